@@ -82,7 +82,9 @@ VARIABLES: dict[str, Doc] = {
     "nonfinite": Doc("non-finite values", "", "NaN, +Inf, -Inf seen"),
     "tensor_min": Doc("tensor minimum", "", "minimum over channels of the per-channel statistic"),
     "tensor_max": Doc("tensor maximum", "", "maximum over channels of the per-channel statistic"),
-    "tensor_absmax": Doc("tensor absmax", "", "max(|tensor_min|, |tensor_max|) as the source has it"),
+    "tensor_absmax": Doc(
+        "tensor absmax", "", "max(|tensor_min|, |tensor_max|) as the source has it"
+    ),
     "avg_min": Doc("mean of minima", "", "running float32 mean over images of per-image minima"),
     "avg_max": Doc("mean of maxima", "", "running float32 mean over images of per-image maxima"),
     "shift": Doc("EMA midpoint", "", "0.95-momentum EMA over images of (min+max)/2"),

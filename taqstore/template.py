@@ -137,9 +137,7 @@ class Template:
     def chunk_shape(self, array: Array) -> tuple[int, ...]:
         """Shape of one inner chunk: the shard, cut to single indices along `split`."""
         shard = self.shard_shape(array)
-        return tuple(
-            1 if d == array.split else n for d, n in zip(array.dims, shard, strict=True)
-        )
+        return tuple(1 if d == array.split else n for d, n in zip(array.dims, shard, strict=True))
 
     def mask_chunk(self) -> tuple[int, ...]:
         """Chunk shape of the `written` mask: exactly one item."""

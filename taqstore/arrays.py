@@ -1,0 +1,264 @@
+"""Lazy arrays over a store: memory-mapped where the layout allows it, through zarr otherwise.
+
+`StoreArray` is what the Datasets of `open_store` are made of. Basic selections inside one shard come
+back as views of the mapped file; pointwise selections (random minibatches) touch only the shards
+they name.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from taqstore.shards import Framing, MappedShard
+
+if TYPE_CHECKING:
+    import zarr
+
+# Open maps kept per array: enough for a minibatch, far below the kernel's limit of 65,530 maps.
+_MAPS_KEPT = 64
+Key: TypeAlias = tuple[int | slice | np.ndarray, ...]
+
+
+def framing_of(array: zarr.Array[Any]) -> Framing | None:
+    """The framing of an array's shard files, or None where they cannot be mapped."""
+    codecs = [codec.to_dict() for codec in array.metadata.codecs]  # type: ignore[union-attr]
+    shard = array.shards or array.chunks
+    axes = [i for i, (s, c) in enumerate(zip(shard, array.chunks, strict=True)) if s != c]
+    if array.shards is not None:
+        if len(codecs) != 1 or codecs[0]["name"] != "sharding_indexed":
+            return None
+        configuration: Any = codecs[0]["configuration"]
+        plain_index = [c["name"] for c in configuration["index_codecs"]] == ["bytes", "crc32c"]
+        if not plain_index or configuration["index_location"] != "end":
+            return None
+        codecs = configuration["codecs"]
+        axes = axes or [shard.index(1) if 1 in shard else -1]
+        if len(axes) > 1 or array.chunks[axes[0]] != 1:
+            return None
+    plain = [c["name"] for c in codecs] == ["bytes", "crc32c"]
+    endian = codecs[0].get("configuration", {}).get("endian", "little") if plain else ""
+    if not plain or endian != "little" or array.dtype.kind not in "biuf":
+        return None
+    return Framing(tuple(shard), array.dtype, axes[0] if array.shards is not None else None)
+
+
+class StoreArray(BackendArray):
+    """One array of a store, read lazily.
+
+    Parameters
+    ----------
+    array
+        The Zarr array.
+    folder
+        Its folder on a local disk; None reads through zarr.
+    shape
+        Shape to present: the array's, clipped to the length of the group's mask.
+    complete
+        Mask over the leading item axes; where it is False the array reads as its fill value.
+        None: everything is complete.
+    checksum
+        Compare the checksum of every chunk when it is first read.
+    """
+
+    def __init__(
+        self,
+        array: zarr.Array[Any],
+        *,
+        folder: Path | None,
+        shape: tuple[int, ...],
+        complete: np.ndarray | None = None,
+        checksum: bool = True,
+    ) -> None:
+        self.array, self.folder, self.shape = array, folder, shape
+        self.dtype = array.dtype
+        self.complete, self.checksum = complete, checksum
+        self.framing = framing_of(array) if folder is not None else None
+        self.shard_shape = tuple(array.shards or array.chunks)
+        self._maps: OrderedDict[tuple[int, ...], MappedShard | None] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_maps": OrderedDict()}
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def fill(self) -> Any:
+        """Value of what is not written."""
+        return self.array.fill_value
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, indexing.VectorizedIndexer):
+            return self._points(key.tuple)
+        if isinstance(key, indexing.ExplicitIndexer):
+            return indexing.explicit_indexing_adapter(
+                key, self.shape, indexing.IndexingSupport.OUTER, self.read
+            )
+        return self.read(key if isinstance(key, tuple) else (key,))
+
+    def read(self, key: Key) -> np.ndarray:
+        """Read an orthogonal selection: integers, slices and 1-D integer arrays, one per axis."""
+        key = (*key, *(slice(None),) * (self.ndim - len(key)))
+        axes = [_Axis(k, n, s) for k, n, s in zip(key, self.shape, self.shard_shape, strict=True)]
+        if all(axis.single for axis in axes):
+            part = self._shard_part(tuple(a.shards[0] for a in axes), [a.local(0) for a in axes])
+            if part is not None:
+                return part[tuple(0 if a.scalar else slice(None) for a in axes)]
+        out = np.empty(tuple(a.size for a in axes), self.dtype)
+        for numbers in itertools.product(*(range(len(a.shards)) for a in axes)):
+            target = tuple(a.target(n) for a, n in zip(axes, numbers, strict=True))
+            coords = tuple(a.shards[n] for a, n in zip(axes, numbers, strict=True))
+            part = self._shard_part(
+                coords, [a.local(n) for a, n in zip(axes, numbers, strict=True)]
+            )
+            out[_open_mesh(target, out.shape)] = self.fill if part is None else part
+        return out[tuple(0 if a.scalar else slice(None) for a in axes)]
+
+    def _points(self, key: tuple[Any, ...]) -> np.ndarray:
+        """Pointwise selection: arrays broadcast together (in front), slices stay axes."""
+        arrays = {i: k for i, k in enumerate(key) if not isinstance(k, slice)}
+        points = np.broadcast_arrays(*arrays.values())
+        flat = [p.reshape(-1) for p in points]
+        kept = [
+            range(*k.indices(n))
+            for k, n in zip(key, self.shape, strict=True)
+            if isinstance(k, slice)
+        ]
+        out = np.empty((flat[0].size, *map(len, kept)), self.dtype)
+        for row in range(flat[0].size):
+            chosen = dict(zip(arrays, (int(f[row]) for f in flat), strict=True))
+            out[row] = self.read(tuple(chosen.get(i, k) for i, k in enumerate(key)))
+        return out.reshape(points[0].shape + out.shape[1:])
+
+    def _shard_part(self, coords: tuple[int, ...], local: list[Any]) -> np.ndarray | None:
+        """A selection inside one shard, every axis kept; None where it reads as fill."""
+        if not self._is_complete(coords):
+            return None
+        if self.framing is None:
+            return self._read_zarr(coords, local)
+        shard = self._map(coords)
+        if shard is None:
+            return None
+        axis = self.framing.axis
+        if self.checksum:
+            shard.check(None if axis is None else _positions(local[axis], shard.present))
+        return _take(shard.view, local)
+
+    def _is_complete(self, coords: tuple[int, ...]) -> bool:
+        if self.complete is None:
+            return True
+        return bool(self.complete[coords[: self.complete.ndim]])
+
+    def _map(self, coords: tuple[int, ...]) -> MappedShard | None:
+        assert self.folder is not None and self.framing is not None
+        if coords in self._maps:
+            self._maps.move_to_end(coords)
+            return self._maps[coords]
+        path = self.folder.joinpath("c", *map(str, coords))
+        shard = MappedShard(path, self.framing) if path.exists() else None
+        self._maps[coords] = shard
+        while len(self._maps) > _MAPS_KEPT:
+            self._maps.popitem(last=False)
+        return shard
+
+    def _read_zarr(self, coords: tuple[int, ...], local: list[Any]) -> np.ndarray:
+        first = [c * s for c, s in zip(coords, self.shard_shape, strict=True)]
+        absolute = tuple(_shifted(k, f) for k, f in zip(local, first, strict=True))
+        return np.asarray(self.array.oindex[absolute])
+
+
+class _Axis:
+    """One axis of a selection, cut at shard borders."""
+
+    def __init__(self, key: int | slice | np.ndarray, length: int, shard: int) -> None:
+        self.scalar = isinstance(key, (int, np.integer))
+        self.shard = shard
+        wanted = _normalised(key, length)
+        self.size = len(wanted)
+        if isinstance(wanted, range):
+            self._pieces = list(_cut_range(wanted, shard))
+        else:
+            numbers = wanted // shard
+            self._pieces = [
+                (int(n), wanted[numbers == n] - n * shard, np.flatnonzero(numbers == n))
+                for n in np.unique(numbers)
+            ]
+        self.shards = [piece[0] for piece in self._pieces]
+
+    @property
+    def single(self) -> bool:
+        """Whether the selection lies inside one shard, in its own order."""
+        return len(self._pieces) == 1
+
+    def local(self, number: int) -> slice | np.ndarray:
+        """Selection inside the shard of piece `number`."""
+        return self._pieces[number][1]
+
+    def target(self, number: int) -> slice | np.ndarray:
+        """Where piece `number` goes in the result."""
+        return self._pieces[number][2]
+
+
+def _normalised(key: int | slice | np.ndarray, length: int) -> range | np.ndarray:
+    if isinstance(key, slice):
+        return range(*key.indices(length))
+    if isinstance(key, (int, np.integer)):
+        position = int(key) + (length if key < 0 else 0)
+        if not 0 <= position < length:
+            raise IndexError(f"index {int(key)} is out of bounds for an axis of {length}")
+        return range(position, position + 1)
+    positions = np.asarray(key)
+    return np.where(positions < 0, positions + length, positions)
+
+
+def _cut_range(wanted: range, shard: int) -> Iterator[tuple[int, slice, slice]]:
+    start = 0
+    while start < len(wanted):
+        number = wanted[start] // shard
+        if wanted.step > 0:
+            count = -(-((number + 1) * shard - wanted[start]) // wanted.step)
+        else:
+            count = (wanted[start] - number * shard) // -wanted.step + 1
+        stop = min(start + count, len(wanted))
+        piece = wanted[start:stop]
+        first, last = piece[0] - number * shard, piece[-1] - number * shard
+        end = last + (1 if piece.step > 0 else -1)
+        yield number, slice(first, None if end < 0 else end, piece.step), slice(start, stop)
+        start = stop
+
+
+def _positions(local: slice | np.ndarray, length: int) -> np.ndarray:
+    return np.arange(length)[local] if isinstance(local, slice) else local
+
+
+def _shifted(local: slice | np.ndarray, first: int) -> slice | np.ndarray:
+    if isinstance(local, slice) and (local.step or 1) > 0:
+        return slice((local.start or 0) + first, local.stop + first, local.step)
+    if isinstance(local, slice):
+        return np.arange(local.start, -1 if local.stop is None else local.stop, local.step) + first
+    return local + first
+
+
+def _open_mesh(target: Key, shape: tuple[int, ...]) -> Key:
+    """Make an orthogonal target usable for assignment where an axis is given by positions."""
+    if not any(isinstance(key, np.ndarray) for key in target):
+        return target
+    return np.ix_(*(np.arange(n)[k] for k, n in zip(target, shape, strict=True)))
+
+
+def _take(view: np.ndarray, local: list[Any]) -> np.ndarray:
+    """Orthogonal selection that copies only where an axis is given by positions."""
+    for axis, key in enumerate(local):
+        index = (slice(None),) * axis + (key,)
+        view = view[index]
+    return view
