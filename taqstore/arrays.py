@@ -1,8 +1,8 @@
 """Lazy arrays over a store: memory-mapped where the layout allows it, through zarr otherwise.
 
-`StoreArray` is what the Datasets of `open_store` are made of. Basic selections inside one shard come
-back as views of the mapped file; pointwise selections (random minibatches) touch only the shards
-they name.
+`StoreArray` is what the Datasets of `open_store` are made of. Basic selections inside one shard
+come back as views of the mapped file; pointwise selections (random minibatches) touch only the
+shards they name.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from taqstore.errors import StoreError, problem
+from taqstore.groups import CODEC_ERRORS
 from taqstore.shards import Framing, MappedShard
 
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ Key: TypeAlias = tuple[int | slice | np.ndarray, ...]
 
 def framing_of(array: zarr.Array[Any]) -> Framing | None:
     """The framing of an array's shard files, or None where they cannot be mapped."""
-    codecs = [codec.to_dict() for codec in array.metadata.codecs]  # type: ignore[union-attr]
+    metadata: Any = array.metadata
+    codecs: list[Any] = [codec.to_dict() for codec in metadata.codecs]
     shard = array.shards or array.chunks
     axes = [i for i, (s, c) in enumerate(zip(shard, array.chunks, strict=True)) if s != c]
     if array.shards is not None:
@@ -160,7 +163,8 @@ class StoreArray(BackendArray):
         return bool(self.complete[coords[: self.complete.ndim]])
 
     def _map(self, coords: tuple[int, ...]) -> MappedShard | None:
-        assert self.folder is not None and self.framing is not None
+        assert self.folder is not None
+        assert self.framing is not None
         if coords in self._maps:
             self._maps.move_to_end(coords)
             return self._maps[coords]
@@ -174,7 +178,17 @@ class StoreArray(BackendArray):
     def _read_zarr(self, coords: tuple[int, ...], local: list[Any]) -> np.ndarray:
         first = [c * s for c, s in zip(coords, self.shard_shape, strict=True)]
         absolute = tuple(_shifted(k, f) for k, f in zip(local, first, strict=True))
-        return np.asarray(self.array.oindex[absolute])
+        try:
+            return np.asarray(self.array.oindex[absolute])
+        except CODEC_ERRORS as error:
+            raise StoreError(
+                problem(
+                    "damaged chunk",
+                    where=f"{self.array.path} shard {'/'.join(map(str, coords))}",
+                    found=str(error),
+                    remedy="run taqstore verify; write the item again with --force",
+                )
+            ) from error
 
 
 class _Axis:
@@ -184,6 +198,7 @@ class _Axis:
         self.scalar = isinstance(key, (int, np.integer))
         self.shard = shard
         wanted = _normalised(key, length)
+        self._pieces: list[tuple[int, Any, Any]]
         self.size = len(wanted)
         if isinstance(wanted, range):
             self._pieces = list(_cut_range(wanted, shard))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import zarr
 
 GROWING = ("image", "batch")
+# What zarr's codecs raise on damaged bytes; anything else is a bug and keeps its traceback.
+CODEC_ERRORS = (ValueError, RuntimeError, OSError, EOFError)
 
 
 def create_arrays(root: zarr.Group, template: Template) -> zarr.Group:
@@ -94,9 +96,25 @@ class _Coordinate(Array):
 
 
 def read_coordinate(group: zarr.Group, name: str) -> np.ndarray:
-    """A coordinate's values; strings as an object array of str."""
-    values = np.asarray(group[name][...])  # type: ignore[index]
+    """A coordinate's values; strings as an object array of str.
+
+    Raises
+    ------
+    StoreError
+        Its bytes are damaged.
+    """
+    try:
+        values = np.asarray(group[name][...])  # type: ignore[index]
+    except CODEC_ERRORS as error:
+        raise StoreError(
+            problem("damaged coordinate", where=f"{group.path}/{name}", found=str(error))
+        ) from error
     return values.astype(object) if values.dtype.kind == "T" else values
+
+
+def dimension_names(array: Any) -> tuple[str, ...]:
+    """Names of an array's dimensions; empty where it has none."""
+    return tuple(array.metadata.dimension_names or ())
 
 
 def check_compatible(group: zarr.Group, template: Template) -> None:
@@ -127,7 +145,7 @@ def _array_differences(group: zarr.Group, template: Template) -> list[str]:
             found.append(f"variable {array.name} missing in the store")
             continue
         wanted = {d: template.sizes[d] for d in array.dims if d not in GROWING}
-        actual = dict(zip(stored.metadata.dimension_names, stored.shape, strict=True))
+        actual = dict(zip(dimension_names(stored), stored.shape, strict=True))
         sizes = {d: n for d, n in actual.items() if d not in GROWING}
         if sizes != wanted:
             found.append(f"{array.name} shape (store {sizes}, source {wanted})")
@@ -162,7 +180,7 @@ def _shared(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions (in the store, in the template) of labels that both have and that hold data."""
     stored = read_coordinate(group, dim)[: done.shape[0]]
-    flagged = done.reshape(done.shape[0], -1).any(axis=1)
+    flagged = np.asarray(done.reshape(done.shape[0], -1).any(axis=1))
     wanted = np.asarray(template.coords[dim][1])
     _, old, new = np.intersect1d(stored, wanted, return_indices=True)
     return old[flagged[old]], new[flagged[old]]
@@ -198,7 +216,7 @@ def grow_group(group: zarr.Group, template: Template) -> None:
     fresh = wanted[~np.isin(wanted, labels)]
     total = len(labels) + len(fresh)
     for array in _arrays_along(group, dim):
-        axis = array.metadata.dimension_names.index(dim)
+        axis = dimension_names(array).index(dim)
         shape = (*array.shape[:axis], total, *array.shape[axis + 1 :])
         if array.basename != WRITTEN and array.shape != shape:
             array.resize(shape)
@@ -209,7 +227,7 @@ def grow_group(group: zarr.Group, template: Template) -> None:
 
 
 def _arrays_along(group: zarr.Group, dim: str) -> list[Any]:
-    return [a for _, a in group.arrays() if dim in (a.metadata.dimension_names or ())]
+    return [a for _, a in group.arrays() if dim in dimension_names(a)]
 
 
 def _write_growing_coordinates(
@@ -245,8 +263,8 @@ def match_items(group: zarr.Group, template: Template) -> Mapping[str, np.ndarra
 def read_mask(group: zarr.Group, folder: Path | None = None) -> np.ndarray:
     """The group's completion mask, bool, over its item dims.
 
-    Only flagged items have a chunk, so on a local disk the present files are read directly: thousands
-    of one-byte chunks take milliseconds instead of seconds.
+    Only flagged items have a chunk, so on a local disk the files present are read directly:
+    thousands of one-byte chunks take milliseconds instead of seconds.
 
     Raises
     ------

@@ -8,117 +8,29 @@ exactly. Counts are arrays ``(..., bin)``; every function works over the leading
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from taqstore.bins import Counts, Floats, Layout
 from taqstore.errors import TaqError, problem
 
-Counts = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+__all__ = [
+    "Layout",
+    "absolute_quantile",
+    "add",
+    "coarsen",
+    "count",
+    "fold",
+    "mass_near_zero",
+    "negative_fraction",
+    "quantile",
+]
 
-# Above this a float32 layout would no longer fit in a cache, and float16 has no more bits.
-MAX_MANTISSA_BITS = 10
-# Values handled at once: the 64-bit indices bincount makes of them (1 MB) stay in the L2 cache.
-CHUNK = 1 << 17
-
-
-class _Format(NamedTuple):
-    word: type[np.unsignedinteger[Any]]
-    exponent_bits: int
-    mantissa_bits: int
-    limit: float  # the power of two just above the largest finite value
-
-
-_FORMATS = {
-    "float16": _Format(np.uint16, 5, 10, 2.0**16),
-    "float32": _Format(np.uint32, 8, 23, 2.0**128),
-}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Which bits of a value name its bin; only equal layouts merge.
-
-    Bins ascend by value. Bin `zero_bin` is ``[0, first)`` and takes negative zero too; bins above
-    it are ``[left, right)``, bins below it ``(left, right]`` without zero, so the counts below
-    `zero_bin` are exactly the negative values. The relative width of a bin is ``2**-mantissa_bits``
-    (absolute among subnormals).
-
-    Parameters
-    ----------
-    dtype
-        ``float16`` or ``float32`` (for float32 data and for bfloat16 data widened to float32).
-    mantissa_bits
-        0 to 10. At 10 each ``float16`` bin holds a single value.
-    """
-
-    dtype: str = "float16"
-    mantissa_bits: int = 5
-
-    def __post_init__(self) -> None:
-        if self.dtype not in _FORMATS:
-            known = " or ".join(_FORMATS)
-            raise TaqError(problem(f"histogram layout {self.dtype!r} is not known", remedy=known))
-        if not 0 <= self.mantissa_bits <= MAX_MANTISSA_BITS:
-            what = f"mantissa_bits must be 0 to {MAX_MANTISSA_BITS}"
-            raise TaqError(problem(what, found=str(self.mantissa_bits)))
-
-    @property
-    def zero_bin(self) -> int:
-        """Index of the bin ``[0, first)``, which is also the number of bins of either sign."""
-        return ((1 << _FORMATS[self.dtype].exponent_bits) - 1) << self.mantissa_bits
-
-    @property
-    def bins(self) -> int:
-        """Number of finite bins: 1,984 for ``float16`` with 5 mantissa bits."""
-        return 2 * self.zero_bin
-
-    @property
-    def shift(self) -> int:
-        """Mantissa bits a bin does not tell apart."""
-        return _FORMATS[self.dtype].mantissa_bits - self.mantissa_bits
-
-    @property
-    def attrs(self) -> dict[str, str | int]:
-        """Attributes that name the layout beside stored counts."""
-        return {"layout": self.dtype, "mantissa_bits": self.mantissa_bits}
-
-    def magnitude_edges(self) -> Floats:
-        """Edges of the bins of ``|x|``, ascending from 0, shape ``(zero_bin + 1,)``."""
-        edges = self._values(np.arange(self.zero_bin))
-        return np.append(edges, _FORMATS[self.dtype].limit)
-
-    def edges(self) -> Floats:
-        """Bin edges, ascending, shape ``(bins + 1,)``; zero is one of them."""
-        magnitude = self.magnitude_edges()
-        return np.concatenate([-magnitude[:0:-1], magnitude])
-
-    @property
-    def left(self) -> Floats:
-        """Left edge of every bin, shape ``(bins,)``."""
-        return self.edges()[:-1]
-
-    @property
-    def right(self) -> Floats:
-        """Right edge of every bin, shape ``(bins,)``."""
-        return self.edges()[1:]
-
-    def representable(self) -> tuple[Floats, Floats]:
-        """Smallest and largest value of the dtype in every bin, each of shape ``(bins,)``."""
-        inner = self._values(np.arange(self.zero_bin))
-        outer = self._values(np.arange(self.zero_bin), low_bits=(1 << self.shift) - 1)
-        below = inner.copy()
-        # Zero is not negative; with all bits kept, the bin below zero has no value at all.
-        below[0] = self._values(np.arange(1), low_bits=1)[0] if self.shift else 0.0
-        return np.append(-outer[::-1], inner), np.append(-below[::-1], outer)
-
-    def _values(self, prefix: npt.NDArray[Any], *, low_bits: int = 0) -> Floats:
-        word = _FORMATS[self.dtype].word
-        bits = (prefix.astype(word) << word(self.shift)) | word(low_bits)
-        return bits.view(self.dtype).astype(np.float64)
+# Values handled at once: the 64-bit indices bincount makes of them (512 KB) stay in the L2 cache.
+CHUNK = 1 << 16
 
 
 def count(values: npt.ArrayLike, layout: Layout) -> tuple[Counts, Counts]:
@@ -141,11 +53,11 @@ def count(values: npt.ArrayLike, layout: Layout) -> tuple[Counts, Counts]:
     array = np.asarray(values)
     if array.dtype.kind != "f":
         raise TaqError(problem("a histogram needs floating-point values", found=str(array.dtype)))
-    half, word = layout.zero_bin, _FORMATS[layout.dtype].word
+    half, word = layout.zero_bin, layout.word
     sign = half + (1 << layout.mantissa_bits)  # code of negative zero: prefixes of one sign
     code_total = np.zeros(2 * sign, np.int64)
     lone = dict.fromkeys((half, sign + half, sign), 0)  # codes shared by +Inf, -Inf, -0.0
-    for chunk in _chunks(array):
+    for chunk in _chunks(array, max(CHUNK, code_total.size)):
         bits = _as_layout(chunk, layout).view(word)
         codes = np.bincount(bits >> word(layout.shift), minlength=2 * sign)
         for code in lone:
@@ -160,21 +72,21 @@ def count(values: npt.ArrayLike, layout: Layout) -> tuple[Counts, Counts]:
     return counts, np.array((nan, *infinite), np.int64)
 
 
-def _chunks(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+def _chunks(array: npt.NDArray[Any], size: int) -> Iterator[npt.NDArray[Any]]:
     """Yield all values as flat, native-endian pieces, copying no more than a piece at a time."""
     yield from np.nditer(
         array,
         flags=["external_loop", "buffered", "zerosize_ok"],
         op_dtypes=[array.dtype.newbyteorder("=")],
         casting="equiv",
-        buffersize=CHUNK,
+        buffersize=size,
     )
 
 
 def _as_layout(chunk: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
     if np.can_cast(chunk.dtype, layout.dtype):
         return chunk.astype(layout.dtype, copy=False)
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         cast = chunk.astype(layout.dtype)
     if not np.array_equal(cast, chunk, equal_nan=True):
         lost = chunk[(cast != chunk) & ~np.isnan(chunk)][0]
@@ -210,7 +122,7 @@ def coarsen(counts: npt.ArrayLike, layout: Layout, mantissa_bits: int) -> tuple[
     TaqError
         `mantissa_bits` is more than the layout has.
     """
-    checked = _checked(counts, layout)
+    checked = layout.checked(counts)
     if mantissa_bits > layout.mantissa_bits:
         what = f"{layout.mantissa_bits} mantissa bits cannot be coarsened to {mantissa_bits}"
         raise TaqError(problem(what))
@@ -220,7 +132,7 @@ def coarsen(counts: npt.ArrayLike, layout: Layout, mantissa_bits: int) -> tuple[
 
 def fold(counts: npt.ArrayLike, layout: Layout) -> Counts:
     """Histogram of ``|x|``, shape ``(..., zero_bin)``, on `Layout.magnitude_edges`."""
-    checked = _checked(counts, layout)
+    checked = layout.checked(counts)
     return checked[..., layout.zero_bin :] + checked[..., layout.zero_bin - 1 :: -1]
 
 
@@ -241,7 +153,7 @@ def quantile(counts: npt.ArrayLike, layout: Layout, q: npt.ArrayLike) -> Floats:
     float64 ``(..., *q.shape)``; NaN where nothing was counted.
     """
     low, high = layout.representable()
-    return _quantile(_checked(counts, layout), low, high, np.asarray(q, np.float64))
+    return _quantile(layout.checked(counts), low, high, np.asarray(q, np.float64))
 
 
 def absolute_quantile(counts: npt.ArrayLike, layout: Layout, q: npt.ArrayLike) -> Floats:
@@ -272,12 +184,13 @@ def _order_statistic(counts: Counts, low: Floats, high: Floats, rank: Counts) ->
     index = np.minimum(np.searchsorted(edge, target, side="right") - 1, max(counts.size - 1, 0))
     held = np.maximum(edge[index + 1] - edge[index], 1)
     where = (target - edge[index] + 0.5) / held
-    return low[index % bins] + where * (high - low)[index % bins]
+    values: Floats = low[index % bins] + where * (high - low)[index % bins]
+    return values
 
 
 def negative_fraction(counts: npt.ArrayLike, layout: Layout) -> Floats:
     """Exact fraction of finite values below zero, shape ``(...)``; NaN where none was counted."""
-    checked = _checked(counts, layout)
+    checked = layout.checked(counts)
     return _share(checked[..., : layout.zero_bin].sum(axis=-1), checked)
 
 
@@ -298,14 +211,6 @@ def mass_near_zero(counts: npt.ArrayLike, layout: Layout, bound: npt.ArrayLike) 
 
 def _share(part: npt.NDArray[Any], counts: Counts) -> Floats:
     total = counts.sum(axis=-1)
-    empty = np.full(total.shape, np.nan)
-    return np.divide(part, total, out=empty, where=total > 0)
-
-
-def _checked(counts: npt.ArrayLike, layout: Layout) -> Counts:
-    array = np.asarray(counts)
-    if array.dtype.kind not in "iu" or array.shape[-1:] != (layout.bins,):
-        found = f"{array.dtype} of shape {array.shape}"
-        what = f"counts do not match the layout: integers of shape (..., {layout.bins}) expected"
-        raise TaqError(problem(what, where=f"{layout.dtype}/{layout.mantissa_bits}", found=found))
-    return array.astype(np.int64, copy=False)
+    share = np.full(total.shape, np.nan)
+    np.divide(part, total, out=share, where=total > 0)
+    return share

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from taqstore.errors import StoreError, problem
@@ -57,7 +57,7 @@ class Location:
             return LocalStore(self.folder, read_only=read_only)
         return FsspecStore.from_url(self.url, read_only=read_only)
 
-    def root(self, *, mode: str) -> zarr.Group:
+    def root(self, *, mode: Literal["r", "a"]) -> zarr.Group:
         """The root group; modes as in `zarr.open_group`. Consolidated metadata is not relied on."""
         import zarr
 
@@ -93,8 +93,9 @@ def check_format(root: zarr.Group, where: str) -> None:
     if marker["format"] > FORMAT_VERSION:
         raise StoreError(
             problem(
-                f"store format {marker['format']} is newer than {FORMAT_VERSION}, the newest understood",
+                f"store format {marker['format']} is newer than this taqstore",
                 where=where,
+                found=f"understood: up to {FORMAT_VERSION}",
                 remedy="upgrade taqstore",
             )
         )

@@ -49,11 +49,12 @@ class Quantizer:
         level = np.zeros(used.shape, np.result_type(values, self.step_size))
         np.divide(values, self.step_size, out=level, where=used)
         np.rint(level, out=level)
-        return np.clip(level, *self.levels, out=level) + self.zero_point.astype(level.dtype)
+        np.clip(level, *self.levels, out=level)
+        return np.add(level, self.zero_point, out=level, casting="same_kind")
 
     def dequantize(self, q: npt.ArrayLike) -> Array:
         """Values that the integers `q` stand for."""
-        return (np.asarray(q) - self.zero_point.astype(self.step_size.dtype)) * self.step_size
+        return np.asarray((q - self.zero_point.astype(self.step_size.dtype)) * self.step_size)
 
     def fake_quantize(self, x: npt.ArrayLike) -> Array:
         """`x` rounded to the quantizer's grid: quantized and dequantized."""
@@ -62,15 +63,11 @@ class Quantizer:
     @property
     def levels(self) -> tuple[Array, Array]:
         """Ends of the grid in steps from 0.0, ``(qmin, qmax) - zero_point``."""
-        dtype = self.step_size.dtype
-        return (self.qmin - self.zero_point).astype(dtype), (self.qmax - self.zero_point).astype(
-            dtype
-        )
+        low, high = (self.qmin - self.zero_point, self.qmax - self.zero_point)
+        return low.astype(self.step_size.dtype), high.astype(self.step_size.dtype)
 
 
-def integer_range(
-    bits: int, *, signed: bool = True, narrow_range: bool = False
-) -> tuple[int, int]:
+def integer_range(bits: int, *, signed: bool = True, narrow_range: bool = False) -> tuple[int, int]:
     """Smallest and largest integer of `bits` bits.
 
     `narrow_range` drops the smallest one, so that a signed range is symmetric about 0.

@@ -77,13 +77,13 @@ def ema_midpoint(
     dtype
         float32 replays the source; float64 equals the sum with `ema_weights`.
     """
-    kind = np.dtype(dtype).type
-    midpoint = (_batches(minimum, dtype) + _batches(maximum, dtype)) / kind(2)
+    # A Python float takes the dtype of the array it multiplies, as it did in the source.
+    midpoint = (_batches(minimum, dtype) + _batches(maximum, dtype)) / 2.0
     keep = _fraction("momentum", momentum)
-    shift = midpoint[0]
+    shift = midpoint[:1]
     for batch in midpoint[1:]:
-        shift = kind(keep) * shift + kind(1.0 - keep) * batch
-    return np.array(shift)
+        shift = keep * shift + (1.0 - keep) * batch
+    return np.array(shift[0])
 
 
 def ema_weights(n: int, momentum: float = SHIFT_MOMENTUM) -> npt.NDArray[np.float64]:

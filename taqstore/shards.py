@@ -59,7 +59,7 @@ def _framed(
 ) -> Iterable[memoryview | bytes]:
     offset, table = 0, []
     for chunk in chunks:
-        data = memoryview(np.ascontiguousarray(chunk).reshape(-1).view(np.uint8))
+        data = np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data
         yield data
         yield struct.pack("<I", crc32c(data))
         table.append((offset, data.nbytes + CRC_BYTES))
@@ -73,7 +73,7 @@ def _framed(
 
 def _write_atomically(path: Path, pieces: Iterable[memoryview | bytes]) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Zarr stores skip names with this suffix when listing, so a killed writer leaves no false chunk.
+    # Zarr skips names with this suffix when listing: a killed writer leaves no false chunk.
     temporary = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}.partial")
     total = 0
     try:

@@ -15,9 +15,9 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
-from taqstore.arrays import StoreArray
+from taqstore.arrays import Key, StoreArray
 from taqstore.errors import MissingError, StoreError, problem
-from taqstore.groups import read_coordinate, read_mask
+from taqstore.groups import dimension_names, read_coordinate, read_mask
 from taqstore.location import Location, check_format
 from taqstore.names import ACTIVATIONS, POOLED, WRITTEN, parse_layer
 from taqstore.provenance import read_records
@@ -45,11 +45,11 @@ def open_store(
     address
         A path or URL (`file://`, `memory://`, any scheme fsspec knows).
     chunks
-        ``"auto"``: dask-backed Datasets in blocks of about 32 MB. ``None``: no dask; selections read
-        on use, as views of memory-mapped files where the store is local.
+        ``"auto"``: dask-backed Datasets in blocks of about 32 MB. ``None``: no dask; selections
+        are read on use, as views of memory-mapped files where the store is local.
     checksum
-        Compare each chunk's crc32c when it is first read. Default: yes with dask, no for mapped views
-        (`verify` checks everything at once).
+        Compare each chunk's crc32c when it is first read. Default: yes with dask, no for mapped
+        views (`verify` checks everything at once).
     incomplete
         Also show items whose flag is not set; they read as NaN or zero.
 
@@ -127,8 +127,12 @@ class Store(Mapping[str, xr.Dataset]):
         found = {g: p for p in self for g in [_source_of(p)] if _holds(self.nodes[p], layer, p)}
         if source is None and len(found) > 1 and ACTIVATIONS in found:
             source = ACTIVATIONS
-        if source is None and len(found) != 1 or source is not None and source not in found:
-            what = f"layer {layer.full} is in {len(found)} groups" if found else f"no statistics of {layer.full}"
+        if (source is None and len(found) != 1) or (source is not None and source not in found):
+            what = (
+                f"layer {layer.full} is in {len(found)} groups"
+                if found
+                else f"no statistics of {layer.full}"
+            )
             raise MissingError(
                 problem(
                     what,
@@ -161,15 +165,16 @@ class Store(Mapping[str, xr.Dataset]):
         folder = self.location.folder
         group_folder = None if folder is None else folder / path
         mask = read_mask(node, group_folder)
-        dims = node[WRITTEN].metadata.dimension_names  # type: ignore[union-attr]
+        dims = dimension_names(node[WRITTEN])
         sizes = dict(zip(dims, mask.shape, strict=True))
         coordinates = set(str(node.attrs.get("coordinates", "")).split())
         data: dict[str, xr.Variable] = {}
         coords: dict[str, xr.Variable] = {}
         for name, array in node.arrays():
-            names = tuple(array.metadata.dimension_names or ())
+            names = dimension_names(array)
             if name in coordinates or names == (name,):
-                coords[name] = _coordinate(node, name, names, sizes)
+                values = mask if name == WRITTEN else read_coordinate(node, name)
+                coords[name] = _coordinate(array, names, sizes, values)
             else:
                 data[name] = self._variable(array, names, sizes, group_folder, dims, mask)
         attrs = {k: v for k, v in node.attrs.items() if k not in ("coordinates", "taqstore")}
@@ -188,7 +193,9 @@ class Store(Mapping[str, xr.Dataset]):
         mask: np.ndarray,
     ) -> xr.Variable:
         shape = tuple(min(n, sizes.get(d, n)) for d, n in zip(names, array.shape, strict=True))
-        leading = names[: len(item_dims)] == item_dims and _one_item_per_shard(array, len(item_dims))
+        leading = names[: len(item_dims)] == item_dims and _one_item_per_shard(
+            array, len(item_dims)
+        )
         lazy = StoreArray(
             array,
             folder=None if group_folder is None else group_folder / array.basename,
@@ -238,13 +245,12 @@ def _holds(node: zarr.Group, layer: Any, path: str) -> bool:
 
 
 def _coordinate(
-    node: zarr.Group, name: str, dims: tuple[str, ...], sizes: Mapping[str, int]
+    array: zarr.Array[Any], dims: tuple[str, ...], sizes: Mapping[str, int], values: np.ndarray
 ) -> xr.Variable:
-    values = read_mask(node) if name == WRITTEN else read_coordinate(node, name)
     clipped = values[tuple(slice(0, sizes.get(d)) for d in dims)]
     if clipped.dtype == object:
         clipped = clipped.astype(str)
-    return xr.Variable(dims, clipped, dict(node[name].attrs))
+    return xr.Variable(dims, clipped, dict(array.attrs))
 
 
 def _completed(dataset: xr.Dataset, dims: tuple[str, ...], mask: np.ndarray) -> xr.Dataset:
@@ -270,7 +276,7 @@ class _DaskSource:
     def __init__(self, lazy: StoreArray) -> None:
         self.lazy, self.shape, self.dtype, self.ndim = lazy, lazy.shape, lazy.dtype, lazy.ndim
 
-    def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
+    def __getitem__(self, key: Key) -> np.ndarray:
         return self.lazy.read(key)
 
 
@@ -280,8 +286,8 @@ def _as_dask(lazy: StoreArray, token: str) -> Any:
     blocks = _block_shape(lazy.shape, lazy.shard_shape, lazy.dtype.itemsize)
     meta = np.empty((0,) * lazy.ndim, lazy.dtype)
     name = f"taqstore-{hashlib.sha256(token.encode()).hexdigest()[:12]}-{id(lazy):x}"
-    return da.from_array(
-        _DaskSource(lazy), chunks=blocks, name=name, asarray=False, fancy=False, meta=meta
+    return da.from_array(  # type: ignore[no-untyped-call]
+        _DaskSource(lazy), chunks=blocks, name=name, asarray=False, meta=meta
     )
 
 

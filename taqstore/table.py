@@ -1,4 +1,4 @@
-"""Datasets as tidy tables: on the terminal, and as CSV or JSON that keep every float exactly.
+"""Datasets as tidy tables, on the terminal and as CSV or JSON that keep every float exactly.
 
 One row per combination of coordinates. Variables with equal dimensions are columns of one table, so
 a Dataset becomes as many tables as it has kinds of dimensions.

@@ -1,7 +1,7 @@
 """Templates: what a group will hold, said in full before the first byte is written.
 
-A `Template` names the dimensions, preallocated arrays and coordinates of one group; `writer` creates
-it and fills it item by item. Nothing here touches a store.
+A `Template` names the dimensions, preallocated arrays and coordinates of one group; `writer`
+creates it and fills it item by item. Nothing here touches a store.
 """
 
 from __future__ import annotations
@@ -104,8 +104,9 @@ class Template:
             if np.shape(values) != expected:
                 raise LayoutError(
                     problem(
-                        f"coordinate {name} has shape {np.shape(values)}, its dims {dims} are {expected}",
+                        f"coordinate {name} does not fit its dims {dims} of {expected}",
                         where=self.path,
+                        found=f"shape {np.shape(values)}",
                     )
                 )
 

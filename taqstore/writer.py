@@ -1,7 +1,7 @@
 """Writing: template -> aligned shard writes -> completion mask.
 
-The commit rule: an item's data reach the disk, then its flag in `written` does. Whatever is killed in
-between, a flagged item is whole and an unflagged one is written again by the next run.
+The commit rule: an item's data reach the disk, then its flag in `written` does. Whatever is killed
+in between, a flagged item is whole and an unflagged one is written again by the next run.
 """
 
 from __future__ import annotations

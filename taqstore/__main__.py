@@ -1,0 +1,5 @@
+"""`python -m taqstore`."""
+
+from taqstore.cli import main
+
+main()

@@ -1,0 +1,84 @@
+"""The command line: a table of commands, each loaded when it is called.
+
+Nothing but click is imported here, so that `taqstore --help` is instant. `pipelines` is named in this
+table and nowhere else in the library.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from taqstore import __version__
+from taqstore.errors import TaqError
+
+# In the order of a day's work: fill, look, ask, analyse, hand on, draw, check.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "ingest": (
+        "taqstore.cli.ingest",
+        "Bring run folders and files of the old scripts into a store.",
+    ),
+    "info": ("taqstore.cli.info", "Show what a store holds and how much of it is written."),
+    "query": ("taqstore.cli.query", "Slice and reduce a group; print it or write it to a file."),
+    "analyze": (
+        "taqstore.cli.analyze",
+        "Scales, shifts, outliers, temporal drift, tiers, schedules.",
+    ),
+    "export": ("taqstore.cli.export", "Write configs and files in other tools' formats."),
+    "plot": ("taqstore.cli.plot", "Draw the diagnostic figures, with their numbers as CSV."),
+    "verify": ("taqstore.cli.verify", "Check schema, masks and every chunk's checksum."),
+}
+INGEST_PIPELINE = "pipelines.ingest"
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and help, and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Command names in workflow order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now; None if there is no such command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List commands with their help, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="taqstore")
+def cli() -> None:
+    """Keep the calibration data of diffusion transformers in one store.
+
+    Fill a store once, then slice it, analyse it and export configs from it, without running the
+    model again. Data goes to stdout, talk and progress to stderr.
+    """
+
+
+def main() -> None:
+    """Entry point: errors of ours are one line and exit code 1, misuse is 2."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("taqstore: stopped", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except TaqError as error:
+        click.echo(f"taqstore: {error}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        # `taqstore query … | head`: the reader has seen enough.
+        sys.stderr.close()
+        sys.exit(0)

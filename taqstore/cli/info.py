@@ -1,0 +1,91 @@
+"""`taqstore info`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from taqstore.cli.common import json_option, print_columns, print_json, store_argument
+
+
+@click.command("info")
+@store_argument
+@click.argument("group", required=False)
+@json_option
+def command(store: str, group: str | None, as_json: bool) -> None:
+    """Show what STORE holds, or one GROUP of it in detail."""
+    from taqstore.info import describe_group, describe_store
+    from taqstore.store import open_store
+
+    opened = open_store(store, chunks=None)
+    description = describe_group(opened, group) if group else describe_store(opened)
+    if as_json:
+        print_json(description)
+    elif group:
+        _print_group(description)
+    else:
+        _print_store(description)
+
+
+def _print_store(description: Mapping[str, Any]) -> None:
+    from taqstore.info import format_bytes, summary_lines
+
+    click.echo(f"store   {description['store']}")
+    click.echo(f"format  {description['format']}, digest {description['digest']}")
+    click.echo(f"stored  {format_bytes(description['stored_bytes'])}")
+    click.echo()
+    print_columns(
+        ("group", "dims", "variables", "stored", "ratio", "written"), summary_lines(description)
+    )
+    click.echo()
+    for record in description["provenance"]:
+        inputs = ", ".join(entry["name"] for entry in record["inputs"][:3])
+        more = len(record["inputs"]) - 3
+        click.echo(
+            f"{record['time']}  {record['command']}  {inputs}{f' and {more} more' if more > 0 else ''}"
+            f"  -> {', '.join(record['groups'])}"
+        )
+
+
+def _print_group(group: Mapping[str, Any]) -> None:
+    from taqstore.info import format_bytes
+
+    items = group["items"]
+    click.echo(f"group   {group['group']} ({group['kind']})")
+    click.echo(f"dims    {' '.join(f'{d}={n}' for d, n in group['dims'].items())}")
+    click.echo(
+        f"items   {items['written']} of {items['total']} ({' x '.join(items['dims'])}) written, "
+        f"{group['written_percent']:g} %"
+    )
+    click.echo()
+    print_columns(
+        ("coordinate", "dims", "dtype", "range"),
+        [(n, ", ".join(c["dims"]), c["dtype"], _range(c)) for n, c in group["coords"].items()],
+    )
+    click.echo()
+    print_columns(
+        ("variable", "dtype", "shape", "shards", "chunks", "stored", "ratio", "codecs"),
+        [
+            (
+                v["name"],
+                v["dtype"],
+                "x".join(map(str, v["shape"])),
+                "x".join(map(str, v["shards"] or ["-"])),
+                "x".join(map(str, v["chunks"])),
+                format_bytes(v["stored_bytes"]),
+                f"{v['ratio']:.2f}" if v["ratio"] else "-",
+                "+".join(v["codecs"]),
+            )
+            for v in group["variables"]
+        ],
+    )
+
+
+def _range(coordinate: Mapping[str, Any]) -> str:
+    low, high = ("min", "max") if "min" in coordinate else ("first", "last")
+    if low not in coordinate:
+        return "-"
+    texts = [str(coordinate[key]) for key in (low, high)]
+    return " .. ".join(t if len(t) <= 40 else t[:39] + "…" for t in texts)

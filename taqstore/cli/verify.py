@@ -1,0 +1,38 @@
+"""`taqstore verify`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+
+import click
+
+from taqstore.cli.common import json_option, print_json, say, store_argument
+
+
+@click.command("verify")
+@store_argument
+@json_option
+def command(store: str, as_json: bool) -> None:
+    """Check STORE: schema, coordinates, completion masks and every chunk's checksum.
+
+    Exit code 1 if anything is damaged; what is damaged is named on stdout.
+    """
+    from taqstore.info import format_bytes
+    from taqstore.verify import verify_store
+
+    report = verify_store(store)
+    if as_json:
+        print_json({"ok": not report.damage, **asdict(report)})
+    else:
+        for finding in report.damage:
+            click.echo(f"damaged  {finding.where}: {finding.what}")
+        for finding in report.notes:
+            say(f"note: {finding.where}: {finding.what}")
+        state = f"{len(report.damage)} damaged" if report.damage else "whole"
+        click.echo(
+            f"{state}: {report.groups} groups, {report.arrays} arrays, {report.chunks} chunks, "
+            f"{format_bytes(report.bytes)} checked"
+        )
+    if report.damage:
+        sys.exit(1)

@@ -1,0 +1,109 @@
+"""Datasets written to one file or folder, in the format that its suffix names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from taqstore.errors import TaqError, problem
+from taqstore.export.folders import staged
+from taqstore.table import to_table, write_csv
+
+
+def write_file(dataset: xr.Dataset, path: Path, *, force: bool = False) -> None:
+    """Write a Dataset as `.nc` or `.zarr`, or its one table as `.parquet` or `.csv`.
+
+    The file appears whole or not at all. NetCDF knows no float16: such variables become float32
+    with `original_dtype`; attributes it cannot hold become JSON text.
+
+    Parameters
+    ----------
+    force
+        Replace what is there.
+
+    Raises
+    ------
+    TaqError
+        The suffix is not known, a library is missing, the target exists, the disk refuses, or the
+        variables do not make one table.
+    """
+    path = Path(path)
+    writer = _WRITERS.get(path.suffix)
+    if writer is None:
+        what = f"cannot tell a format from the suffix {path.suffix!r}"
+        raise TaqError(problem(what, where=str(path), remedy=f"use {', '.join(_WRITERS)}"))
+    with staged(path, force=force) as fresh:
+        writer(dataset, fresh)
+
+
+def _write_netcdf(dataset: xr.Dataset, path: Path) -> None:
+    _need("h5netcdf", path)
+    plain = _plain_strings(dataset.drop_encoding())
+    for name, array in plain.variables.items():
+        if array.dtype == np.float16:
+            wide = plain[name].astype(np.float32).assign_attrs(original_dtype="float16")
+            plain = plain.assign_coords({name: wide}) if name in plain.coords else plain.assign({name: wide})
+    for item in (plain, *plain.variables.values()):
+        item.attrs = {key: _netcdf_attribute(value) for key, value in item.attrs.items()}
+    plain.to_netcdf(path, engine="h5netcdf")
+
+
+def _netcdf_attribute(value: Any) -> Any:
+    """The value itself if it is text or a number, else JSON."""
+    if isinstance(value, str | np.number | np.ndarray) or type(value) in (int, float):
+        return value
+    return json.dumps(value)
+
+
+def _write_zarr(dataset: xr.Dataset, path: Path) -> None:
+    plain = _plain_strings(dataset.drop_encoding())
+    for name, array in plain.data_vars.items():
+        if array.chunks is not None:
+            # A selection leaves chunks of uneven sizes, which Zarr does not have.
+            even = {dim: max(sizes) for dim, sizes in array.chunksizes.items()}
+            plain[name] = array.chunk(even)
+    plain.to_zarr(path, mode="w-", zarr_format=3, consolidated=False)
+
+
+def _plain_strings(dataset: xr.Dataset) -> xr.Dataset:
+    """Strings as Python objects in memory: every format writes these with variable length."""
+    texts: dict[Hashable, xr.DataArray] = {
+        name: dataset[name].compute().astype(object)
+        for name, array in dataset.variables.items()
+        if array.dtype.kind in "OUT"
+    }
+    coords = {name: array for name, array in texts.items() if name in dataset.coords}
+    others = {name: array for name, array in texts.items() if name not in dataset.coords}
+    return dataset.assign_coords(coords).assign(others)
+
+
+def _write_parquet(dataset: xr.Dataset, path: Path) -> None:
+    _need("pyarrow", path)
+    to_table(dataset).to_parquet(path, engine="pyarrow", index=False)
+
+
+def _write_csv(dataset: xr.Dataset, path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        write_csv(to_table(dataset), stream)
+
+
+def _need(library: str, path: Path) -> None:
+    try:
+        import_module(library)
+    except ImportError as error:
+        what = f"{path.suffix} files need {library}, which is not installed"
+        raise TaqError(problem(what, remedy="pip install 'taqstore[files]'")) from error
+
+
+_WRITERS: dict[str, Callable[[xr.Dataset, Path], None]] = {
+    ".nc": _write_netcdf,
+    ".zarr": _write_zarr,
+    ".parquet": _write_parquet,
+    ".csv": _write_csv,
+}

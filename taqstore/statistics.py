@@ -1,0 +1,266 @@
+"""Statistics of one activation tensor: extrema, moments and a float-bit-prefix histogram.
+
+Only what merges is kept, so that a tensor may arrive in pieces and batches may be pooled later.
+Work goes by blocks of rows: extra memory is bounded, whatever the size of the tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from taqstore.bins import Counts, Floats, Layout
+from taqstore.errors import TaqError, problem
+from taqstore.histogram import add, count
+
+Array = npt.NDArray[Any]
+
+# float64 elements of one block of rows: 1 MB stays in the cache while it is read four times.
+BLOCK = 1 << 17
+MANTISSA_BITS = 5
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Extrema and moments per channel, over finite values; NaN where a channel has none.
+
+    Parameters
+    ----------
+    finite
+        int64 ``(channel,)``: finite values seen.
+    min, max
+        ``(channel,)``, exact, in the dtype of the tensor.
+    mean, m2
+        float64 ``(channel,)``: mean, and sum of squared deviations from it.
+    """
+
+    finite: Counts
+    min: Array
+    max: Array
+    mean: Floats
+    m2: Floats
+
+    @property
+    def std(self) -> Floats:
+        """Population standard deviation, float64 ``(channel,)``."""
+        spread: Floats = np.sqrt(self.m2 / np.maximum(self.finite, 1))
+        return spread
+
+
+@dataclass(frozen=True)
+class Observation(Moments):
+    """Statistics of one tensor ``(rows, channel)``.
+
+    NaN and infinite values are counted in `nonfinite` and left out of everything else.
+
+    Parameters
+    ----------
+    layout
+        Bins of `histogram`.
+    count
+        Rows seen; `finite` equals it in every channel of a sound tensor.
+    histogram
+        int64 ``(bin,)``, over all channels.
+    nonfinite
+        int64 ``(3,)``: NaN, +Inf, -Inf.
+    """
+
+    layout: Layout
+    count: int
+    histogram: Counts
+    nonfinite: Counts
+
+    @property
+    def tensor_min(self) -> Array:
+        """Smallest finite value of the tensor, ``()``."""
+        return np.asarray(np.fmin.reduce(self.min))
+
+    @property
+    def tensor_max(self) -> Array:
+        """Largest finite value of the tensor, ``()``."""
+        return np.asarray(np.fmax.reduce(self.max))
+
+    def variables(self) -> dict[str, Array]:
+        """Arrays under the names and dtypes a store holds them in (moments as float32).
+
+        A sum of squares beyond float32 is stored as infinity; counts are uint32 where they fit.
+        """
+        counts = np.uint32 if self.histogram.max() < 2**32 else np.uint64
+        with np.errstate(over="ignore"):
+            moments = {"mean": self.mean.astype("f4"), "m2": self.m2.astype("f4")}
+        return {
+            "min": self.min,
+            "max": self.max,
+            "count": np.array(self.count, np.int64),
+            **moments,
+            "tensor_min": self.tensor_min,
+            "tensor_max": self.tensor_max,
+            "histogram": self.histogram.astype(counts),
+            "nonfinite": self.nonfinite.astype(np.uint64),
+        }
+
+
+def observe(
+    x: npt.ArrayLike, *, mantissa_bits: int = MANTISSA_BITS, chunk_rows: int | None = None
+) -> Observation:
+    """Observe one activation tensor.
+
+    Parameters
+    ----------
+    x
+        float16 or float32 ``(..., channel)``; bfloat16 comes widened to float32. The histogram's
+        layout has the same dtype.
+    mantissa_bits
+        Of the histogram.
+    chunk_rows
+        Rows handled at once; by default as many as make 1 MB in float64.
+
+    Raises
+    ------
+    TaqError
+        The tensor is of another dtype, or has no channel axis.
+    """
+    accumulator = Accumulator(mantissa_bits=mantissa_bits, chunk_rows=chunk_rows)
+    accumulator.update(x)
+    return accumulator.result()
+
+
+def merge(a: Observation, b: Observation) -> Observation:
+    """Observation of the rows of both: exact, but for rounding of the moments (~1e-14).
+
+    Moments by the pairwise update of Chan, Golub and LeVeque (1979).
+
+    Raises
+    ------
+    TaqError
+        The two differ in layout, dtype or number of channels.
+    """
+    if a.layout != b.layout or a.min.dtype != b.min.dtype or a.min.shape != b.min.shape:
+        found = " and ".join(
+            f"{o.min.size} channels of {o.min.dtype} with {o.layout.mantissa_bits} mantissa bits"
+            for o in (a, b)
+        )
+        raise TaqError(problem("observations of different tensors do not merge", found=found))
+    return Observation(
+        **vars(_merge_moments(a, b)),
+        layout=a.layout,
+        count=a.count + b.count,
+        histogram=add(a.histogram, b.histogram),
+        nonfinite=a.nonfinite + b.nonfinite,
+    )
+
+
+class Accumulator:
+    """Observes one batch that arrives in pieces ``(..., channel)``; see `observe`."""
+
+    def __init__(
+        self, *, mantissa_bits: int = MANTISSA_BITS, chunk_rows: int | None = None
+    ) -> None:
+        if chunk_rows is not None and chunk_rows < 1:
+            raise TaqError(problem("chunk_rows must be positive", found=str(chunk_rows)))
+        self._mantissa_bits = mantissa_bits
+        self._chunk_rows = chunk_rows
+        self._seen: Observation | None = None
+
+    def update(self, x: npt.ArrayLike) -> None:
+        """Add the rows of `x`; the tensor itself is not kept.
+
+        Raises
+        ------
+        TaqError
+            `x` is no float16 or float32 tensor, or is unlike the pieces before.
+        """
+        tensor = _checked(x)
+        layout = Layout(tensor.dtype.name, self._mantissa_bits)
+        rows = self._chunk_rows or max(1, BLOCK // tensor.shape[-1])
+        moments = reduce(_merge_moments, map(_moments, _row_blocks(tensor, rows)))
+        histogram, nonfinite = count(tensor, layout)
+        piece = Observation(
+            **vars(moments),
+            layout=layout,
+            count=tensor.size // tensor.shape[-1],
+            histogram=histogram,
+            nonfinite=nonfinite,
+        )
+        self._seen = piece if self._seen is None else merge(self._seen, piece)
+
+    def result(self) -> Observation:
+        """Statistics of everything seen so far.
+
+        Raises
+        ------
+        TaqError
+            Nothing was seen.
+        """
+        if self._seen is None:
+            raise TaqError(problem("no tensor was observed", remedy="call update first"))
+        return self._seen
+
+
+def _checked(x: npt.ArrayLike) -> Array:
+    tensor = np.asarray(x)
+    if tensor.dtype.name not in ("float16", "float32"):
+        what = "an activation tensor must be float16 or float32"
+        raise TaqError(problem(what, found=str(tensor.dtype), remedy="widen bfloat16 to float32"))
+    if tensor.ndim == 0 or tensor.shape[-1] == 0:
+        what = "an activation tensor needs a channel axis"
+        raise TaqError(problem(what, found=f"shape {tensor.shape}"))
+    return tensor
+
+
+def _row_blocks(tensor: Array, rows: int) -> Iterator[Array]:
+    """Yield blocks ``(rows, channel)``, at least one, without copying all of a strided tensor."""
+    # The order of rows does not matter, so axes are put into memory order; those of length 1 go,
+    # for they would make every block a single row.
+    order = sorted(range(tensor.ndim - 1), key=lambda axis: -abs(tensor.strides[axis]))
+    tensor = tensor.transpose(*order, -1)
+    lead = tuple(n for n in tensor.shape[:-1] if n != 1)
+    tensor = tensor.reshape(*lead, tensor.shape[-1])
+    if len(lead) > 1 and not tensor.flags.c_contiguous:
+        for part in tensor:
+            yield from _row_blocks(part, rows)
+        return
+    flat = tensor.reshape(-1, tensor.shape[-1])
+    for start in range(0, max(1, len(flat)), rows):
+        yield flat[start : start + rows]
+
+
+def _moments(block: Array) -> Moments:
+    values = block.astype(np.float64)
+    ok = np.isfinite(values)
+    where = True if ok.all() else ok
+    finite = ok.sum(axis=0, dtype=np.int64)
+    low = values.min(axis=0, initial=np.inf, where=where)
+    high = values.max(axis=0, initial=-np.inf, where=where)
+    mean = values.sum(axis=0, where=where) / np.maximum(finite, 1)
+    np.subtract(values, mean, out=values)
+    m2 = np.square(values, out=values).sum(axis=0, where=where)
+    return _without_empty(
+        Moments(finite, low.astype(block.dtype), high.astype(block.dtype), mean, m2)
+    )
+
+
+def _merge_moments(a: Moments, b: Moments) -> Moments:
+    finite = a.finite + b.finite
+    share = b.finite / np.maximum(finite, 1)
+    # Channels without values have NaN moments, which must not spread.
+    mean_a, mean_b, m2_a, m2_b = (np.nan_to_num(m) for m in (a.mean, b.mean, a.m2, b.m2))
+    delta = mean_b - mean_a
+    mean = mean_a + delta * share
+    m2 = m2_a + m2_b + np.square(delta) * (a.finite * share)
+    return _without_empty(Moments(finite, np.fmin(a.min, b.min), np.fmax(a.max, b.max), mean, m2))
+
+
+def _without_empty(moments: Moments) -> Moments:
+    """The same with NaN in channels that have no finite value."""
+    some = moments.finite > 0
+    if some.all():
+        return moments
+    kept = (np.where(some, m, np.nan) for m in (moments.mean, moments.m2))
+    ends = (np.where(some, m, m.dtype.type(np.nan)) for m in (moments.min, moments.max))
+    return Moments(moments.finite, *ends, *kept)
