@@ -119,13 +119,13 @@ def test_a_flipped_bit_is_seen_on_a_dask_read_and_not_hidden(path: Path) -> None
     shard.write_bytes(raw)
     dataset = open_store(path)["latents"]
     assert dataset.x.sel(image=3).values.tobytes() == latent(3).tobytes()
-    with pytest.raises(StoreError, match=r"damaged shard.*latents/x/c/1.*checksum.*--force"):
+    with pytest.raises(StoreError, match=r"latents/x/c/1.*damaged shard.*checksum.*--force"):
         dataset.x.sel(image=1).load()
     counts = path / FC2 / "hist_counts/c/0/0/0"
     raw = bytearray(counts.read_bytes())
     raw[20] ^= 1
     counts.write_bytes(raw)
-    with pytest.raises(StoreError, match=r"damaged chunk.*hist_counts"):
+    with pytest.raises(StoreError, match=r"hist_counts.*damaged chunk"):
         open_store(path)[FC2].hist_counts.load()
 
 
@@ -134,7 +134,7 @@ def test_a_damaged_coordinate_is_named(path: Path) -> None:
     raw = bytearray(sigma.read_bytes())
     raw[1] ^= 4
     sigma.write_bytes(raw)
-    with pytest.raises(StoreError, match="damaged coordinate.*|latents/sigma"):
+    with pytest.raises(StoreError, match="latents/sigma: damaged coordinate"):
         open_store(path)["latents"]
 
 
