@@ -86,10 +86,12 @@ def _chunks(array: npt.NDArray[Any], size: int) -> Iterator[npt.NDArray[Any]]:
 def _as_layout(chunk: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
     if np.can_cast(chunk.dtype, layout.dtype):
         return chunk.astype(layout.dtype, copy=False)
+    # What overflows or underflows is refused below; a signalling NaN is NaN like any other.
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         cast = chunk.astype(layout.dtype)
-    if not np.array_equal(cast, chunk, equal_nan=True):
-        lost = chunk[(cast != chunk) & ~np.isnan(chunk)][0]
+        changed = (cast != chunk) & ~np.isnan(chunk)
+    if changed.any():
+        lost = chunk[changed][0]
         what = f"{chunk.dtype} values do not fit a {layout.dtype} histogram exactly"
         raise TaqError(problem(what, found=repr(float(lost)), remedy="use the float32 layout"))
     return cast

@@ -56,6 +56,7 @@ DIMENSIONS: dict[str, str] = {
     "token": "token of the stream",
     "sample": "row of a shuffled Phase 1 file",
     "prompt_id": "row of a prompt table",
+    "pooled_channel": "channel of the pooled conditioning",
     "conditioning_channel": "channel of the token conditioning",
     "power": "power of sigma in a polynomial",
     "record": "provenance record, in order of writing",

@@ -1,25 +1,26 @@
-"""Select and reduce: what `taqstore query` does, as two lazy Dataset -> Dataset functions.
+"""What `taqstore query` does, as two lazy Dataset -> Dataset functions: `select` and `reduce`.
 
-Three rules hold everywhere. Integer options (`step`, `image`, `batch`, `channel`) speak of labels
-and follow Python's `range`: ``A:B:S`` keeps A, A+S, ... below B, so the end is left out. `sigma` is
-a closed interval. An empty result is an error that names what there is.
+Three rules hold for selections. Integer options (`step`, `image`, `batch`, `channel`) speak of
+labels and follow Python's `range`: ``A:B:S`` keeps A, A+S, ... below B, so the end is left out.
+`sigma` is a closed interval. An empty result is an error that names what there is.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable
 from fnmatch import fnmatchcase
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.names import parse_layer
+from taqstore.reduction import reduce
+
+__all__ = ["reduce", "select"]
 
 _GLOB = re.compile(r"[*?\[]")
-_PERCENTILE = re.compile(r"p(\d{1,3}(?:\.\d+)?)")
 _BLOCK_PREFIX = re.compile(r"(?:mm|uni)(?=\d)")
 
 
@@ -79,43 +80,6 @@ def select(
     return dataset
 
 
-def reduce(dataset: xr.Dataset, *specs: str, skipna: bool = False) -> xr.Dataset:
-    """Reduce one dimension after the other, lazily.
-
-    Parameters
-    ----------
-    specs
-        ``DIM=max``, ``min``, ``mean``, ``std`` (population), ``median`` or ``pNN[.N]`` (percentile,
-        linear between order statistics). `max` and `min` keep the dtype; the others are float64.
-    skipna
-        Leave NaN out. By default NaN comes through, so that what is missing is never passed over.
-
-    Returns
-    -------
-    Dataset
-        Variables without the dimension are unchanged. Attribute `reduced` lists the reductions,
-        `dropped` the non-numeric variables that had the dimension.
-
-    Raises
-    ------
-    MissingError
-        No data variable has the dimension.
-    TaqError
-        The reduction is not known.
-    """
-    dropped: list[str] = []
-    for spec in specs:
-        dim, separator, how = spec.partition("=")
-        if not separator:
-            raise TaqError(
-                problem(f"reduction {spec!r} has no '='", remedy="write DIM=HOW, like step=max")
-            )
-        dataset, lost = _reduce_one(dataset, dim.strip(), _reduction(how.strip(), skipna))
-        dropped += lost
-    notes = {"reduced": ", ".join(specs), "dropped": ", ".join(dropped)}
-    return dataset.assign_attrs({key: text for key, text in notes.items() if text})
-
-
 def _select_layer(dataset: xr.Dataset, text: str, site: str) -> xr.Dataset:
     labels = _labels(dataset, "layer")
     keep = np.zeros(len(labels), bool)
@@ -125,7 +89,8 @@ def _select_layer(dataset: xr.Dataset, text: str, site: str) -> xr.Dataset:
             keep |= [fnmatchcase(str(label), pattern) for label in labels]
             continue
         name = parse_layer(pattern)
-        if site and name.site and name.site != site:
+        # A group of one width among several is called like mlp.fc2.c1280.
+        if site and name.site and not f"{site}.".startswith(f"{name.site}."):
             raise MissingError(
                 problem(
                     f"layer {pattern!r} is the input of {name.site}, not of {site}",
@@ -204,7 +169,10 @@ def _labels(dataset: xr.Dataset, dim: str) -> np.ndarray:
     if dim not in dataset.dims:
         has = ", ".join(map(str, dataset.dims)) or "none"
         raise MissingError(problem(f"no dimension {dim!r} here", found=has))
-    return dataset[dim].values if dim in dataset.coords else np.arange(dataset.sizes[dim])
+    if dim not in dataset.coords:
+        return np.arange(dataset.sizes[dim])
+    labels: np.ndarray = dataset[dim].values
+    return labels
 
 
 def _inside(labels: np.ndarray, text: str, name: str) -> np.ndarray:
@@ -228,8 +196,10 @@ def _in_range(labels: np.ndarray, numbers: list[int | None], name: str) -> np.nd
         raise TaqError(problem(f"--{name} has the stride {stride}", remedy="strides count from 1"))
     # An open start counts strides from the first label there is, as a slice would.
     first = int(labels.min()) if start is None and labels.size else start or 0
-    keep = (labels >= first) & ((labels - first) % stride == 0)
-    return keep if stop is None else keep & (labels < stop)
+    keep: np.ndarray = (labels >= first) & ((labels - first) % stride == 0)
+    if stop is not None:
+        keep &= labels < stop
+    return keep
 
 
 def _keep(
@@ -276,58 +246,3 @@ def _no_coordinate(dataset: xr.Dataset, name: str) -> MissingError:
     return MissingError(
         problem(f"no coordinate {name!r} here", found=", ".join(map(str, dataset.coords)) or "none")
     )
-
-
-Reduction = Callable[[xr.DataArray, str], xr.DataArray]
-
-
-def _reduction(how: str, skipna: bool) -> Reduction:
-    if how in ("max", "min"):
-        return lambda array, dim: getattr(array, how)(dim, skipna=skipna, keep_attrs=True)
-    if how in ("mean", "std"):
-        # float64: float16 sums overflow at 65504, float32 ones lose digits over many tokens.
-        return lambda array, dim: getattr(array.astype("f8"), how)(
-            dim, skipna=skipna, keep_attrs=True
-        )
-    percentile = 50.0 if how == "median" else _percentile(how)
-
-    def quantile(array: xr.DataArray, dim: str) -> xr.DataArray:
-        whole = array.chunk({dim: -1}) if array.chunks is not None else array
-        result = whole.astype("f8").quantile(
-            percentile / 100, dim, skipna=skipna, keep_attrs=True
-        )
-        return result.drop_vars("quantile")
-
-    return quantile
-
-
-def _percentile(how: str) -> float:
-    match = _PERCENTILE.fullmatch(how)
-    if match is None or float(match[1]) > 100:
-        known = "max, min, mean, std, median, p0 to p100 (p99.9)"
-        raise TaqError(problem(f"reduction {how!r} is not known", remedy=f"use one of {known}"))
-    return float(match[1])
-
-
-def _reduce_one(
-    dataset: xr.Dataset, dim: str, reduction: Reduction
-) -> tuple[xr.Dataset, list[str]]:
-    """Reduce every numeric variable that has `dim`; names of the others that had it."""
-    have = [name for name, array in dataset.data_vars.items() if dim in array.dims]
-    if not have:
-        dims: Iterable[Any] = dict.fromkeys(d for v in dataset.data_vars.values() for d in v.dims)
-        found = ", ".join(map(str, dims)) or "none"
-        raise MissingError(problem(f"no variable has dimension {dim!r}", found=found))
-    numeric = [name for name in have if dataset[name].dtype.kind in "fiub"]
-    reduced = {name: _relabel(reduction(dataset[name], dim)) for name in numeric}
-    # Left-over coordinates of the dimension go with it.
-    rest = dataset.drop_dims(dim)
-    order = [name for name in dataset.data_vars if name in reduced or name in rest]
-    merged = rest.assign(reduced)[order]
-    return merged, [str(name) for name in have if name not in reduced]
-
-
-def _relabel(array: xr.DataArray) -> xr.DataArray:
-    """Drop `original_dtype`: it speaks of stored values, and this one is computed."""
-    array.attrs.pop("original_dtype", None)
-    return array

@@ -139,6 +139,8 @@ def _items(
 ) -> Iterator[ValidationError]:
     if not isinstance(instance, np.ndarray):
         yield from Draft202012Validator.VALIDATORS["items"](validator, items, instance, schema)
+    elif instance.ndim != 1:
+        return  # not an array of JSON; `type` says so
     elif _extremes_suffice(items, instance):
         # argmin and argmax stop at the first NaN, and an infinity is an extreme.
         for index in sorted({int(instance.argmin()), int(instance.argmax())}):
@@ -151,12 +153,11 @@ def _items(
 def _extremes_suffice(items: Any, vector: np.ndarray) -> bool:
     if not isinstance(items, dict) or not vector.size or not set(items) <= _MONOTONE:
         return False
-    return vector.dtype.kind in "iu" or (
-        vector.dtype.kind == "f" and items.get("type") == "number"
-    )
+    return vector.dtype.kind in "iu" or (vector.dtype.kind == "f" and items.get("type") == "number")
 
 
 _TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many(
     {"array": _is_array, "number": _is_number, "integer": _is_integer}
 )
-_Validator = extend(Draft202012Validator, {"items": _items}, type_checker=_TYPES)
+_extend: Any = extend  # untyped in jsonschema
+_Validator = _extend(Draft202012Validator, {"items": _items}, type_checker=_TYPES)

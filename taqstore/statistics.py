@@ -230,6 +230,8 @@ def _row_blocks(tensor: Array, rows: int) -> Iterator[Array]:
         yield flat[start : start + rows]
 
 
+# Any arithmetic on a signalling NaN warns; it is counted and left out like any other.
+@np.errstate(invalid="ignore")
 def _moments(block: Array) -> Moments:
     values = block.astype(np.float64)
     ok = np.isfinite(values)
@@ -240,9 +242,8 @@ def _moments(block: Array) -> Moments:
     mean = values.sum(axis=0, where=where) / np.maximum(finite, 1)
     np.subtract(values, mean, out=values)
     m2 = np.square(values, out=values).sum(axis=0, where=where)
-    return _without_empty(
-        Moments(finite, low.astype(block.dtype), high.astype(block.dtype), mean, m2)
-    )
+    native = block.dtype.newbyteorder("=")
+    return _without_empty(Moments(finite, low.astype(native), high.astype(native), mean, m2))
 
 
 def _merge_moments(a: Moments, b: Moments) -> Moments:

@@ -19,7 +19,7 @@ from taqstore.arrays import Key, StoreArray
 from taqstore.errors import MissingError, StoreError, problem
 from taqstore.groups import dimension_names, read_coordinate, read_mask
 from taqstore.location import Location, check_format
-from taqstore.names import ACTIVATIONS, POOLED, WRITTEN, parse_layer
+from taqstore.names import ACTIVATIONS, POOLED, VARIABLES, WRITTEN, parse_layer
 from taqstore.provenance import read_records
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class Store(Mapping[str, xr.Dataset]):
         coordinates = set(str(node.attrs.get("coordinates", "")).split())
         data: dict[str, xr.Variable] = {}
         coords: dict[str, xr.Variable] = {}
-        for name, array in node.arrays():
+        for name, array in sorted(node.arrays(), key=_documented_order):
             names = dimension_names(array)
             if name in coordinates or names == (name,):
                 values = mask if name == WRITTEN else read_coordinate(node, name)
@@ -264,6 +264,12 @@ def _completed(dataset: xr.Dataset, dims: tuple[str, ...], mask: np.ndarray) -> 
             chosen[dim] = slice(present[0], present[-1] + 1) if contiguous else present
     kept = dataset.isel(chosen) if chosen else dataset
     return kept.drop_vars(WRITTEN) if bool(np.all(kept[WRITTEN])) else kept
+
+
+def _documented_order(named: tuple[str, Any]) -> tuple[int, str]:
+    """Variables in the order `names` documents them, whatever order a disk lists them in."""
+    known = list(VARIABLES)
+    return (known.index(named[0]) if named[0] in VARIABLES else len(known)), named[0]
 
 
 def _one_item_per_shard(array: zarr.Array[Any], items: int) -> bool:

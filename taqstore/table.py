@@ -21,6 +21,7 @@ from taqstore.errors import TaqError, problem
 
 MAX_ROWS = 5_000_000
 _BLOCK_ROWS = 65_536
+_TEXT_WIDTH = 40
 
 
 def to_table(dataset: xr.Dataset) -> pd.DataFrame:
@@ -36,11 +37,11 @@ def to_table(dataset: xr.Dataset) -> pd.DataFrame:
     """
     kinds = _kinds(dataset)
     if len(kinds) != 1:
-        found = "; ".join(f"{', '.join(names)} ({', '.join(dims)})" for dims, names in kinds.items())
+        found = [f"{', '.join(names)} ({', '.join(dims)})" for dims, names in kinds.items()]
         raise TaqError(
             problem(
                 "one table needs variables that share their dimensions",
-                found=found or "no variables",
+                found="; ".join(found) or "no variables",
                 remedy="name variables of one kind, or reduce the others",
             )
         )
@@ -69,14 +70,15 @@ def print_table(
     limit
         Rows shown; 0 shows all. A last line says how many are left out.
     exact
-        Floats with every digit (shortest text that reads back equal) instead of six digits.
+        Floats with every digit (shortest text that reads back equal) instead of six digits, and
+        long texts whole.
     stream
         Where to; standard output by default.
     """
     out = sys.stdout if stream is None else stream
     shown = table.iloc[:limit] if limit else table
     columns = [
-        [str(name), *(exact_text(values) if exact else _short_text(values))]
+        [str(name), *map(_one_line, exact_text(values) if exact else _short_text(values))]
         for name, values in _columns(shown)
     ]
     right = [np.asarray(values).dtype.kind in "fiu" for _, values in _columns(shown)]
@@ -90,7 +92,7 @@ def print_table(
 
 
 def write_csv(table: pd.DataFrame, stream: TextIO) -> None:
-    """Write CSV (RFC 4180 quoting, newline ``\\n``) whose floats read back equal in their dtype.
+    """Write CSV (quoted as in RFC 4180, Unix newlines) whose floats read back equal in their dtype.
 
     A float is the shortest decimal that its own dtype reads back; NaN and infinities are ``nan``,
     ``inf`` and ``-inf``.
@@ -127,9 +129,17 @@ def exact_text(values: np.ndarray) -> list[str]:
 
 
 def _short_text(values: np.ndarray) -> list[str]:
-    if values.dtype.kind != "f":
-        return exact_text(values)
-    return [f"{value:.6g}" for value in values.tolist()]
+    if values.dtype.kind == "f":
+        return [f"{value:.6g}" for value in values.tolist()]
+    texts = exact_text(values)
+    return [t if len(t) <= _TEXT_WIDTH else f"{t[: _TEXT_WIDTH - 3]}..." for t in texts]
+
+
+def _one_line(text: str) -> str:
+    """Escape what could break the line or steer the terminal: prompts come from foreign files."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _json_rows(table: pd.DataFrame) -> Iterator[str]:
@@ -204,7 +214,10 @@ def _label(dataset: xr.Dataset, dim: str) -> xr.Variable:
 
 def _spread(variable: xr.Variable, sizes: Mapping[str, int]) -> np.ndarray | pd.Series[Any]:
     """Values of a variable for every row of a table with these dimensions."""
-    values = variable.set_dims(sizes).transpose(*sizes).to_numpy().ravel()
+    inside = [dim for dim in sizes if dim in variable.dims]
+    shape = [size if dim in variable.dims else 1 for dim, size in sizes.items()]
+    values = variable.transpose(*inside).to_numpy().reshape(shape)
+    values = np.broadcast_to(values, tuple(sizes.values())).ravel()
     if values.dtype.kind in "UOT":
         # Python strings in an object column: pandas' own string dtype is slow and needs pyarrow.
         return pd.Series(values.astype(object), dtype=object)

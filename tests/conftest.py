@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,5 +14,20 @@ REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
 def reference() -> Path:
     """Folder with real outputs of the source scripts; the test skips where it is absent."""
     if not REFERENCE.is_dir():
-        pytest.skip(f"reference data not found beside the repository: {REFERENCE.name}")
+        pytest.skip("no shared/reference beside the repository: conformance not checked")
     return REFERENCE
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a whole run that had to check conformance and did not.
+
+    `TAQSTORE_REQUIRE_REFERENCE` is set by `.ci/run` where the reference data is present.
+    """
+    if not os.environ.get("TAQSTORE_REQUIRE_REFERENCE") or hasattr(session.config, "workerinput"):
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    passed = reporter.stats.get("passed", []) if reporter else []
+    ran = [report for report in passed if "reference" in report.keywords]
+    if not ran and exitstatus == 0:
+        reporter.write_line("ERROR: reference data is present, but no conformance test passed")
+        session.exitstatus = 1

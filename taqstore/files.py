@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -45,20 +45,21 @@ def write_file(dataset: xr.Dataset, path: Path, *, force: bool = False) -> None:
 def _write_netcdf(dataset: xr.Dataset, path: Path) -> None:
     _need("h5netcdf", path)
     plain = _plain_strings(dataset.drop_encoding())
-    for name, array in plain.variables.items():
-        if array.dtype == np.float16:
-            wide = plain[name].astype(np.float32).assign_attrs(original_dtype="float16")
-            plain = plain.assign_coords({name: wide}) if name in plain.coords else plain.assign({name: wide})
-    for item in (plain, *plain.variables.values()):
-        item.attrs = {key: _netcdf_attribute(value) for key, value in item.attrs.items()}
+    halves = [name for name, array in plain.variables.items() if array.dtype == np.float16]
+    plain = _replaced(plain, {name: _widened(plain.variables[name]) for name in halves})
+    plain.attrs = _netcdf_attributes(plain.attrs)
+    for name in plain.variables:
+        plain[name].attrs = _netcdf_attributes(plain[name].attrs)
     plain.to_netcdf(path, engine="h5netcdf")
 
 
-def _netcdf_attribute(value: Any) -> Any:
-    """The value itself if it is text or a number, else JSON."""
-    if isinstance(value, str | np.number | np.ndarray) or type(value) in (int, float):
-        return value
-    return json.dumps(value)
+def _netcdf_attributes(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Text and numbers as they are, everything else as JSON."""
+    plain = (str, np.number, np.ndarray)
+    return {
+        key: value if isinstance(value, plain) or type(value) in (int, float) else json.dumps(value)
+        for key, value in attrs.items()
+    }
 
 
 def _write_zarr(dataset: xr.Dataset, path: Path) -> None:
@@ -73,13 +74,23 @@ def _write_zarr(dataset: xr.Dataset, path: Path) -> None:
 
 def _plain_strings(dataset: xr.Dataset) -> xr.Dataset:
     """Strings as Python objects in memory: every format writes these with variable length."""
-    texts: dict[Hashable, xr.DataArray] = {
-        name: dataset[name].compute().astype(object)
+    texts = {
+        name: xr.Variable(array.dims, array.to_numpy().astype(object), array.attrs)
         for name, array in dataset.variables.items()
         if array.dtype.kind in "OUT"
     }
-    coords = {name: array for name, array in texts.items() if name in dataset.coords}
-    others = {name: array for name, array in texts.items() if name not in dataset.coords}
+    return _replaced(dataset, texts)
+
+
+def _widened(variable: xr.Variable) -> xr.Variable:
+    attrs = {**variable.attrs, "original_dtype": "float16"}
+    return xr.Variable(variable.dims, variable.data.astype(np.float32), attrs)
+
+
+def _replaced(dataset: xr.Dataset, arrays: Mapping[Hashable, xr.Variable]) -> xr.Dataset:
+    """The Dataset with some variables replaced; coordinates stay coordinates."""
+    coords = {name: array for name, array in arrays.items() if name in dataset.coords}
+    others = {name: array for name, array in arrays.items() if name not in dataset.coords}
     return dataset.assign_coords(coords).assign(others)
 
 

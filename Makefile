@@ -1,0 +1,46 @@
+# Everything a developer runs. Needs Python >= 3.11 and a package index, nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+TESTS ?= -n 2
+SCALE ?= 1
+DEMO ?= demo
+
+.PHONY: help demo test lint types unit test-all bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/python: pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed, found " + sys.version'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+demo: $(BIN)/python ## make a run folder, run the commands on it, leave demo/
+	@$(BIN)/python -m benchmarks.demo $(DEMO)
+
+test: lint types unit ## ruff, mypy and pytest
+
+lint: $(BIN)/python
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(BIN)/python
+	$(BIN)/mypy
+
+unit: $(BIN)/python
+	$(BIN)/python -m pytest $(TESTS)
+
+test-all: ## pytest on every interpreter found (3.11, 3.12, 3.13)
+	@for version in 3.11 3.12 3.13; do \
+	  if python$$version --version >/dev/null 2>&1; then \
+	    $(MAKE) --no-print-directory unit PYTHON=python$$version VENV=.venv-$$version || exit 1; \
+	  else echo "python$$version: not found, skipped"; fi; done
+
+bench: $(BIN)/python ## measure against npz folders, h5py and tensorstore
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m benchmarks --scale $(SCALE)
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) .venv-3.* $(DEMO) bench-work .pytest_cache .mypy_cache .ruff_cache .hypothesis

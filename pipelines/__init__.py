@@ -1,0 +1,1 @@
+"""Everything that puts bytes into a store: wires between sources, models and the library."""

@@ -1,0 +1,64 @@
+"""`taqstore export`."""
+
+from __future__ import annotations
+
+import click
+
+from taqstore.cli.common import say, store_argument
+from taqstore.export.formats import FORMATS, export
+
+_LIST = "\n".join(f"  {name:<28} {row.doc}" for name, row in FORMATS.items())
+
+
+@click.command(
+    "export",
+    help=f"""Write STORE's content in FORMAT.
+
+\b
+Formats:
+{_LIST}
+
+JSON documents are validated against their schema and appear whole or not at all.""",
+)
+@click.argument("format", type=click.Choice(list(FORMATS)), metavar="FORMAT")
+@store_argument
+@click.option("-o", "--output", required=True, type=click.Path(), help="File or folder to write.")
+@click.option(
+    "--clip", type=click.Choice(["absmax", "p999"]), help="Clip bounds of configs [default: absmax]."
+)
+@click.option("--outliers", is_flag=True, help="Add outlier channels (quant-config).")
+@click.option("--multitier", is_flag=True, help="The multi-tier schema (temporal-analysis).")
+@click.option("--source", help="Group prefix to take statistics from, like pooled/timestep_stats.")
+@click.option("--force", is_flag=True, help="Replace the output.")
+def command(
+    format: str,
+    store: str,
+    output: str,
+    clip: str | None,
+    outliers: bool,
+    multitier: bool,
+    source: str | None,
+    force: bool,
+) -> None:
+    from taqstore.info import format_bytes
+    from taqstore.store import open_store
+
+    name = f"{format}-multitier" if multitier else format
+    given = {"clip": clip, "outliers": outliers or None, "source": source}
+    options = {key: value for key, value in given.items() if value is not None}
+    _check(name, multitier, options)
+    if name == "timestep-stats" and source:
+        options["source"] = source.rsplit("/", 1)[-1]
+    summary = export(name, open_store(store, chunks=None), output, force=force, **options)
+    files = "" if summary.files == 1 else f" in {summary.files} files"
+    say(f"wrote {summary.path}, {format_bytes(summary.bytes)}{files}")
+    for note in summary.notes:
+        say(f"note: {note}")
+
+
+def _check(name: str, multitier: bool, options: dict[str, object]) -> None:
+    if multitier and name not in FORMATS:
+        raise click.UsageError("--multitier goes with temporal-analysis and quant-config")
+    for option in options:
+        if option not in FORMATS[name].options:
+            raise click.UsageError(f"--{option} does not go with {name}")

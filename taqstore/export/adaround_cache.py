@@ -1,0 +1,226 @@
+"""`adaround-cache`: inputs and outputs of every block, as the source cached them.
+
+The store keeps each residual stream once per boundary; here boundary i is written twice, as output
+of block i-1 and as input of block i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from taqstore.errors import MissingError, problem
+from taqstore.export.folders import Summary, make_folder, save_all, save_npz, staged, summarize
+from taqstore.export.jsonio import write_document
+from taqstore.names import BLOCKS, LATENTS
+
+METADATA = "source_metadata"
+FORMAT = "adaround_cache_v1"
+IMAGE_STREAM, TEXT_STREAM, UNIFIED_STREAM = (f"{BLOCKS}/{name}" for name in ("img", "txt", "uni"))
+POOLED = f"{BLOCKS}/pooled"
+
+Streams = Mapping[str, xr.Dataset]
+
+
+@dataclass(frozen=True)
+class _Residual:
+    """One residual stream of one sample, in memory: dims boundary, row, token, channel."""
+
+    sample: xr.Dataset
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks have an output in this stream."""
+        return self.sample.sizes["boundary"] - 1
+
+    def before(self, block: int) -> np.ndarray:
+        """Input of a block, ``(row, token, 1, channel)``, in the dtype that the source had."""
+        return self._tensor("x", block, str(self.sample["dtype"].values[block]))
+
+    def after(self, block: int) -> np.ndarray | None:
+        """Output of a block; None where the source has none (text stream of the last block)."""
+        if "output_kept" in self.sample and bool(self.sample["output_kept"][block]):
+            original = self.sample["output"].attrs.get("original_dtype", {})
+            return self._tensor("output", block, original.get(str(block)))
+        return self.before(block + 1) if block < self.blocks else None
+
+    def _tensor(self, name: str, boundary: int, dtype: str | None) -> np.ndarray:
+        array = self.sample[name][{"boundary": boundary}].transpose("row", "token", "channel")
+        values = array.values.astype(dtype or array.dtype, copy=False)
+        axis = self.sample.attrs.get("singleton_axis", 2)
+        return values if axis is None else np.expand_dims(values, axis)
+
+
+def adaround_cache(groups: Mapping[str, xr.Dataset], out: Path, *, force: bool = False) -> Summary:
+    """Write ``samples/{image}_{step}.npz``, ``metadata.json`` and, where kept, ``pooled/``.
+
+    Every complete sample becomes one file with ``mm{i}__arg0/arg1/arg2/out0/out1`` and
+    ``uni{i}__arg0/arg1/out0`` in their original dtypes; a few samples are in memory at a time.
+
+    Raises
+    ------
+    MissingError
+        The store has no residual streams, or lacks the timesteps they were seen at.
+    TaqError
+        The folder exists, or cannot be written.
+    """
+    streams = _find(groups)
+    samples = _complete_samples(streams)
+    shapes: dict[str, Any] = {}
+    with staged(out, force=force) as folder:
+        save_all(_jobs(streams, samples, make_folder(folder / "samples"), shapes))
+        files = sorted((folder / "samples").iterdir())
+        size = sum(file.stat().st_size for file in files)
+        if POOLED in groups:
+            save_all(_pooled_jobs(groups[POOLED], make_folder(folder / "pooled")))
+        document = {
+            **_run(groups, streams, shapes),
+            **_contents(samples),
+            "calib_dir": str(out.resolve().parent),
+            "cache_size_gb": size / 1e9,
+        }
+        write_document(folder / "metadata.json", "adaround-metadata", document)
+    return summarize(out)
+
+
+def _find(groups: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    known = (IMAGE_STREAM, TEXT_STREAM, UNIFIED_STREAM)
+    streams = {path: groups[path] for path in known if path in groups}
+    if not streams or (IMAGE_STREAM in streams) != (TEXT_STREAM in streams):
+        raise MissingError(
+            problem(
+                f"needs {IMAGE_STREAM} with {TEXT_STREAM}, or {UNIFIED_STREAM}",
+                found=", ".join(groups) or "nothing",
+                remedy="ingest an adaround_cache folder, or cache blocks",
+            )
+        )
+    for path, dataset in streams.items():
+        if "timestep" not in dataset.coords:
+            raise MissingError(problem("no coordinate 'timestep' here", where=path))
+    return streams
+
+
+def _complete_samples(streams: Streams) -> list[tuple[int, int]]:
+    """Labels (image, step) that are complete in every stream, in order of image, then step."""
+    complete = [_written_labels(dataset) for dataset in streams.values()]
+    return sorted(set.intersection(*complete))
+
+
+def _written_labels(dataset: xr.Dataset) -> set[tuple[int, int]]:
+    grid = [(int(i), int(s)) for i in dataset["image"].values for s in dataset["step"].values]
+    if "written" not in dataset.coords:
+        return set(grid)
+    flags = dataset["written"].transpose("image", "step").values.ravel()
+    return {label for label, flag in zip(grid, flags, strict=True) if flag}
+
+
+def _jobs(
+    streams: Streams, samples: list[tuple[int, int]], folder: Path, shapes: dict[str, Any]
+) -> Iterator[Callable[[], None]]:
+    """One writing job per sample; `shapes` is filled from the first."""
+    for image, step in samples:
+        loaded = {
+            path: dataset.sel(image=image, step=step).compute() for path, dataset in streams.items()
+        }
+        arrays = _sample_arrays(loaded)
+        if not shapes:
+            shapes.update(_block_shapes(arrays))
+        yield partial(save_npz, folder / f"{image:04d}_{step:03d}.npz", arrays)
+
+
+def _sample_arrays(loaded: Streams) -> dict[str, np.ndarray]:
+    """Members of one sample's file, in the order the blocks ran."""
+    arrays: dict[str, np.ndarray | None] = {}
+    if IMAGE_STREAM in loaded:
+        image, text = _Residual(loaded[IMAGE_STREAM]), _Residual(loaded[TEXT_STREAM])
+        for i in range(image.blocks):
+            arrays[f"mm{i}__arg0"], arrays[f"mm{i}__arg1"] = image.before(i), text.before(i)
+            arrays[f"mm{i}__arg2"] = _timesteps(image.sample)
+            arrays[f"mm{i}__out0"], arrays[f"mm{i}__out1"] = image.after(i), text.after(i)
+    if UNIFIED_STREAM in loaded:
+        unified = _Residual(loaded[UNIFIED_STREAM])
+        for i in range(unified.blocks):
+            arrays[f"uni{i}__arg0"] = unified.before(i)
+            arrays[f"uni{i}__arg1"] = _timesteps(unified.sample)
+            arrays[f"uni{i}__out0"] = unified.after(i)
+    first = next(iter(loaded.values()))
+    if "sigma" in first.coords and np.isfinite(first["sigma"].values):
+        arrays["__sigma__"] = np.atleast_1d(first["sigma"].values)
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+def _timesteps(sample: xr.Dataset) -> np.ndarray:
+    """What the block was given: the raw timestep, once per row."""
+    return np.repeat(sample["timestep"].values, sample.sizes["row"])
+
+
+def _block_shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    names = dict.fromkeys(key.split("__")[0] for key in arrays if not key.startswith("__"))
+    return {name: _shapes_of(name, arrays) for name in names}
+
+
+def _shapes_of(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    slots = ("arg0", "arg1", "arg2"), ("out0", "out1")
+    arguments, outputs = (
+        [list(arrays[key].shape) if key in arrays else None for key in keys]
+        for keys in ([f"{name}__{slot}" for slot in group] for group in slots)
+    )
+    unified = name.startswith("uni")
+    return {
+        "arg_shapes": arguments[:2] if unified else arguments,
+        "kwarg_shapes": {"positional_encodings": None},
+        "output_shapes": outputs[:1] if unified else outputs,
+    }
+
+
+def _pooled_jobs(dataset: xr.Dataset, folder: Path) -> Iterator[Callable[[], None]]:
+    for position, image in enumerate(dataset["image"].values):
+        path = folder / f"{int(image):04d}.npz"
+        pooled = dataset["pooled_conditioning"].isel(image=position).load()
+        values = pooled.transpose("row", "pooled_channel").values
+        yield partial(save_npz, path, {"pooled": values})
+
+
+def _run(
+    groups: Mapping[str, xr.Dataset], streams: Streams, shapes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Fields about model and run: the source's own where the store kept them."""
+    return {
+        "format": FORMAT,
+        "block_names": list(shapes),
+        "n_mm_blocks": sum(name.startswith("mm") for name in shapes),
+        "n_uni_blocks": sum(name.startswith("uni") for name in shapes),
+        "block_shapes": dict(shapes),
+        **_trajectory(groups),
+        **next(iter(streams.values())).attrs.get(METADATA, {}),
+    }
+
+
+def _contents(samples: list[tuple[int, int]]) -> dict[str, Any]:
+    """Fields about the samples that were written."""
+    return {
+        "n_samples": len(samples),
+        "samples": [
+            {"img_idx": image, "step_idx": step, "file": f"{image:04d}_{step:03d}.npz"}
+            for image, step in samples
+        ],
+        "selected_image_ids": sorted({image for image, _ in samples}),
+        "key_timesteps": sorted({step for _, step in samples}),
+    }
+
+
+def _trajectory(groups: Mapping[str, xr.Dataset]) -> dict[str, Any]:
+    """Guidance and number of steps, from the latents of the same store."""
+    if LATENTS not in groups:
+        return {}
+    latents = groups[LATENTS]
+    return {
+        "cfg_weight": float(latents["cfg_weight"].values[0]),
+        "num_steps": int((~latents["is_final"].values.astype(bool)).sum()),
+    }

@@ -1,0 +1,121 @@
+"""`calibration-samples`: the folder of latents that the source's later stages read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from taqstore.errors import MissingError, problem
+from taqstore.export.folders import Summary, make_folder, save_all, save_npz, staged, summarize
+from taqstore.export.jsonio import write_document
+from taqstore.names import LATENTS
+
+MANIFEST = "source_manifest"
+# Scale and shift of the SD3 latent space; the source undoes them before it saves final latents.
+LATENT_SCALE, LATENT_SHIFT = 1.5305, 0.0609
+
+
+def calibration_samples(
+    groups: Mapping[str, xr.Dataset], out: Path, *, force: bool = False
+) -> Summary:
+    """Write ``samples/{image}_{step}.npz``, ``latents/{image}.npy`` and ``manifest.json``.
+
+    One image is in memory at a time. Final latents are ``float16(x / 1.5305 + 0.0609)``. Pictures
+    are not in a store: the manifest names them, as the source does, but `images_saved` is false.
+
+    Raises
+    ------
+    MissingError
+        The store has no `latents`.
+    TaqError
+        The folder exists, or cannot be written.
+    """
+    if LATENTS not in groups:
+        raise MissingError(
+            problem(
+                f"no group {LATENTS!r} in the store",
+                found=", ".join(groups) or "nothing",
+                remedy="ingest a calibration_data folder, or generate latents",
+            )
+        )
+    dataset = groups[LATENTS]
+    final = np.flatnonzero(dataset["is_final"].values)
+    with staged(out, force=force) as folder:
+        samples = make_folder(folder / "samples")
+        latents = make_folder(folder / "latents") if final.size else None
+        save_all(_jobs(dataset, samples, latents))
+        document = _manifest(dataset, latents_saved=latents is not None)
+        write_document(folder / "manifest.json", "calibration-manifest", document)
+    return summarize(
+        out,
+        "pictures are not in a store: images_saved is false",
+        "" if final.size else "no final step in the store: latents_saved is false",
+    )
+
+
+def _jobs(dataset: xr.Dataset, samples: Path, latents: Path | None) -> Iterator[Callable[[], None]]:
+    steps = dataset["step"].values
+    sigma, timestep = dataset["sigma"].values, dataset["timestep"].values
+    final = dataset["is_final"].values.astype(bool)
+    dims = ("step", "height", "width", "latent_channel")
+    for position, label in enumerate(dataset["image"].values):
+        image = int(label)
+        trajectory = dataset["x"].isel(image=position).load().transpose(*dims).values
+        for k, step in enumerate(steps):
+            arrays = {
+                "x": trajectory[k][np.newaxis],
+                "timestep": timestep[k],
+                "sigma": sigma[k],
+                "step_index": np.int32(step),
+                "image_id": np.int32(image),
+                "is_final": np.bool_(final[k]),
+            }
+            yield partial(save_npz, samples / f"{image:04d}_{int(step):03d}.npz", arrays)
+            if final[k] and latents is not None:
+                yield partial(_save_final, latents / f"{image:04d}.npy", arrays["x"])
+
+
+def _save_final(path: Path, x: np.ndarray) -> None:
+    # Python floats are weak: the arithmetic stays in float32, as the source did it.
+    np.save(path, (x / LATENT_SCALE + LATENT_SHIFT).astype(np.float16))
+
+
+def _manifest(dataset: xr.Dataset, *, latents_saved: bool) -> dict[str, Any]:
+    """The source's own fields where the store kept them; counts and images from the store."""
+    calls = int((~dataset["is_final"].values.astype(bool)).sum())
+    images = _images(dataset, calls)
+    guidance = {"cfg_scale": images[0]["cfg_weight"]} if images else {}
+    return {
+        "num_steps": calls,
+        **guidance,
+        "num_images": dataset.sizes["image"],
+        **dataset.attrs.get(MANIFEST, {}),
+        "n_completed": dataset.sizes["image"],
+        "latent_size": [dataset.sizes["height"], dataset.sizes["width"]],
+        "images_saved": False,
+        "latents_saved": latents_saved,
+        "images": images,
+    }
+
+
+def _images(dataset: xr.Dataset, calls: int) -> list[dict[str, Any]]:
+    """Entries of the images the source's manifest listed; others have no guidance weight."""
+    columns = (dataset[name].values for name in ("image", "prompt", "seed", "cfg_weight"))
+    return [
+        {
+            "image_id": int(image),
+            "prompt": str(prompt),
+            "seed": int(seed),
+            "cfg_weight": float(guidance),
+            "num_steps": calls,
+            "filename": f"{int(image):04d}.png",
+            "latent_filename": f"{int(image):04d}.npy",
+        }
+        for image, prompt, seed, guidance in zip(*columns, strict=True)
+        if not np.isnan(guidance)
+    ]

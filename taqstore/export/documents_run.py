@@ -1,0 +1,226 @@
+"""What all JSON documents are made from: the sites of one source, and tables of every linear.
+
+Stores keep one entry per tensor and label steps and layers; documents name every linear that reads
+it, q, k and v apart, under its full name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from taqstore.analysis import pool
+from taqstore.errors import MissingError, TaqError, problem
+from taqstore.names import ACTIVATIONS, LayerName, linear_names, parse_layer
+
+Groups = Mapping[str, xr.Dataset]
+Clip = Literal["absmax", "p999"]
+
+CLIP_VARIABLES = {"absmax": "tensor_absmax", "p999": "hist_p999"}
+
+TIMESTEP_STATS = "pooled/timestep_stats"
+TRACED_STATS = "pooled/activation_stats_v1"
+STATISTICS = (TIMESTEP_STATS, TRACED_STATS, ACTIVATIONS)
+
+# Shift vectors read at once; SD3-Medium's 50 steps are 58 MB in float32.
+_BLOCK_BYTES = 96 << 20
+
+
+@dataclass(frozen=True)
+class Run:
+    """One source of statistics, by site.
+
+    Parameters
+    ----------
+    source
+        Prefix of its groups.
+    sites
+        Site -> Dataset; observations already pooled as the source collector did.
+    document
+        `layer_statistics.json` of the run, or what stands for it.
+    """
+
+    source: str
+    sites: Mapping[str, xr.Dataset]
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sigma_map(self) -> dict[str, float]:
+        """Sigma of every step, by the step index as text."""
+        return {str(int(k)): float(v) for k, v in self.document["sigma_map"].items()}
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the run says of itself."""
+        return dict(self.document.get("metadata", {}))
+
+
+def open_run(store: Groups, source: str | None = None) -> Run:
+    """Statistics of a store: the pooled ones of the source scripts, or else observations.
+
+    Raises
+    ------
+    MissingError
+        There are none, or none of `source`.
+    """
+    prefix = find_source(store, STATISTICS if source is None else (source,))
+    sites = site_groups(store, prefix)
+    documents = [d.attrs["source_document"] for d in sites.values() if "source_document" in d.attrs]
+    standing = {**_described(sites), **(documents[0] if documents else {})}
+    if prefix == ACTIVATIONS:
+        sites = {site: pool(dataset, site=site) for site, dataset in sites.items()}
+    return Run(prefix, sites, standing)
+
+
+def find_source(store: Groups, prefixes: Sequence[str]) -> str:
+    """First of `prefixes` that has groups in the store.
+
+    Raises
+    ------
+    MissingError
+        None has.
+    """
+    for prefix in prefixes:
+        if any(path.startswith(prefix + "/") for path in store):
+            return prefix
+    raise MissingError(
+        problem(
+            f"no group {' or '.join(f'{prefix}/<site>' for prefix in prefixes)}",
+            found=", ".join(store) or "an empty store",
+            remedy="ingest such a source first",
+        )
+    )
+
+
+def site_groups(store: Groups, prefix: str) -> dict[str, xr.Dataset]:
+    """Groups below `prefix` by site."""
+    return {path[len(prefix) + 1 :]: store[path] for path in store if path.startswith(prefix + "/")}
+
+
+def _described(sites: Mapping[str, xr.Dataset]) -> dict[str, Any]:
+    """Sigmas and metadata from coordinates, in the terms of `layer_statistics.json`."""
+    first = next(iter(sites.values()))
+    steps = [int(step) for step in first["step"].values]
+    described: dict[str, Any] = {"sigma_map": {}, "metadata": {}}
+    if "sigma" in first.coords:
+        values = first["sigma"].values.tolist()
+        described["sigma_map"] = {str(k): v for k, v in zip(steps, values, strict=True)}
+    if "image" in first.coords:
+        images = sorted({int(i) for i in first["image"].values.ravel() if i >= 0})
+        described["metadata"] = {
+            "num_images": len(images),
+            "num_timesteps": len(steps),
+            "total_processed": len(images) * len(steps),
+            "key_timesteps": steps,
+            "selected_image_ids": images,
+            "errors": 0,
+        }
+    return described
+
+
+def linear_table(
+    sites: Mapping[str, xr.Dataset], *, by_step: Sequence[str] = (), by_layer: Sequence[str] = ()
+) -> xr.Dataset:
+    """Small variables of all sites with one `linear` entry per linear, in sorted name order.
+
+    Parameters
+    ----------
+    sites
+        Site -> Dataset.
+    by_step, by_layer
+        Variables over (step, layer[, projection]) and over (layer[, projection]). A site that lacks
+        one gives NaN.
+
+    Returns
+    -------
+    Loaded float64 Dataset over step (ascending), linear; `site` and `row` (position of the layer in
+    its site) are coordinates of linear.
+    """
+    dims = {**dict.fromkeys(by_step, ("step", "linear")), **dict.fromkeys(by_layer, ("linear",))}
+    parts = [_unfolded(dataset, site, dims) for site, dataset in sites.items()]
+    table = xr.concat(parts, dim="linear", data_vars="minimal", join="outer", fill_value=np.nan)
+    order = sorted(range(table.sizes["linear"]), key=lambda i: str(table["linear"].values[i]))
+    ordered = table.isel(linear=order).transpose("step", "linear", missing_dims="ignore")
+    return ordered.sortby("step") if by_step else ordered
+
+
+def _unfolded(dataset: xr.Dataset, site: str, dims: Mapping[str, tuple[str, ...]]) -> xr.Dataset:
+    """One site with layer (and projection) turned into linear."""
+    present = [name for name in dims if name in dataset.data_vars]
+    loaded = dataset[present].compute().astype(np.float64)
+    names = [linears_of(layer, site, dataset) for layer in dataset["layer"].values]
+    linears = [name for group in names for name in group]
+    row = [index for index, group in enumerate(names) for _ in group]
+    place = {
+        "layer": xr.DataArray(row, dims="linear"),
+        "projection": xr.DataArray(
+            [i for group in names for i in range(len(group))], dims="linear"
+        ),
+    }
+    picked = loaded.isel({d: place[d] for d in ("layer", "projection") if d in loaded.dims})
+    columns = {
+        name: (d, picked[name].transpose(*d).values) for name, d in dims.items() if name in picked
+    }
+    steps = {"step": dataset["step"].values} if "step" in dataset.coords else {}
+    sizes = {"linear": len(linears), "step": len(steps.get("step", ()))}
+    absent = {
+        name: (d, np.full([sizes[k] for k in d], np.nan))
+        for name, d in dims.items()
+        if name not in columns
+    }
+    coords = {"linear": linears, "row": ("linear", row), "site": ("linear", [site] * len(row))}
+    return xr.Dataset({**columns, **absent}, {**coords, **steps})
+
+
+def linears_of(layer: str, site: str, dataset: xr.Dataset) -> tuple[str, ...]:
+    """Full names of the linears that read one layer of a site, in projection order."""
+    known = parse_layer(str(layer))
+    section = ".".join(site.split(".")[:2])  # `mlp.fc2.c1280` holds `mlp.fc2` of one width
+    if section != "attn.qkv" or "projection" not in dataset.coords:
+        return linear_names(LayerName(known.block, known.stream, section))
+    return tuple(
+        LayerName(known.block, known.stream, section, str(projection)).full
+        for projection in dataset["projection"].values
+    )
+
+
+def check_clip(clip: str) -> None:
+    """Refuse a clip rule that no document has."""
+    if clip not in CLIP_VARIABLES:
+        known = " or ".join(CLIP_VARIABLES)
+        raise TaqError(problem(f"clip rule {clip!r} is not known", remedy=f"use {known}"))
+
+
+def clip_bounds(run: Run, clip: Clip) -> xr.Dataset:
+    """Table (step, linear) with `alpha`, NaN where a linear is absent, and `has_shift`.
+
+    Raises
+    ------
+    TaqError
+        The clip rule is not known.
+    """
+    check_clip(clip)
+    table = linear_table(run.sites, by_step=("tensor_absmax", "hist_p999", "has_shift"))
+    alpha = table["tensor_absmax"]
+    if clip == "p999":
+        tail = table["hist_p999"]
+        alpha = tail.where(tail.notnull() & (tail != 0), alpha)
+    # A source that does not say where it has shifts has them wherever the site has any.
+    return table.assign(alpha=alpha, has_shift=table["has_shift"].fillna(1.0).astype(bool))
+
+
+def vectors_by_step(dataset: xr.Dataset, variable: str) -> Iterator[np.ndarray]:
+    """Yield ``(layer, channel)`` float64 of one variable, step after step, ascending.
+
+    Steps are read in blocks: a store keeps all steps of a layer together.
+    """
+    array = dataset[variable].transpose("step", "layer", "channel").sortby("step")
+    count = array.sizes["step"]
+    width = max(1, _BLOCK_BYTES * count // max(1, array.nbytes))
+    for start in range(0, count, width):
+        for values in array.isel(step=slice(start, start + width)).values:
+            yield np.ascontiguousarray(values, dtype=np.float64)

@@ -1,0 +1,138 @@
+"""What `taqstore export` offers: one row per format, loaded when it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from taqstore.errors import MissingError, problem
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from taqstore.export.folders import Summary
+
+
+@dataclass(frozen=True)
+class Format:
+    """One output format.
+
+    Parameters
+    ----------
+    doc
+        What it is, one line.
+    function
+        ``module:function`` taking the groups; it returns a document, or writes a file or folder.
+    schema
+        JSON Schema of the document; empty where the function writes by itself.
+    options
+        Keyword options it understands, besides the groups.
+    """
+
+    doc: str
+    function: str
+    schema: str = ""
+    options: tuple[str, ...] = ()
+
+
+_HERE = "taqstore.export"
+FORMATS: dict[str, Format] = {
+    "quant-config": Format(
+        "per-timestep config v4: 8 bits, clip bounds, shifts",
+        f"{_HERE}.documents:quant_config",
+        "quant-config-v4",
+        ("clip", "outliers", "source"),
+    ),
+    "quant-config-multitier": Format(
+        "per-timestep config v3: 4, 6 or 8 bits by thresholds",
+        f"{_HERE}.documents_multitier:quant_config_multitier",
+        "quant-config-v3",
+        ("clip", "source"),
+    ),
+    "temporal-analysis": Format(
+        "layer_temporal_analysis.json of the v4 analyser",
+        f"{_HERE}.documents_temporal:temporal_analysis",
+        "temporal-analysis-v4",
+        ("clip", "source"),
+    ),
+    "temporal-analysis-multitier": Format(
+        "layer_temporal_analysis.json of the multi-tier analyser",
+        f"{_HERE}.documents_temporal:temporal_analysis_multitier",
+        "temporal-analysis-multitier",
+        ("clip", "source"),
+    ),
+    "poly-schedule": Format(
+        "polynomials of sigma for every clip bound",
+        f"{_HERE}.documents_schedule:poly_schedule",
+        "poly-schedule",
+        ("source",),
+    ),
+    "lut-schedule": Format(
+        "clip bounds at every step's sigma",
+        f"{_HERE}.documents_schedule:lut_schedule",
+        "lut-schedule",
+        ("source",),
+    ),
+    "timestep-stats": Format(
+        "activation statistics folder, as collected",
+        f"{_HERE}.timestep_stats:timestep_stats",
+        options=("source",),
+    ),
+    "calibration-samples": Format(
+        "latents folder with manifest", f"{_HERE}.calibration_samples:calibration_samples"
+    ),
+    "adaround-cache": Format(
+        "block inputs and outputs, one file per sample", f"{_HERE}.adaround_cache:adaround_cache"
+    ),
+    "postgelu-npz": Format(
+        "activation_stats_postgelu.npz of Phase 2", f"{_HERE}.postgelu:postgelu_npz"
+    ),
+}
+
+
+def export(
+    name: str,
+    groups: Mapping[str, xr.Dataset],
+    out: Path | str,
+    *,
+    force: bool = False,
+    **options: Any,
+) -> Summary:
+    """Write one format from a store (or any mapping of group paths to Datasets).
+
+    Parameters
+    ----------
+    name
+        Key of `FORMATS`.
+    out
+        File or folder to make; it appears whole or not at all.
+    force
+        Replace what is there.
+    options
+        Those in the format's row: `clip` (absmax or p999), `outliers`, `source`.
+
+    Raises
+    ------
+    MissingError
+        Unknown format, an option it does not have, or statistics the store does not hold.
+    TaqError
+        The target exists or cannot be written, or the document does not fit its schema.
+    """
+    if name not in FORMATS:
+        raise MissingError(problem(f"no export format {name!r}", found=", ".join(FORMATS)))
+    row = FORMATS[name]
+    unknown = [option for option in options if option not in row.options]
+    if unknown:
+        known = ", ".join(row.options) or "none"
+        raise MissingError(problem(f"{name} has no option {unknown[0]!r}", found=known))
+    module, function = row.function.split(":")
+    make = getattr(import_module(module), function)
+    if not row.schema:
+        summary: Summary = make(groups, Path(out), force=force, **options)
+        return summary
+    from taqstore.export.jsonio import write_document
+
+    return write_document(out, row.schema, make(groups, **options), force=force)

@@ -1,0 +1,83 @@
+"""`postgelu-npz`: Phase 2 statistics as the one npz file they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from taqstore.errors import MissingError, problem
+from taqstore.export.folders import Summary, save_npz, staged, summarize
+from taqstore.names import parse_layer
+
+PREFIX = "pooled/postgelu/"
+_STATISTICS = ("count", "mean", "std", "min", "max", "histogram")
+# The tracer's first version saw only post-GELU tensors and left the site unsaid.
+_SUFFIXES = {"attn.qkv": ":qkv_in", "attn.o_proj": ":o_in", "mlp.fc1": ":fc1_in", "mlp.fc2": ""}
+
+
+def postgelu_npz(groups: Mapping[str, xr.Dataset], out: Path, *, force: bool = False) -> Summary:
+    """Write ``{layer}::t={t:.6f}::{statistic}`` members, the timesteps and the bin edges.
+
+    Layers have the names that the source gave them (group attribute `source_layers`), else the
+    tracer's (``mm_00_img``, ``mm_00_img:fc1_in``); dtypes are those of the source.
+
+    Raises
+    ------
+    MissingError
+        The store holds no Phase 2 statistics, or lacks a variable of them.
+    TaqError
+        The file exists, or cannot be written.
+    """
+    sites = {path[len(PREFIX) :]: groups[path] for path in groups if path.startswith(PREFIX)}
+    if not sites:
+        raise MissingError(
+            problem(
+                f"no {PREFIX}<site> in the store",
+                found=", ".join(groups) or "nothing",
+                remedy="ingest an activation_stats_postgelu.npz",
+            )
+        )
+    arrays: dict[str, np.ndarray] = {}
+    for site, dataset in sites.items():
+        arrays.update(_members(dataset, site))
+    first = next(iter(sites.values()))
+    arrays["timesteps_unique"] = np.unique(_original(first["timestep"]))
+    arrays["histogram_bin_edges"] = _original(first["bin_edges"])
+    with staged(out, force=force) as file:
+        save_npz(file.with_suffix(".npz"), arrays)
+        file.with_suffix(".npz").rename(file)
+    return summarize(out)
+
+
+def _members(dataset: xr.Dataset, site: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Members of one site; a layer and step that was never seen has count 0 and none."""
+    missing = [name for name in (*_STATISTICS, "bin_edges") if name not in dataset]
+    if missing:
+        raise MissingError(problem(f"no variable {', '.join(missing)} here", where=PREFIX + site))
+    labels = [str(label) for label in dataset["layer"].values]
+    names = dataset.attrs.get("source_layers") or [_tracer_name(label, site) for label in labels]
+    times = [f"{float(t):.6f}" for t in dataset["timestep"].values]
+    # Read first: xarray turns the transpose of a mapped, unread array into a read point by point.
+    loaded = dataset[list(_STATISTICS)].compute()
+    arrays = (loaded[name].transpose("layer", "step", ...) for name in _STATISTICS)
+    values = dict(zip(_STATISTICS, map(_original, arrays), strict=True))
+    for row, name in enumerate(names):
+        for column in np.flatnonzero(values["count"][row]):
+            for statistic, array in values.items():
+                yield f"{name}::t={times[column]}::{statistic}", array[row, column]
+
+
+def _tracer_name(label: str, site: str) -> str:
+    """`mm0.img` as the tracer writes it: `mm_00_img`; `uni4` as `uni_04`."""
+    suffix = _SUFFIXES[".".join(site.split(".")[:2])]
+    layer = parse_layer(label)
+    kind, block, _ = layer.sort_key
+    return (f"uni_{block:02d}" if kind else f"mm_{block:02d}_{layer.stream}") + suffix
+
+
+def _original(array: xr.DataArray) -> np.ndarray:
+    """Values in the dtype that the source had."""
+    return array.values.astype(array.attrs.get("original_dtype", array.dtype), copy=False)

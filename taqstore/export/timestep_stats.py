@@ -1,0 +1,274 @@
+"""`timestep-stats`: the folder of per-step statistics that the source's analysers read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from taqstore.errors import MissingError, problem
+from taqstore.export.folders import Summary, make_folder, save_all, save_npz, staged, summarize
+from taqstore.export.jsonio import write_document
+from taqstore.names import ACTIVATIONS, PROJECTIONS, SITES, LayerName, linear_names, parse_layer
+from taqstore.replay import SHIFT_MOMENTUM, ema_midpoint, running_mean_float32
+
+Source = Literal["timestep_stats", "activation_stats_v1", "activations"]
+
+DOCUMENT = "source_document"
+FORMATS = {"timestep_stats": "per_timestep_npz_v2", "activation_stats_v1": "activation_stats_v1"}
+BUCKETS = {"early": [0.7, 1.0], "mid": [0.3, 0.7], "late": [0.0, 0.3]}
+
+_PREFIXES = {
+    "timestep_stats": "pooled/timestep_stats/",
+    "activation_stats_v1": "pooled/activation_stats_v1/",
+    "activations": f"{ACTIVATIONS}/",
+}
+# File name of each array, by the variable that holds it, in the order of the source.
+_ARRAYS = {
+    "timestep_stats": {
+        name: name for name in ("avg_min", "avg_max", "shift", "hist_counts", "hist_edges")
+    },
+    "activation_stats_v1": {"max": "avg_max", "min": "avg_min"},
+}
+_NEEDS = {"shift": "has_shift", "hist_counts": "has_hist", "hist_edges": "has_hist"}
+_ROLLUPS = ("tensor_absmax", "tensor_min", "tensor_max")
+_TAILS = ("hist_p999", "hist_p99", "hist_p01", "hist_p001")
+_POST_GELU = "mlp.fc2"
+# Steps held in memory together: an SD3-Medium step is 7 MB pooled, 3 MB per observed batch.
+_STEPS = {"timestep_stats": 16, "activation_stats_v1": 16, "activations": 1}
+
+Cell = dict[str, np.ndarray]
+
+
+def timestep_stats(
+    groups: Mapping[str, xr.Dataset],
+    out: Path,
+    *,
+    source: Source | None = None,
+    force: bool = False,
+) -> Summary:
+    """Write ``layer_statistics.json`` and ``timestep_stats/step_{k}.npz`` with an index each.
+
+    Arrays have the names, dtypes and shapes that the source files had (`original_dtype`); q, k and
+    v have an entry each. From observations, ``avg_min`` and ``avg_max`` are the running float32
+    means over batches and ``shift`` the 0.95 EMA of midpoints, replayed in stored order; the
+    sampled histograms cannot be had from them, so ``has_hist`` is false.
+
+    Parameters
+    ----------
+    groups
+        Group paths to Datasets.
+    out
+        Folder to make.
+    source
+        Which statistics; by default the first of `timestep_stats`, `activation_stats_v1`,
+        `activations` that is there.
+    force
+        Replace an existing folder.
+
+    Raises
+    ------
+    MissingError
+        No such statistics.
+    TaqError
+        The folder exists, or cannot be written.
+    """
+    chosen, sites = _find(groups, source)
+    steps = sorted({int(step) for _, dataset in sites for step in dataset["step"].values})
+    with staged(out, force=force) as folder:
+        stats = make_folder(folder / "timestep_stats")
+        save_all(_jobs(sites, steps, chosen, stats))
+        document = _document(sites, steps, chosen, out.resolve() / "timestep_stats")
+        write_document(folder / "layer_statistics.json", "layer-statistics", document)
+    note = "no histograms: they were sampled by the source, not observed"
+    return summarize(out, note if chosen == "activations" else "")
+
+
+def _find(
+    groups: Mapping[str, xr.Dataset], source: Source | None
+) -> tuple[Source, list[tuple[str, xr.Dataset]]]:
+    """The chosen source and its (site, Dataset) pairs; a width suffix of a site is cut off."""
+    for name, prefix in _PREFIXES.items():
+        paths = [path for path in groups if path.startswith(prefix)]
+        if paths and source in (None, name):
+            sites = [(".".join(p[len(prefix) :].split(".")[:2]), groups[p]) for p in paths]
+            return name, sites  # type: ignore[return-value]
+    wanted = _PREFIXES[source] + "<site>" if source else "statistics"
+    raise MissingError(
+        problem(
+            f"no {wanted} in the store",
+            found=", ".join(groups) or "nothing",
+            remedy="ingest a folder of activation statistics, or collect them",
+        )
+    )
+
+
+def _jobs(
+    sites: Sequence[tuple[str, xr.Dataset]], steps: Sequence[int], source: Source, folder: Path
+) -> Iterator[Callable[[], None]]:
+    count = _STEPS[source]
+    for start in range(0, len(steps), count):
+        wanted = steps[start : start + count]
+        loaded = [(site, _load(dataset, site, wanted, source)) for site, dataset in sites]
+        for step in wanted:
+            cells = _ordered_cells(loaded, step)
+            yield partial(_save_step, folder, step, cells, source)
+
+
+def _load(dataset: xr.Dataset, site: str, steps: Sequence[int], source: Source) -> xr.Dataset:
+    """The pooled variables of some steps, in memory."""
+    # Steps ascend, so a run of them is a slice, which a mapped store reads as a view.
+    first, last = np.searchsorted(dataset["step"].values, (steps[0], steps[-1] + 1))
+    part = dataset.isel(step=slice(int(first), int(last)))
+    if source != "activations":
+        return part.load()
+    _require(part, ("min", "max"), f"{ACTIVATIONS}/{site}")
+    return _replayed(part[["min", "max"]].load().transpose("batch", ...), site)
+
+
+def _require(dataset: xr.Dataset, names: Sequence[str], where: str) -> None:
+    missing = [name for name in names if name not in dataset]
+    if missing:
+        found = ", ".join(map(str, dataset.data_vars)) or "no variables"
+        raise MissingError(
+            problem(f"no variable {', '.join(missing)} here", where=where, found=found)
+        )
+
+
+def _replayed(observed: xr.Dataset, site: str) -> xr.Dataset:
+    """What the source collector would have stored for these batches."""
+    low, high = observed["min"], observed["max"]
+    dims, original = low.dims[1:], {"original_dtype": "float64"}
+    arrays = {
+        "avg_min": (dims, running_mean_float32(low.values), original),
+        "avg_max": (dims, running_mean_float32(high.values), original),
+    }
+    if site == _POST_GELU:
+        arrays["shift"] = (dims, ema_midpoint(low.values, high.values), original)
+    pooled = xr.Dataset(arrays, {name: observed[name] for name in ("step", "layer")})
+    return _with_rollups(pooled, low.sizes["batch"])
+
+
+def _with_rollups(pooled: xr.Dataset, batches: int) -> xr.Dataset:
+    """Add the per-tensor entries of the index (FORMATS: worst channel of averaged extrema)."""
+    low, high = pooled["avg_min"].min("channel"), pooled["avg_max"].max("channel")
+    pooled = pooled.assign(
+        tensor_min=low,
+        tensor_max=high,
+        tensor_absmax=np.maximum(abs(low), abs(high)),
+        n_batches=xr.full_like(low, batches, dtype=np.int64),
+    )
+    if "shift" in pooled:
+        pooled["has_shift"] = xr.ones_like(low, dtype=bool)
+        pooled["shift_absmax"] = abs(pooled["shift"]).max("channel")
+    return pooled
+
+
+def _ordered_cells(loaded: Sequence[tuple[str, xr.Dataset]], step: int) -> dict[str, Cell]:
+    """Values of every linear at one step, in the order of the source."""
+    found = [
+        item
+        for site, dataset in loaded
+        if step in dataset["step"].values
+        for item in _cells(dataset.sel(step=step), site)
+    ]
+    found.sort(key=lambda item: _source_order(item[0]))
+    return {linear: cell for name, cell in found for linear in linear_names(name)}
+
+
+def _cells(dataset: xr.Dataset, site: str) -> Iterator[tuple[LayerName, Cell]]:
+    """Values by linear; by tensor where q, k and v do not differ."""
+    split = "projection" in dataset.dims
+    lead = ("layer", "projection") if split else ("layer",)
+    variables = {str(name): _leading(array, lead) for name, array in dataset.data_vars.items()}
+    projections = [str(p) for p in dataset["projection"].values] if split else [""]
+    for row, label in enumerate(dataset["layer"].values):
+        layer = parse_layer(str(label))
+        for column, projection in enumerate(projections):
+            position = (row, column) if split else (row,)
+            cell = {name: values[position[:depth]] for name, (values, depth) in variables.items()}
+            if cell.get("n_batches", np.int64(1)) > 0:
+                yield LayerName(layer.block, layer.stream, site, projection), cell
+
+
+def _leading(array: xr.DataArray, lead: Sequence[str]) -> tuple[np.ndarray, int]:
+    """Values in their original dtype with the `lead` dims it has in front, and how many it has."""
+    here = [dim for dim in lead if dim in array.dims]
+    values = array.transpose(*here, ...).values
+    return values.astype(array.attrs.get("original_dtype", array.dtype), copy=False), len(here)
+
+
+def _source_order(name: LayerName) -> tuple[Any, ...]:
+    """The collector names q, k, v of both streams of a block before the rest of either."""
+    projection = PROJECTIONS.index(name.projection) if name.projection else 0
+    site = SITES.index(name.site)
+    kind, block, stream = name.sort_key
+    return kind, block, site > 0, stream, site, projection
+
+
+def _save_step(folder: Path, step: int, cells: Mapping[str, Cell], source: Source) -> None:
+    stats = _ARRAYS.get(source, _ARRAYS["timestep_stats"])
+    arrays = {
+        f"{linear.replace('.', '_')}__{written}": cell[name]
+        for linear, cell in cells.items()
+        for name, written in stats.items()
+        if name in cell and cell.get(_NEEDS.get(name, ""), True)
+    }
+    save_npz(folder / f"step_{step}.npz", arrays)
+    index = {linear: _entry(cell) for linear, cell in cells.items()}
+    write_document(folder / f"step_{step}_index.json", "timestep-index", index)
+
+
+def _entry(cell: Cell) -> dict[str, Any]:
+    """A linear's entry in the index: Python numbers, keys in the order of the source."""
+    flags = {name: bool(cell.get(name, False)) for name in ("has_shift", "has_hist")}
+    tails = ("shift_absmax",) * flags["has_shift"] + _TAILS * flags["has_hist"]
+    return {
+        "n_batches": int(cell["n_batches"]),
+        **{name: float(cell[name]) for name in _ROLLUPS},
+        **flags,
+        **{name: float(cell[name]) for name in tails if name in cell and cell[name] == cell[name]},
+    }
+
+
+def _document(
+    sites: Sequence[tuple[str, xr.Dataset]], steps: Sequence[int], source: Source, folder: Path
+) -> dict[str, Any]:
+    """`layer_statistics.json`: the source's own fields, with the steps and place of this folder."""
+    sigmas = {
+        str(int(step)): float(sigma)
+        for _, dataset in sites
+        for step, sigma in zip(dataset["step"].values, dataset["sigma"].values, strict=True)
+    }
+    places = {"sigma_map": sigmas, "step_keys": [str(step) for step in steps]}
+    if source == "activation_stats_v1":
+        fields = {"format": FORMATS[source], **sites[0][1].attrs.get(DOCUMENT, {})}
+        return {**fields, **places}
+    first = sites[0][1]
+    observed = source == "activations"
+    fields = _observed_fields(first, steps) if observed else first.attrs.get(DOCUMENT, {})
+    head = {"format": FORMATS["timestep_stats"], "timestep_dir": str(folder)}
+    return {**fields, **head, **places}
+
+
+def _observed_fields(dataset: xr.Dataset, steps: Sequence[int]) -> dict[str, Any]:
+    """Fields of the document that observations can fill."""
+    images = np.unique(dataset["image"].values[dataset["image"].values >= 0])
+    return {
+        "hist_bins": 256,
+        "bucket_definitions": BUCKETS,
+        "shift_momentum": SHIFT_MOMENTUM,
+        "post_gelu_suffix": f".{_POST_GELU}",
+        "metadata": {
+            "num_images": len(images),
+            "num_timesteps": len(steps),
+            "total_processed": dataset.sizes["batch"] * len(steps),
+            "key_timesteps": list(steps),
+            "selected_image_ids": images.tolist(),
+            "errors": 0,
+        },
+    }
