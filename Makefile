@@ -18,7 +18,7 @@ $(BIN)/python: pyproject.toml
 	@touch $@
 
 demo: $(BIN)/python ## make a run folder, run the commands on it, leave demo/
-	@$(BIN)/python -m benchmarks.demo $(DEMO)
+	@$(BIN)/python -m taqstore.testing.demo $(DEMO)
 
 test: lint types unit ## ruff, mypy and pytest
 

@@ -11,6 +11,8 @@ from threading import Lock
 from time import monotonic
 from typing import Any
 
+import numpy as np
+
 from taqstore.errors import SourceError, StoreError, problem
 from taqstore.provenance import describe_input, make_record
 from taqstore.writer import StoreWriter, create_store
@@ -97,44 +99,73 @@ def ingest(
     summary = Summary()
     if on_start:
         on_start(sum(unit.nbytes for plan in plans for unit in plan.units))
+    threads = workers or min(_WORKERS, os.cpu_count() or 1)
+    replaced: set[str] = set()
     with create_store(store) as writer:
         for plan in plans:
-            mode = _Mode(resume, strict, frozenset(t.path for t in plan.templates if force))
-            threads = workers or min(_WORKERS, os.cpu_count() or 1)
-            _execute(writer, plan, summary, mode, threads, on_progress, options)
+            # A group is replaced once: a second source that fills it adds to the first.
+            fresh = {t.path for t in plan.templates} - replaced if force else set()
+            replaced |= fresh
+            mode = _Mode(resume, strict, frozenset(fresh), threads, on_progress)
+            _execute(writer, plan, summary, mode, options)
+            writer.record(_record(plan, summary, options))
     summary.seconds = monotonic() - started
     return summary
 
 
 @dataclass(frozen=True)
 class _Mode:
-    """How to treat what is there already and what is bad."""
+    """How to treat what is there already and what is bad; threads, and whom to tell."""
 
     resume: bool
     strict: bool
     replaced: frozenset[str]
+    threads: int
+    on_progress: Progress | None
 
 
 def _execute(
-    writer: StoreWriter,
-    plan: Plan,
-    summary: Summary,
-    mode: _Mode,
-    threads: int,
-    on_progress: Progress | None,
-    options: Options,
+    writer: StoreWriter, plan: Plan, summary: Summary, mode: _Mode, options: Options
 ) -> None:
-    """Run a plan; once more with a wider dtype where a value proved inexact."""
-    try:
-        run = _Run(writer, plan, summary, mode)
-        run.execute(threads, on_progress)
-    except Inexact as inexact:
-        wider = replace(options, widen=options.widen | {(inexact.group, inexact.variable)})
-        again = sources.replan(plan, options=wider)
-        mode = _Mode(True, mode.strict, frozenset({inexact.group}))
-        _execute(writer, again, summary, mode, threads, on_progress, wider)
+    """Run a plan; groups where a value proved inexact once more, with wider dtypes."""
+    stored = _stored_wider(writer, plan, mode.replaced)
+    if stored:
+        options = replace(options, widen=options.widen | stored)
+        plan = sources.replan(plan, options=options)
+    run = _Run(writer, plan, summary, mode)
+    run.execute(mode.threads, mode.on_progress)
+    if not run.inexact:
         return
-    writer.record(_record(plan, summary, options))
+    options = replace(options, widen=options.widen | run.inexact)
+    groups = frozenset(group for group, _ in run.inexact)
+    again = _only_groups(sources.replan(plan, options=options), groups)
+    _execute(writer, again, summary, replace(mode, replaced=groups), options)
+
+
+def _stored_wider(
+    writer: StoreWriter, plan: Plan, replaced: frozenset[str]
+) -> frozenset[tuple[str, str]]:
+    """Variables that an earlier run had to keep in the source's dtype."""
+    found = set()
+    for template in plan.templates:
+        for array in template.arrays:
+            if template.path in replaced or "original_dtype" not in array.attrs:
+                continue
+            stored: Any = writer.root.get(f"{template.path}/{array.name}")
+            if stored is not None and stored.dtype.itemsize > np.dtype(array.dtype).itemsize:
+                found.add((template.path, array.name))
+    return frozenset(found)
+
+
+def _only_groups(plan: Plan, groups: frozenset[str]) -> Plan:
+    """The part of a plan that fills these groups; what was found wrong has been said already."""
+    return replace(
+        plan,
+        templates=tuple(t for t in plan.templates if t.path in groups),
+        units=tuple(unit for unit in plan.units if groups.issuperset(unit.items)),
+        problems=(),
+        notes=(),
+    )
 
 
 class _Run:
@@ -142,6 +173,7 @@ class _Run:
 
     def __init__(self, writer: StoreWriter, plan: Plan, summary: Summary, mode: _Mode) -> None:
         self.plan, self.summary, self.strict = plan, summary, mode.strict
+        self.inexact: set[tuple[str, str]] = set()
         self._lock = Lock()
         self.groups = {
             t.path: writer.group(t, replace=t.path in mode.replaced) for t in plan.templates
@@ -170,8 +202,7 @@ class _Run:
             futures = {units.submit(self._unit, unit, parts): unit for unit in pending}
             try:
                 for future in as_completed(futures):
-                    future.result()
-                    if on_progress:
+                    if future.result() and on_progress:
                         on_progress(futures[future].label, futures[future].nbytes)
             except BaseException:
                 units.shutdown(wait=False, cancel_futures=True)
@@ -181,22 +212,38 @@ class _Run:
     def _skip(self, unit: Unit, on_progress: Progress | None) -> bool:
         missing = any(not self.done[g][i] for g, items in unit.items.items() for i in items)
         if not missing:
-            for group, items in unit.items.items():
-                self.summary.count(group).skipped += len(items)
+            self._count_skipped(unit)
             if on_progress:
                 on_progress(unit.label, unit.nbytes)
         return not missing
 
-    def _unit(self, unit: Unit, parts: ThreadPoolExecutor) -> None:
+    def _count_skipped(self, unit: Unit) -> None:
+        with self._lock:
+            for group, items in unit.items.items():
+                self.summary.count(group).skipped += len(items)
+
+    def _unit(self, unit: Unit, parts: ThreadPoolExecutor) -> bool:
+        """Write one unit; False if it has to be planned again."""
         first, items = next(iter(unit.items.items()))
         with self.groups[first].claim(items[0]) as held:
             if not held:
                 self._note(f"{unit.label}: another process is writing it; left to that one")
-                return
-            try:
-                self._write(unit, parts)
-            except SourceError as error:
-                self._refuse(unit, error)
+            elif all(self.groups[group].complete(items) for group, items in unit.items.items()):
+                self._count_skipped(unit)  # another process finished it since we looked
+            else:
+                return self._try(unit, parts)
+        return True
+
+    def _try(self, unit: Unit, parts: ThreadPoolExecutor) -> bool:
+        try:
+            self._write(unit, parts)
+        except Inexact as error:
+            with self._lock:
+                self.inexact.add((error.group, error.variable))
+            return False
+        except SourceError as error:
+            self._refuse(unit, error)
+        return True
 
     def _write(self, unit: Unit, parts: ThreadPoolExecutor) -> None:
         written: dict[str, int] = {}
@@ -227,7 +274,7 @@ class _Run:
             self._report(entry)
 
     def _refuse(self, unit: Unit, error: SourceError) -> None:
-        if self.strict or isinstance(error, Inexact):
+        if self.strict:
             raise error
         for group, items in unit.items.items():
             self.summary.count(group).refused += len(items)

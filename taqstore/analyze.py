@@ -78,7 +78,7 @@ def analyze(
             chosen = select(groups[path], site=site, **(selection or {}))
             results[path] = function(chosen, **known, **options)
         except MissingError as error:
-            # A shift exists after GELU only: a site that cannot answer is passed over if others can.
+            # A shift exists after GELU only: sites that cannot answer are passed over.
             missing.append(error)
     if not results:
         raise missing[0]

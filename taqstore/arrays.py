@@ -129,8 +129,13 @@ class StoreArray(BackendArray):
 
     def _points(self, key: tuple[Any, ...]) -> np.ndarray:
         """Pointwise selection: arrays broadcast together (in front), slices stay axes."""
-        arrays = {i: k for i, k in enumerate(key) if not isinstance(k, slice)}
+        arrays = {i: np.asarray(k) for i, k in enumerate(key) if not isinstance(k, slice)}
         points = np.broadcast_arrays(*arrays.values())
+        if len(arrays) == self.ndim:
+            narrow = [_narrowed(array) for array in points]
+            axes = _mesh_axes(narrow)
+            if axes is not None:
+                return self._mesh(narrow, axes, points[0].shape)
         flat = [p.reshape(-1) for p in points]
         kept = [
             range(*k.indices(n))
@@ -142,6 +147,16 @@ class StoreArray(BackendArray):
             chosen = dict(zip(arrays, (int(f[row]) for f in flat), strict=True))
             out[row] = self.read(tuple(chosen.get(i, k) for i, k in enumerate(key)))
         return out.reshape(points[0].shape + out.shape[1:])
+
+    def _mesh(
+        self, arrays: list[np.ndarray], axes: list[int | None], shape: tuple[int, ...]
+    ) -> np.ndarray:
+        """Orthogonal selection asked for pointwise, as xarray does for a transposed variable."""
+        values = self.read(tuple(_as_slice(array.ravel()) for array in arrays))
+        single = tuple(i for i, axis in enumerate(axes) if axis is None)
+        order = np.argsort([axis for axis in axes if axis is not None], kind="stable")
+        narrow = np.broadcast_shapes(*(array.shape for array in arrays))
+        return np.broadcast_to(values.squeeze(single).transpose(order).reshape(narrow), shape)
 
     def _shard_part(self, coords: tuple[int, ...], local: list[Any]) -> np.ndarray | None:
         """A selection inside one shard, every axis kept; None where it reads as fill."""
@@ -217,11 +232,13 @@ class _Axis:
 
     def local(self, number: int) -> slice | np.ndarray:
         """Selection inside the shard of piece `number`."""
-        return self._pieces[number][1]
+        selection: slice | np.ndarray = self._pieces[number][1]
+        return selection
 
     def target(self, number: int) -> slice | np.ndarray:
         """Where piece `number` goes in the result."""
-        return self._pieces[number][2]
+        place: slice | np.ndarray = self._pieces[number][2]
+        return place
 
 
 def _normalised(key: int | slice | np.ndarray, length: int) -> range | np.ndarray:
@@ -262,6 +279,31 @@ def _shifted(local: slice | np.ndarray, first: int) -> slice | np.ndarray:
     if isinstance(local, slice):
         return np.arange(local.start, -1 if local.stop is None else local.stop, local.step) + first
     return local + first
+
+
+def _narrowed(positions: np.ndarray) -> np.ndarray:
+    """Index array with every axis along which it is constant cut to length 1."""
+    for axis, length in enumerate(positions.shape):
+        if length > 1:
+            first = positions.take([0], axis=axis)
+            positions = first if (positions == first).all() else positions
+    return positions
+
+
+def _mesh_axes(arrays: list[np.ndarray]) -> list[int | None] | None:
+    """The one axis each index array runs along (None: a single index); None if not a mesh."""
+    axes = [[i for i, n in enumerate(array.shape) if n != 1] for array in arrays]
+    running = [axis[0] for axis in axes if axis]
+    if any(len(axis) > 1 for axis in axes) or len(set(running)) < len(running):
+        return None
+    return [axis[0] if axis else None for axis in axes]
+
+
+def _as_slice(positions: np.ndarray) -> slice | np.ndarray:
+    """Consecutive positions as a slice, which reads without a copy."""
+    if positions.size and (positions[0] >= 0) and (np.diff(positions) == 1).all():
+        return slice(int(positions[0]), int(positions[-1]) + 1)
+    return positions
 
 
 def _open_mesh(target: Key, shape: tuple[int, ...]) -> Key:

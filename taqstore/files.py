@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from taqstore.errors import TaqError, problem
@@ -40,6 +41,22 @@ def write_file(dataset: xr.Dataset, path: Path, *, force: bool = False) -> None:
         raise TaqError(problem(what, where=str(path), remedy=f"use {', '.join(_WRITERS)}"))
     with staged(path, force=force) as fresh:
         writer(dataset, fresh)
+
+
+def write_table(table: pd.DataFrame, path: Path, *, force: bool = False) -> None:
+    """Write one table as `.parquet` or `.csv`, whole or not at all.
+
+    Raises
+    ------
+    TaqError
+        Another suffix, a library is missing, the target exists, or the disk refuses.
+    """
+    writer = _TABLE_WRITERS.get(path.suffix)
+    if writer is None:
+        what = f"a table cannot be written as {path.suffix!r}"
+        raise TaqError(problem(what, where=str(path), remedy=f"use {', '.join(_TABLE_WRITERS)}"))
+    with staged(path, force=force) as fresh:
+        writer(table, fresh)
 
 
 def _write_netcdf(dataset: xr.Dataset, path: Path) -> None:
@@ -94,14 +111,14 @@ def _replaced(dataset: xr.Dataset, arrays: Mapping[Hashable, xr.Variable]) -> xr
     return dataset.assign_coords(coords).assign(others)
 
 
-def _write_parquet(dataset: xr.Dataset, path: Path) -> None:
+def _write_parquet(table: pd.DataFrame, path: Path) -> None:
     _need("pyarrow", path)
-    to_table(dataset).to_parquet(path, engine="pyarrow", index=False)
+    table.to_parquet(path, engine="pyarrow", index=False)
 
 
-def _write_csv(dataset: xr.Dataset, path: Path) -> None:
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as stream:
-        write_csv(to_table(dataset), stream)
+        write_csv(table, stream)
 
 
 def _need(library: str, path: Path) -> None:
@@ -112,9 +129,13 @@ def _need(library: str, path: Path) -> None:
         raise TaqError(problem(what, remedy="pip install 'taqstore[files]'")) from error
 
 
+_TABLE_WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+    ".parquet": _write_parquet,
+    ".csv": _write_csv,
+}
 _WRITERS: dict[str, Callable[[xr.Dataset, Path], None]] = {
     ".nc": _write_netcdf,
     ".zarr": _write_zarr,
-    ".parquet": _write_parquet,
-    ".csv": _write_csv,
+    ".parquet": lambda dataset, path: _write_parquet(to_table(dataset), path),
+    ".csv": lambda dataset, path: _write_csv(to_table(dataset), path),
 }

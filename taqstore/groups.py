@@ -283,12 +283,19 @@ def read_mask(group: zarr.Group, folder: Path | None = None) -> np.ndarray:
         region = tuple(
             slice(s, min(s + c, n)) for s, c, n in zip(start, mask.chunks, mask.shape, strict=True)
         )
-        block = _read_flags(path).reshape(mask.chunks)
+        block = read_flags(path).reshape(mask.chunks)
         out[region] = block[tuple(slice(0, r.stop - r.start) for r in region)]
     return out
 
 
-def _read_flags(path: Path) -> np.ndarray:
+def read_flags(path: Path) -> np.ndarray:
+    """Flags of one mask chunk, in a row.
+
+    Raises
+    ------
+    StoreError
+        Its checksum does not match.
+    """
     raw = path.read_bytes()
     if len(raw) <= 4 or crc32c(raw[:-4]) != struct.unpack("<I", raw[-4:])[0]:
         raise StoreError(

@@ -24,6 +24,7 @@ from taqstore.groups import (
     create_arrays,
     grow_group,
     match_items,
+    read_flags,
     read_mask,
 )
 from taqstore.location import Location, check_format
@@ -259,29 +260,48 @@ class GroupWriter:
             for d, i in zip(self.template.item_dims, item, strict=True)
         )
 
+    def complete(self, items: Iterable[Item]) -> bool:
+        """Whether every item is flagged by now; only local stores know, where items are claimed."""
+        if self.folder is None:
+            return False
+        for number, places in self._by_mask_chunk(items).items():
+            path = self.folder.joinpath(WRITTEN, "c", *map(str, number))
+            if not path.exists():
+                return False
+            flags = read_flags(path).reshape(self.template.mask_chunk())
+            if not all(flags[place] for place in places):
+                return False
+        return True
+
+    def _by_mask_chunk(self, items: Iterable[Item]) -> dict[Item, list[Item]]:
+        """Places of items inside the mask's chunks, by number of the chunk."""
+        chunk = self.template.mask_chunk()
+        found: dict[Item, list[Item]] = {}
+        for item in map(self._placed, items):
+            number = tuple(i // c for i, c in zip(item, chunk, strict=True))
+            found.setdefault(number, []).append(
+                tuple(i % c for i, c in zip(item, chunk, strict=True))
+            )
+        return found
+
     def commit(self, items: Iterable[Item]) -> None:
         """Flag items whose data has been `put`; their data is on disk before any flag is."""
         with disk_errors(self.store.location):
             for path in sorted(self._touched.copy()):
                 flush(path)
                 self._touched.discard(path)
-            chunk = self.template.mask_chunk()
-            by_chunk: dict[Item, list[Item]] = {}
-            for item in map(self._placed, items):
-                number = tuple(i // c for i, c in zip(item, chunk, strict=True))
-                by_chunk.setdefault(number, []).append(item)
-            for number, members in by_chunk.items():
-                self._flag(number, members)
+            for number, places in self._by_mask_chunk(items).items():
+                self._flag(number, places)
 
-    def _flag(self, number: Item, members: list[Item]) -> None:
+    def _flag(self, number: Item, places: list[Item]) -> None:
         mask: Any = self.zarr[WRITTEN]
         starts = [n * c for n, c in zip(number, mask.chunks, strict=True)]
         region = tuple(slice(s, s + c) for s, c in zip(starts, mask.chunks, strict=True))
         flags = np.zeros(mask.chunks, dtype=bool)
         current = np.asarray(mask[region], dtype=bool)
         flags[tuple(slice(0, n) for n in current.shape)] = current
-        for item in members:
-            flags[tuple(i - s for i, s in zip(item, starts, strict=True))] = True
+        for place in places:
+            flags[place] = True
         if self.folder is None:
             mask[region] = flags[tuple(slice(0, n) for n in current.shape)]
             return

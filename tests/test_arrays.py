@@ -93,6 +93,27 @@ def test_pointwise_selection_equals_xarray(array: tuple[zarr.Array[Any], Path]) 
         assert got.values.tobytes() == expected.values.tobytes()
 
 
+def test_transposed_variables_are_read_once(
+    array: tuple[zarr.Array[Any], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Xarray turns an unread transpose into a pointwise selection of every single element."""
+    reads = []
+    original = StoreArray.read
+
+    def counting(self: StoreArray, key: Any) -> np.ndarray:
+        reads.append(key)
+        return original(self, key)
+
+    monkeypatch.setattr(StoreArray, "read", counting)
+    for order in (("channel", "layer", "image", "step"), ("layer", "image", "step", "channel")):
+        got = _variable(array).transpose(*order)
+        expected = xr.Variable(("image", "step", "layer", "channel"), VALUES).transpose(*order)
+        assert got.values.tobytes() == expected.values.tobytes()
+        part = got.isel(image=slice(0, 2), layer=[1, 4, 5], step=2)
+        assert np.array_equal(part, expected.isel(image=slice(0, 2), layer=[1, 4, 5], step=2))
+    assert len(reads) == 4
+
+
 def test_selection_in_one_shard_is_a_view(array: tuple[zarr.Array[Any], Path]) -> None:
     values = _variable(array).isel(image=1, layer=slice(3, 6)).values
     assert not values.flags.owndata

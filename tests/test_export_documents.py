@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,12 @@ from statistics_synthetic import (
 )
 
 from taqstore.errors import MissingError, TaqError
-from taqstore.export.documents import (
-    DOCUMENTS,
-    lut_schedule,
-    poly_schedule,
-    quant_config,
-    quant_config_multitier,
-    temporal_analysis,
-    temporal_analysis_multitier,
-)
-from taqstore.export.jsonio import Members, as_plain, write_document
-from taqstore.schema import DocumentError
+from taqstore.export.documents import quant_config
+from taqstore.export.documents_multitier import quant_config_multitier
+from taqstore.export.documents_schedule import lut_schedule, poly_schedule
+from taqstore.export.documents_temporal import temporal_analysis, temporal_analysis_multitier
+from taqstore.export.formats import FORMATS
+from taqstore.export.jsonio import as_plain, write_document
 
 Groups = dict[str, xr.Dataset]
 RUN, DOCUMENT = synthetic_run()
@@ -47,7 +42,7 @@ def groups() -> Groups:
 
 def written(path: Path, name: str, document: Any) -> Any:
     """What a reader of the file gets; NaN and infinities are refused."""
-    write_document(path, DOCUMENTS[name].schema, document)
+    write_document(path, FORMATS[name].schema, document)
     return strict_load(path)
 
 
@@ -196,6 +191,23 @@ def test_one_projection_is_exported_alone(groups: Groups) -> None:
         assert got["per_timestep"][step] == kept
 
 
+def test_traced_statistics_have_clip_bounds_and_no_shift(groups: Groups) -> None:
+    """`pooled/activation_stats_v1`: true extrema under their own names."""
+    traced = {
+        path.replace("timestep_stats", "activation_stats_v1"): dataset.rename(
+            avg_min="min", avg_max="max"
+        ).drop_vars(["shift", "hist_counts", "hist_edges"], errors="ignore")
+        for path, dataset in groups.items()
+    }
+    got = as_plain(quant_config(traced))
+    expected = source.config_v4(RUN, DOCUMENT, clip="absmax", outliers=False)
+    for entries in expected["per_timestep"].values():
+        for entry in entries.values():
+            entry.pop("shift", None)
+    assert got == expected
+    assert as_plain(quant_config_multitier(traced))["shift_analysis"] == {}
+
+
 # -- observations ----------------------------------------------------------------------------------
 
 SITES = ("attn.qkv", "mlp.fc1", "mlp.fc2")
@@ -273,107 +285,7 @@ def test_polynomials_of_a_table_read_back(groups: Groups) -> None:
     assert_same(again, fitted)
 
 
-# -- writing ---------------------------------------------------------------------------------------
-
-AWKWARD = [5e-324, 1e-7, 0.1 + 0.2, 1e16, 1e22, 123456789012345680.0, -0.0, 1.7976931348623157e308]
-
-
-def broken_config(groups: Groups, bad: float) -> tuple[Groups, int]:
-    """A shift that turns bad at the last step."""
-    path = "pooled/timestep_stats/mlp.fc2"
-    shift = groups[path]["shift"].copy(deep=True)
-    shift[-1, 1, 5] = bad
-    return {**groups, path: groups[path].assign(shift=shift)}, STEPS[-1]
-
-
-def test_floats_are_written_with_pythons_digits(tmp_path: Path) -> None:
-    vector = np.array([*AWKWARD, *np.random.default_rng(3).normal(size=500)])
-    shift = np.concatenate([vector, np.float32(vector[8:])])
-    entry = {"bits": 8, "scale": 0.1, "shift": shift}
-    groups = synthetic_document({"0": {"mm0.img.mlp.fc2": entry}})
-    got = written(tmp_path / "a.json", "quant-config", groups)
-    floats = got["per_timestep"]["0"]["mm0.img.mlp.fc2"]["shift"]
-    assert [repr(v) for v in floats] == [repr(v) for v in shift.tolist()]
-
-
-def synthetic_document(steps: dict[str, Any]) -> dict[str, Any]:
-    config = source.config_v4(RUN, DOCUMENT, clip="absmax", outliers=False)
-    return {**config, "per_timestep": Members(lambda: iter(steps.items()))}
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_no_file_where_a_number_is_not_finite(groups: Groups, tmp_path: Path, bad: float) -> None:
-    broken, step = broken_config(groups, bad)
-    target = tmp_path / "config.json"
-    with pytest.raises(DocumentError) as caught:
-        write_document(target, "quant-config-v4", quant_config(broken))
-    line = str(caught.value)
-    place = f"$.per_timestep['{step}']['mm0.txt.mlp.fc2'].shift[5]"
-    assert line.startswith(f"config.json: at {place}")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failed_replacement_leaves_the_old_file(groups: Groups, tmp_path: Path) -> None:
-    target = tmp_path / "config.json"
-    target.write_text("old")
-    with pytest.raises(TaqError, match="--force"):
-        write_document(target, "quant-config-v4", quant_config(groups))
-    with pytest.raises(DocumentError):
-        write_document(
-            target, "quant-config-v4", quant_config(broken_config(groups, np.nan)[0]), force=True
-        )
-    assert target.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [target]
-    write_document(target, "quant-config-v4", quant_config(groups), force=True)
-    assert strict_load(target)["format"] == "per_timestep_quant_config_v4"
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_an_unwritable_target_is_one_line(groups: Groups, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(TaqError) as caught:
-        write_document(tmp_path / "file" / "a.json", "quant-config-v4", quant_config(groups))
-    assert "\n" not in str(caught.value)
-    assert "file" in str(caught.value)
-
-
-def test_members_are_made_when_they_are_written(tmp_path: Path) -> None:
-    """One at a time: an entry is not asked for before the one before it is done with."""
-    alive: list[int] = []
-
-    class Shift(np.ndarray):
-        def __del__(self) -> None:
-            if self.base is None:
-                alive.append(-1)
-
-    def steps() -> Iterator[tuple[str, Any]]:
-        for step in range(5):
-            alive.append(1)
-            assert sum(alive) <= 2
-            shift = np.ones(3) * step
-            held = Shift((1,))
-            yield str(step), {"mm0.img.mlp.fc2": {"bits": 8, "scale": 1.0, "shift": shift}}
-            del held
-
-    document = {**synthetic_document({}), "per_timestep": Members(steps)}
-    got = written(tmp_path / "a.json", "quant-config", document)
-    assert list(got["per_timestep"]) == ["0", "1", "2", "3", "4"]
-
-
-def test_nothing_is_read_of_shifts_before_writing(groups: Groups) -> None:
-    """Making the document touches rollups only."""
-    path = "pooled/timestep_stats/mlp.fc2"
-    lazy = groups[path].chunk({"layer": 2})
-    forbidden = lazy["shift"].data.map_blocks(_refuse, dtype=np.float64)
-    document = quant_config({**groups, path: lazy.assign(shift=(lazy["shift"].dims, forbidden))})
-    with pytest.raises(RuntimeError, match="read"):
-        as_plain(document)
-
-
-def _refuse(block: np.ndarray) -> np.ndarray:
-    if block.size:
-        raise RuntimeError("read")
-    return block
+# -- refusals --------------------------------------------------------------------------------------
 
 
 def test_missing_groups_and_rules(groups: Groups) -> None:

@@ -139,7 +139,7 @@ def test_a_damaged_coordinate_is_named(path: Path) -> None:
 
 
 def test_no_store_there(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="no store here.*taqstore ingest"):
+    with pytest.raises(StoreError, match=r"no store here.*taqstore ingest"):
         open_store(tmp_path / "nothing.zarr")
     write_latents(tmp_path / "s.zarr", [1])
     (tmp_path / "s.zarr" / "zarr.json").write_text("{")

@@ -1,7 +1,7 @@
 """The command line: a table of commands, each loaded when it is called.
 
-Nothing but click is imported here, so that `taqstore --help` is instant. `pipelines` is named in this
-table and nowhere else in the library.
+Nothing but click is imported here, so that `taqstore --help` is instant. `pipelines` is named in
+this file and nowhere else in the library.
 """
 
 from __future__ import annotations

@@ -82,7 +82,9 @@ def shifts(**given: Any) -> None:
 )
 def outliers(at_step: int | None, **given: Any) -> None:
     """Outlier channels by multiple of the median range, with their multipliers."""
-    _run("outliers", {**given, "outlier_step": at_step}, "threshold", "top_fraction", "outlier_step")
+    _run(
+        "outliers", {**given, "outlier_step": at_step}, "threshold", "top_fraction", "outlier_step"
+    )
 
 
 @_analysis()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import click
 
 from taqstore.cli.common import say, store_argument
@@ -24,13 +26,15 @@ JSON documents are validated against their schema and appear whole or not at all
 @store_argument
 @click.option("-o", "--output", required=True, type=click.Path(), help="File or folder to write.")
 @click.option(
-    "--clip", type=click.Choice(["absmax", "p999"]), help="Clip bounds of configs [default: absmax]."
+    "--clip",
+    type=click.Choice(["absmax", "p999"]),
+    help="Clip bounds of configs [default: absmax].",
 )
 @click.option("--outliers", is_flag=True, help="Add outlier channels (quant-config).")
 @click.option("--multitier", is_flag=True, help="The multi-tier schema (temporal-analysis).")
 @click.option("--source", help="Group prefix to take statistics from, like pooled/timestep_stats.")
 @click.option("--force", is_flag=True, help="Replace the output.")
-def command(
+def command(  # noqa: D103 - its help text is made above, from the table
     format: str,
     store: str,
     output: str,
@@ -56,7 +60,7 @@ def command(
         say(f"note: {note}")
 
 
-def _check(name: str, multitier: bool, options: dict[str, object]) -> None:
+def _check(name: str, multitier: bool, options: Iterable[str]) -> None:
     if multitier and name not in FORMATS:
         raise click.UsageError("--multitier goes with temporal-analysis and quant-config")
     for option in options:

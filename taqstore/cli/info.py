@@ -43,10 +43,9 @@ def _print_store(description: Mapping[str, Any]) -> None:
     for record in description["provenance"]:
         inputs = ", ".join(entry["name"] for entry in record["inputs"][:3])
         more = len(record["inputs"]) - 3
-        click.echo(
-            f"{record['time']}  {record['command']}  {inputs}{f' and {more} more' if more > 0 else ''}"
-            f"  -> {', '.join(record['groups'])}"
-        )
+        inputs += f" and {more} more" if more > 0 else ""
+        groups = ", ".join(record["groups"])
+        click.echo(f"{record['time']}  {record['command']}  {inputs}  -> {groups}")
 
 
 def _print_group(group: Mapping[str, Any]) -> None:

@@ -1,20 +1,19 @@
-"""Quantization configs and the other JSON documents of the source scripts.
+"""The quantization config of the source's analyser, version 4.
 
-Each function gives a document for `jsonio.write_document`; `DOCUMENTS` names them. Numbers are the
-source's to the last bit when they come from its own pooled statistics, and when they are replayed
-from observations, except for histogram tails (see `analysis.pool`).
+Like the other `documents_*` modules this gives a document for `jsonio.write_document`. Numbers are
+the source's to the last bit when they come from its own pooled statistics, and when they are
+replayed from observations, except for histogram tails (see `analysis.pool`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from taqstore.analysis import outliers
-from taqstore.export.documents_multitier import quant_config_multitier
 from taqstore.export.documents_run import (
     CLIP_VARIABLES,
     Clip,
@@ -24,8 +23,6 @@ from taqstore.export.documents_run import (
     open_run,
     vectors_by_step,
 )
-from taqstore.export.documents_schedule import lut_schedule, poly_schedule
-from taqstore.export.documents_temporal import temporal_analysis, temporal_analysis_multitier
 from taqstore.export.jsonio import Document, Members
 
 BITS = 8
@@ -131,23 +128,3 @@ def _outlier_config(run: Run, table: xr.Dataset) -> dict[str, Any]:
                 "scale_outlier": float(layer["step_size_outlier"]),
             }
     return config
-
-
-class Format(NamedTuple):
-    """A JSON export: its schema and the function that makes the document."""
-
-    schema: str
-    make: Callable[..., Document]
-
-
-DOCUMENTS = {
-    "quant-config": Format("quant-config-v4", quant_config),
-    "quant-config-multitier": Format("quant-config-v3", quant_config_multitier),
-    "temporal-analysis": Format("temporal-analysis-v4", temporal_analysis),
-    "temporal-analysis-multitier": Format(
-        "temporal-analysis-multitier", temporal_analysis_multitier
-    ),
-    "poly-schedule": Format("poly-schedule", poly_schedule),
-    "lut-schedule": Format("lut-schedule", lut_schedule),
-}
-"""JSON documents by the name of their export format."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import orjson
 
 from taqstore.export.folders import Summary, staged, summarize
@@ -110,8 +109,3 @@ def _write_members(
         file.write(_INDENT * 2 + orjson.dumps(key) + b": ")
         file.write(orjson.dumps(value, option=_OPTIONS))
     file.write(b"\n" + _INDENT + b"}")
-
-
-def float_rows(block: np.ndarray) -> list[np.ndarray]:
-    """Rows of a matrix as contiguous float64 vectors, the form that is written without a copy."""
-    return list(np.ascontiguousarray(block, dtype=np.float64))

@@ -87,9 +87,7 @@ def _choose(kind: str, groups: Mapping[str, xr.Dataset]) -> list[str]:
     )
 
 
-def _summarize(
-    dataset: xr.Dataset, site: str, out: Path, layers: Sequence[str] | None
-) -> Path:
+def _summarize(dataset: xr.Dataset, site: str, out: Path, layers: Sequence[str] | None) -> Path:
     table = to_table(layer_summary(dataset, site=site, layers=layers).compute())
     print_table(table, limit=0)
     out.mkdir(parents=True, exist_ok=True)
