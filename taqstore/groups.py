@@ -233,7 +233,7 @@ def _arrays_along(group: zarr.Group, dim: str) -> list[Any]:
 def _write_growing_coordinates(
     group: zarr.Group, template: Template, dim: str, labels: np.ndarray, done: np.ndarray
 ) -> None:
-    group[dim][...] = labels  # type: ignore[index]
+    _update(group, dim, labels)
     flagged = np.zeros(len(labels), dtype=bool)
     flagged[: len(done)] = done.reshape(len(done), -1).any(axis=1)
     position = {int(label): i for i, label in enumerate(labels)}
@@ -245,7 +245,13 @@ def _write_growing_coordinates(
         stored = read_coordinate(group, name)
         new = _as_stored(np.asarray(values))
         stored[where[~flagged[where]]] = new[~flagged[where]]
-        group[name][...] = stored  # type: ignore[index]
+        _update(group, name, stored)
+
+
+def _update(group: zarr.Group, name: str, values: np.ndarray) -> None:
+    """Write a coordinate that changed; one that did not is left alone, file and all."""
+    if not _equal(read_coordinate(group, name), values):
+        group[name][...] = values  # type: ignore[index]
 
 
 def match_items(group: zarr.Group, template: Template) -> Mapping[str, np.ndarray]:

@@ -99,6 +99,8 @@ VARIABLES: dict[str, Doc] = {
     "n_batches": Doc("batches", "", "images that entered the averages"),
     "has_shift": Doc("has shift", "", "the source held a shift here"),
     "has_hist": Doc("has histogram", "", "the source held a histogram here"),
+    "bin_left": Doc("left edge", "", "left edge of a float-bit-prefix bin"),
+    "bin_right": Doc("right edge", "", "right edge of a float-bit-prefix bin"),
     "bin_edges": Doc("bin edges", "", "edges of the histogram's bins"),
     "alpha": Doc("clip bound", "", "symmetric clip bound (not a step size)"),
     "step_size": Doc("step size", "", "width of one quantization step"),

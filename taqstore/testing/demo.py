@@ -15,7 +15,7 @@ from pathlib import Path
 from taqstore.errors import TaqError, problem
 from taqstore.testing import RunShape, make_lut_schedule, make_postgelu, make_run_folder
 
-SHAPE = RunShape(images=5, steps=12, blocks=4)
+SHAPE = RunShape(images=5, steps=12, blocks=4, stats_stride=1)
 RUN = "run"
 STORE = "store.zarr"
 FC2 = "pooled/timestep_stats/mlp.fc2"
