@@ -61,6 +61,7 @@ def write_table(table: pd.DataFrame, path: Path, *, force: bool = False) -> None
 
 def _write_netcdf(dataset: xr.Dataset, path: Path) -> None:
     _need("h5netcdf", path)
+    _need("h5py", path)
     plain = _plain_strings(dataset.drop_encoding())
     halves = [name for name, array in plain.variables.items() if array.dtype == np.float16]
     plain = _replaced(plain, {name: _widened(plain.variables[name]) for name in halves})
