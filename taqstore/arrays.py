@@ -102,7 +102,7 @@ class StoreArray(BackendArray):
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, indexing.VectorizedIndexer):
-            return self._points(key.tuple)
+            return self.points(key.tuple)
         if isinstance(key, indexing.ExplicitIndexer):
             return indexing.explicit_indexing_adapter(
                 key, self.shape, indexing.IndexingSupport.OUTER, self.read
@@ -127,7 +127,7 @@ class StoreArray(BackendArray):
             out[_open_mesh(target, out.shape)] = self.fill if part is None else part
         return out[tuple(0 if a.scalar else slice(None) for a in axes)]
 
-    def _points(self, key: tuple[Any, ...]) -> np.ndarray:
+    def points(self, key: tuple[Any, ...]) -> np.ndarray:
         """Pointwise selection: arrays broadcast together (in front), slices stay axes."""
         arrays = {i: np.asarray(k) for i, k in enumerate(key) if not isinstance(k, slice)}
         points = np.broadcast_arrays(*arrays.values())

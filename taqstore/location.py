@@ -51,18 +51,26 @@ class Location:
 
     def zarr_store(self, *, read_only: bool) -> Any:
         """The Zarr storage object behind this address."""
-        from zarr.storage import FsspecStore, LocalStore
+        from zarr.storage import FsspecStore
+
+        from taqstore.folder_store import FolderStore
 
         if self.folder is not None:
-            return LocalStore(self.folder, read_only=read_only)
+            return FolderStore(self.folder, read_only=read_only)
         return FsspecStore.from_url(self.url, read_only=read_only)
 
-    def root(self, *, mode: Literal["r", "a"]) -> zarr.Group:
-        """The root group; modes as in `zarr.open_group`. Consolidated metadata is not relied on."""
+    def root(self, *, mode: Literal["r", "a"], consolidated: bool = True) -> zarr.Group:
+        """The root group; modes as in `zarr.open_group`.
+
+        Readers use consolidated metadata where it is, unless told not to: writers drop it before
+        any shape changes.
+        """
         import zarr
 
         return zarr.open_group(
-            self.zarr_store(read_only=mode == "r"), mode=mode, use_consolidated=False
+            self.zarr_store(read_only=mode == "r"),
+            mode=mode,
+            use_consolidated=None if mode == "r" and consolidated else False,
         )
 
     def beside(self, suffix: str) -> Path:

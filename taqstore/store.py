@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
-from xarray.core import indexing
 
 from taqstore.arrays import Key, StoreArray
 from taqstore.errors import MissingError, StoreError, problem
 from taqstore.groups import dimension_names, read_coordinate, read_mask
+from taqstore.lazy import LazyArray
 from taqstore.location import Location, check_format
 from taqstore.names import ACTIVATIONS, POOLED, VARIABLES, WRITTEN, parse_layer
 from taqstore.provenance import read_records
@@ -72,6 +72,7 @@ class Store(Mapping[str, xr.Dataset]):
         self._checksum, self._incomplete = checksum, incomplete
         self.root = _open_root(location)
         self._opened: dict[str, xr.Dataset] = {}
+        self._labels: dict[str, frozenset[str]] = {}
 
     def __repr__(self) -> str:
         return f"<taqstore.Store {self.location} with {', '.join(self) or 'no groups'}>"
@@ -79,7 +80,7 @@ class Store(Mapping[str, xr.Dataset]):
     @cached_property
     def nodes(self) -> dict[str, zarr.Group]:
         """Every finished data group by path."""
-        return dict(sorted(_walk(self.root)))
+        return dict(sorted(walk(self.root)))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.nodes)
@@ -124,7 +125,8 @@ class Store(Mapping[str, xr.Dataset]):
             Unknown name, or no statistics of it, or several and no `source`.
         """
         layer = parse_layer(name)
-        found = {g: p for p in self for g in [_source_of(p)] if _holds(self.nodes[p], layer, p)}
+        sited = [path for path in self if path.rsplit("/", 1)[-1] == layer.site]
+        found = {_source_of(path): path for path in sited if layer.layer in self._layers(path)}
         if source is None and len(found) > 1 and ACTIVATIONS in found:
             source = ACTIVATIONS
         if (source is None and len(found) != 1) or (source is not None and source not in found):
@@ -145,6 +147,13 @@ class Store(Mapping[str, xr.Dataset]):
         if layer.projection and "projection" in dataset.dims:
             dataset = dataset.sel(projection=layer.projection)
         return dataset
+
+    def _layers(self, path: str) -> frozenset[str]:
+        """Layer labels of a group; read once."""
+        if path not in self._labels:
+            labels = read_coordinate(self.nodes[path], "layer")
+            self._labels[path] = frozenset(map(str, labels))
+        return self._labels[path]
 
     def attributes(self, path: str) -> dict[str, Any]:
         """A group's attributes as stored, the source's own documents included."""
@@ -205,7 +214,7 @@ class Store(Mapping[str, xr.Dataset]):
         )
         attrs = dict(array.attrs)
         if self._chunks is None:
-            return xr.Variable(names, indexing.LazilyIndexedArray(lazy), attrs)
+            return xr.Variable(names, LazyArray(lazy), attrs)
         return xr.Variable(names, _as_dask(lazy, f"{self.location}/{array.path}"), attrs)
 
 
@@ -224,24 +233,19 @@ def _open_root(location: Location) -> zarr.Group:
     return root
 
 
-def _walk(group: zarr.Group) -> Iterator[tuple[str, zarr.Group]]:
+def walk(group: zarr.Group) -> Iterator[tuple[str, zarr.Group]]:
+    """Finished data groups below a group, with their paths."""
     for _, child in group.groups():
         marker: Any = child.attrs.get("taqstore")
         if marker and marker["kind"] in _COORDINATE_KINDS:
             yield child.path, child
         else:
-            yield from _walk(child)
+            yield from walk(child)
 
 
 def _source_of(path: str) -> str:
     parts = path.split("/")
     return parts[1] if parts[0] == POOLED else parts[0]
-
-
-def _holds(node: zarr.Group, layer: Any, path: str) -> bool:
-    if path.rsplit("/", 1)[-1] != layer.site or "layer" not in node:
-        return False
-    return layer.layer in read_coordinate(node, "layer")
 
 
 def _coordinate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,18 +56,22 @@ def verify_store(address: str | os.PathLike[str]) -> Report:
     StoreError
         There is no store, or it is of a newer format.
     """
-    from taqstore.store import open_store
+    from taqstore.store import open_store, walk
 
     store = open_store(address, incomplete=True)
     check = _Check(store.location)
-    for path, node in store.nodes.items():
+    root = store.location.root(mode="r", consolidated=False)
+    nodes = dict(sorted(walk(root)))
+    for path, node in nodes.items():
         check.group(path, node)
-    check.provenance(store.root)
+    if store.root.metadata.consolidated_metadata is not None:
+        check.consolidated(nodes, store.nodes)
+    check.provenance(root)
     check.leftovers()
     return Report(
         tuple(check.damage),
         tuple(check.notes),
-        len(store.nodes),
+        len(nodes),
         check.arrays,
         check.chunks,
         check.bytes,
@@ -118,7 +122,8 @@ class _Check:
             return
         self.chunks += 1
         self.bytes += values.nbytes
-        if name in ("step", "image", "batch", "layer") and len(set(values.tolist())) < len(values):
+        labels = values.ndim == 1 and name in ("step", "image", "batch", "layer")
+        if labels and len(set(values.tolist())) < len(values):
             self.damage.append(Finding(where, "labels repeat"))
         if name == "layer":
             self._layers(where, values)
@@ -181,6 +186,16 @@ class _Check:
                 self.bytes += np.asarray(array[region]).nbytes
         except (StoreError, *CODEC_ERRORS) as error:
             self.damage.append(Finding(label, str(error)))
+
+    def consolidated(
+        self, nodes: Mapping[str, zarr.Group], copies: Mapping[str, zarr.Group]
+    ) -> None:
+        """The consolidated copy of the metadata, which readers trust, against the arrays' own."""
+        for path, node in nodes.items():
+            copy = copies.get(path)
+            known = {} if copy is None else {n: a.metadata.to_dict() for n, a in copy.arrays()}
+            if known != {name: array.metadata.to_dict() for name, array in node.arrays()}:
+                self.damage.append(Finding(path, "consolidated metadata is out of date"))
 
     def provenance(self, root: zarr.Group) -> None:
         try:

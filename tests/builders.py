@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import zarr
 
 from taqstore.template import Array, Template
 from taqstore.writer import create_store
@@ -45,6 +46,11 @@ def write_latents(path: Path | str, ids: list[int], *, only: list[int] | None = 
             if only is None or image in only:
                 group.put("x", (i, 0, 0, 0, 0), latent(image))
                 group.commit([(i,)])
+
+
+def drop_consolidated(path: Path | str) -> None:
+    """What a writer does before it changes a shape; a killed one leaves the store like this."""
+    zarr.open_group(path, mode="r+", use_consolidated=False).update_attributes({})
 
 
 SITE_DIMS = ("step", "layer", "channel")

@@ -12,11 +12,11 @@ import xarray as xr
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from xarray.core import indexing
 from zarr.codecs import Crc32cCodec
 
 from taqstore.arrays import StoreArray, framing_of
 from taqstore.errors import StoreError
+from taqstore.lazy import LazyArray
 from taqstore.shards import Framing, MappedShard, write_chunk, write_shard
 
 SHAPE, CHUNK, SHARD = (3, 5, 7, 4), (1, 5, 1, 4), (1, 5, 3, 4)
@@ -80,17 +80,45 @@ def test_orthogonal_selection_equals_numpy(
 
 def _variable(array: tuple[zarr.Array[Any], Path], **options: Any) -> xr.Variable:
     lazy = StoreArray(array[0], folder=array[1], shape=SHAPE, **options)
-    return xr.Variable(("image", "step", "layer", "channel"), indexing.LazilyIndexedArray(lazy))
+    return xr.Variable(("image", "step", "layer", "channel"), LazyArray(lazy))
 
 
 def test_pointwise_selection_equals_xarray(array: tuple[zarr.Array[Any], Path]) -> None:
     eager = xr.Variable(("image", "step", "layer", "channel"), VALUES)
     image, layer = xr.Variable("sample", [2, 0, 1, 2]), xr.Variable("sample", [1, 6, 4, 0])
-    for extra in ({}, {"step": slice(1, 4)}, {"step": [1, 3]}, {"channel": 2}):
+    for extra in (
+        {}, {"step": slice(1, 4)}, {"step": slice(4, None, -2)}, {"step": [1, 3]}, {"channel": 2},
+    ):  # fmt: skip
         got = _variable(array).isel(image=image, layer=layer, **extra)
         expected = eager.isel(image=image, layer=layer, **extra)
         assert got.dims == expected.dims
         assert got.values.tobytes() == expected.values.tobytes()
+
+
+def test_pointwise_selection_after_another_equals_xarray(
+    array: tuple[zarr.Array[Any], Path],
+) -> None:
+    eager = xr.Variable(("image", "step", "layer", "channel"), VALUES)
+    points = {"image": xr.Variable("sample", [1, 0, 1]), "layer": xr.Variable("sample", [2, 0, 1])}
+    before: list[dict[str, Any]] = [
+        {"step": 3}, {"layer": slice(1, 6, 2)}, {"layer": slice(6, 2, -1)}, {"layer": [5, 0, 3]},
+        {"step": [4, 1]},
+    ]  # fmt: skip
+    for first in before:
+        got = _variable(array).isel(first).isel(points)
+        expected = eager.isel(first).isel(points)
+        assert got.dims == expected.dims
+        assert got.shape == expected.shape
+        assert got.values.tobytes() == expected.values.tobytes(), first
+        assert np.array_equal(got.isel(sample=[2, 0]).T, expected.isel(sample=[2, 0]).T)
+
+
+def test_random_samples_read_only_what_they_name(array: tuple[zarr.Array[Any], Path]) -> None:
+    """Index arrays stay as narrow as the points: no mesh over tokens and channels."""
+    points = {"image": xr.Variable("sample", [2, 0]), "layer": xr.Variable("sample", [1, 6])}
+    pending = _variable(array).isel(points)._data
+    assert [k.size for k in pending.key if isinstance(k, np.ndarray)] == [2, 2]
+    assert sum(isinstance(k, slice) for k in pending.key) == 2
 
 
 def test_transposed_variables_are_read_once(

@@ -90,6 +90,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str, str]] = {
         "missing",
     ),
     "repeated and unknown layers": (_bad_layer, f"{FC2}/layer", "repeat"),
+    "consolidated metadata": (
+        lambda p: zarr.open_group(p / FC2, mode="r+")["avg_min"].update_attributes({"a": 1}),  # type: ignore[union-attr]
+        FC2,
+        "consolidated metadata is out of date",
+    ),
     "shape": (
         lambda p: zarr.open_group(p / FC2, mode="r+")["sigma"].resize((2,)),  # type: ignore[union-attr]
         f"{FC2}/sigma",

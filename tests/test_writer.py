@@ -12,6 +12,7 @@ import pytest
 import zarr
 from builders import (
     LAYERS,
+    drop_consolidated,
     latent,
     latents_template,
     pooled_template,
@@ -81,6 +82,7 @@ def test_growth_keeps_old_images_and_matches_by_id(tmp_path: Path) -> None:
 def test_growth_cut_short_reads_as_before(tmp_path: Path) -> None:
     """Killed after the arrays grew and before `written` did."""
     write_latents(tmp_path / "s.zarr", [3, 1])
+    drop_consolidated(tmp_path / "s.zarr")
     group = zarr.open_group(tmp_path / "s.zarr/latents", mode="r+")
     for name in ("x", "image", "prompt", "seed"):
         array: Any = group[name]
@@ -94,6 +96,7 @@ def test_growth_cut_short_reads_as_before(tmp_path: Path) -> None:
 
 def test_an_unfinished_group_is_made_again(tmp_path: Path) -> None:
     write_latents(tmp_path / "s.zarr", [3])
+    drop_consolidated(tmp_path / "s.zarr")
     group = zarr.open_group(tmp_path / "s.zarr/latents", mode="r+")
     del group.attrs["taqstore"]
     assert list(open_store(tmp_path / "s.zarr")) == []

@@ -1,0 +1,1 @@
+"""Measurements of taqstore against npz folders, h5py and tensorstore; see README.md."""
