@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 TESTS ?= -n 2
 SCALE ?= 1
+# Its pin of MLX has no wheel for Linux or Python 3.13; it runs on the MLX of the extra `models`.
+DIFFUSIONKIT = diffusionkit==0.5.2
+export MLX_DISABLE_COMPILE = 1
 DEMO ?= demo
 
 .PHONY: help demo test lint types unit test-all bench clean
@@ -14,7 +17,8 @@ help: ## list the targets
 $(BIN)/python: pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed, found " + sys.version'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,models]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(DIFFUSIONKIT)
 	@touch $@
 
 demo: $(BIN)/python ## make a run folder, run the commands on it, leave demo/

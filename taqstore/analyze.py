@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import xarray as xr
 
-from taqstore.analysis import ANALYSES
+from taqstore.analysis import ANALYSES, JOINT
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.names import DIMENSIONS, parse_layer
 from taqstore.query import select
@@ -67,6 +67,8 @@ def analyze(
     """
     if name not in ANALYSES:
         raise MissingError(problem(f"no analysis {name!r}", found=", ".join(ANALYSES)))
+    if name in JOINT:
+        return JOINT[name](_selected(groups, source, sites, selection or {}), **options)
     function = ANALYSES[name]
     takes_site = "site" in inspect.signature(function).parameters
     results: Results = {}
@@ -83,6 +85,25 @@ def analyze(
     if not results:
         raise missing[0]
     return results
+
+
+def _selected(
+    groups: Mapping[str, xr.Dataset],
+    source: str | None,
+    sites: Sequence[str],
+    selection: Mapping[str, str | None],
+) -> Results:
+    """Slices of all chosen sites that have the layers asked for."""
+    chosen: Results = {}
+    missing: list[MissingError] = []
+    for path in _choose(groups, source, sites, selection.get("layer")):
+        try:
+            chosen[path] = select(groups[path], site=path.rsplit("/", 1)[-1], **selection)
+        except MissingError as error:
+            missing.append(error)
+    if not chosen:
+        raise missing[0]
+    return chosen
 
 
 def _choose(

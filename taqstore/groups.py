@@ -1,9 +1,8 @@
-"""Groups on disk: created from a template, compared with one, grown along image or batch."""
+"""Groups on disk: created from a template, compared with one, read back."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +106,12 @@ def read_coordinate(group: zarr.Group, name: str) -> np.ndarray:
         values = np.asarray(group[name][...])  # type: ignore[index]
     except CODEC_ERRORS as error:
         raise StoreError(
-            problem("damaged coordinate", where=f"{group.path}/{name}", found=str(error))
+            problem(
+                "damaged coordinate",
+                where=f"{group.path}/{name}",
+                found=str(error),
+                remedy="restore it, or write the group again with --force",
+            )
         ) from error
     return values.astype(object) if values.dtype.kind == "T" else values
 
@@ -117,15 +121,19 @@ def dimension_names(array: Any) -> tuple[str, ...]:
     return tuple(array.metadata.dimension_names or ())
 
 
-def check_compatible(group: zarr.Group, template: Template) -> None:
-    """Compare an existing group with a template.
+def check_compatible(group: zarr.Group, template: Template, done: np.ndarray) -> None:
+    """Compare an existing group, of which `done` is the mask, with a template.
 
     Raises
     ------
     LayoutError
         They differ; every differing field is named.
     """
-    differing = [*_array_differences(group, template), *_coordinate_differences(group, template)]
+    arrays, coords = (
+        _array_differences(group, template),
+        _coordinate_differences(group, template, done),
+    )
+    differing = [*arrays, *coords]
     if differing:
         raise LayoutError(
             problem(
@@ -151,28 +159,39 @@ def _array_differences(group: zarr.Group, template: Template) -> list[str]:
             found.append(f"{array.name} shape (store {sizes}, source {wanted})")
         elif array.dtype != STRING and stored.dtype != np.dtype(array.dtype):
             found.append(f"{array.name} dtype (store {stored.dtype}, source {array.dtype})")
+        elif (stored.shards or stored.chunks) != template.shard_shape(array):
+            shards = f"store {stored.shards or stored.chunks}, source {template.shard_shape(array)}"
+            found.append(f"{array.name} shards ({shards})")
     return found
 
 
-def _coordinate_differences(group: zarr.Group, template: Template) -> list[str]:
+def _coordinate_differences(group: zarr.Group, template: Template, done: np.ndarray) -> list[str]:
     found = []
-    done = read_mask(group)
     for name, (dims, values) in template.coords.items():
         if name not in group:
             found.append(f"coordinate {name} missing in the store")
             continue
-        stored, wanted = read_coordinate(group, name), _as_stored(np.asarray(values))
+        stored, wanted = read_coordinate(group, name), as_stored(np.asarray(values))
         grow = next((d for d in dims if d in GROWING), None)
         if grow is None:
-            if not _equal(stored, wanted):
+            known = slice(None) if dims == (name,) else holding(done, template, dims)
+            if stored.shape != wanted.shape or not equal(stored[known], wanted[known]):
                 found.append(f"{name} (store {_brief(stored)}, source {_brief(wanted)})")
             continue
         if name == grow:
             continue
         old, new = _shared(group, template, grow, done)
-        if not _equal(stored[old], wanted[new]):
+        if not equal(stored[old], wanted[new]):
             found.append(f"{name} of {grow}s already written")
     return found
+
+
+def holding(done: np.ndarray, template: Template, dims: tuple[str, ...]) -> Any:
+    """Where a coordinate belongs to items that hold data: its other values may still change."""
+    if dims[:1] != dims or dims[0] not in template.item_dims:
+        return slice(None)
+    axis = template.item_dims.index(dims[0])
+    return done.any(axis=tuple(i for i in range(done.ndim) if i != axis))
 
 
 def _shared(
@@ -186,11 +205,13 @@ def _shared(
     return old[flagged[old]], new[flagged[old]]
 
 
-def _as_stored(values: np.ndarray) -> np.ndarray:
+def as_stored(values: np.ndarray) -> np.ndarray:
+    """Coordinate values in the dtype they are read back with."""
     return values.astype(object) if values.dtype.kind in "UOT" else values
 
 
-def _equal(left: np.ndarray, right: np.ndarray) -> bool:
+def equal(left: np.ndarray, right: np.ndarray) -> bool:
+    """Same shape, dtype and values; NaN equals NaN."""
     if left.shape != right.shape or left.dtype != right.dtype:
         return False
     return np.array_equal(left, right, equal_nan=left.dtype.kind == "f")
@@ -199,71 +220,6 @@ def _equal(left: np.ndarray, right: np.ndarray) -> bool:
 def _brief(values: np.ndarray) -> str:
     text = ", ".join(str(v) for v in values.ravel()[:4])
     return f"{values.dtype}[{text}{', ...' if values.size > 4 else ''}]"
-
-
-def grow_group(group: zarr.Group, template: Template) -> None:
-    """Add the template's new images or batches, and refresh coordinates of unwritten ones.
-
-    `written` is resized last: its length is the length of the group, so a kill in between leaves a
-    group that reads as before.
-    """
-    dim = next((d for d in template.item_dims if d in GROWING), None)
-    if dim is None:
-        return
-    done = read_mask(group)
-    labels = read_coordinate(group, dim)[: done.shape[0]]
-    wanted = np.asarray(template.coords[dim][1])
-    fresh = wanted[~np.isin(wanted, labels)]
-    total = len(labels) + len(fresh)
-    for array in _arrays_along(group, dim):
-        axis = dimension_names(array).index(dim)
-        shape = (*array.shape[:axis], total, *array.shape[axis + 1 :])
-        if array.basename != WRITTEN and array.shape != shape:
-            array.resize(shape)
-    _write_growing_coordinates(group, template, dim, np.concatenate([labels, fresh]), done)
-    mask: Any = group[WRITTEN]
-    if mask.shape[0] != total:
-        mask.resize((total, *mask.shape[1:]))
-
-
-def _arrays_along(group: zarr.Group, dim: str) -> list[Any]:
-    return [a for _, a in group.arrays() if dim in dimension_names(a)]
-
-
-def _write_growing_coordinates(
-    group: zarr.Group, template: Template, dim: str, labels: np.ndarray, done: np.ndarray
-) -> None:
-    _update(group, dim, labels)
-    flagged = np.zeros(len(labels), dtype=bool)
-    flagged[: len(done)] = done.reshape(len(done), -1).any(axis=1)
-    position = {int(label): i for i, label in enumerate(labels)}
-    wanted = np.asarray(template.coords[dim][1])
-    where = np.array([position[int(label)] for label in wanted], dtype=np.int64)
-    for name, (dims, values) in template.coords.items():
-        if name == dim or dims[:1] != (dim,):
-            continue
-        stored = read_coordinate(group, name)
-        new = _as_stored(np.asarray(values))
-        stored[where[~flagged[where]]] = new[~flagged[where]]
-        _update(group, name, stored)
-
-
-def _update(group: zarr.Group, name: str, values: np.ndarray) -> None:
-    """Write a coordinate that changed; one that did not is left alone, file and all."""
-    if not _equal(read_coordinate(group, name), values):
-        group[name][...] = values  # type: ignore[index]
-
-
-def match_items(group: zarr.Group, template: Template) -> Mapping[str, np.ndarray]:
-    """For each growing item dim: the store's position of every template position, by label."""
-    found = {}
-    for dim in template.item_dims:
-        if dim in GROWING:
-            labels = read_coordinate(group, dim)
-            position = {int(label): i for i, label in enumerate(labels)}
-            wanted = np.asarray(template.coords[dim][1])
-            found[dim] = np.array([position[int(label)] for label in wanted], dtype=np.int64)
-    return found
 
 
 def read_mask(group: zarr.Group, folder: Path | None = None) -> np.ndarray:
@@ -279,7 +235,14 @@ def read_mask(group: zarr.Group, folder: Path | None = None) -> np.ndarray:
     """
     mask: Any = group[WRITTEN]
     if folder is None:
-        return np.asarray(mask[...], dtype=bool)
+        try:
+            return np.asarray(mask[...], dtype=bool)
+        except CODEC_ERRORS as error:
+            where = f"{group.path}/{WRITTEN}"
+            remedy = "write the group again with --force"
+            raise StoreError(
+                problem("damaged completion flag", where=where, found=str(error), remedy=remedy)
+            ) from error
     out = np.zeros(mask.shape, dtype=bool)
     base = folder / WRITTEN / "c"
     for path in base.glob("/".join("*" * mask.ndim)) if base.is_dir() else ():

@@ -19,6 +19,7 @@ LATENTS = "latents"
 SAMPLES = "samples"
 BLOCKS = "blocks"
 ACTIVATIONS = "activations"
+CHANNEL_HISTOGRAMS = "channel_histograms"
 POOLED = "pooled"
 WEIGHTS = "weights"
 PROVENANCE = "provenance"
@@ -80,6 +81,7 @@ VARIABLES: dict[str, Doc] = {
     "m2": Doc("sum of squared deviations", "", "sum over positions of (x - mean)^2 per channel"),
     "std": Doc("standard deviation", "", "population standard deviation per channel"),
     "histogram": Doc("histogram", "", "values per bin"),
+    "channel_histogram": Doc("channel histogram", "", "values of each channel per bin"),
     "nonfinite": Doc("non-finite values", "", "NaN, +Inf, -Inf seen"),
     "tensor_min": Doc("tensor minimum", "", "minimum over channels of the per-channel statistic"),
     "tensor_max": Doc("tensor maximum", "", "maximum over channels of the per-channel statistic"),

@@ -39,6 +39,10 @@ class Quantizer:
     qmin: int
     qmax: int
 
+    def __getitem__(self, index: Any) -> Quantizer:
+        """The quantizers at `index` of an array of them."""
+        return Quantizer(self.step_size[index], self.zero_point[index], self.qmin, self.qmax)
+
     def quantize(self, x: npt.ArrayLike) -> Array:
         """Integers that stand for `x`, as floats, so that NaN stays NaN.
 

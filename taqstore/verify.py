@@ -24,8 +24,8 @@ from taqstore.shards import MappedShard
 if TYPE_CHECKING:
     import zarr
 
-# Variables that hold only some of their shards, see schemas/README.md.
-_SPARSE = ("output",)
+# Variables that hold only some of their shards: {name: flags of those there are}.
+_SPARSE = {"output": "output_kept"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,17 @@ class _Check:
             if name in coordinates or dimension_names(array) == (name,):
                 self._coordinate(where, node, name)
             else:
-                self._data(where, array, mask, folder)
+                self._data(where, array, mask, folder, self._needed(node, name))
+
+    def _needed(self, node: zarr.Group, name: str) -> np.ndarray | None:
+        """Which shards of a sparse variable there must be; None: all that are flagged."""
+        if name not in _SPARSE:
+            return None
+        flags: Any = node[_SPARSE[name]]
+        try:
+            return np.asarray(flags[...], bool)
+        except CODEC_ERRORS:
+            return None  # the flags are an array of their own, whose damage is found there
 
     def _shape(self, where: str, array: zarr.Array[Any], sizes: dict[str, int]) -> None:
         for dim, length in zip(dimension_names(array), array.shape, strict=True):
@@ -136,7 +146,12 @@ class _Check:
                 self.damage.append(Finding(where, str(error)))
 
     def _data(
-        self, where: str, array: zarr.Array[Any], mask: np.ndarray, folder: Path | None
+        self,
+        where: str,
+        array: zarr.Array[Any],
+        mask: np.ndarray,
+        folder: Path | None,
+        needed: np.ndarray | None,
     ) -> None:
         shard = tuple(array.shards or array.chunks)
         framing = framing_of(array) if folder is not None else None
@@ -149,7 +164,7 @@ class _Check:
                 continue
             label = f"{where} chunk {'/'.join(map(str, coords))}"
             if not self._exists(array, coords, folder):
-                if array.basename not in _SPARSE:
+                if needed is None or needed[coords[: needed.ndim]]:
                     self.damage.append(Finding(label, "missing, though its item is flagged"))
                 continue
             self._chunk(label, array, coords, shard, folder, framing)

@@ -19,14 +19,14 @@ import numpy as np
 
 from taqstore.disk import disk_errors, lock, try_lock
 from taqstore.errors import StoreError, problem
+from taqstore.folder_store import PARTIAL, drop_partial_metadata
 from taqstore.groups import (
     check_compatible,
     create_arrays,
-    grow_group,
-    match_items,
     read_flags,
     read_mask,
 )
+from taqstore.growth import grow_group, match_items
 from taqstore.location import Location, check_format
 from taqstore.names import FORMAT_VERSION, WRITTEN
 from taqstore.provenance import append_record
@@ -69,8 +69,9 @@ class StoreWriter:
 
     def _open_root(self) -> zarr.Group:
         folder = self.location.folder
-        if folder is not None and folder.is_dir() and any(folder.iterdir()):
-            if not (folder / "zarr.json").exists():
+        if folder is not None and folder.is_dir():
+            found = [path.name for path in folder.iterdir() if path.suffix != PARTIAL]
+            if found and "zarr.json" not in found:
                 raise StoreError(
                     problem(
                         "not a taqstore and not empty",
@@ -78,11 +79,16 @@ class StoreWriter:
                         remedy="choose another path for the store",
                     )
                 )
-        elif folder is not None and folder.exists() and not folder.is_dir():
-            raise StoreError(problem("a file is in the way of the store", where=str(folder)))
+        elif folder is not None and folder.exists():
+            remedy = "choose another path"
+            raise StoreError(
+                problem("a file is in the way of the store", where=str(folder), remedy=remedy)
+            )
         with self.locked():
+            if folder is not None:
+                drop_partial_metadata(folder)
             root = self.location.root(mode="a")
-            if "taqstore" not in root.attrs:
+            if "taqstore" not in root.attrs and not dict(root.members()):
                 root.attrs["taqstore"] = _new_marker()
             check_format(root, str(self.location))
         return root
@@ -115,8 +121,10 @@ class StoreWriter:
             if existing is None:
                 group = create_arrays(self.root, template)
             else:
-                check_compatible(existing, template)
-                grow_group(existing, template)
+                folder = self.location.folder
+                done = read_mask(existing, None if folder is None else folder / template.path)
+                check_compatible(existing, template, done)
+                grow_group(existing, template, done)
                 group = existing
         return GroupWriter(self, group, template)
 

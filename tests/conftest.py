@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from cli_runner import taq  # noqa: F401 - a fixture for all
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
 

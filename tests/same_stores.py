@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,25 @@ import zarr
 PROVENANCE = "provenance"
 
 
-def raw_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Every array of a local store, coordinates and masks too, without the log of runs."""
+def _members(path: Path) -> dict[str, Any]:
+    """Groups and arrays of a local store by path, without the log of runs."""
     root = zarr.open_group(path, mode="r", use_consolidated=False)
-    found: dict[str, Any] = dict(root.members(max_depth=None))
-    arrays = {k: v for k, v in found.items() if isinstance(v, zarr.Array)}
-    return {k: np.asarray(v[...]) for k, v in arrays.items() if not k.startswith(PROVENANCE)}
+    with warnings.catch_warnings():
+        # A killed writer leaves half-written metadata, of which zarr warns at every listing.
+        warnings.filterwarnings("ignore", message=".*partial is not recognized")
+        found = dict(root.members(max_depth=None))
+    return {name: node for name, node in found.items() if not name.startswith(PROVENANCE)}
+
+
+def raw_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Every array of a local store, coordinates and masks too."""
+    arrays = {k: v for k, v in _members(path).items() if isinstance(v, zarr.Array)}
+    return {name: np.asarray(array[...]) for name, array in arrays.items()}
 
 
 def group_attributes(path: Path) -> dict[str, dict[str, Any]]:
-    root = zarr.open_group(path, mode="r", use_consolidated=False)
-    groups = {k: v for k, v in root.groups() if k != PROVENANCE}
-    nested = {f"{k}/{name}": v for k, g in groups.items() for name, v in g.members(max_depth=None)}
-    every = {**groups, **nested}
-    return {k: dict(v.attrs) for k, v in every.items() if isinstance(v, zarr.Group)}
+    groups = {k: v for k, v in _members(path).items() if isinstance(v, zarr.Group)}
+    return {name: dict(group.attrs) for name, group in groups.items()}
 
 
 def as_bytes(values: np.ndarray) -> bytes:

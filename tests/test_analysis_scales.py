@@ -254,7 +254,7 @@ def test_missing_variables_are_named_with_the_groups_that_have_them() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"clip": "mse"}, "clip rule 'mse'"),
+        ({"clip": "mode"}, "clip rule 'mode'"),
         ({"per": "token"}, "per 'token'"),
         ({"clip": "percentile", "percentile": 0.999}, "percentile must be 50 to 100"),
         ({"clip": "percentile", "per": "channel"}, "histograms per channel"),

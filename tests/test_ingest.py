@@ -13,7 +13,8 @@ import pytest
 import xarray as xr
 from same_stores import assert_same_bits
 
-from pipelines.ingest import Summary, ingest
+from pipelines.ingest import ingest
+from pipelines.summary import Summary
 from taqstore import open_store
 from taqstore.names import parse_layer
 from taqstore.testing import (

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from same_stores import as_bytes, assert_same_bits, assert_same_stores, raw_arrays
 
-from pipelines.ingest import Summary, ingest
+from pipelines.ingest import ingest
+from pipelines.summary import Summary
 from taqstore import open_store
 from taqstore.errors import SourceError, StoreError
 from taqstore.testing import (
@@ -170,6 +171,29 @@ def test_growth_by_a_longer_run(tmp_path: Path) -> None:
         for name, expected in once[path].variables.items():
             assert_same_bits(ours[name].values, expected.values, (path, name))
     assert verify_store(tmp_path / "grown.zarr").damage == ()
+
+
+def test_growth_of_streams_whose_outputs_are_kept(tmp_path: Path) -> None:
+    """The store keeps one layout: equal outputs join kept ones, the reverse is refused."""
+    broken = make_adaround_cache(tmp_path / "b" / "cache", shape=SHAPE, break_boundary=[0])
+    longer = make_adaround_cache(tmp_path / "l" / "cache", shape=replace(SHAPE, images=5))
+    (broken / "samples" / "0000_000.npz").replace(tmp_path / "aside.npz")
+    assert len(ingest([broken], tmp_path / "s.zarr").problems) == 1
+    assert ingest([longer], tmp_path / "s.zarr", resume=True).problems == []
+    group = open_store(tmp_path / "s.zarr")["blocks/img"]
+    assert group.output_kept.sel(image=1).values[:, 0].all()
+    assert not group.output_kept.sel(image=2).values.any()
+    for image, step, folder in ((0, 0, longer), (0, 2, broken), (1, 2, broken), (2, 2, longer)):
+        with np.load(folder / "samples" / f"{image:04d}_{step:03d}.npz") as source:
+            for boundary, key in enumerate(("mm0__arg0", "mm1__arg0", "mm1__out0")):
+                ours = group.x.sel(image=image, step=step).values[boundary]
+                assert_same_bits(ours.astype(source[key].dtype), source[key][:, :, 0], key)
+    assert verify_store(tmp_path / "s.zarr").damage == ()
+    (tmp_path / "s.zarr" / "blocks" / "img" / "output" / "c" / "1/1/0/0/0/0").unlink()
+    assert "missing, though" in verify_store(tmp_path / "s.zarr").damage[0].what
+    ingest([longer], tmp_path / "plain.zarr")
+    with pytest.raises(StoreError, match=r"output missing in the store.*--force"):
+        ingest([broken], tmp_path / "plain.zarr", resume=True)
 
 
 def test_statistics_of_other_steps_do_not_fit(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from taqstore.errors import SourceError, problem
+from taqstore.errors import SourceError
 
 from . import adaround_cache, calibration_samples, phase, postgelu, schedules, timestep_stats
 from .detect import Source, detect
 from .plan import Inexact, Item, Options, Part, Plan, Problem, Put, Unit
+from .refusal import problem
 
 __all__ = [
     "SOURCES", "Inexact", "Item", "Options", "Part", "Plan", "Problem", "Put", "Source", "Unit",
@@ -60,6 +61,7 @@ def plan(path: Path, *, only: Iterable[str] = (), options: Options = DEFAULTS) -
                 f"holds no {' or '.join(sorted(kinds))}",
                 where=str(path),
                 found=", ".join(source.kind for source in found),
+                remedy="leave out --only, or give another source",
             )
         )
     if len(kept) == 1:

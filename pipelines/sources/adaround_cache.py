@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from taqstore.errors import SourceError, problem
+from taqstore.errors import SourceError
 from taqstore.names import BLOCKS
 from taqstore.template import Array, Template
 
@@ -17,6 +17,7 @@ from .block_cache import FOLDER, METADATA, Cache, Key, Layout, Stream, read_sigm
 from .documents import floats, majority, sample_name, strings, without
 from .npz import NpzFile
 from .plan import Options, Plan, Problem, Put, Unit
+from .refusal import problem
 
 POOLED_FOLDER, POOLED_KEY = "pooled", "pooled"
 DIMS = ("image", "step", "boundary", "row", "token", "channel")
@@ -48,20 +49,26 @@ class StreamPart:
             names = {array.name for array in self.template.arrays}
             if "output" not in names:
                 if kept:
-                    what = f"is not {boundaries[kept[0] + 1]}, though its CRC-32 is the same"
-                    where = file.where(self.stream.outputs[kept[0]])
-                    raise SourceError(problem(what, where=where))
+                    self._refuse_output(file, kept[0])
                 chunks = (self._read(file, key) for key in boundaries)
                 put(self.template.path, "x", (*self.start, 0, 0, 0, 0), chunks)
                 return []
             for index, key in enumerate(boundaries):
                 put(self.template.path, "x", self._at(index), self._read(file, key))
+                flag = np.full((1, 1, 1), index in kept)
+                put(self.template.path, "output_kept", self._at(index)[:3], flag)
             for index in kept:
                 output = self._read(file, self.stream.outputs[index])
                 put(self.template.path, "output", self._at(index), output)
-                flag = np.ones((1, 1, 1), bool)
-                put(self.template.path, "output_kept", self._at(index)[:3], flag)
         return []
+
+    def _refuse_output(self, file: NpzFile, index: int) -> NoReturn:
+        """The plan found this output equal to the next input, or one of the two bad."""
+        output, after = self.stream.pairs[index]
+        for key in (output, after):
+            self._read(file, key)
+        what = f"is not {after}, though its CRC-32 is the same"
+        raise SourceError(problem(what, where=file.where(output)))
 
     def _at(self, boundary: int) -> tuple[int, ...]:
         return (*self.start, boundary, 0, 0, 0)
@@ -122,7 +129,7 @@ def plan(folder: Path, options: Options) -> Plan:
         Another format, malformed metadata, no readable sample, or streams of changing shape.
     """
     cache = scan(folder)
-    templates = {stream.name: _template(cache, stream) for stream in cache.streams}
+    templates = {stream.name: _template(cache, stream, options) for stream in cache.streams}
     units = [_unit(cache, templates, key) for key in cache.good]
     problems = [
         Problem(text, template.path, _position(cache, key))
@@ -167,7 +174,7 @@ def _unit(cache: Cache, templates: Mapping[str, Template], key: Key) -> Unit:
     return Unit(f"image {key[0]} step {key[1]}", items, cache.good[key], parts)
 
 
-def _template(cache: Cache, stream: Stream) -> Template:
+def _template(cache: Cache, stream: Stream, options: Options) -> Template:
     dtypes, shapes = cache.layout.dtypes, cache.layout.shapes
     keys = stream.boundaries
     if len({shapes[key] for key in (*keys, *stream.outputs)}) != 1:
@@ -182,7 +189,8 @@ def _template(cache: Cache, stream: Stream) -> Template:
     sizes = (len(cache.images), len(cache.steps), len(keys), *shape)
     arrays = [Array("x", DIMS, stored, split="boundary")]
     kept = cache.kept[stream.name]
-    if kept:
+    apart = bool(kept) or (f"{BLOCKS}/{stream.name}", "output") in options.widen
+    if apart:
         original = {str(i): dtypes[stream.outputs[i]].name for i in sorted(kept)}
         arrays += [
             Array("output", DIMS, stored, split="boundary", attrs={"original_dtype": original}),
@@ -201,7 +209,7 @@ def _template(cache: Cache, stream: Stream) -> Template:
         },
         item_dims=("image", "step"),
         # A shard per boundary only where outputs are kept, so that equal ones take no room.
-        shard={"boundary": 1} if kept else {},
+        shard={"boundary": 1} if apart else {},
         attrs={
             "source_metadata": _document(cache),
             "source_keys": list(keys),

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from taqstore.errors import SourceError, problem
+from taqstore.errors import SourceError
 
 from .documents import field, majority, read_document, sample_files, sample_name
 from .npz import NpzFile
+from .refusal import problem
 
 FORMAT = "adaround_cache_v1"
 METADATA = "metadata.json"
@@ -171,7 +172,18 @@ class _Survey:
             vote = _clock(file, self.clock)
             self.votes.setdefault(step, []).append(vote)
         for stream in self.streams:
-            self.differing.setdefault(stream.name, set()).update(_differing(file, stream))
+            known = self.differing.setdefault(stream.name, set())
+            for i in _differing(file, stream) - known:
+                # A sample that is bad and will be refused must not decide how the others are kept.
+                if all(self._sound(file, key) for key in stream.pairs[i]):
+                    known.add(i)
+
+    def _sound(self, file: NpzFile, key: str) -> bool:
+        try:
+            values = file.read(key, dtype=self.layout.dtypes[key], shape=self.layout.shapes[key])
+        except SourceError:
+            return False
+        return bool(np.isfinite(values).all())
 
 
 def _blocks(document: Mapping[str, Any], path: Path) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from taqstore.errors import SourceError, problem
+from taqstore.errors import SourceError
 from taqstore.names import LATENTS
 from taqstore.template import Array, Template
 
@@ -22,6 +22,7 @@ from .manifest import MANIFEST, Entry, Manifest, read_manifest
 from .npy import read_npy
 from .npz import NpzFile
 from .plan import Options, Plan, Problem, Put, Unit
+from .refusal import problem
 
 FOLDER = "samples"
 KEYS = ("x", "timestep", "sigma", "step_index", "image_id", "is_final")
@@ -188,15 +189,17 @@ def _read_schedule(folder: Path, image: int, steps: int) -> Schedule:
         with NpzFile(folder / sample_name(image, step)) as file:
             timesteps.append(file.read("timestep"))
             sigmas.append(_sigma(file))
+            if timesteps[-1].dtype.kind != "f" or not np.isfinite(timesteps[-1]).all():
+                _refuse(file, "timestep", "is not a finite float", timesteps[-1])
+            if not np.isfinite(sigmas[-1]):
+                _refuse(file, "sigma", "NaN or Inf")
             header = file.header("x")
     if len(header.shape) != 4 or header.shape[0] != 1 or 0 in header.shape:
         _refuse(file, "x", "is not (1, height, width, channel)", header.shape)
     timestep = np.array(timesteps)
     kinds = {t.dtype for t in timesteps}
-    if timestep.ndim != 1 or len(kinds) != 1 or timestep.dtype.kind != "f":
+    if timestep.ndim != 1 or len(kinds) != 1:
         _refuse(file, "timestep", "is not one float per step, of one dtype")
-    if not (np.isfinite(timestep).all() and np.isfinite(sigmas).all()):
-        _refuse(file, "sigma", "NaN or Inf in the steps of this image")
     sigma = np.array(sigmas, np.float32)
     return Schedule(header.shape, timestep.dtype.str, timestep.tobytes(), sigma.tobytes())
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from taqstore.errors import SourceError, problem
+from taqstore.errors import SourceError
 
 from . import block_cache, calibration_samples, manifest, postgelu, schedules, timestep_run
 from .documents import read_document
 from .npz import NpzFile
+from .refusal import problem
 
 ACCEPTED = (
     "a calibration_data folder or its samples, adaround_cache or activations part, "
@@ -37,7 +38,7 @@ def detect(path: Path) -> list[Source]:
     if path.is_dir():
         return _in_folder(path)
     if not path.exists():
-        raise SourceError(problem("does not exist", where=str(path)))
+        raise SourceError(problem("does not exist", where=str(path), remedy="check the path"))
     return [_npz(path) if path.suffix == ".npz" else _json(path)]
 
 

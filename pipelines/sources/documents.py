@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from taqstore.errors import SourceError, problem
+from taqstore.errors import SourceError
+
+from .refusal import problem
 
 T = TypeVar("T")
 H = TypeVar("H", bound=Hashable)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from taqstore.errors import SourceError, problem
+from taqstore.errors import SourceError
 
 from .documents import field, read_document
+from .refusal import problem
 
 MANIFEST = "manifest.json"
 MINIMAL = (

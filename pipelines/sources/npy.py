@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from taqstore.errors import SourceError, problem
+from taqstore.errors import SourceError
+
+from .refusal import problem
 
 MAGIC = b"\x93NUMPY"
 # NumPy refuses longer headers too: a plain array's header is about a hundred bytes.

@@ -18,9 +18,10 @@ from typing import NoReturn
 import numpy as np
 from isal import isal_zlib
 
-from taqstore.errors import SourceError, problem
+from taqstore.errors import SourceError
 
 from .npy import MAX_HEADER, Header, parse_header, refuse_objects
+from .refusal import problem
 from .zip_directory import AGAIN, DEFLATED, SLACK, Member, read_directory
 
 _LOCAL = struct.Struct("<4s22xHH")

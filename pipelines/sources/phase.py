@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from taqstore.errors import SourceError, problem
+from taqstore.errors import SourceError
 from taqstore.names import SAMPLES
 from taqstore.template import Array, Template, nbytes, rows_per_shard
 
@@ -16,6 +16,7 @@ from .npy import Header
 from .npz import NpzFile
 from .plan import Options, Plan, Problem, Put, Unit
 from .prompts import pickled_strings, prompt_file
+from .refusal import problem
 
 # Key: kinds of dtype that are taken, number of dims.
 KEYS = {

@@ -111,7 +111,8 @@ class Options:
     prompts
         Text or CSV file that stands in for pickled prompts.
     widen
-        ``(group, variable)`` pairs to keep in the source's dtype; see `Inexact`.
+        ``(group, variable)`` pairs to keep in the source's dtype, see `Inexact`; with the variable
+        `output`, to keep block outputs apart although they equal the next inputs.
     """
 
     prompts: Path | None = None

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from taqstore.errors import MissingError, SourceError, problem
+from taqstore.errors import MissingError, SourceError
 from taqstore.names import POOLED, PROJECTIONS, LayerName, parse_layer
 from taqstore.template import Array, Template, nbytes, rows_per_shard
 
 from .documents import strings
 from .npz import NpzFile
 from .plan import Inexact, Problem, Put, Unit
+from .refusal import problem
 
 # Step files kept open at once while a shard is read; beyond it each read opens its file.
 MAX_OPEN = 128
@@ -185,7 +186,7 @@ def resolve(name: str, *, where: str) -> LayerName:
     try:
         layer = parse_layer(name)
     except MissingError as error:
-        raise SourceError(problem(str(error), where=where)) from None
+        raise SourceError(problem(str(error), where=where, remedy="")) from None
     if not layer.site:
         raise SourceError(problem(f"layer name {name!r} does not say which linear", where=where))
     return layer

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from taqstore.errors import SourceError, problem
+from taqstore.errors import SourceError
 from taqstore.names import LayerName
 from taqstore.template import Array
 
@@ -29,6 +29,7 @@ from .pooled import (
     site_unit,
     stored_dtype,
 )
+from .refusal import problem
 
 SOURCE = "postgelu"
 TIMESTEPS, EDGES = "timesteps_unique", "histogram_bin_edges"

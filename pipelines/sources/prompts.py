@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from taqstore.errors import SourceError, problem
+from taqstore.errors import SourceError
+
+from .refusal import problem
 
 REMEDY = "pass --prompts FILE (.txt with one prompt per line, or .csv with a prompt column)"
 _MARK = object()
@@ -182,13 +184,13 @@ def _strings(array: Any) -> list[str]:
     raise _RefusedError("another structure")
 
 
-def prompt_file(path: Path, *, count: int) -> list[str]:
+def prompt_file(path: Path, *, count: int | None = None) -> list[str]:
     """Prompts of a text file (one per line) or of the `prompt` column of a CSV file.
 
     Raises
     ------
     SourceError
-        Another suffix, no `prompt` column, or not `count` prompts.
+        Another suffix, no `prompt` column, or not `count` prompts (None: not one).
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -203,8 +205,9 @@ def prompt_file(path: Path, *, count: int) -> list[str]:
         prompts = [line for line in text.splitlines() if line.strip()]
     else:
         raise SourceError(problem("not a .txt or .csv file", where=str(path), remedy=REMEDY))
-    if len(prompts) != count:
+    if not prompts or (count is not None and len(prompts) != count):
+        wanted = "some" if count is None else count
         raise SourceError(
-            problem(f"{count} prompts are needed", where=str(path), found=str(len(prompts)))
+            problem(f"{wanted} prompts are needed", where=str(path), found=str(len(prompts)))
         )
     return prompts

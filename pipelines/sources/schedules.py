@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from taqstore.errors import SourceError, problem
+from taqstore.errors import SourceError
 from taqstore.names import POOLED, LayerName
 from taqstore.template import Array, Template
 
 from .documents import field, floats, read_document, without
 from .plan import Options, Plan, PutWhole, Unit
 from .pooled import Coords, group_by_site, layer_coords
+from .refusal import problem
 
 POLY, LUT = "poly_v1", "lut_v1"
 MAX_DEGREE = 16

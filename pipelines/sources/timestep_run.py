@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from taqstore.errors import SourceError, problem
+from taqstore.errors import SourceError
 
 from .documents import field, majority, read_document
 from .npz import NpzFile
+from .refusal import problem
 
 V1, V2 = "activation_stats_v1", "per_timestep_npz_v2"
 STATISTICS = "layer_statistics.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from taqstore.errors import SourceError, problem
+from taqstore.errors import SourceError
 from taqstore.names import PROJECTIONS, LayerName, linear_names
 from taqstore.template import Array
 
@@ -24,6 +24,7 @@ from .pooled import (
     site_unit,
     stored_dtype,
 )
+from .refusal import problem
 from .timestep_run import (
     EXTREMA,
     FOLDER,

@@ -7,7 +7,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from taqstore.errors import SourceError, problem
+from taqstore.errors import SourceError
+
+from .refusal import problem
 
 STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 # Deflate cannot do better than 1032:1; the slack is for tiny members.

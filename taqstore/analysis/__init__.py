@@ -10,23 +10,37 @@ from collections.abc import Callable
 
 import xarray as xr
 
+from taqstore.analysis.bits import bits, joint_bits
+from taqstore.analysis.curve import curve
 from taqstore.analysis.drift import temporal
+from taqstore.analysis.error import error
 from taqstore.analysis.fit import FitRule, schedule
+from taqstore.analysis.groups import groups
+from taqstore.analysis.order import order
 from taqstore.analysis.outlier import outliers
 from taqstore.analysis.pooling import pool
 from taqstore.analysis.scale import scales
 from taqstore.analysis.shift import shifts
+from taqstore.analysis.smooth import smooth
 from taqstore.analysis.tier import Thresholds, tiers
 
 __all__ = [
     "ANALYSES",
+    "JOINT",
     "FitRule",
     "Thresholds",
+    "bits",
+    "curve",
+    "error",
+    "groups",
+    "joint_bits",
+    "order",
     "outliers",
     "pool",
     "scales",
     "schedule",
     "shifts",
+    "smooth",
     "temporal",
     "tiers",
 ]
@@ -38,5 +52,14 @@ ANALYSES: dict[str, Callable[..., xr.Dataset]] = {
     "temporal": temporal,
     "tiers": tiers,
     "schedule": schedule,
+    "smooth": smooth,
+    "error": error,
+    "curve": curve,
+    "groups": groups,
+    "bits": bits,
+    "order": order,
 }
 """What `taqstore analyze` offers, by name."""
+
+JOINT: dict[str, Callable[..., dict[str, xr.Dataset]]] = {"bits": joint_bits}
+"""Those of them that look at all sites together: Datasets by path -> results by path."""

@@ -14,19 +14,24 @@ from taqstore.analysis.inputs import (
     tensor_alpha,
     tensor_bounds,
 )
+from taqstore.analysis.static_cost import Clip, static_cost, table_quality
 
 _NAME = "temporal"
 _FLOOR = 1e-6
 
 
-def temporal(dataset: xr.Dataset) -> xr.Dataset:
+def temporal(dataset: xr.Dataset, *, bits: int = 8, clip: Clip = "absmax") -> xr.Dataset:
     """Clip bounds over the steps, and drift against sigma of all that the source tells.
 
     Parameters
     ----------
     dataset
         Observations or a pooled source. The range needs extrema, the mean and standard deviation
-        need moments; a source without them gives the rest.
+        need moments, errors need bit histograms; a source without them gives the rest.
+    bits
+        Of the symmetric quantizers whose errors are compared.
+    clip
+        Their clip bounds: absmax, or those of least expected squared error (`mse`).
 
     Returns
     -------
@@ -35,7 +40,10 @@ def temporal(dataset: xr.Dataset) -> xr.Dataset:
         `tensor_mean`, `tensor_std` where they can be told. (layer): `alpha_mean`, `alpha_min`,
         `alpha_max`, `variability_ratio`, `cv` (population std / mean), `shift_absmax_mean`,
         `shift_absmax_max`. (quantity, layer): `slope` and `correlation` against sigma of
-        absmax, range, mean, std. Steps where a layer is absent do not enter.
+        absmax, range, mean, std. Steps where a layer is absent do not enter. Quality of the
+        table of clip bounds, (layer): `lut_r2`, `lut_error` (see `table_quality`). From
+        observations, cost of one static bound (see `static_cost`): (step, layer)
+        `per_step_error`, `static_error`; (layer) `static_cost`.
 
     Raises
     ------
@@ -52,9 +60,11 @@ def temporal(dataset: xr.Dataset) -> xr.Dataset:
             "cv": over(coefficient_of_variation, alpha, core=(("step",),)),
             **_shift_paths(dataset),
             **_drift(paths, dataset["sigma"].astype(np.float64)),
+            **table_quality(alpha, dataset["sigma"]),
+            **static_cost(dataset, alpha, bits=bits, clip=clip),
         }
     )
-    return finish(result, dataset, _NAME)
+    return finish(result, dataset, _NAME, bits=bits, clip=clip)
 
 
 def over_steps(alpha: xr.DataArray) -> dict[str, xr.DataArray]:

@@ -206,6 +206,19 @@ def over(
     )
 
 
+def quotient(part: xr.DataArray, whole: xr.DataArray, *, empty: float = np.nan) -> xr.DataArray:
+    """``part / whole``, and `empty` where `whole` is 0; NaN where either is. Lazy, never warns."""
+    ratio: xr.DataArray = over(_divided, part, whole, core=((), ()), empty=empty)
+    return ratio
+
+
+def _divided(part: Array, whole: Array, *, empty: float) -> Array:
+    shape = np.broadcast_shapes(part.shape, whole.shape)
+    unknown = np.isnan(part) | np.isnan(whole)
+    ratio = np.where(unknown, np.nan, np.full(shape, empty))
+    return np.divide(part, whole, out=ratio, where=whole != 0)
+
+
 def mean_known(values: Array) -> Array:
     """Mean over the last axis without NaN, each row summed as `np.mean` sums a vector of it."""
     rows = np.ascontiguousarray(values, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Outlier channels: by multiple of the median range, and the widest share of every step."""
+"""Outlier channels: by multiple of the median range, the widest of every step, and spikes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import numpy as np
 import xarray as xr
 
 from taqstore.analysis.inputs import Array, channel_bounds, finish, over
+from taqstore.analysis.outlier_set import SPIKE_RATIO, above_median, set_measures
 from taqstore.errors import MissingError, problem
 
 _NAME = "outliers"
 
-DEAD_MEDIAN = 1e-6
-"""Below this median range a layer is taken as dead and has no outliers."""
 TOP_FRACTION = 0.02
 _INT8_MAX = 127
 
@@ -24,13 +23,18 @@ def outliers(
     threshold: float = 2.5,
     step: int | None = None,
     top_fraction: float = TOP_FRACTION,
+    spike: float = SPIKE_RATIO,
 ) -> xr.Dataset:
     """Channels whose range stands out, with the multipliers that let them share a step size.
 
-    Two rules. At one step: range above `threshold` times the median range over channels, none where
-    that median is below 1e-6; outlier channels get ``max(1, round(step_size_outlier /
+    Three rules. At one step: range above `threshold` times the median range over channels, none
+    where that median is below 1e-6; outlier channels get ``max(1, round(step_size_outlier /
     step_size_normal))``, half to even, the others 1. At every step: the ``max(1, int(top_fraction *
-    channels))`` widest channels.
+    channels))`` widest channels; and isolated spikes, whose range is above `spike` times the 99th
+    percentile over channels.
+
+    How stable the set of the first rule is: the mean Jaccard index ``|A & B| / |A | B|`` over all
+    pairs of steps, and of batches (each with its own extrema); two empty sets count as equal.
 
     Parameters
     ----------
@@ -42,13 +46,18 @@ def outliers(
         Label of the step of the first rule; by default the middle one, ``step[len // 2]``.
     top_fraction
         Share of channels of the second rule.
+    spike
+        Multiple of the 99th percentile of the third rule.
 
     Returns
     -------
     Dataset
         (layer, channel): `range`, `is_outlier`, `multiplier`; (layer): `median_range`,
         `step_size_normal`, `step_size_outlier` (absmax / 127; NaN without outliers); (step, layer,
-        channel): `is_widest`; (layer): `widest_count`, channels widest at any step.
+        channel): `is_widest`, `is_spike`; (layer): `widest_count`, channels widest at any step;
+        (step, layer): `tail_ratio`, the 99th percentile of ranges over their median (0 if dead),
+        `spike_count`; (layer): `step_jaccard`; (step, layer), of observations: `batch_jaccard`.
+        Both are NaN where there are no outliers or nothing to compare.
 
     Raises
     ------
@@ -77,12 +86,14 @@ def outliers(
         fraction=top_fraction,
     )
     result = xr.Dataset({"range": width.sel(step=label), **dict(zip(names, found, strict=True))})
-    result = result.drop_vars(("step", "sigma", "timestep"), errors="ignore").assign(
-        is_widest=is_widest, widest_count=is_widest.any("step").sum("channel")
-    )
-    return finish(
-        result, dataset, _NAME, threshold=threshold, step=label, top_fraction=top_fraction
-    )
+    more = {
+        "is_widest": is_widest,
+        "widest_count": is_widest.any("step").sum("channel"),
+        **set_measures(dataset, width, threshold=threshold, spike=spike),
+    }
+    result = result.drop_vars(("step", "sigma", "timestep"), errors="ignore").assign(more)
+    options = {"threshold": threshold, "step": label, "top_fraction": top_fraction, "spike": spike}
+    return finish(result, dataset, _NAME, **options)
 
 
 def _step_label(dataset: xr.Dataset, step: int | None) -> int:
@@ -97,8 +108,7 @@ def _step_label(dataset: xr.Dataset, step: int | None) -> int:
 def median_rule(width: Array, absmax: Array, *, threshold: float) -> tuple[Any, ...]:
     """Outlier mask, multipliers, median and the two step sizes of rows ``(..., channel)``."""
     median = np.median(width, axis=-1)
-    alive = median >= DEAD_MEDIAN
-    is_outlier = (width > threshold * median[..., None]) & alive[..., None]
+    is_outlier = above_median(width, threshold=threshold)
     some = is_outlier.any(axis=-1)
     normal, outlier = (_step_size(absmax, mask) for mask in (~is_outlier, is_outlier))
     ratio = np.divide(outlier, normal, out=np.ones_like(normal), where=some & (normal > 0))

@@ -16,6 +16,16 @@ from taqstore.errors import TaqError
 
 # In the order of a day's work: fill, look, ask, analyse, hand on, draw, check.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "generate": (
+        "taqstore.cli.generate",
+        "Sample images with a model; keep the latent of every step.",
+    ),
+    "cache": ("taqstore.cli.cache", "Keep residual streams at block boundaries (weight track)."),
+    "collect": (
+        "taqstore.cli.collect",
+        "Keep statistics of every linear's input (activation track).",
+    ),
+    "profile": ("taqstore.cli.profile", "Post-GELU diagnostics in one go: table and figures."),
     "ingest": (
         "taqstore.cli.ingest",
         "Bring run folders and files of the old scripts into a store.",
@@ -26,11 +36,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "taqstore.cli.analyze",
         "Scales, shifts, outliers, temporal drift, tiers, schedules.",
     ),
+    "diff": ("taqstore.cli.diff", "Compare two stores: biggest movers first."),
+    "merge": ("taqstore.cli.merge", "Make two runs of one configuration one store."),
     "export": ("taqstore.cli.export", "Write configs and files in other tools' formats."),
     "plot": ("taqstore.cli.plot", "Draw the diagnostic figures, with their numbers as CSV."),
     "verify": ("taqstore.cli.verify", "Check schema, masks and every chunk's checksum."),
 }
 INGEST_PIPELINE = "pipelines.ingest"
+GENERATE_PIPELINE = "pipelines.generate"
+CACHE_PIPELINE = "pipelines.cache"
+COLLECT_PIPELINE = "pipelines.collect"
+PROFILE_PIPELINE = "pipelines.profile"
+WEIGHTS_PIPELINE = "pipelines.weight_absmax"
 
 
 class LazyGroup(click.Group):

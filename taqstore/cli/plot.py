@@ -24,6 +24,7 @@ KINDS = ("range", "histogram", "channels", "heatmap", "negative", "summary")
     type=click.Choice(["png", "svg", "pdf"]),
     default=("png",),
     show_default=True,
+    help="Kind of picture. Repeatable.",
 )
 def command(
     kind: str,

@@ -90,6 +90,22 @@ FORMATS: dict[str, Format] = {
     "postgelu-npz": Format(
         "activation_stats_postgelu.npz of Phase 2", f"{_HERE}.postgelu:postgelu_npz"
     ),
+    "onnx-calibration": Format(
+        "ONNX Runtime's calibration ranges (TensorsData)",
+        f"{_HERE}.onnx_calibration:onnx_calibration",
+        "onnx-calibration",
+        ("clip", "source"),
+    ),
+    "act-scales": Format(
+        "SmoothQuant's act_scales, .npz or .safetensors",
+        f"{_HERE}.act_scales:act_scales",
+        options=("source",),
+    ),
+    "imatrix": Format(
+        "llama.cpp's importance matrix, GGUF",
+        f"{_HERE}.imatrix:imatrix",
+        options=("source",),
+    ),
 }
 
 

@@ -1,0 +1,256 @@
+"""Cache: residual streams at block boundaries of each (image, step), for block reconstruction."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from taqstore.errors import MissingError, StoreError, TaqError, problem
+from taqstore.location import Location
+from taqstore.names import BLOCKS
+from taqstore.template import Template, nbytes
+from taqstore.templates import blocks_template, pooled_conditioning_template
+from taqstore.writer import GroupWriter, create_store
+
+from .live import RUN, Mode, Outcome, open_groups, record_run
+from .models.backend import LIBRARIES, backend
+from .models.capture import watching_blocks
+from .models.layers import blocks
+from .models.load import LoadedModel, Prompt, Tensor, to_numpy
+from .models.sampling import Schedule
+from .trajectories import Trajectories, load_model_of, read_trajectories
+
+POOLED = f"{BLOCKS}/pooled"
+
+
+@dataclass(frozen=True)
+class Space:
+    """Bytes that a cache will write, and bytes free where it will write them (None: not known)."""
+
+    needed: int
+    free: int | None
+
+
+def cache(
+    store: str | os.PathLike[str],
+    *,
+    images: Iterable[int] | None = None,
+    stride: int = 5,
+    chosen: Sequence[str] | None = None,
+    model: str | None = None,
+    local_ckpt: str | os.PathLike[str] | None = None,
+    on_space: Callable[[Space], None] | None = None,
+    mode: Mode | None = None,
+) -> Outcome:
+    """Run the latents of a store through its model again and keep the residual streams.
+
+    Parameters
+    ----------
+    images, stride, model
+        As of `read_trajectories`.
+    chosen
+        Blocks whose inputs and outputs are kept (`mm0`, `uni4`); None: all.
+    local_ckpt
+        Weights, where the latents were made with a checkpoint of the user's own.
+    on_space
+        Told, before anything is written, how much will be.
+
+    Raises
+    ------
+    TaqError
+        The model cannot run, a block is not known, or a stream does not fit float16.
+    StoreError
+        The space does not suffice, or the store holds blocks of another configuration.
+    """
+    mode, outcome = mode or Mode(), Outcome()
+    found = read_trajectories(store, images=images, stride=stride, model=model)
+    loaded = load_model_of(found.run, local_ckpt=local_ckpt)
+    names = _checked_blocks(loaded, chosen)
+    schedule = found.schedule(loaded)
+    first = found.prepare(loaded, found.images[0], schedule)
+    templates = _templates(found, loaded, schedule, first, names)
+    with create_store(store) as writer:
+        groups = open_groups(writer, templates, mode)
+        job = _Job(found, loaded, schedule, names, groups, outcome, mode)
+        pending = {image: job.pending(position) for position, image in enumerate(found.images)}
+        _check_space(writer.location, groups, on_space)
+        mode.start(sum(map(len, pending.values())))
+        for position, image in enumerate(found.images):
+            prompt = first if position == 0 else None
+            job.one_image(position, image, pending[image], prompt)
+        parameters = {**found.summary(), "stride": stride, "blocks": list(names)}
+        record_run(writer, "cache", outcome, parameters=parameters, libraries=LIBRARIES)
+    return outcome
+
+
+def _checked_blocks(model: LoadedModel, chosen: Sequence[str] | None) -> tuple[str, ...]:
+    known = [block.name for block in blocks(model.mmdit)]
+    unknown = [name for name in chosen or () if name not in known]
+    if unknown:
+        what = f"no block {', '.join(unknown)} in {model.row.name}"
+        raise MissingError(problem(what, found=f"{known[0]} to {known[-1]}"))
+    return tuple(name for name in known if chosen is None or name in chosen)
+
+
+def _templates(
+    found: Trajectories,
+    model: LoadedModel,
+    schedule: Schedule,
+    prompt: Prompt,
+    names: tuple[str, ...],
+) -> list[Template]:
+    """Templates of streams that have these blocks, their shapes seen in one unevaluated forward."""
+    with watching_blocks(model.mmdit, names) as streams:
+        x = found.latent(found.images[0], found.steps[0])
+        model.denoise(x, schedule.timesteps[0], schedule.sigmas[0], prompt)
+    summary = found.summary()
+    templates = [
+        blocks_template(
+            name,
+            images=found.images,
+            steps=found.steps,
+            sigmas=found.sigmas,
+            timesteps=found.timesteps,
+            boundaries=sorted(stream),
+            shape=_shape(next(iter(stream.values()))),
+            attrs={RUN: summary, "singleton_axis": 2},
+        )
+        for name, stream in streams.by_name().items()
+    ]
+    pooled = to_numpy(prompt.conditioning.pooled)
+    return [
+        *templates,
+        pooled_conditioning_template(
+            images=found.images, shape=pooled.shape, dtype=pooled.dtype.name, attrs={RUN: summary}
+        ),
+    ]
+
+
+def _shape(tensor: Tensor) -> tuple[int, int, int]:
+    row, token, _, channel = tensor.shape
+    return row, token, channel
+
+
+def _check_space(
+    location: Location,
+    groups: dict[str, GroupWriter],
+    on_space: Callable[[Space], None] | None,
+) -> None:
+    needed = sum(_bytes_to_come(group) for group in groups.values())
+    folder = location.folder
+    space = Space(needed, None if folder is None else shutil.disk_usage(folder).free)
+    if on_space:
+        on_space(space)
+    if space.free is not None and space.needed > space.free:
+        raise StoreError(
+            problem(
+                f"{space.needed} bytes will not fit",
+                where=str(location),
+                found=f"{space.free} bytes free",
+                remedy="choose fewer --images or --blocks, or a larger --stride",
+            )
+        )
+
+
+def _bytes_to_come(group: GroupWriter) -> int:
+    template = group.template
+    items = int((~group.written()).sum())
+    array = template.arrays[0]
+    per_item = tuple(1 if d in template.item_dims else template.sizes[d] for d in array.dims)
+    return items * nbytes(per_item, array.dtype)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One run of `cache`."""
+
+    found: Trajectories
+    model: LoadedModel
+    schedule: Schedule
+    names: tuple[str, ...]
+    groups: dict[str, GroupWriter]
+    outcome: Outcome
+    mode: Mode
+
+    @property
+    def streams(self) -> dict[str, GroupWriter]:
+        """Groups of residual streams, by name of the stream."""
+        return {path.rsplit("/", 1)[1]: g for path, g in self.groups.items() if path != POOLED}
+
+    def pending(self, position: int) -> list[int]:
+        """Positions of the steps of an image that are not complete in every stream."""
+        done = np.all([group.written()[position] for group in self.streams.values()], axis=0)
+        for path in self.groups:
+            if path != POOLED:
+                self.outcome.count(path).skipped += int(done.sum())
+        return [int(step) for step in np.flatnonzero(~done)]
+
+    def one_image(
+        self, position: int, image: int, steps: Sequence[int], prompt: Prompt | None
+    ) -> None:
+        """Write what is missing of an image: pooled conditioning, then step by step."""
+        pooled = self.groups[POOLED]
+        complete = bool(pooled.written()[position])
+        self.outcome.count(POOLED).skipped += complete
+        if complete and not steps:
+            return
+        if prompt is None:
+            prompt = self.found.prepare(self.model, image, self.schedule)
+        with pooled.claim((position,)) as held:
+            if held and not complete:
+                values = to_numpy(prompt.conditioning.pooled)[None]
+                size = pooled.put("pooled_conditioning", (position, 0, 0), values)
+                pooled.commit([(position,)])
+                self.outcome.wrote(POOLED, size=size)
+        for step in steps:
+            self._one_step(position, step, image, prompt)
+
+    def _one_step(self, position: int, step: int, image: int, prompt: Prompt) -> None:
+        item = (position, step)
+        label = f"image {image}, step {self.found.steps[step]}"
+        with ExitStack() as stack:
+            held = [stack.enter_context(g.claim(item)) for g in self.streams.values()]
+            if not all(held) or all(g.written()[item] for g in self.streams.values()):
+                self.outcome.notes.append(f"{label}: left to another process that is writing it")
+                self.mode.advance(label)
+                return
+            for name, stream in self._forward(image, step, prompt).items():
+                group = self.streams[name]
+                size = group.put("x", (*item, 0, 0, 0, 0), _chunks(stream, f"{name} at {label}"))
+                group.commit([item])
+                self.outcome.wrote(group.template.path, size=size)
+        self.mode.advance(label)
+
+    def _forward(self, image: int, step: int, prompt: Prompt) -> dict[str, dict[int, Tensor]]:
+        """Residual streams of one (image, step), evaluated in one go."""
+        x = self.found.latent(image, self.found.steps[step])
+        timestep, sigma = self.schedule.timesteps[step], self.schedule.sigmas[step]
+        with watching_blocks(self.model.mmdit, self.names) as streams:
+            self.model.denoise(x, timestep, sigma, prompt)
+        found = streams.by_name()
+        backend().mx.eval(list(chain.from_iterable(s.values() for s in found.values())))
+        return found
+
+
+def _chunks(stream: dict[int, Tensor], where: str) -> Iterator[np.ndarray]:
+    """Boundaries in order as float16 ``(1, 1, 1, row, token, channel)``, freed when written."""
+    for boundary in sorted(stream):
+        values: Any = to_numpy(stream.pop(boundary))
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16, copy=False)
+        if not np.isfinite(half).all():
+            raise TaqError(
+                problem(
+                    f"boundary {boundary} of stream {where} does not fit float16",
+                    found=f"absmax {np.abs(values).max()}",
+                    remedy="leave its blocks out with --blocks",
+                )
+            )
+        yield half[:, :, 0][None, None, None]

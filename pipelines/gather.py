@@ -1,0 +1,125 @@
+"""Observations on their way into `activations/<site>`: one batch, a run of steps at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from taqstore.bins import Layout
+from taqstore.channel_histogram import count_channels
+from taqstore.statistics import Observation, merge
+from taqstore.template import Template
+from taqstore.writer import GroupWriter
+
+from .models.load import Tensor, to_numpy
+
+
+class SiteBuffer:
+    """One batch of one site: steps are added in order, each full run of them is written.
+
+    What is held is one shard of every variable, whatever the number of steps.
+    """
+
+    def __init__(self, group: GroupWriter, batch: int) -> None:
+        self._group, self._batch = group, batch
+        template = group.template
+        layers = template.coords["layer"][1]
+        self._layers: dict[str, int] = {str(layer): i for i, layer in enumerate(layers)}
+        self._start = 0
+        self._held: list[Mapping[str, Observation]] = []
+        self.bytes_out = 0
+
+    @property
+    def template(self) -> Template:
+        """Of the site's group."""
+        return self._group.template
+
+    def add(self, step: Mapping[str, Observation]) -> None:
+        """Take the next step's observations by layer; every layer of the group must be there."""
+        self._held.append(step)
+        end = self._start + len(self._held)
+        if len(self._held) == self._run or end == self.template.sizes["step"]:
+            self._write()
+
+    @property
+    def _run(self) -> int:
+        return self.template.shard_extent("step")
+
+    def _write(self) -> None:
+        template = self.template
+        shape = {d: template.sizes[d] for d in template.sizes}
+        shape |= {"batch": 1, "step": len(self._held)}
+        arrays = {a.name: np.empty([shape[d] for d in a.dims], a.dtype) for a in template.arrays}
+        for position, observations in enumerate(self._held):
+            for layer, index in self._layers.items():
+                for name, values in observations[layer].variables().items():
+                    arrays[name][0, position, index] = values
+        for name, values in arrays.items():
+            start = (self._batch, self._start, *[0] * (values.ndim - 2))
+            self.bytes_out += self._group.put(name, start, values)
+        self._start += len(self._held)
+        self._held.clear()
+
+    def commit(self) -> None:
+        """Flag the batch."""
+        assert self._start == self.template.sizes["step"]
+        self._group.commit([(self._batch,)])
+
+
+class Recorder:
+    """Observations of one step, merged over the images of a batch.
+
+    Parameters
+    ----------
+    reduce
+        Makes an observation of a tensor.
+    sinks
+        Told of the tensors of their sites, for histograms of channels.
+    """
+
+    def __init__(
+        self, reduce: Callable[[Tensor], Observation], sinks: Mapping[str, ChannelSink]
+    ) -> None:
+        self._reduce, self._sinks = reduce, sinks
+        self._position = 0
+        self.seen: dict[str, dict[str, Observation]] = {}
+
+    def begin(self, position: int) -> None:
+        """Start the step at this position."""
+        self._position, self.seen = position, {}
+
+    def take(self, layer: str, site: str, tensor: Tensor) -> None:
+        """Observe one tensor ``(..., channel)``."""
+        if site in self._sinks:
+            self._sinks[site].add(self._position, layer, to_numpy(tensor))
+        found, layers = self._reduce(tensor), self.seen.setdefault(site, {})
+        layers[layer] = merge(layers[layer], found) if layer in layers else found
+
+
+class ChannelSink:
+    """One batch of one site's channel histograms: each tensor is counted and written at once."""
+
+    def __init__(self, group: GroupWriter, batch: int) -> None:
+        self._group, self._batch = group, batch
+        template = group.template
+        layers = template.coords["layer"][1]
+        self._layers: dict[str, int] = {str(layer): i for i, layer in enumerate(layers)}
+        attrs = template.array("channel_histogram").attrs
+        self._layout = Layout(attrs["layout"], attrs["mantissa_bits"])
+        self.bytes_out = 0
+
+    @property
+    def template(self) -> Template:
+        """Of the site's group."""
+        return self._group.template
+
+    def add(self, step: int, layer: str, values: np.ndarray) -> None:
+        """Count a tensor ``(..., channel)`` seen at a position of `step`."""
+        counts = count_channels(values, self._layout).astype(np.uint32)
+        start = (self._batch, step, self._layers[layer], 0, 0)
+        self.bytes_out += self._group.put("channel_histogram", start, counts[None, None, None])
+
+    def commit(self) -> None:
+        """Flag the batch."""
+        self._group.commit([(self._batch,)])

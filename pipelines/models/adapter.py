@@ -1,0 +1,113 @@
+"""DiffusionKit's pipelines and loaders made to serve a row of the table.
+
+What a row says stands for a while where DiffusionKit looks for it: its tables of checkpoints and
+configs, and two module globals.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from .backend import Backend
+from .table import DIFFUSIONKIT, ModelRow, resolve
+
+_TEXT_PARTS = ("clip_l", "clip_g", "tokenizer_l", "tokenizer_g", "t5_encoder", "t5_tokenizer")
+
+
+def pipeline_class(libraries: Backend, row: ModelRow, checkpoint: Path | None) -> type:
+    """DiffusionKit's class without a VAE, and without its text encoders where the row has one."""
+    base: Any = getattr(libraries.pipelines, row.pipeline)
+
+    def load_mmdit(self: Any, only_modulation_dict: bool = False) -> Any:
+        with known(libraries, row, checkpoint, self.float16_dtype):
+            return base.load_mmdit(self, only_modulation_dict)
+
+    members: dict[str, Any] = {"decoder": None, "encoder": None, "load_mmdit": load_mmdit}
+    if row.text != DIFFUSIONKIT:
+        members |= dict.fromkeys(_TEXT_PARTS)
+        members["encode_text"] = _as_method(resolve(row.text))
+    return type(base.__name__, (base,), members)
+
+
+def _as_method(encode: Callable[..., Any]) -> Callable[..., Any]:
+    def encode_text(self: Any, text: str, cfg_weight: float = 7.5, negative_text: str = "") -> Any:
+        return encode(text, cfg_weight, negative_text)
+
+    return encode_text
+
+
+@contextmanager
+def known(
+    libraries: Backend, row: ModelRow, checkpoint: Path | None, half: Any
+) -> Iterator[dict[str, Path]]:
+    """Let DiffusionKit's tables and globals say this row until the block ends.
+
+    Yields the files that it fetched from the hub, by name. What it keeps in module globals
+    (checkpoint, half type) would otherwise be those of whichever model was loaded last.
+    """
+    io, files = libraries.model_io, dict[str, Path]()
+    fetch = io.hf_hub_download
+
+    def download(repo: str, name: str, *arguments: Any, **options: Any) -> str:
+        if checkpoint is not None and repo == row.hub:
+            return str(checkpoint)  # its config.json is asked for too, and never read
+        files[name] = Path(fetch(repo, name, *arguments, **options))
+        return str(files[name])
+
+    with ExitStack() as stack:
+        for module, name, value in (
+            (io, "hf_hub_download", download),
+            (io, "LOCAl_SD3_CKPT", None if checkpoint is None else str(checkpoint)),
+            (io, "_FLOAT16", half),
+            (io, "MMDiT", _lenient(io.MMDiT)),
+            (io, "_MMDIT", {row.hub: {row.hub: "", "vae": ""}} | io._MMDIT),
+            (
+                libraries.pipelines,
+                "MMDIT_CKPT",
+                {row.hub: row.hub} | libraries.pipelines.MMDIT_CKPT,
+            ),
+            *_configs(io, row),
+        ):
+            stack.enter_context(_replaced(module, name, value))
+        yield files
+
+
+def _configs(io: Any, row: ModelRow) -> list[tuple[Any, str, Any]]:
+    """The row's config where DiffusionKit's loaders look for it; copies, for they write to it."""
+    own = resolve(row.config)() if row.config else None
+    flux = copy.copy(own or io.FLUX_SCHNELL)
+    table = {name: copy.copy(config) for name, config in io._CONFIG.items()}
+    return [
+        (io, "FLUX_SCHNELL", flux),
+        (io, "_CONFIG", table | ({row.hub: copy.copy(own)} if own else {})),
+    ]
+
+
+def _lenient(mmdit: Any) -> type:
+    """The class with an `update` that passes over keys it has no place for.
+
+    DiffusionKit loads FLUX by `update`, with biases of `k_proj` that its module does not have. The
+    MLX it was written for passed over these; later ones refuse unless told not to.
+    """
+    if "strict" not in signature(mmdit.update).parameters:
+        return type(mmdit.__name__, (mmdit,), {})
+
+    def update(self: Any, parameters: Any, strict: bool = False) -> Any:
+        return mmdit.update(self, parameters, strict=strict)
+
+    return type(mmdit.__name__, (mmdit,), {"update": update})
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)

@@ -1,0 +1,111 @@
+"""MLX and DiffusionKit, imported once and late, with what has drifted apart put right.
+
+DiffusionKit 0.5.2 pins an MLX that has no Linux wheel, and its imports touch `argmaxtools` and
+torch (1.6 GB) for five names. Installed without its dependencies it runs on current MLX; the names
+are stood in for where, and only where, the real ones are missing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from shutil import which
+from types import ModuleType
+from typing import Any
+
+from taqstore.errors import TaqError, problem
+
+INSTALL = (
+    "pip install 'taqstore[models]' and pip install --no-deps diffusionkit==0.5.2 "
+    "(reading and analysing a store needs neither)"
+)
+LIBRARIES = ("mlx", "diffusionkit", "transformers", "huggingface_hub")
+# MLX on Linux carries a reference BLAS (1-2 GFLOP/s); OpenBLAS, loaded first, takes its place.
+_OPENBLAS = "libopenblas.so.0"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The modules a model needs: `mlx.core`, `mlx.utils`, `diffusionkit.mlx` and its `model_io`."""
+
+    mx: Any
+    utils: Any
+    pipelines: Any
+    model_io: Any
+
+
+@cache
+def backend() -> Backend:
+    """Import MLX and DiffusionKit.
+
+    Raises
+    ------
+    TaqError
+        One of them is not installed; the message says what to install.
+    """
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    if sys.platform == "linux":
+        if which("g++") is None:
+            # MLX compiles GELU with it on a CPU; uncompiled, the result is the same to the bit.
+            os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
+        with suppress(OSError):
+            ctypes.CDLL(_OPENBLAS, mode=ctypes.RTLD_GLOBAL)
+    try:
+        mx, utils = import_module("mlx.core"), import_module("mlx.utils")
+        stand_in_for_missing()
+        pipelines = import_module("diffusionkit.mlx")
+        model_io = import_module("diffusionkit.mlx.model_io")
+    except ImportError as error:
+        what = "running a model needs MLX and DiffusionKit"
+        raise TaqError(problem(what, found=str(error), remedy=INSTALL)) from error
+    _tell_memory_size(mx)
+    return Backend(mx, utils, pipelines, model_io)
+
+
+def stand_in_for_missing() -> tuple[str, ...]:
+    """Put stand-ins where `argmaxtools` or torch is missing; names of the modules stood in for.
+
+    Exactly what DiffusionKit imports and calls: a logger, two base classes of a report on Apple
+    hardware (never made here), and bytes in gigabytes.
+    """
+    stood_in = []
+    if _missing("argmaxtools"):
+        stood_in += [
+            _stand_in("argmaxtools"),
+            _stand_in("argmaxtools.utils", get_logger=logging.getLogger),
+            _stand_in(
+                "argmaxtools.test_utils",
+                AppleSiliconContextMixin=type("AppleSiliconContextMixin", (), {}),
+                InferenceContextSpec=type("InferenceContextSpec", (), {}),
+            ),
+        ]
+    if _missing("torch"):
+        stood_in.append(_stand_in("diffusionkit.utils", bytes2gigabytes=lambda n: n / 1024**3))
+    return tuple(stood_in)
+
+
+def _missing(name: str) -> bool:
+    # What is already imported, a stand-in included, may have no spec to be found by.
+    return name not in sys.modules and find_spec(name) is None
+
+
+def _stand_in(name: str, **attributes: Any) -> str:
+    module = ModuleType(name, "Stand-in: the real module is not installed.")
+    vars(module).update(attributes)
+    sys.modules[name] = module
+    return name
+
+
+def _tell_memory_size(mx: Any) -> None:
+    """Let DiffusionKit's T5 ask for the memory size where there is no Apple GPU to tell it."""
+    if mx.metal.is_available():
+        return
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    mx.metal.device_info = lambda: {"memory_size": size}

@@ -1,0 +1,82 @@
+"""Where the linears and blocks of an MMDiT are, by explicit path.
+
+`named_modules` will not do: after `cache_modulation_params` it lists the adaLN linears twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from taqstore.names import SITES, LayerName
+
+# The linear whose input is the site's tensor; q, k and v read one tensor, so q stands for all.
+_LINEAR = {
+    "attn.qkv": ("attn", "q_proj"),
+    "attn.o_proj": ("attn", "o_proj"),
+    "mlp.fc1": ("mlp", "fc1"),
+    "mlp.fc2": ("mlp", "fc2"),
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """One transformer block: its name (`mm0`, `uni4`) and module."""
+
+    name: str
+    module: Any
+
+    @property
+    def unified(self) -> bool:
+        """Whether image and text are one stream in it."""
+        return self.name.startswith("uni")
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One distinct linear input: which layer and site, and the module that reads it."""
+
+    layer: str
+    site: str
+    module: Any
+
+
+def blocks(mmdit: Any) -> list[Block]:
+    """Blocks in the order they run."""
+    multimodal = mmdit.multimodal_transformer_blocks
+    unified = mmdit.unified_transformer_blocks if mmdit.config.depth_unified > 0 else []
+    return [
+        *(Block(f"mm{i}", module) for i, module in enumerate(multimodal)),
+        *(Block(f"uni{i}", module) for i, module in enumerate(unified)),
+    ]
+
+
+def linears(mmdit: Any) -> list[Linear]:
+    """Every distinct linear input in store order: by site, then by layer (189 on SD3-Medium)."""
+    halves = [half for block in blocks(mmdit) for half in _halves(block)]
+    return [
+        Linear(layer, site, getattr(getattr(module, section), part))
+        for site, (section, part) in _LINEAR.items()
+        for layer, module in halves
+        if site == SITES[0] or not module.skip_post_sdpa
+    ]
+
+
+def _halves(block: Block) -> Iterator[tuple[str, Any]]:
+    if block.unified:
+        yield LayerName(block.name, "uni").layer, block.module.transformer_block
+        return
+    yield LayerName(block.name, "img").layer, block.module.image_transformer_block
+    yield LayerName(block.name, "txt").layer, block.module.text_transformer_block
+
+
+def site_channels(mmdit: Any) -> dict[str, int]:
+    """Channels of each site's tensor."""
+    hidden = mmdit.config.hidden_size
+    return dict.fromkeys(SITES, hidden) | {"mlp.fc2": hidden * mmdit.config.mlp_ratio}
+
+
+def modulated(mmdit: Any) -> list[Any]:
+    """Modules that keep adaLN parameters per timestep: the halves of blocks and the final layer."""
+    return [*(module for block in blocks(mmdit) for _, module in _halves(block)), mmdit.final_layer]

@@ -1,0 +1,260 @@
+"""A model of the table, loaded by DiffusionKit's own constructor and made safe to run twice."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from taqstore.errors import TaqError, problem
+
+from .adapter import known, pipeline_class
+from .backend import backend
+from .layers import modulated
+from .table import DIFFUSIONKIT, ModelRow, find_model, resolve
+
+# An `mlx.core.array`; MLX is not imported for a type.
+Tensor = Any
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Text as the model sees it, in the activation dtype.
+
+    Parameters
+    ----------
+    tokens
+        ``(row, token, channel)``: row 0 the prompt, row 1 the negative prompt where there is one.
+    pooled
+        ``(row, pooled_channel)``.
+    cfg_weight
+        Guidance weight it is used with.
+    """
+
+    tokens: Tensor
+    pooled: Tensor
+    cfg_weight: float
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Conditioning with the adaLN parameters of each timestep, one table per modulated module."""
+
+    conditioning: Conditioning
+    modulation: tuple[dict[float, Tensor], ...]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A pipeline ready to run prompts; see `load_pipeline`.
+
+    Parameters
+    ----------
+    row
+        What was loaded, with the dtype, shift and T5 that were asked for.
+    pipeline
+        DiffusionKit's pipeline.
+    checkpoint
+        The weights file where it is not DiffusionKit's to find; None: from the hub.
+    digest
+        SHA-256 of the weights file.
+    """
+
+    row: ModelRow
+    pipeline: Any
+    checkpoint: Path | None
+    digest: str
+
+    @property
+    def mmdit(self) -> Any:
+        """DiffusionKit's MMDiT."""
+        return self.pipeline.mmdit
+
+    @property
+    def sampler(self) -> Any:
+        """DiffusionKit's sampler: sigmas and timesteps."""
+        return self.pipeline.sampler
+
+    @property
+    def dtype(self) -> str:
+        """Name of the activation dtype: `float16`, `bfloat16` or `float32`."""
+        return str(self.pipeline.activation_dtype).rpartition(".")[2]
+
+    @property
+    def rows(self) -> int:
+        """Rows of a forward: 2 with guidance, else 1."""
+        return 2 if self.row.guidance else 1
+
+    def encode_text(self, prompt: str, *, cfg_weight: float, negative: str = "") -> Conditioning:
+        """Encode a prompt; cast to the activation dtype, without which every stream is float32.
+
+        Raises
+        ------
+        TaqError
+            The model needs a positive guidance weight, or knows no guidance and was given one.
+        """
+        if (cfg_weight > 0) != self.row.guidance:
+            rule = "above 0" if self.row.guidance else "0"
+            what = f"the guidance weight of {self.row.name} must be {rule}"
+            raise TaqError(problem(what, found=str(cfg_weight), remedy="set --cfg"))
+        dtype = self.pipeline.activation_dtype
+        tokens, pooled = self.pipeline.encode_text(prompt, cfg_weight, negative)
+        tokens, pooled = tokens.astype(dtype), pooled.astype(dtype)
+        backend().mx.eval(tokens, pooled)
+        return Conditioning(tokens, pooled, cfg_weight)
+
+    def prepare(self, conditioning: Conditioning, timesteps: Tensor) -> Prompt:
+        """Work out the adaLN parameters of a prompt at these timesteps ``(step,)``.
+
+        They are taken out of the model, so that none is left over for the next prompt.
+        """
+        self.reload_modulation()
+        try:
+            self.mmdit.cache_modulation_params(conditioning.pooled, timesteps)
+            tables = tuple(module["_modulation_params"] for module in modulated(self.mmdit))
+        finally:
+            self._forget_modulation()
+        return Prompt(conditioning, tables)
+
+    @contextmanager
+    def prompted(self, prompt: Prompt) -> Iterator[None]:
+        """Let the model run `prompt` until the block ends."""
+        for module, table in zip(modulated(self.mmdit), prompt.modulation, strict=True):
+            module["_modulation_params"] = table
+        try:
+            yield
+        finally:
+            self._forget_modulation()
+
+    def denoise(self, x: Tensor, timestep: Tensor, sigma: Tensor, prompt: Prompt) -> Tensor:
+        """One forward by DiffusionKit's `CFGDenoiser`: the denoised latent, not yet evaluated.
+
+        Parameters
+        ----------
+        x
+            float32 ``(1, height, width, 16)``.
+        timestep, sigma
+            Scalars; the timestep in the activation dtype.
+        """
+        conditioning = prompt.conditioning
+        run = backend().pipelines.CFGDenoiser(self.pipeline)
+        with self.prompted(prompt):
+            return run(
+                x,
+                timestep,
+                sigma,
+                conditioning=conditioning.tokens,
+                cfg_weight=conditioning.cfg_weight,
+            )
+
+    def reload_modulation(self) -> None:
+        """Put back the adaLN weights that `prepare` emptied."""
+        self._forget_modulation()
+        weights = self.pipeline.load_mmdit(only_modulation_dict=True)
+        self.mmdit.load_weights(weights, strict=False)
+
+    def _forget_modulation(self) -> None:
+        for module in modulated(self.mmdit):
+            module.pop("_modulation_params", None)
+        # It shows the adaLN linears a second time in the parameter tree.
+        self.mmdit.pop("to_offload", None)
+
+    def picture(self, latent: Tensor) -> Any:
+        """A latent ``(1, height, width, 16)`` as a uint8 picture ``(height, width[, 3])``."""
+        if self.row.decoder != DIFFUSIONKIT:
+            return resolve(self.row.decoder)(to_numpy(latent)[0])
+        pipeline, mx = self.pipeline, backend().mx
+        if pipeline.decoder is None:
+            half = pipeline.dtype == pipeline.float16_dtype
+            with known(backend(), self.row, self.checkpoint, pipeline.float16_dtype):
+                pipeline.decoder = backend().model_io.load_vae_decoder(
+                    float16=half, key=pipeline.mmdit_ckpt
+                )
+        raw = pipeline.latent_format.process_out(latent).astype(pipeline.activation_dtype)
+        image = pipeline.decode_latents_to_image(raw)
+        return to_numpy((image[0] * 255).astype(mx.uint8))
+
+
+def load_pipeline(
+    model: str | ModelRow,
+    *,
+    local_ckpt: str | os.PathLike[str] | None = None,
+    dtype: str | None = None,
+    shift: float | None = None,
+    use_t5: bool | None = None,
+) -> LoadedModel:
+    """Load a model.
+
+    Parameters
+    ----------
+    model
+        Name in the table, or a row.
+    local_ckpt
+        Weights to load in place of those of the hub or the package, in the same layout.
+    dtype, shift, use_t5
+        In place of the row's.
+
+    Raises
+    ------
+    TaqError
+        MLX or DiffusionKit is missing, there is no such model, or its files are missing or do not
+        fit it.
+    """
+    row = _asked(find_model(model) if isinstance(model, str) else model, dtype, shift, use_t5)
+    libraries = backend()
+    checkpoint = _checkpoint(row, local_ckpt)
+    try:
+        with known(libraries, row, checkpoint, libraries.mx.float16) as fetched:
+            pipeline = pipeline_class(libraries, row, checkpoint)(
+                w16=row.dtype == "float16",
+                a16=row.dtype == "float16",
+                shift=row.shift,
+                use_t5=row.use_t5,
+                model_version=row.hub,
+                low_memory_mode=False,
+                local_ckpt=None if checkpoint is None else str(checkpoint),
+            )
+        libraries.mx.eval(pipeline.mmdit.parameters())
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise _unloadable(row, checkpoint, error) from error
+    weights = checkpoint or fetched[libraries.model_io._MMDIT[row.hub][row.hub]]
+    with weights.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return LoadedModel(row, pipeline, checkpoint, digest)
+
+
+def to_numpy(x: Tensor) -> Any:
+    """An evaluated tensor as an array that shares its memory; bfloat16 is widened to float32."""
+    import numpy as np
+
+    mx = backend().mx
+    return np.asarray(x.astype(mx.float32) if x.dtype == mx.bfloat16 else x)
+
+
+def _asked(row: ModelRow, dtype: str | None, shift: float | None, use_t5: bool | None) -> ModelRow:
+    changed = copy.copy(row.__dict__)
+    asked = {"dtype": dtype, "shift": shift, "use_t5": use_t5}
+    return ModelRow(**changed | {name: v for name, v in asked.items() if v is not None})
+
+
+def _checkpoint(row: ModelRow, local_ckpt: str | os.PathLike[str] | None) -> Path | None:
+    if local_ckpt is None and not row.checkpoint:
+        return None
+    path = Path(local_ckpt if local_ckpt is not None else resolve(row.checkpoint)())
+    if not path.is_file():
+        raise TaqError(problem("no such checkpoint", where=str(path)))
+    return path
+
+
+def _unloadable(row: ModelRow, checkpoint: Path | None, error: Exception) -> TaqError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    where = str(checkpoint or row.hub)
+    remedy = "check the checkpoint's layout, or that the hub can be reached (HF_HOME, HF_TOKEN)"
+    return TaqError(
+        problem(f"{row.name} does not load", where=where, found=lines[0], remedy=remedy)
+    )

@@ -1,0 +1,49 @@
+"""Watch modules at work without changing them: each gets a class of its own for a while.
+
+Of all ways to hook an MLX module, replacing the instance's `__class__` by a subclass is the one
+that leaves the parameter tree, `isinstance` and `load_weights` as they are; to undo it is to put
+the class back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+Hook = Callable[[tuple[Any, ...], Any], None]
+
+
+@contextmanager
+def observing(hooks: Iterable[tuple[Any, Hook]]) -> Iterator[None]:
+    """Call ``hook(arguments, result)`` after every call of a module, until the block ends.
+
+    Parameters
+    ----------
+    hooks
+        ``(module, hook)`` pairs; a module may stand in several.
+
+    Notes
+    -----
+    The classes are put back in reverse order whatever happens, an exception in a hook included.
+    """
+    original: list[tuple[Any, type]] = []
+    try:
+        for module, hook in hooks:
+            original.append((module, type(module)))
+            module.__class__ = _watched(type(module), hook)
+        yield
+    finally:
+        for module, kind in reversed(original):
+            module.__class__ = kind
+
+
+def _watched(kind: type, hook: Hook) -> type:
+    run: Callable[..., Any] = kind.__call__
+
+    def call(self: Any, *arguments: Any, **options: Any) -> Any:
+        result = run(self, *arguments, **options)
+        hook(arguments, result)
+        return result
+
+    return type(kind.__name__, (kind,), {"__call__": call})

@@ -1,0 +1,114 @@
+"""The models that can be run, one row each: everything in which they differ is data.
+
+A place in code is written ``module:function``; a leading dot means this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from taqstore.errors import MissingError, problem
+
+DIFFUSIONKIT = "diffusionkit"
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One model.
+
+    Parameters
+    ----------
+    name
+        What `--model` calls it.
+    hub
+        Repository id under which DiffusionKit knows its checkpoint.
+    pipeline
+        Class of `diffusionkit.mlx` that loads and runs it.
+    config
+        ``module:function`` giving its `MMDiTConfig`; empty where DiffusionKit has one.
+    checkpoint
+        ``module:function`` giving the path of weights in this package; empty: from the hub.
+    text
+        ``diffusionkit``, or ``module:function`` with the signature of the pipeline's `encode_text`.
+    decoder
+        ``diffusionkit`` (its VAE), or ``module:function`` from a latent (height, width, channel)
+        to a uint8 picture.
+    use_t5
+        Whether the T5 encoder is used unless asked otherwise.
+    guidance
+        Whether a forward has two rows, prompt and negative prompt.
+    dtype
+        ``float16`` (the pipeline's own half type) or ``float32``: of weights and activations.
+    shift, cfg_weight, latent_size
+        Defaults for sampling; latent_size is (height, width).
+    """
+
+    name: str
+    hub: str
+    pipeline: str = "DiffusionPipeline"
+    config: str = ""
+    checkpoint: str = ""
+    text: str = DIFFUSIONKIT
+    decoder: str = DIFFUSIONKIT
+    use_t5: bool = False
+    guidance: bool = True
+    dtype: str = "float16"
+    shift: float = 3.0
+    cfg_weight: float = 7.5
+    latent_size: tuple[int, int] = (64, 64)
+
+
+MODELS: dict[str, ModelRow] = {
+    row.name: row
+    for row in (
+        ModelRow(
+            name="reference",
+            hub="taqstore/reference",
+            config=".reference:config",
+            checkpoint=".reference:checkpoint_path",
+            text=".reference:encode_text",
+            decoder=".reference:decode",
+            dtype="float32",
+            cfg_weight=3.0,
+            latent_size=(8, 8),
+        ),
+        ModelRow(
+            name="sd3-medium",
+            hub="argmaxinc/mlx-stable-diffusion-3-medium",
+            use_t5=True,
+        ),
+        ModelRow(
+            name="flux-schnell",
+            hub="argmaxinc/mlx-FLUX.1-schnell",
+            pipeline="FluxPipeline",
+            use_t5=True,
+            guidance=False,
+            shift=1.0,
+            cfg_weight=0.0,
+        ),
+    )
+}
+
+
+def find_model(name: str) -> ModelRow:
+    """The row called `name`.
+
+    Raises
+    ------
+    MissingError
+        There is none; the message lists those there are.
+    """
+    if name not in MODELS:
+        what = f"model {name!r} is not known"
+        raise MissingError(problem(what, remedy=f"choose {', '.join(MODELS)}"))
+    return MODELS[name]
+
+
+def resolve(spec: str) -> Callable[..., Any]:
+    """The function that a row's ``module:function`` names."""
+    module, _, function = spec.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module, __package__), function)
+    return found

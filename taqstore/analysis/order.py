@@ -1,0 +1,143 @@
+"""How much a rule that depends on the order of batches moves when the order changes."""
+
+from __future__ import annotations
+
+from itertools import permutations as every_order
+from math import factorial
+
+import numpy as np
+import xarray as xr
+
+from taqstore.analysis.inputs import Array, channel_bounds, finish, over, quotient, require
+from taqstore.errors import TaqError, problem
+from taqstore.replay import SHIFT_MOMENTUM, ema_weights
+
+_NAME = "order"
+MAX_ORDERS = 10_000
+# Averages held at once: a few times the extrema, however many orders are tried.
+_ORDERS_AT_ONCE = 4
+
+
+def order(
+    dataset: xr.Dataset,
+    *,
+    momentum: float = SHIFT_MOMENTUM,
+    orders: int = 20,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Spread of the EMA shift and of the EMA clip bound over orders of the batches.
+
+    An EMA started at its first batch is a weighted sum over batches (`replay.ema_weights`), so an
+    order is a row of weights and all orders are one matrix product, in float64. The stored order
+    comes first, then seeded random ones; where there are no more orders than asked for, all are
+    taken, and the result does not depend on the stored order.
+
+    Parameters
+    ----------
+    dataset
+        Observations: a pooled source has lost its batches.
+    momentum
+        Weight of the past, 0 to 1: 0.95 is the source's shift, 0.99 torch's moving average.
+    orders
+        How many orders to try.
+    seed
+        Of the random orders.
+
+    Returns
+    -------
+    Dataset
+        (step, layer, channel): `shift_spread`, largest minus smallest EMA of
+        ``(min + max) / 2``, and `shift_spread_share` of the channel's range over all batches (0
+        where the range is 0). (step, layer): their largest and mean share over channels,
+        `shift_spread_share_max` and `shift_spread_share_mean`; `alpha`, the EMA clip bound
+        ``max(|EMA of tensor min|, |EMA of tensor max|)`` in the stored order, `alpha_low`,
+        `alpha_high` over orders and `alpha_spread_share`, their difference over `alpha`.
+
+    Raises
+    ------
+    MissingError
+        There are no extrema per batch.
+    TaqError
+        The momentum is not between 0 and 1, or the number of orders not between 1 and 10,000.
+    """
+    require(dataset, ("min", "max", "batch"), analysis=_NAME)
+    weights = order_weights(dataset.sizes["batch"], momentum=momentum, orders=orders, seed=seed)
+    spread = over(
+        _shift_spread,
+        dataset["min"],
+        dataset["max"],
+        core=(("batch",), ("batch",)),
+        weights=weights,
+    )
+    bounds = channel_bounds(dataset, analysis=_NAME)
+    width = bounds.upper - bounds.lower
+    share = quotient(spread, width, empty=0.0)
+    result = xr.Dataset(
+        {
+            "shift_spread": spread,
+            "shift_spread_share": share,
+            "shift_spread_share_max": share.max("channel", skipna=False),
+            "shift_spread_share_mean": share.mean("channel", skipna=False),
+            **_clip_bounds(dataset, weights),
+        }
+    )
+    tried = {"momentum": momentum, "orders": len(weights), "seed": seed}
+    return finish(result, dataset, _NAME, **tried)
+
+
+def order_weights(batches: int, *, momentum: float, orders: int, seed: int) -> Array:
+    """Weights ``(order, batch)`` of every batch in each order; row 0 is the stored order."""
+    if not 1 <= orders <= MAX_ORDERS:
+        raise TaqError(problem(f"orders must be 1 to {MAX_ORDERS}", found=str(orders)))
+    weights = ema_weights(batches, momentum)
+    # MAX_ORDERS < 8!, beyond which the factorial need not be known.
+    if factorial(min(batches, 8)) <= orders:
+        chosen = np.array(list(every_order(range(batches))))
+    else:
+        rng = np.random.default_rng(seed)
+        shuffled = [rng.permutation(batches) for _ in range(orders - 1)]
+        chosen = np.array([np.arange(batches), *shuffled])
+    placed = np.empty(chosen.shape)
+    np.put_along_axis(placed, chosen, np.broadcast_to(weights, chosen.shape), axis=1)
+    return placed
+
+
+def _shift_spread(minimum: Array, maximum: Array, *, weights: Array) -> Array:
+    low, high = _extent((minimum.astype(np.float64) + maximum) / 2, weights)
+    return high - low
+
+
+def _extent(values: Array, weights: Array) -> tuple[Array, Array]:
+    """Smallest and largest weighted sum of rows ``(..., batch)`` over all orders."""
+    low = high = values @ weights[0]
+    for start in range(1, len(weights), _ORDERS_AT_ONCE):
+        moved = values @ weights[start : start + _ORDERS_AT_ONCE].T
+        low = np.minimum(low, moved.min(axis=-1))
+        high = np.maximum(high, moved.max(axis=-1))
+    return low, high
+
+
+def _clip_bounds(dataset: xr.Dataset, weights: Array) -> dict[str, xr.DataArray]:
+    ends = [
+        dataset[rollup] if rollup in dataset.data_vars else reduced
+        for rollup, reduced in (
+            ("tensor_min", dataset["min"].min("channel", skipna=False)),
+            ("tensor_max", dataset["max"].max("channel", skipna=False)),
+        )
+    ]
+    stored, low, high = over(
+        _absmax_extent,
+        *ends,
+        core=(("batch",), ("batch",)),
+        out=((), (), ()),
+        dtypes=(np.float64,) * 3,
+        weights=weights,
+    )
+    share = quotient(high - low, stored, empty=0.0)
+    return {"alpha": stored, "alpha_low": low, "alpha_high": high, "alpha_spread_share": share}
+
+
+def _absmax_extent(minimum: Array, maximum: Array, *, weights: Array) -> tuple[Array, ...]:
+    lower, upper = (end.astype(np.float64) @ weights.T for end in (minimum, maximum))
+    alpha = np.maximum(abs(lower), abs(upper))
+    return alpha[..., 0], alpha.min(axis=-1), alpha.max(axis=-1)

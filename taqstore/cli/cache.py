@@ -1,0 +1,62 @@
+"""`taqstore cache`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from taqstore.cli import CACHE_PIPELINE
+from taqstore.cli.common import json_option, say, store_argument
+from taqstore.cli.live import (
+    LiveCommand,
+    force_option,
+    forward_progress,
+    images_option,
+    local_ckpt_option,
+    model_option,
+    parse_names,
+    print_outcome,
+    resume_option,
+)
+
+
+@click.command("cache", cls=LiveCommand)
+@store_argument
+@images_option
+@click.option(
+    "--stride", type=click.IntRange(1), default=5, show_default=True, help="Every how many steps."
+)
+@click.option(
+    "--blocks", "chosen", callback=parse_names, help="Blocks to keep, like mm0,mm5 [default: all]."
+)
+@model_option
+@local_ckpt_option
+@resume_option
+@force_option
+@json_option
+def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any) -> None:
+    """Run the latents of STORE through their model and keep the residual streams in float16.
+
+    \b
+    Examples:
+      taqstore cache run.zarr --stride 5
+      taqstore cache run.zarr --images 0-7 --blocks mm0,mm1 --resume
+    """
+    pipeline = import_module(CACHE_PIPELINE)
+    with forward_progress() as (start, advance):
+        outcome = pipeline.cache(
+            store,
+            on_space=_say_space,
+            mode=pipeline.Mode(resume, force, start, advance),
+            **options,
+        )
+    print_outcome(outcome, as_json=as_json)
+
+
+def _say_space(space: Any) -> None:
+    from taqstore.info import format_bytes
+
+    free = "unknown" if space.free is None else format_bytes(space.free)
+    say(f"will write {format_bytes(space.needed)} ({space.needed} bytes), free: {free}")

@@ -1,0 +1,74 @@
+"""`taqstore collect`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from taqstore.cli import COLLECT_PIPELINE
+from taqstore.cli.common import json_option, store_argument
+from taqstore.cli.live import (
+    LiveCommand,
+    force_option,
+    forward_progress,
+    images_option,
+    local_ckpt_option,
+    model_option,
+    parse_names,
+    print_outcome,
+    resume_option,
+)
+
+
+@click.command("collect", cls=LiveCommand)
+@store_argument
+@images_option
+@click.option(
+    "--stride", type=click.IntRange(1), default=2, show_default=True, help="Every how many steps."
+)
+@click.option(
+    "--sites", callback=parse_names, help="Sites, like mlp.fc2,attn.qkv [default: all four]."
+)
+@click.option(
+    "--histogram-bits",
+    type=click.IntRange(0, 10),
+    default=5,
+    show_default=True,
+    help="Mantissa bits of the histograms; 10 is exact for float16.",
+)
+@click.option(
+    "--per-channel-histogram",
+    "per_channel",
+    callback=parse_names,
+    help="Sites that also get a histogram of every channel, like mlp.fc2.",
+)
+@click.option(
+    "--images-per-batch",
+    type=click.IntRange(1, 4096),
+    default=1,
+    show_default=True,
+    help="Images merged into one batch.",
+)
+@model_option
+@local_ckpt_option
+@resume_option
+@force_option
+@json_option
+def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any) -> None:
+    """Run the latents of STORE through their model and keep statistics of every linear's input.
+
+    All rows and tokens are seen, nothing is sampled and nothing clipped.
+
+    \b
+    Examples:
+      taqstore collect run.zarr
+      taqstore collect run.zarr --sites mlp.fc2 --stride 1 --histogram-bits 10
+    """
+    pipeline = import_module(COLLECT_PIPELINE)
+    with forward_progress() as (start, advance):
+        outcome = pipeline.collect(
+            store, mode=pipeline.Mode(resume, force, start, advance), **options
+        )
+    print_outcome(outcome, as_json=as_json)

@@ -1,0 +1,92 @@
+"""`taqstore generate`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from taqstore.cli import GENERATE_PIPELINE
+from taqstore.cli.common import json_option, store_argument
+from taqstore.cli.live import (
+    LiveCommand,
+    force_option,
+    forward_progress,
+    local_ckpt_option,
+    print_outcome,
+    resume_option,
+)
+
+
+@click.command("generate", cls=LiveCommand)
+@store_argument
+@click.option("--model", required=True, help="reference, sd3-medium or flux-schnell.")
+@click.option(
+    "--prompts",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A .txt file with one prompt per line, or a .csv file with a prompt column.",
+)
+@click.option("--images", required=True, type=click.IntRange(1, 1_000_000), help="How many.")
+@click.option(
+    "--steps", type=click.IntRange(1, 1000), default=50, show_default=True, help="Model calls."
+)
+@click.option("--cfg", "cfg_weight", type=float, help="Guidance weight [default: the model's].")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1_000_001),
+    default=42,
+    show_default=True,
+    help="Image i is made from seed + i.",
+)
+@click.option(
+    "--latent-size",
+    type=click.IntRange(2, 1024),
+    nargs=2,
+    metavar="H W",
+    help="Of the latent [default: the model's].",
+)
+@click.option("--shift", type=float, help="Timestep shift [default: the model's].")
+@click.option("--negative-prompt", default="", help="What guidance leads away from.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float16", "float32"]),
+    help="Of weights and activations [default: the model's].",
+)
+@click.option(
+    "--t5/--no-t5", "use_t5", default=None, help="Text encoder T5 [default: the model's]."
+)
+@local_ckpt_option
+@click.option("--save-images", type=click.Path(file_okay=False), help="Folder for pictures.")
+@resume_option
+@force_option
+@json_option
+def command(
+    store: str,
+    save_images: str | None,
+    resume: bool,
+    force: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Sample images and write the latent of every step into STORE.
+
+    Euler sampling with guidance, as DiffusionKit does it. One image is one commit; more images are
+    added by a larger --images with --resume.
+
+    \b
+    Examples:
+      taqstore generate run.zarr --model reference --prompts prompts.txt --images 4 --steps 16
+      taqstore generate run.zarr --model sd3-medium --prompts p.csv --images 32 --resume
+    """
+    pipeline = import_module(GENERATE_PIPELINE)
+    with forward_progress() as (start, advance):
+        outcome = pipeline.generate(
+            store,
+            pipeline.Request(**options),
+            save_images=save_images,
+            mode=pipeline.Mode(resume, force, start, advance),
+        )
+    print_outcome(outcome, as_json=as_json)

@@ -1,0 +1,58 @@
+"""SmoothQuant's `act_scales`: the absmax of every linear's input channels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from taqstore.analysis.inputs import channel_bounds
+from taqstore.errors import MissingError, problem
+from taqstore.export.documents_run import Groups
+from taqstore.export.folders import Summary, staged, summarize
+from taqstore.export.peers import by_linear, sites_of
+from taqstore.tensorfile import write_safetensors
+
+_NAME = "act-scales"
+_SUFFIXES = (".npz", ".safetensors")
+
+
+def act_scales(
+    store: Groups, out: Path, *, source: str | None = None, force: bool = False
+) -> Summary:
+    """Write float32 (channel,) per linear: ``max |x|`` over all steps and batches.
+
+    What SmoothQuant's `get_act_scales` gives (github.com/mit-han-lab/smoothquant), under the full
+    names of linears. Its own `.pt` is a pickle that only torch writes and reads; `.npz` and
+    `.safetensors` hold the same names and values.
+
+    Parameters
+    ----------
+    store
+        Group path -> Dataset.
+    out
+        FILE.npz or FILE.safetensors.
+    source
+        Group prefix; by default observations, else pooled statistics (averaged extrema for
+        `pooled/timestep_stats`, below the true ones).
+
+    Raises
+    ------
+    MissingError
+        There are no extrema per channel, or the suffix is another.
+    """
+    if out.suffix not in _SUFFIXES:
+        remedy = f"write {' or '.join(_SUFFIXES)}; torch turns either into a .pt"
+        raise MissingError(problem("act_scales of an unknown kind", where=out.name, remedy=remedy))
+    tensors: dict[str, np.ndarray] = {}
+    for site, dataset in sites_of(store, source).items():
+        absmax = channel_bounds(dataset, analysis=_NAME).absmax.max("step")
+        for name, (row,) in by_linear(site, dataset, [absmax]):
+            tensors[name] = row.astype(np.float32)
+    ordered = dict(sorted(tensors.items()))
+    with staged(out, force=force) as fresh:
+        if out.suffix == ".npz":
+            np.savez(fresh, allow_pickle=False, **ordered)
+        else:
+            write_safetensors(fresh, ordered, format="pt", content="act_scales")
+    return summarize(out)

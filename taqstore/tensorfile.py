@@ -1,0 +1,116 @@
+"""Safetensors files: named tensors behind a JSON header, read without trusting it.
+
+The format (github.com/huggingface/safetensors): eight bytes little-endian length of the header, a
+JSON object ``{name: {dtype, shape, data_offsets}}`` with offsets from the end of the header, then
+the bytes, without gaps.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import struct
+from collections.abc import Iterator, Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from taqstore.errors import SourceError, problem
+
+# The limit of the reference implementation; SD3-Medium's header is 0.2 MB.
+MAX_HEADER = 100_000_000
+_LENGTH = struct.Struct("<Q")
+_METADATA = "__metadata__"
+_DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "|i1",
+    "U8": "|u1",
+    "BOOL": "|b1",
+}
+_NAMES = {np.dtype(code): name for name, code in _DTYPES.items() if name != "BF16"}
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], **metadata: str) -> None:
+    """Write tensors in the order given.
+
+    Parameters
+    ----------
+    metadata
+        Texts of the header's `__metadata__`.
+    """
+    header: dict[str, Any] = {_METADATA: metadata} if metadata else {}
+    end = 0
+    for name, values in tensors.items():
+        begin, end = end, end + values.nbytes
+        dtype = _NAMES[values.dtype.newbyteorder("<")]
+        header[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors start aligned
+    with path.open("wb") as file:
+        file.write(_LENGTH.pack(len(text)) + text)
+        for values in tensors.values():
+            little = values.dtype.newbyteorder("<")
+            file.write(np.ascontiguousarray(values, little).tobytes())
+
+
+def read_safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield ``(name, values)`` one tensor at a time, mapped; bfloat16 widened to float32.
+
+    Raises
+    ------
+    SourceError
+        The file is damaged, or a tensor is of a dtype that NumPy does not have.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        entries, start = _header(path, file.read(_LENGTH.size), file, size)
+        if size == start:
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for name, entry in entries.items():
+                yield name, _tensor(path, name, entry, data, start)
+
+
+def _header(path: Path, lead: bytes, file: Any, size: int) -> tuple[dict[str, Any], int]:
+    length = _LENGTH.unpack(lead)[0] if len(lead) == _LENGTH.size else 0
+    if not 2 <= length <= min(MAX_HEADER, size - _LENGTH.size):
+        found = f"a header of {length} bytes in a file of {size}"
+        raise SourceError(
+            problem("no safetensors file, or truncated", where=str(path), found=found)
+        )
+    try:
+        header = json.loads(file.read(length))
+    except ValueError as error:
+        what = "the header is no JSON"
+        raise SourceError(problem(what, where=str(path), found=str(error))) from error
+    if not isinstance(header, dict):
+        raise SourceError(problem("the header is no JSON object", where=str(path)))
+    return {k: v for k, v in header.items() if k != _METADATA}, _LENGTH.size + length
+
+
+def _tensor(path: Path, name: str, entry: Any, data: mmap.mmap, start: int) -> np.ndarray:
+    try:
+        dtype, shape = str(entry["dtype"]), [int(n) for n in entry["shape"]]
+        begin, end = (int(n) for n in entry["data_offsets"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise SourceError(problem(f"bad entry of {name!r}", where=str(path))) from error
+    if dtype not in _DTYPES:
+        found = f"tensor {name!r} is {dtype}"
+        raise SourceError(problem("a dtype NumPy does not have", where=str(path), found=found))
+    code = np.dtype(_DTYPES[dtype])
+    inside = 0 <= begin <= end <= len(data) - start and min(shape, default=0) >= 0
+    if not inside or end - begin != prod(shape) * code.itemsize:
+        what = f"tensor {name!r} does not fit its place"
+        raise SourceError(problem(what, where=str(path), remedy="download the file again"))
+    raw = np.frombuffer(data[start + begin : start + end], code).reshape(shape)
+    # bfloat16 is the upper half of a float32.
+    return (raw.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else raw

@@ -1,0 +1,96 @@
+"""Raw tensors of a forward, seen without the library's observers: `nn.Linear` itself is patched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.models.backend import backend
+from pipelines.models.load import LoadedModel
+
+needs_models = pytest.mark.skipif(
+    find_spec("mlx") is None or find_spec("diffusionkit") is None,
+    reason="needs the extra `models` and diffusionkit",
+)
+
+PARTS = {"q_proj": "attn", "k_proj": "attn", "v_proj": "attn", "o_proj": "attn"} | {
+    "fc1": "mlp",
+    "fc2": "mlp",
+}
+
+
+def full_names(mmdit: Any) -> dict[int, str]:
+    """Full name of every linear of the blocks by id of its module, written out by hand."""
+    halves = {}
+    for i, block in enumerate(mmdit.multimodal_transformer_blocks):
+        halves[f"mm{i}.img"] = block.image_transformer_block
+        halves[f"mm{i}.txt"] = block.text_transformer_block
+    for i, block in enumerate(getattr(mmdit, "unified_transformer_blocks", [])):
+        halves[f"uni{i}"] = block.transformer_block
+    last = f"mm{len(mmdit.multimodal_transformer_blocks) - 1}.txt"
+    unused = ("o_proj", "fc1", "fc2") if mmdit.config.depth_unified == 0 else ()
+    return {
+        id(half[section][part]): f"{layer}.{section}.{part}"
+        for layer, half in halves.items()
+        for part, section in PARTS.items()
+        if not (layer == last and part in unused)
+    }
+
+
+@contextmanager
+def patched_linears(patch: pytest.MonkeyPatch) -> Iterator[dict[int, np.ndarray]]:
+    """Input of every linear by id of its module, the whole class patched."""
+    import mlx.nn as nn
+
+    mx, seen, run = backend().mx, dict[int, np.ndarray](), nn.Linear.__call__
+
+    def call(self: Any, x: Any) -> Any:
+        wide = x.astype(mx.float32) if x.dtype == mx.bfloat16 else x
+        seen[id(self)] = np.array(wide)
+        return run(self, x)
+
+    with patch.context() as context:
+        context.setattr(nn.Linear, "__call__", call)
+        yield seen
+
+
+def raw_inputs(
+    model: LoadedModel, patch: pytest.MonkeyPatch, x: np.ndarray, *, prompt: str, cfg: float,
+    timestep: np.generic, sigma: np.float32,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Inputs ``(rows, channel)`` of all linears, the model driven by DiffusionKit's own calls."""
+    mx, pipeline = backend().mx, model.pipeline
+    dtype = pipeline.activation_dtype
+    model.reload_modulation()
+    tokens, pooled = pipeline.encode_text(prompt, cfg, "")
+    times = mx.array(np.array([timestep])).astype(dtype)
+    pipeline.mmdit.cache_modulation_params(pooled.astype(dtype), times)
+    with patched_linears(patch) as seen:
+        denoised = backend().pipelines.CFGDenoiser(pipeline)(
+            mx.array(x[None]), times[0], mx.array(sigma), tokens.astype(dtype), cfg
+        )
+        mx.eval(denoised)
+    model.reload_modulation()
+    names = full_names(pipeline.mmdit)
+    found = {names[key]: tensor for key, tensor in seen.items() if key in names}
+    assert len(found) == len(names)
+    return {name: tensor.reshape(-1, tensor.shape[-1]) for name, tensor in found.items()}
+
+
+def naive_histogram(x: np.ndarray, mantissa_bits: int) -> np.ndarray:
+    """Counts in float-bit-prefix bins, their edges from the closed form (1 + k/2^m) 2^e."""
+    exponents, bias = {2: (31, 15), 4: (255, 127)}[x.dtype.itemsize]
+    steps = np.arange(2**mantissa_bits) / 2**mantissa_bits
+    edges = [steps * 2.0 ** (1 - bias)]
+    edges += [(1 + steps) * 2.0 ** (e - bias) for e in range(1, exponents)]
+    magnitudes = np.concatenate([*edges, [2.0 ** (exponents - bias)]])
+    values = x.astype(np.float64).ravel()
+    place = np.searchsorted(magnitudes, np.abs(values), side="right") - 1
+    half = len(magnitudes) - 1
+    index = np.where(values < 0, half - 1 - place, half + place)
+    return np.bincount(index, minlength=2 * half)
