@@ -11,13 +11,18 @@ PARTIAL = ".partial"
 
 
 class FolderStore(LocalStore):
-    """`LocalStore`, without half-written files in its listings: zarr would warn of each."""
+    """`LocalStore`, without half-made nodes in its listings: zarr would warn of each."""
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         """Names directly under `prefix`."""
         async for name in super().list_dir(prefix):
-            if not name.endswith(PARTIAL):
+            if not name.endswith(PARTIAL) and not _nameless(self.root / prefix / name):
                 yield name
+
+
+def _nameless(path: Path) -> bool:
+    """Whether this is the folder of a node whose metadata never came; `c` holds chunks."""
+    return path.name != "c" and path.is_dir() and not (path / "zarr.json").exists()
 
 
 def drop_partial_metadata(folder: Path) -> None:

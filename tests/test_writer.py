@@ -133,6 +133,16 @@ def test_replace_sets_aside_and_deletes_only_after_success(tmp_path: Path) -> No
     assert open_store(tmp_path / "s.zarr")["latents"].image.values.tolist() == [8]
 
 
+def test_nodes_without_metadata_are_passed_over(tmp_path: Path) -> None:
+    """Killed between making an array's folder and writing its zarr.json."""
+    write_latents(tmp_path / "s.zarr", [3])
+    drop_consolidated(tmp_path / "s.zarr")
+    (tmp_path / "s.zarr/latents/late").mkdir()
+    (tmp_path / "s.zarr/activations").mkdir()
+    assert list(open_store(tmp_path / "s.zarr")) == ["latents"]
+    assert "late" not in open_store(tmp_path / "s.zarr")["latents"]
+
+
 @pytest.mark.parametrize(
     ("name", "start", "values", "message"),
     [

@@ -99,10 +99,20 @@ RESULTS: dict[str, Doc] = {
 }
 
 
+# What a histogram cannot be read without.
+_BINS = ("layout", "mantissa_bits")
+
+
 def document(result: xr.Dataset) -> xr.Dataset:
     """Give every variable its long_name, units and description, in place of inherited ones."""
     for name, variable in result.data_vars.items():
         doc = RESULTS.get(str(name)) or VARIABLES[str(name)]
         units = {"units": doc.units} if doc.units else {}
-        variable.attrs = {"long_name": doc.long_name, "description": doc.description, **units}
+        bins = {key: variable.attrs[key] for key in _BINS if key in variable.attrs}
+        variable.attrs = {
+            "long_name": doc.long_name,
+            "description": doc.description,
+            **units,
+            **bins,
+        }
     return result
