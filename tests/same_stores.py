@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import zarr
 
+from taqstore.location import Location
+
 PROVENANCE = "provenance"
 
 
 def _members(path: Path) -> dict[str, Any]:
     """Groups and arrays of a local store by path, without the log of runs."""
-    root = zarr.open_group(path, mode="r", use_consolidated=False)
+    # Through our own listing: zarr warns of nodes that a killed writer left without metadata.
+    root = Location.parse(path).root(mode="r", consolidated=False)
     with warnings.catch_warnings():
         # A killed writer leaves half-written metadata, of which zarr warns at every listing.
         warnings.filterwarnings("ignore", message=".*partial is not recognized")
