@@ -1,8 +1,7 @@
-"""Stores compared array by array and byte by byte, read with zarr alone."""
+"""Stores compared array by array and byte by byte, read without our reader."""
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,7 @@ def _members(path: Path) -> dict[str, Any]:
     """Groups and arrays of a local store by path, without the log of runs."""
     # Through our own listing: zarr warns of nodes that a killed writer left without metadata.
     root = Location.parse(path).root(mode="r", consolidated=False)
-    with warnings.catch_warnings():
-        # A killed writer leaves half-written metadata, of which zarr warns at every listing.
-        warnings.filterwarnings("ignore", message=".*partial is not recognized")
-        found = dict(root.members(max_depth=None))
+    found = dict(root.members(max_depth=None))
     return {name: node for name, node in found.items() if not name.startswith(PROVENANCE)}
 
 
