@@ -116,6 +116,17 @@ def test_an_output_kept_apart_has_its_own_dtype(tmp_path: Path) -> None:
     assert_same_folder(tmp_path / "out/samples", source / "samples", "*")
 
 
+def test_some_blocks_are_not_named_as_if_they_were_the_first(tmp_path: Path) -> None:
+    groups = block_groups(make_adaround_cache(tmp_path / "source", shape=SHAPE))
+    later = {
+        path: dataset.assign_coords(boundary=np.arange(dataset.sizes["boundary"]) + 1)
+        for path, dataset in groups.items()
+    }
+    with pytest.raises(MissingError, match=r"only some blocks.*boundaries 1, 2.*cache every block"):
+        adaround_cache(later, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_only_complete_samples_are_exported(tmp_path: Path) -> None:
     groups = block_groups(make_adaround_cache(tmp_path / "source", shape=SHAPE))
     for path, lost in (("blocks/img", (0, 1)), ("blocks/txt", (1, 0))):

@@ -103,7 +103,19 @@ def _find(groups: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     for path, dataset in streams.items():
         if "timestep" not in dataset.coords:
             raise MissingError(problem("no coordinate 'timestep' here", where=path))
+        _check_all_blocks(path, dataset)
     return streams
+
+
+def _check_all_blocks(path: str, dataset: xr.Dataset) -> None:
+    """Files name blocks by their number, so none may be missing before another."""
+    if "boundary" not in dataset.coords:
+        return
+    labels = [int(label) for label in dataset["boundary"].values]
+    if labels != list(range(len(labels))):
+        found = f"boundaries {', '.join(map(str, labels))}"
+        remedy = "cache every block into another store"
+        raise MissingError(problem("only some blocks here", where=path, found=found, remedy=remedy))
 
 
 def _complete_samples(streams: Streams) -> list[tuple[int, int]]:
