@@ -143,10 +143,39 @@ class StoreArray(BackendArray):
             if isinstance(k, slice)
         ]
         out = np.empty((flat[0].size, *map(len, kept)), self.dtype)
-        for row in range(flat[0].size):
-            chosen = dict(zip(arrays, (int(f[row]) for f in flat), strict=True))
-            out[row] = self.read(tuple(chosen.get(i, k) for i, k in enumerate(key)))
+        fixed = {
+            i: _Axis(k, n, s)
+            for i, (k, n, s) in enumerate(zip(key, self.shape, self.shard_shape, strict=True))
+            if isinstance(k, slice)
+        }
+        read = self._one_shard if all(axis.single for axis in fixed.values()) else self._any_shard
+        for row, point in enumerate(zip(*flat, strict=True)):
+            out[row] = read(key, dict(zip(arrays, map(int, point), strict=True)), fixed)
         return out.reshape(points[0].shape + out.shape[1:])
+
+    def _any_shard(
+        self, key: tuple[Any, ...], point: dict[int, int], fixed: dict[int, _Axis]
+    ) -> Any:
+        """One point; its slices may cross shards."""
+        return self.read(tuple(point.get(i, k) for i, k in enumerate(key)))
+
+    def _one_shard(
+        self, key: tuple[Any, ...], point: dict[int, int], fixed: dict[int, _Axis]
+    ) -> Any:
+        """One point whose slices, cut once for all points, lie inside one shard."""
+        coords, local = [], []
+        for axis, shard in enumerate(self.shard_shape):
+            if axis in fixed:
+                coords.append(fixed[axis].shards[0])
+                local.append(fixed[axis].local(0))
+            else:
+                (at,) = _normalised(point[axis], self.shape[axis])
+                coords.append(at // shard)
+                local.append(slice(at % shard, at % shard + 1))
+        part = self._shard_part(tuple(coords), local)
+        if part is None:
+            return self.fill
+        return part[tuple(0 if axis in point else slice(None) for axis in range(self.ndim))]
 
     def _mesh(
         self, arrays: list[np.ndarray], axes: list[int | None], shape: tuple[int, ...]

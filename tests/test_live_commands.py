@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -76,7 +77,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
 
 def start(*words: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(CLI), *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell's background job, as CI may run us in, hands "ignore" for Ctrl-C down to children.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)
 
 
 def finish(*words: str) -> None:
