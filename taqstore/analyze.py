@@ -12,7 +12,7 @@ import xarray as xr
 
 from taqstore.analysis import ANALYSES, JOINT
 from taqstore.errors import MissingError, TaqError, problem
-from taqstore.names import DIMENSIONS, parse_layer
+from taqstore.names import dimension_order, parse_layer
 from taqstore.query import select
 from taqstore.table import to_tables
 
@@ -144,14 +144,10 @@ def site_tables(results: Results) -> list[pd.DataFrame]:
     for path, result in results.items():
         for table in to_tables(result):
             dims = [dim for dim in table.attrs["dims"] if dim != "projection"]
-            kind = tuple(sorted(dims, key=_place))
+            kind = tuple(sorted(dims, key=dimension_order))
             table.insert(0, "site", path.rsplit("/", 1)[-1])
             by_kind.setdefault(kind, []).append(table)
     return [_joined(kind, tables) for kind, tables in by_kind.items()]
-
-
-def _place(dim: str) -> int:
-    return list(DIMENSIONS).index(dim) if dim in DIMENSIONS else len(DIMENSIONS)
 
 
 def _joined(kind: tuple[str, ...], tables: list[pd.DataFrame]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from taqstore.groups import read_mask
-from taqstore.names import DIMENSIONS
+from taqstore.names import dimension_order
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,11 +47,12 @@ def describe_group(store: Store, path: str) -> dict[str, Any]:
     folder = None if store.location.folder is None else store.location.folder / path
     mask = read_mask(node, folder)
     marker: Any = node.attrs["taqstore"]
+    dims = sorted(map(str, dataset.sizes), key=dimension_order)
     variables = [_describe_variable(node[str(name)], folder) for name in dataset.data_vars]
     return {
         "group": path,
         "kind": marker["kind"],
-        "dims": {d: int(dataset.sizes[d]) for d in sorted(map(str, dataset.sizes), key=_place)},
+        "dims": {d: int(dataset.sizes[d]) for d in dims},
         "coords": {str(n): _describe_coordinate(c) for n, c in dataset.coords.items()},
         "items": {"dims": marker["item_dims"], "written": int(mask.sum()), "total": mask.size},
         "written_percent": round(100 * float(mask.mean()), 1) if mask.size else 100.0,
@@ -104,11 +105,6 @@ def _describe_coordinate(coordinate: xr.DataArray) -> dict[str, Any]:
     elif values.size:
         row |= {"first": _plain(values.flat[0]), "last": _plain(values.flat[-1])}
     return row
-
-
-def _place(dim: str) -> int:
-    known = list(DIMENSIONS)
-    return known.index(dim) if dim in DIMENSIONS else len(known)
 
 
 def _plain(value: Any) -> Any:

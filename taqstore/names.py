@@ -63,6 +63,14 @@ DIMENSIONS: dict[str, str] = {
     "record": "provenance record, in order of writing",
 }
 
+_DIMENSION_ORDER = {dim: place for place, dim in enumerate(DIMENSIONS)}
+
+
+def dimension_order(dim: str) -> int:
+    """Sort key: dimensions as `DIMENSIONS` lists them, others after these."""
+    return _DIMENSION_ORDER.get(dim, len(_DIMENSION_ORDER))
+
+
 VARIABLES: dict[str, Doc] = {
     "x": Doc("value", "", "the tensor itself, as the model saw it"),
     "written": Doc("completion mask", "", "true once the item is wholly on disk"),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Shards are merged into dask blocks of about this size: small blocks drown in scheduling
 # (ZARR_NOTES: one layer per task takes 2-6 s for what a loop does in 0.4-0.8 s).
 _BLOCK_BYTES = 32 << 20
-_COORDINATE_KINDS = ("latents", "samples", "activations", "pooled", "blocks", "weights")
+_DATA_KINDS = ("latents", "samples", "activations", "pooled", "blocks", "weights")
 
 
 def open_store(
@@ -155,10 +155,6 @@ class Store(Mapping[str, xr.Dataset]):
             self._labels[path] = frozenset(map(str, labels))
         return self._labels[path]
 
-    def attributes(self, path: str) -> dict[str, Any]:
-        """A group's attributes as stored, the source's own documents included."""
-        return dict(self[path].attrs)
-
     @property
     def provenance(self) -> list[dict[str, Any]]:
         """Finished provenance records, oldest first."""
@@ -237,7 +233,7 @@ def walk(group: zarr.Group) -> Iterator[tuple[str, zarr.Group]]:
     """Finished data groups below a group, with their paths."""
     for _, child in group.groups():
         marker: Any = child.attrs.get("taqstore")
-        if marker and marker["kind"] in _COORDINATE_KINDS:
+        if marker and marker["kind"] in _DATA_KINDS:
             yield child.path, child
         else:
             yield from walk(child)
