@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import subprocess
+import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,12 +25,14 @@ import numpy as np
 from pipelines.cache import cache
 from pipelines.collect import collect
 from pipelines.generate import Request, generate
+from pipelines.live import Mode
 from pipelines.models.backend import backend
 from pipelines.models.capture import watching_inputs
 from pipelines.models.load import LoadedModel, Prompt, load_pipeline
 from pipelines.models.reduce import default_reducer
 from pipelines.models.sampling import Schedule, make_schedule
 from pipelines.models.table import MODELS, ModelRow
+from pipelines.trajectories import load_model_of, read_trajectories
 from taqstore.names import SITES
 from taqstore.statistics import MANTISSA_BITS
 from taqstore.testing.checkpoint import SD3_MEDIUM, MMDiTShape, make_checkpoint
@@ -105,8 +108,8 @@ def forwards(model: LoadedModel) -> tuple[Callable[[], None], Callable[[], None]
         run = model.denoise(x, schedule.timesteps[1], schedule.sigmas[1], prompt)
         backend().mx.eval(run)
 
-    def take(layer: str, site: str, tensor: Any) -> None:
-        reducer(tensor, MANTISSA_BITS)
+    def take(inputs: Any) -> None:
+        reducer([tensor for _, tensor in inputs], MANTISSA_BITS)
 
     def observed() -> None:
         with watching_inputs(model.mmdit, SITES, take):
@@ -131,59 +134,89 @@ def side_by_side(name: str, model: LoadedModel, repeats: int) -> None:
           f"ratio {watched / plain:.2f} ({verdict} {LIMIT})")  # fmt: skip
 
 
-@contextmanager
-def sampled_peak() -> Iterator[list[int]]:
-    """Largest resident set above the start, in bytes, sampled every 5 ms; Linux only."""
-    pages, peak, stop = os.sysconf("SC_PAGE_SIZE"), [0], threading.Event()
-
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * pages
-
-    start = resident()
-
-    def watch() -> None:
-        while not stop.wait(0.005):
-            peak[0] = max(peak[0], resident() - start)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        stop.set()
-        thread.join()
+def memory(name: str, checkpoint: Path) -> None:
+    """Peak of observed forwards above that of bare ones, each in a process of its own."""
+    peak = {}
+    for label in ("bare", "observed"):
+        code = f"from benchmarks.live import peak; peak({name!r}, {str(checkpoint)!r}, {label!r})"
+        done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE)
+        peak[label] = int(done.stdout)
+    extra = peak["observed"] - peak["bare"]
+    print(f"{name}: {extra / 1e6:+.0f} MB of peak memory by observing, "
+          f"largest block's inputs {largest_block(WIDE, 32) / 1e6:.0f} MB")  # fmt: skip
 
 
-def memory(name: str, model: LoadedModel) -> None:
-    """Peak of an observed forward above that of a bare one, and one block's inputs."""
-    bare, observed = forwards(model)
-    bare()
-    with sampled_peak() as plain:
-        bare()
-    with sampled_peak() as watched:
-        observed()
-    print(f"{name}: peak memory +{plain[0] / 1e6:.0f} MB bare, +{watched[0] / 1e6:.0f} MB observed")
+def peak(name: str, checkpoint: str, label: str) -> None:
+    """Print the largest resident set of a process that runs three forwards, in bytes."""
+    MODELS["wide"] = row("wide", 32)
+    bare, observed = forwards(load_pipeline(name, local_ckpt=checkpoint))
+    for _ in range(3):
+        bare() if label == "bare" else observed()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def largest_block(shape: MMDiTShape, latent: int) -> int:
+    """Bytes of all linear inputs of one block, both streams and CFG rows, in float32."""
+    tokens = (latent // 2) ** 2 + TOKENS
+    return 2 * tokens * (3 + 4) * shape.hidden * 4
 
 
 def commands(name: str, folder: Path, checkpoint: Path | None, steps: int) -> None:
-    """Time the commands themselves, and the bytes that `collect` leaves per (image, step)."""
+    """Time the commands between first and last forward, beside bare forwards of the same run."""
     prompts = folder / "prompts.txt"
     prompts.write_text("a handwritten seven")
     store = folder / f"{name}.zarr"
-    request = Request(name, prompts, 1, steps=steps, local_ckpt=checkpoint, dtype="float32")
-    clock = {}
-    runs: dict[str, Callable[[], object]] = {
-        "generate": lambda: generate(store, request),
-        "cache": lambda: cache(store, stride=1, local_ckpt=checkpoint),
-        "collect": lambda: collect(store, stride=1, local_ckpt=checkpoint),
-    }
-    for label, run in runs.items():
-        started = time.perf_counter()
-        run()
-        clock[label] = time.perf_counter() - started
-    kept = sum(f.stat().st_size for f in (store / "activations").rglob("*") if f.is_file())
-    print(f"{name}: " + ", ".join(f"{label} {s:.1f} s" for label, s in clock.items())
-          + f", {kept / steps / 1e6:.2f} MB per (image, step)")  # fmt: skip
+    images = 3 if steps > 1 else 1
+    request = Request(name, prompts, images, steps=steps, local_ckpt=checkpoint, dtype="float32")
+    generate(store, request)
+    clock: dict[str, list[float]] = {"bare": [], "cache": [], "collect": []}
+    for _ in range(3):
+        for label, run in (("cache", cache), ("collect", collect)):
+            clock["bare"].append(replayed(store, checkpoint))
+            clock[label].append(timed(partial(run, store, stride=1, local_ckpt=checkpoint)))
+    best = {label: min(times) for label, times in clock.items()}
+    raw = timed_write(folder / "raw.bin", sum(sizes(store / "blocks")))
+    kept = sum(sizes(store / "activations")) / steps / images
+    print(f"{name}: bare forwards {best['bare']:.2f} s, "
+          f"collect {best['collect']:.2f} s (ratio {best['collect'] / best['bare']:.2f}), "
+          f"cache {best['cache']:.2f} s against forwards and a raw write of {raw:.2f} s "
+          f"(ratio {best['cache'] / (best['bare'] + raw):.2f}); "
+          f"statistics {kept / 1e6:.2f} MB per (image, step)")  # fmt: skip
+
+
+def replayed(store: Path, checkpoint: Path | None) -> float:
+    """Seconds of the same forwards, from the first latent read to the last output."""
+    found = read_trajectories(store, images=None, stride=1, model=None)
+    model = load_model_of(found.run, local_ckpt=checkpoint)
+    schedule = found.schedule(model)
+    started = time.perf_counter()
+    for image in found.images:
+        prompt = found.prepare(model, image, schedule)
+        for position, step in enumerate(found.steps):
+            timestep, sigma = schedule.timesteps[position], schedule.sigmas[position]
+            backend().mx.eval(model.denoise(found.latent(image, step), timestep, sigma, prompt))
+    return time.perf_counter() - started
+
+
+def timed(run: Callable[..., object]) -> float:
+    """Seconds from where a command has its model and groups to its end."""
+    started: list[float] = []
+    run(mode=Mode(force=True, on_start=lambda total: started.append(time.perf_counter())))
+    return time.perf_counter() - started[0]
+
+
+def timed_write(path: Path, size: int) -> float:
+    """Seconds to write and flush as many bytes in one file."""
+    content = np.random.default_rng(3).bytes(size)
+    started = time.perf_counter()
+    with path.open("wb") as stream:
+        stream.write(content)
+        os.fsync(stream.fileno())
+    return time.perf_counter() - started
+
+
+def sizes(folder: Path) -> list[int]:
+    return [f.stat().st_size for f in folder.rglob("*") if f.is_file()]
 
 
 def full_size(folder: Path, size: int) -> None:
@@ -210,7 +243,7 @@ def main() -> None:
         reference, wide = load_pipeline("reference"), load_pipeline("wide", local_ckpt=checkpoint)
         side_by_side("reference", reference, options.repeats * 4)
         side_by_side("wide", wide, options.repeats)
-        memory("wide", wide)
+        memory("wide", checkpoint)
         commands("reference", folder, None, 8)
         commands("wide", folder, checkpoint, 2)
 

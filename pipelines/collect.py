@@ -65,7 +65,7 @@ def collect(
     local_ckpt
         Weights, where the latents were made with a checkpoint of the user's own.
     reducer
-        What makes an observation of a tensor; None: as `default_reducer` chooses.
+        What makes observations of tensors; None: as `default_reducer` chooses.
 
     Raises
     ------
@@ -165,7 +165,7 @@ class _Job:
 
     found: Trajectories
     model: LoadedModel
-    reduce: Callable[[Tensor], Observation]
+    reduce: Callable[[Sequence[Tensor]], list[Observation]]
     schedule: Schedule
     groups: dict[str, GroupWriter]
     outcome: Outcome

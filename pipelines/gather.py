@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from taqstore.statistics import Observation, merge
 from taqstore.template import Template
 from taqstore.writer import GroupWriter
 
+from .models.layers import Linear
 from .models.load import Tensor, to_numpy
 
 
@@ -73,13 +74,15 @@ class Recorder:
     Parameters
     ----------
     reduce
-        Makes an observation of a tensor.
+        Makes an observation of every tensor.
     sinks
         Told of the tensors of their sites, for histograms of channels.
     """
 
     def __init__(
-        self, reduce: Callable[[Tensor], Observation], sinks: Mapping[str, ChannelSink]
+        self,
+        reduce: Callable[[Sequence[Tensor]], list[Observation]],
+        sinks: Mapping[str, ChannelSink],
     ) -> None:
         self._reduce, self._sinks = reduce, sinks
         self._position = 0
@@ -89,12 +92,15 @@ class Recorder:
         """Start the step at this position."""
         self._position, self.seen = position, {}
 
-    def take(self, layer: str, site: str, tensor: Tensor) -> None:
-        """Observe one tensor ``(..., channel)``."""
-        if site in self._sinks:
-            self._sinks[site].add(self._position, layer, to_numpy(tensor))
-        found, layers = self._reduce(tensor), self.seen.setdefault(site, {})
-        layers[layer] = merge(layers[layer], found) if layer in layers else found
+    def take(self, inputs: Sequence[tuple[Linear, Tensor]]) -> None:
+        """Observe the inputs ``(..., channel)`` of linears."""
+        observed = self._reduce([tensor for _, tensor in inputs])
+        for (linear, tensor), found in zip(inputs, observed, strict=True):
+            if linear.site in self._sinks:
+                self._sinks[linear.site].add(self._position, linear.layer, to_numpy(tensor))
+            layers = self.seen.setdefault(linear.site, {})
+            before = layers.get(linear.layer)
+            layers[linear.layer] = found if before is None else merge(before, found)
 
 
 class ChannelSink:

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from taqstore.bins import Counts, Layout
 from taqstore.errors import TaqError, problem
 
-# Codes counted at once: 8 MB of int64.
-_CODES = 1 << 20
+# Counts made at once: 512 KB of int64 stay in the L2 cache.
+_CODES = 1 << 16
 
 
 def count_channels(values: npt.ArrayLike, layout: Layout) -> Counts:
@@ -45,10 +45,10 @@ def count_channels(values: npt.ArrayLike, layout: Layout) -> Counts:
 def _count(block: npt.NDArray[Any], layout: Layout, codes: int) -> Counts:
     channels, half = block.shape[1], layout.zero_bin
     # Adding positive zero turns the negative one into it and leaves every other value as it is.
-    bits = np.ascontiguousarray(block + _zero(layout)).view(layout.word)
+    bits = (block + _zero(layout)).view(layout.word)
     index = (bits >> layout.word(layout.shift)).astype(np.int64)
     index += np.arange(channels) * codes
-    counted = np.bincount(index.ravel(), minlength=channels * codes).reshape(channels, codes)
+    counted = np.bincount(index.ravel("K"), minlength=channels * codes).reshape(channels, codes)
     sign = codes // 2
     positive, negative = counted[:, :half], counted[:, sign : sign + half]
     return np.concatenate([negative[:, ::-1], positive], axis=1)

@@ -101,7 +101,7 @@ def test_a_second_prompt_gives_what_a_fresh_model_gives(tmp_path: Path) -> None:
 def test_observers_change_nothing(model: LoadedModel) -> None:
     bare, taken = one_forward(model), []
     with (
-        watching_inputs(model.mmdit, SITES, lambda layer, site, x: taken.append(site)),
+        watching_inputs(model.mmdit, SITES, taken.extend),
         watching_blocks(model.mmdit) as streams,
     ):
         watched = one_forward(model)
@@ -133,9 +133,8 @@ def test_everything_is_restored_after_an_exception(model: LoadedModel) -> None:
     bare = one_forward(model)
     classes = [type(m) for m in model.mmdit.modules()]
 
-    def fail(layer: str, site: str, x: Any) -> None:
-        if site == "mlp.fc2":
-            raise RuntimeError("in the hook")
+    def fail(inputs: Any) -> None:
+        raise RuntimeError("in the hook")
 
     with (
         pytest.raises(RuntimeError, match="in the hook"),

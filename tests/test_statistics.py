@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tracemalloc
+from random import Random
 
 import numpy as np
 import oracle
@@ -15,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from taqstore import histogram, statistics
 from taqstore.errors import TaqError
 from taqstore.histogram import Layout
-from taqstore.statistics import Accumulator, Observation, merge, observe
+from taqstore.statistics import Accumulator, Observation, merge, observe, observe_each
 
 quick = settings(max_examples=60, deadline=None)
 
@@ -112,6 +113,35 @@ def test_leading_axes_and_strides(dtype: str) -> None:
         assert_same(observe(view, chunk_rows=4), flat)
     assert_same(observe(x[..., ::2]), observe(x[..., ::2].copy().reshape(-1, 3)))
     assert_same(observe(awkward[-1]), observe(x[0, 0, 0].reshape(-1, 6)[:1]))
+
+
+@quick
+@given(st.lists(any_tensors, max_size=9), st.randoms())
+def test_many_observed_together_are_as_each_alone(xs: list[np.ndarray], random: Random) -> None:
+    together = observe_each(xs, mantissa_bits=3)
+    assert len(together) == len(xs)
+    for found, x in zip(together, xs, strict=True):
+        assert_same(found, observe(x, mantissa_bits=3))
+    # To the last bit whatever else there is.
+    order = random.sample(range(len(xs)), len(xs))
+    for found, index in zip(observe_each([xs[i] for i in order], mantissa_bits=3), order,
+                            strict=True):  # fmt: skip
+        for name, values in vars(found).items():
+            assert str(values) == str(getattr(together[index], name)), name
+
+
+def test_alike_tensors_share_a_pass_and_large_ones_do_not() -> None:
+    rng = np.random.default_rng(8)
+    small = [rng.standard_t(3, (2, 5, 1, 7)).astype(np.float32) - 3 for _ in range(4)]
+    large = rng.standard_normal((statistics.BLOCK // 16 + 3, 16), np.float32)
+    broken = small[2].copy()
+    broken[1, 3, 0, 4] = np.nan
+    xs = [small[0], large, small[1].transpose(1, 0, 2, 3), broken, small[2], small[3]]
+    for found, x in zip(observe_each(xs), xs, strict=True):
+        assert_same(found, observe(x))
+    alone = observe_each(xs[-1:])[0]
+    assert (alone.m2 == observe_each(xs)[-1].m2).all()
+    assert observe_each([]) == []
 
 
 def test_moments_survive_a_large_shift() -> None:

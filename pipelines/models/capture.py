@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,8 +13,8 @@ from .layers import Block, Linear, blocks, linears
 from .load import Tensor
 from .observe import Hook, observing
 
-# Called with (layer, site, tensor (row, token, 1, channel)), evaluated; must not keep the tensor.
-Take = Callable[[str, str, Tensor], None]
+# Called with linears and their inputs (row, token, 1, channel), evaluated; must not keep these.
+Take = Callable[[Sequence[tuple[Linear, Tensor]]], None]
 
 # Bytes of tensors that are let wait for one evaluation.
 _HELD = 32 << 20
@@ -25,7 +25,8 @@ def watching_inputs(mmdit: Any, sites: Collection[str], take: Take) -> Iterator[
     """Hand every distinct linear input of these sites to `take`, in every forward.
 
     Tensors are evaluated together with the result of a block once they exceed `_HELD`, and after
-    the last one: a large model holds one block's inputs, a small one has its graph cut once.
+    the last one: a large model holds one block's inputs, a small one has its graph cut once and
+    its many small tensors handed over together.
     """
     seen: list[tuple[Linear, Tensor]] = []
     every = blocks(mmdit)
@@ -38,8 +39,7 @@ def watching_inputs(mmdit: Any, sites: Collection[str], take: Take) -> Iterator[
         if held <= _HELD and block is not every[-1]:
             return
         backend().mx.eval([tensor for _, tensor in seen], result)
-        for linear, tensor in seen:
-            take(linear.layer, linear.site, tensor)
+        take(seen)
         seen.clear()
 
     hooks: list[tuple[Any, Hook]] = [

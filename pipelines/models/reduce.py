@@ -1,4 +1,4 @@
-"""Reducers: one activation tensor -> its observation, on the CPU or where the tensor lies.
+"""Reducers: activation tensors -> their observations, on the CPU or where the tensors lie.
 
 NumPy is the faster one on a CPU and the measure of the other. MLX spares a GPU the transfer: what
 leaves it are extrema, sums of blocks of rows and counts.
@@ -6,12 +6,13 @@ leaves it are extrema, sums of blocks of rows and counts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
 from taqstore.bins import Layout
-from taqstore.statistics import Observation, observe
+from taqstore.statistics import Observation, observe_each
 
 from .backend import backend
 from .load import Tensor, to_numpy
@@ -21,30 +22,34 @@ _ROWS = 64
 
 
 class Reducer(Protocol):
-    """Makes an observation of a tensor ``(..., channel)``."""
+    """Makes an observation of each tensor ``(..., channel)``."""
 
-    def __call__(self, tensor: Tensor, mantissa_bits: int) -> Observation:
-        """Observe; `mantissa_bits` are those of the histogram."""
+    def __call__(self, tensors: Sequence[Tensor], mantissa_bits: int) -> list[Observation]:
+        """Observe; `mantissa_bits` are those of the histograms."""
         ...
 
 
-def numpy_reducer(tensor: Tensor, mantissa_bits: int) -> Observation:
-    """Observe by `taqstore.statistics`, reading the tensor's own memory."""
-    return observe(to_numpy(tensor), mantissa_bits=mantissa_bits)
+def numpy_reducer(tensors: Sequence[Tensor], mantissa_bits: int) -> list[Observation]:
+    """Observe by `taqstore.statistics`, reading the tensors' own memory."""
+    return observe_each([to_numpy(tensor) for tensor in tensors], mantissa_bits=mantissa_bits)
 
 
-def mlx_reducer(tensor: Tensor, mantissa_bits: int) -> Observation:
+def mlx_reducer(tensors: Sequence[Tensor], mantissa_bits: int) -> list[Observation]:
     """Observe with MLX: extrema and counts exact, moments to about 1e-7.
 
     Deviations from a float32 mean are summed in float32 over `_ROWS` rows at a time and these sums
     in float64, for a plain float32 sum is off by 5e-6. A tensor with NaN or Inf goes to NumPy.
     """
+    return [_observe_with_mlx(tensor, mantissa_bits) for tensor in tensors]
+
+
+def _observe_with_mlx(tensor: Tensor, mantissa_bits: int) -> Observation:
     mx = backend().mx
     flat = tensor.reshape(-1, tensor.shape[-1])
     if flat.dtype == mx.bfloat16:
         flat = flat.astype(mx.float32)
     if not mx.isfinite(flat).all().item():
-        return numpy_reducer(tensor, mantissa_bits)
+        return numpy_reducer([tensor], mantissa_bits)[0]
     low, high = flat.min(axis=0), flat.max(axis=0)
     centre = flat.astype(mx.float32).mean(axis=0)
     sums, squares = _deviation_sums(flat, centre)
