@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ from .models.sampling import Schedule
 from .trajectories import Trajectories, load_model_of, read_trajectories
 
 POOLED = f"{BLOCKS}/pooled"
+# Steps of an image that one process claims at once, each with an open lock file per stream.
+CLAIMED = 16
+# Written steps are flagged this often: a flush costs more than a small model's forward.
+FLAG_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -209,24 +214,47 @@ class _Job:
                 size = pooled.put("pooled_conditioning", (position, 0, 0), values)
                 pooled.commit([(position,)])
                 self.outcome.wrote(POOLED, size=size)
-        for step in steps:
-            self._one_step(position, step, image, prompt)
+        for start in range(0, len(steps), CLAIMED):
+            self._some_steps(position, steps[start : start + CLAIMED], image, prompt)
 
-    def _one_step(self, position: int, step: int, image: int, prompt: Prompt) -> None:
-        item = (position, step)
-        label = f"image {image}, step {self.found.steps[step]}"
-        with ExitStack() as stack:
-            held = [stack.enter_context(g.claim(item)) for g in self.streams.values()]
-            if not all(held) or all(g.written()[item] for g in self.streams.values()):
-                self.outcome.notes.append(f"{label}: left to another process that is writing it")
+    def _some_steps(self, position: int, steps: Sequence[int], image: int, prompt: Prompt) -> None:
+        """Write steps of an image, flagging together those that took less than a flush is worth."""
+        with ExitStack() as claims:
+            mine = {s for s in steps if self._claimed(claims, (position, s))}
+            done = np.all([group.written()[position] for group in self.streams.values()], axis=0)
+            unflagged: list[tuple[int, int]] = []
+            flagged = time.monotonic()
+            for step in steps:
+                label = f"image {image}, step {self.found.steps[step]}"
+                if step in mine and not done[step]:
+                    self._write(position, step, self._forward(image, step, prompt), label)
+                    unflagged.append((position, step))
+                else:
+                    note = f"{label}: left to another process that is writing it"
+                    self.outcome.notes.append(note)
+                if time.monotonic() - flagged >= FLAG_SECONDS:
+                    self._flag(unflagged)
+                    flagged = time.monotonic()
                 self.mode.advance(label)
-                return
-            for name, stream in self._forward(image, step, prompt).items():
-                group = self.streams[name]
-                size = group.put("x", (*item, 0, 0, 0, 0), _chunks(stream, f"{name} at {label}"))
-                group.commit([item])
-                self.outcome.wrote(group.template.path, size=size)
-        self.mode.advance(label)
+            self._flag(unflagged)
+
+    def _claimed(self, claims: ExitStack, item: tuple[int, int]) -> bool:
+        return all(claims.enter_context(g.claim(item)) for g in self.streams.values())
+
+    def _write(
+        self, position: int, step: int, streams: dict[str, dict[int, Tensor]], label: str
+    ) -> None:
+        for name, stream in streams.items():
+            group, start = self.streams[name], (position, step, 0, 0, 0, 0)
+            size = group.put("x", start, _chunks(stream, f"{name} at {label}"))
+            self.outcome.wrote(group.template.path, size=size)
+
+    def _flag(self, items: list[tuple[int, int]]) -> None:
+        """Flag what is written and forget it."""
+        if items:
+            for group in self.streams.values():
+                group.commit(items)
+            items.clear()
 
     def _forward(self, image: int, step: int, prompt: Prompt) -> dict[str, dict[int, Tensor]]:
         """Residual streams of one (image, step), evaluated in one go."""

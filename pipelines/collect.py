@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -188,14 +189,18 @@ class _Job:
                 self.outcome.notes.append(f"{label}: left to another process that is writing it")
                 self.mode.advance(label, len(images) * len(self.found.steps))
                 return
-            buffers, sinks = self._buffers(batch)
+            # Claimed before, so shut down first: no thread writes what is no longer held.
+            pool = stack.enter_context(ThreadPoolExecutor(max_workers=1))
+            buffers, sinks = self._buffers(batch, pool)
             self._fill(buffers, sinks, images)
             targets: list[SiteBuffer | ChannelSink] = [*buffers.values(), *sinks.values()]
             for target in targets:
                 target.commit()
                 self.outcome.wrote(target.template.path, size=target.bytes_out)
 
-    def _buffers(self, batch: int) -> tuple[dict[str, SiteBuffer], dict[str, ChannelSink]]:
+    def _buffers(
+        self, batch: int, pool: Executor
+    ) -> tuple[dict[str, SiteBuffer], dict[str, ChannelSink]]:
         """Where a batch's statistics and channel histograms go, by site."""
         by_kind: tuple[dict[str, SiteBuffer], dict[str, ChannelSink]] = {}, {}
         for path, group in self.groups.items():
@@ -203,7 +208,7 @@ class _Job:
             if root == CHANNEL_HISTOGRAMS:
                 by_kind[1][site] = ChannelSink(group, batch)
             else:
-                by_kind[0][site] = SiteBuffer(group, batch)
+                by_kind[0][site] = SiteBuffer(group, batch, pool)
         return by_kind
 
     def _fill(

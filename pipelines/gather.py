@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
 
 import numpy as np
 
@@ -19,11 +20,13 @@ from .models.load import Tensor, to_numpy
 class SiteBuffer:
     """One batch of one site: steps are added in order, each full run of them is written.
 
-    What is held is one shard of every variable, whatever the number of steps.
+    Runs are written by `pool` while the model goes on with the next steps. What is held is two
+    shards of every variable, whatever the number of steps.
     """
 
-    def __init__(self, group: GroupWriter, batch: int) -> None:
-        self._group, self._batch = group, batch
+    def __init__(self, group: GroupWriter, batch: int, pool: Executor) -> None:
+        self._group, self._batch, self._pool = group, batch, pool
+        self._writing: Future[int] | None = None
         template = group.template
         layers = template.coords["layer"][1]
         self._layers: dict[str, int] = {str(layer): i for i, layer in enumerate(layers)}
@@ -41,29 +44,36 @@ class SiteBuffer:
         self._held.append(step)
         end = self._start + len(self._held)
         if len(self._held) == self._run or end == self.template.sizes["step"]:
-            self._write()
+            self._finish_writing()
+            self._writing = self._pool.submit(self._write, self._start, self._held)
+            self._start, self._held = end, []
+
+    def _finish_writing(self) -> None:
+        if self._writing is not None:
+            self.bytes_out += self._writing.result()
+            self._writing = None
 
     @property
     def _run(self) -> int:
         return self.template.shard_extent("step")
 
-    def _write(self) -> None:
+    def _write(self, start: int, steps: Sequence[Mapping[str, Observation]]) -> int:
+        """Write a run of steps; returns bytes written."""
         template = self.template
-        shape = {d: template.sizes[d] for d in template.sizes}
-        shape |= {"batch": 1, "step": len(self._held)}
+        shape = {d: template.sizes[d] for d in template.sizes} | {"batch": 1, "step": len(steps)}
         arrays = {a.name: np.empty([shape[d] for d in a.dims], a.dtype) for a in template.arrays}
-        for position, observations in enumerate(self._held):
+        for position, observations in enumerate(steps):
             for layer, index in self._layers.items():
                 for name, values in observations[layer].variables().items():
                     arrays[name][0, position, index] = values
-        for name, values in arrays.items():
-            start = (self._batch, self._start, *[0] * (values.ndim - 2))
-            self.bytes_out += self._group.put(name, start, values)
-        self._start += len(self._held)
-        self._held.clear()
+        return sum(
+            self._group.put(name, (self._batch, start, *[0] * (values.ndim - 2)), values)
+            for name, values in arrays.items()
+        )
 
     def commit(self) -> None:
-        """Flag the batch."""
+        """Flag the batch, once it is written."""
+        self._finish_writing()
         assert self._start == self.template.sizes["step"]
         self._group.commit([(self._batch,)])
 

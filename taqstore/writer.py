@@ -298,24 +298,25 @@ class GroupWriter:
             for path in sorted(self._touched.copy()):
                 flush(path)
                 self._touched.discard(path)
-            for number, places in self._by_mask_chunk(items).items():
-                self._flag(number, places)
+            chunks = self._by_mask_chunk(items)
+            folders = {self._flag(number, places) for number, places in chunks.items()}
+            for folder in filter(None, folders):
+                flush(folder)
 
-    def _flag(self, number: Item, places: list[Item]) -> None:
-        mask: Any = self.zarr[WRITTEN]
-        starts = [n * c for n, c in zip(number, mask.chunks, strict=True)]
-        region = tuple(slice(s, s + c) for s, c in zip(starts, mask.chunks, strict=True))
-        flags = np.zeros(mask.chunks, dtype=bool)
-        current = np.asarray(mask[region], dtype=bool)
-        flags[tuple(slice(0, n) for n in current.shape)] = current
+    def _flag(self, number: Item, places: list[Item]) -> Path | None:
+        """Write one mask chunk; returns the folder that is to be flushed."""
+        chunk = self.template.mask_chunk()
+        if self.folder is None:
+            mask: Any = self.zarr[WRITTEN]
+            for place in places:
+                mask[tuple(n * c + p for n, c, p in zip(number, chunk, place, strict=True))] = True
+            return None
+        path = self.folder.joinpath(WRITTEN, "c", *map(str, number))
+        flags = read_flags(path).reshape(chunk).copy() if path.exists() else np.zeros(chunk, bool)
         for place in places:
             flags[place] = True
-        if self.folder is None:
-            mask[region] = flags[tuple(slice(0, n) for n in current.shape)]
-            return
-        path = self.folder.joinpath(WRITTEN, "c", *map(str, number))
         write_chunk(path, flags)
-        flush(path.parent)
+        return path.parent
 
 
 def _new_marker() -> dict[str, Any]:
