@@ -9,7 +9,7 @@ DIFFUSIONKIT = diffusionkit==0.5.2
 export MLX_DISABLE_COMPILE = 1
 DEMO ?= demo
 
-.PHONY: help demo demo-live test lint types unit test-all bench clean
+.PHONY: help demo demo-ingest test lint types unit test-all bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -21,11 +21,11 @@ $(BIN)/python: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(DIFFUSIONKIT)
 	@touch $@
 
-demo: $(BIN)/python ## from a run folder of the old scripts to configs, command by command; leaves demo/
-	@$(BIN)/python -m pipelines.demo ingest $(DEMO)
+demo: $(BIN)/python ## from the reference model to configs and figures, command by command; leaves demo/
+	@$(BIN)/python -m pipelines.demo live $(DEMO)
 
-demo-live: $(BIN)/python ## the same from the reference model: generate, cache, collect; leaves demo-live/
-	@$(BIN)/python -m pipelines.demo live $(DEMO)-live
+demo-ingest: $(BIN)/python ## the same from a run folder of the old scripts; leaves demo-ingest/
+	@$(BIN)/python -m pipelines.demo ingest $(DEMO)-ingest
 
 test: lint types unit ## ruff, mypy and pytest
 
@@ -50,4 +50,4 @@ bench: $(BIN)/python ## measure against npz folders, h5py and tensorstore
 	$(BIN)/python -m benchmarks --scale $(SCALE)
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) .venv-3.* $(DEMO) $(DEMO)-live bench-work .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-3.* $(DEMO) $(DEMO)-ingest bench-work .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -166,11 +166,11 @@ def commands(name: str, folder: Path, checkpoint: Path | None, steps: int) -> No
     prompts = folder / "prompts.txt"
     prompts.write_text("a handwritten seven")
     store = folder / f"{name}.zarr"
-    images = 3 if steps > 1 else 1
+    images, rounds = (3, 3) if steps > 1 else (1, 1)
     request = Request(name, prompts, images, steps=steps, local_ckpt=checkpoint, dtype="float32")
     generate(store, request)
     clock: dict[str, list[float]] = {"bare": [], "cache": [], "collect": []}
-    for _ in range(3):
+    for _ in range(rounds):
         for label, run in (("cache", cache), ("collect", collect)):
             clock["bare"].append(replayed(store, checkpoint))
             clock[label].append(timed(partial(run, store, stride=1, local_ckpt=checkpoint)))

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import xarray as xr
 from click.testing import CliRunner, Result
 from live_capture import needs_models
 from live_models import TINY, load_tiny, write_checkpoint
@@ -178,6 +179,28 @@ def test_another_configuration_is_refused_by_the_names_of_what_differs(
         "cache", whole, weights, *LIVE, "--resume", "--blocks", "mm0,mm1"
     )
     assert "no block mm7" in refused("cache", whole, weights, "--blocks", "mm7")
+
+
+def test_ingested_latents_run_through_the_model_that_is_named(
+    whole: Path, weights: Path, tmp_path: Path
+) -> None:
+    folder, store = tmp_path / "calibration_data", tmp_path / "ingested.zarr"
+    for words in (
+        ["export", "calibration-samples", str(whole), "-o", str(folder)],
+        ["ingest", str(folder), str(store)],
+    ):
+        done = CliRunner().invoke(cli, words)
+        assert done.exit_code == 0, (done.output, done.exception)
+    assert "name it with --model" in refused("collect", store, weights, *LIVE)
+    for command in ("cache", "collect"):
+        succeed(command, store, weights, "--model", "tiny", *LIVE)
+    ours, theirs = open_store(store), open_store(whole)
+    for path in (p for p in theirs if p.startswith(("activations/", "blocks/"))):
+        # What they were made from has another id; what was seen is the same to the bit.
+        xr.testing.assert_identical(
+            ours[path].load().drop_attrs(deep=False), theirs[path].load().drop_attrs(deep=False)
+        )
+    assert "model tiny" in CliRunner().invoke(cli, ["info", str(store)]).output
 
 
 def test_new_latents_refuse_the_old_ones_blocks(weights: Path, tmp_path: Path) -> None:

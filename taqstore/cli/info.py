@@ -44,6 +44,8 @@ def _print_store(description: Mapping[str, Any]) -> None:
         inputs = ", ".join(entry["name"] for entry in record["inputs"][:3])
         more = len(record["inputs"]) - 3
         inputs += f" and {more} more" if more > 0 else ""
+        # Commands that run a model read nothing but the store.
+        inputs = inputs or f"model {record['parameters'].get('model', 'not recorded')}"
         groups = ", ".join(record["groups"])
         click.echo(f"{record['time']}  {record['command']}  {inputs}  -> {groups}")
 
