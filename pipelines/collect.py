@@ -189,8 +189,9 @@ class _Job:
                 self.outcome.notes.append(f"{label}: left to another process that is writing it")
                 self.mode.advance(label, len(images) * len(self.found.steps))
                 return
-            # Claimed before, so shut down first: no thread writes what is no longer held.
-            pool = stack.enter_context(ThreadPoolExecutor(max_workers=1))
+            # Claimed before, so shut down first: no thread writes what is no longer held. A thread
+            # per group, for what they do is wait for the disk.
+            pool = stack.enter_context(ThreadPoolExecutor(max_workers=len(groups)))
             buffers, sinks = self._buffers(batch, pool)
             self._fill(buffers, sinks, images)
             targets: list[SiteBuffer | ChannelSink] = [*buffers.values(), *sinks.values()]
