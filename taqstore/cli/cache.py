@@ -8,34 +8,21 @@ from typing import Any
 import click
 
 from taqstore.cli import CACHE_PIPELINE
-from taqstore.cli.common import json_option, say, store_argument
+from taqstore.cli.common import say
 from taqstore.cli.live import (
     LiveCommand,
-    force_option,
     forward_progress,
-    images_option,
-    local_ckpt_option,
-    model_option,
     parse_names,
     print_outcome,
-    resume_option,
+    rerun_options,
 )
 
 
 @click.command("cache", cls=LiveCommand)
-@store_argument
-@images_option
-@click.option(
-    "--stride", type=click.IntRange(1), default=5, show_default=True, help="Every how many steps."
-)
 @click.option(
     "--blocks", "chosen", callback=parse_names, help="Blocks to keep, like mm0,mm5 [default: all]."
 )
-@model_option
-@local_ckpt_option
-@resume_option
-@force_option
-@json_option
+@rerun_options(stride=5)
 def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any) -> None:
     """Run the latents of STORE through their model and keep the residual streams in float16.
 

@@ -8,26 +8,16 @@ from typing import Any
 import click
 
 from taqstore.cli import COLLECT_PIPELINE
-from taqstore.cli.common import json_option, store_argument
 from taqstore.cli.live import (
     LiveCommand,
-    force_option,
     forward_progress,
-    images_option,
-    local_ckpt_option,
-    model_option,
     parse_names,
     print_outcome,
-    resume_option,
+    rerun_options,
 )
 
 
 @click.command("collect", cls=LiveCommand)
-@store_argument
-@images_option
-@click.option(
-    "--stride", type=click.IntRange(1), default=2, show_default=True, help="Every how many steps."
-)
 @click.option(
     "--sites", callback=parse_names, help="Sites, like mlp.fc2,attn.qkv [default: all four]."
 )
@@ -51,11 +41,7 @@ from taqstore.cli.live import (
     show_default=True,
     help="Images merged into one batch.",
 )
-@model_option
-@local_ckpt_option
-@resume_option
-@force_option
-@json_option
+@rerun_options(stride=2)
 def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any) -> None:
     """Run the latents of STORE through their model and keep statistics of every linear's input.
 

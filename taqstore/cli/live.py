@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from taqstore.cli.common import print_columns, print_json, say
+from taqstore.cli.common import json_option, print_columns, print_json, say, store_argument
 
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 _ARGUMENTS = "taqstore.arguments"
@@ -83,6 +83,23 @@ local_ckpt_option = click.option(
 )
 resume_option = click.option("--resume", is_flag=True, help="Skip what is complete.")
 force_option = click.option("--force", is_flag=True, help="Replace the groups.")
+
+
+def rerun_options(*, stride: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The store and the options of commands that run its latents through their model again."""
+    stride_option = click.option(
+        "--stride", type=click.IntRange(1), default=stride, show_default=True,
+        help="Every how many steps.",
+    )  # fmt: skip
+    options = (store_argument, images_option, stride_option, model_option, local_ckpt_option,
+               resume_option, force_option, json_option)  # fmt: skip
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 @contextmanager
