@@ -11,7 +11,7 @@ from typing import Any
 
 from .inputs import Inputs, say
 from .measure import DisagreementError
-from .questions import QUESTIONS, SIZES
+from .questions import GROUPS, QUESTIONS, SIZES
 from .rows import Row, environment, summary, table
 from .sizes import size_rows
 
@@ -22,8 +22,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="share of SD3-Medium's size")
     parser.add_argument(
-        "--only", action="append", choices=_NAMES, metavar="NAME",
-        help=f"measure this only; may be repeated: {', '.join(_NAMES)}",
+        "--only", action="append", choices=(*_NAMES, *GROUPS), metavar="NAME",
+        help=f"measure this only; may be repeated: {', '.join((*_NAMES, *GROUPS))}",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: WORK/results.json")
     parser.add_argument("--work", type=Path, default=Path("bench-work"), metavar="DIR")
@@ -38,7 +38,8 @@ def main() -> None:
     inputs.forget_stores()
     rows: list[Row] = []
     failures: list[str] = []
-    for name in given.only or _NAMES:
+    chosen = given.only or _NAMES
+    for name in (member for one in chosen for member in GROUPS.get(one, (one,))):
         say(f"measuring {name}")
         started = perf_counter()
         try:

@@ -22,7 +22,7 @@ RAW, NPZ, MEMMAP = "np.load of raw .npy", "np.load of compressed npz", "np.memma
 
 
 @dataclass(frozen=True)
-class _Samples:
+class Samples:
     """Which samples there are, and which a call asks for; the same for every contender."""
 
     inputs: Inputs
@@ -53,7 +53,7 @@ class _Samples:
 
 def contenders(inputs: Inputs) -> list[Contender]:
     """One array (sample, row, token, channel) of one boundary, new in memory, float16."""
-    samples = _Samples(inputs)
+    samples = Samples(inputs)
     found = [
         Contender("isel, chunks=None", lambda: _ours(samples, chunks=None), ours=True),
         Contender("isel, default (dask)", lambda: _ours(samples, chunks="auto"), ours=True),
@@ -68,7 +68,7 @@ def contenders(inputs: Inputs) -> list[Contender]:
     return found
 
 
-def _ours(samples: _Samples, *, chunks: Any) -> Run:
+def _ours(samples: Samples, *, chunks: Any) -> Run:
     import xarray as xr
 
     from taqstore import open_store
@@ -86,20 +86,20 @@ def _ours(samples: _Samples, *, chunks: Any) -> Run:
     return run
 
 
-def _raw(samples: _Samples) -> Run:
-    folder = _raw_files(samples)
+def _raw(samples: Samples) -> Run:
+    folder = raw_files(samples)
 
     def run(call: int) -> NDArray[Any]:
         out = samples.empty(call)
         chosen, boundary = samples.pick(call)
         for row, index in enumerate(chosen):
-            out[row] = np.load(folder / _raw_name(samples.names[index], boundary))
+            out[row] = np.load(folder / raw_name(samples.names[index], boundary))
         return out
 
     return run
 
 
-def _npz(samples: _Samples) -> Run:
+def _npz(samples: Samples) -> Run:
     files = samples.inputs.source_files("blocks")
 
     def run(call: int) -> NDArray[Any]:
@@ -113,7 +113,7 @@ def _npz(samples: _Samples) -> Run:
     return run
 
 
-def _memmap(samples: _Samples) -> Run:
+def _memmap(samples: Samples) -> Run:
     mapped = np.load(_one_array(samples), mmap_mode="r")
 
     def run(call: int) -> NDArray[Any]:
@@ -126,7 +126,7 @@ def _memmap(samples: _Samples) -> Run:
     return run
 
 
-def _h5(samples: _Samples) -> Run:
+def _h5(samples: Samples) -> Run:
     (data,) = peers.open_h5(peers.h5_blocks(samples.inputs), ["x"])
     positions = _positions(samples)
 
@@ -140,7 +140,7 @@ def _h5(samples: _Samples) -> Run:
     return run
 
 
-def _tensorstore(samples: _Samples) -> Run:
+def _tensorstore(samples: Samples) -> Run:
     name = f"{peers.BLOCKS}/x"
     (data,) = peers.open_tensorstore(samples.inputs.store("blocks"), [name])
     positions = _positions(samples)
@@ -153,28 +153,28 @@ def _tensorstore(samples: _Samples) -> Run:
     return run
 
 
-def _positions(samples: _Samples) -> list[tuple[int, int]]:
+def _positions(samples: Samples) -> list[tuple[int, int]]:
     """Where each sample lies along image and step."""
     images, steps = (sorted(set(labels)) for labels in zip(*samples.names, strict=True))
     return [(images.index(image), steps.index(step)) for image, step in samples.names]
 
 
-def _raw_files(samples: _Samples) -> Path:
+def raw_files(samples: Samples) -> Path:
     def make(folder: Path) -> None:
         folder.mkdir()
         for name, tensors in _inputs_of_blocks(samples):
             for boundary, values in enumerate(tensors):
-                np.save(folder / _raw_name(name, boundary), values)
+                np.save(folder / raw_name(name, boundary), values)
 
     return samples.inputs.once("peers/blocks-npy", make)
 
 
-def _raw_name(sample: tuple[int, int], boundary: int) -> str:
+def raw_name(sample: tuple[int, int], boundary: int) -> str:
     image, step = sample
     return f"{image:04d}_{step:03d}_{boundary}.npy"
 
 
-def _one_array(samples: _Samples) -> Path:
+def _one_array(samples: Samples) -> Path:
     def make(path: Path) -> None:
         shape = (len(samples.names), BLOCKS, *samples.tensor_shape)
         out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
@@ -187,7 +187,7 @@ def _one_array(samples: _Samples) -> Path:
 
 
 def _inputs_of_blocks(
-    samples: _Samples,
+    samples: Samples,
 ) -> Iterator[tuple[tuple[int, int], list[NDArray[np.float16]]]]:
     """((image, step), input of each block) from the npz cache."""
     for name, path in zip(samples.names, samples.inputs.source_files("blocks"), strict=True):
@@ -196,9 +196,9 @@ def _inputs_of_blocks(
 
 
 def _files(inputs: Inputs) -> list[Path]:
-    samples = _Samples(inputs)
+    samples = Samples(inputs)
     found = [inputs.source("blocks"), inputs.store("blocks")]
-    found += [_raw_files(samples), _one_array(samples)]
+    found += [raw_files(samples), _one_array(samples)]
     return [*found, peers.h5_blocks(inputs)] if peers.installed("h5py") else found
 
 

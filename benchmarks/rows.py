@@ -13,7 +13,10 @@ from .measure import Ratio
 
 Unit = Literal["s", "B"]
 
-_MEASURED_PACKAGES = ("numpy", "xarray", "zarr", "dask", "orjson", "isal", "h5py", "tensorstore")
+_MEASURED_PACKAGES = (
+    "numpy", "xarray", "zarr", "dask", "orjson", "isal", "h5py", "tensorstore",
+    "torch", "onnxruntime",
+)  # fmt: skip
 _JUDGED = ("question", "ours", "against", "ratio", "spread", "of", "target", "reached")
 _TITLES = (*_JUDGED, "peak", "ours", "theirs")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import dask
 import pandas as pd
 import xarray as xr
 
@@ -28,6 +29,7 @@ PREFERENCE = (
     "pooled/lut_schedule",
 )
 Results = dict[str, xr.Dataset]
+Key = TypeVar("Key")
 
 
 def analyze(
@@ -138,10 +140,18 @@ def _sites_of(layer: str | None) -> set[str]:
     return set() if "" in found else found
 
 
+def load(results: Mapping[Key, xr.Dataset]) -> dict[Key, xr.Dataset]:
+    """Compute lazy results together: what they share once, and with less memory than in turn."""
+    # Arrays, not Datasets: dask 2026.8 loses tasks of Datasets whose variables share a kernel.
+    lazy = {path: {name: result[name].data for name in result} for path, result in results.items()}
+    (values,) = dask.compute(lazy)  # type: ignore[no-untyped-call,attr-defined]
+    return {path: result.copy(data=values[path]) for path, result in results.items()}
+
+
 def site_tables(results: Results) -> list[pd.DataFrame]:
     """Tables of all sites; those that differ in nothing but the site are one, with its column."""
     by_kind: dict[tuple[str, ...], list[pd.DataFrame]] = {}
-    for path, result in results.items():
+    for path, result in load(results).items():
         for table in to_tables(result):
             dims = [dim for dim in table.attrs["dims"] if dim != "projection"]
             kind = tuple(sorted(dims, key=dimension_order))

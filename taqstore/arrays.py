@@ -8,6 +8,7 @@ shards they name.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,8 @@ class StoreArray(BackendArray):
         None: everything is complete.
     checksum
         Compare the checksum of every chunk when it is first read.
+    mapped_bytes
+        Keep maps of about as many bytes between reads, one at least; None: of any size.
     """
 
     def __init__(
@@ -79,13 +82,16 @@ class StoreArray(BackendArray):
         shape: tuple[int, ...],
         complete: np.ndarray | None = None,
         checksum: bool = True,
+        mapped_bytes: int | None = None,
     ) -> None:
         self.array, self.folder, self.shape = array, folder, shape
         self.dtype = array.dtype
         self.complete, self.checksum = complete, checksum
+        self.mapped_bytes = mapped_bytes
         self.framing = framing_of(array) if folder is not None else None
         self.shard_shape = tuple(array.shards or array.chunks)
         self._maps: OrderedDict[tuple[int, ...], MappedShard | None] = OrderedDict()
+        self._checked: dict[tuple[int, ...], np.ndarray] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": OrderedDict()}
@@ -214,10 +220,19 @@ class StoreArray(BackendArray):
             return self._maps[coords]
         path = self.folder.joinpath("c", *map(str, coords))
         shard = MappedShard(path, self.framing) if path.exists() else None
+        if shard is not None:  # mapped again after making room, its chunks are not compared again
+            shard.checked = self._checked.setdefault(coords, shard.checked)
         self._maps[coords] = shard
-        while len(self._maps) > _MAPS_KEPT:
+        while len(self._maps) > self._maps_kept:
             self._maps.popitem(last=False)
         return shard
+
+    @property
+    def _maps_kept(self) -> int:
+        if self.mapped_bytes is None:
+            return _MAPS_KEPT
+        shard = max(1, math.prod(self.shard_shape) * self.dtype.itemsize)
+        return min(_MAPS_KEPT, max(1, self.mapped_bytes // shard))
 
     def _read_zarr(self, coords: tuple[int, ...], local: list[Any]) -> np.ndarray:
         first = [c * s for c, s in zip(coords, self.shard_shape, strict=True)]

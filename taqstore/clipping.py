@@ -1,7 +1,9 @@
 """Quantization error and clip bounds worked out from a float-bit-prefix histogram.
 
 Counts are ``(..., bin)`` and everything works over the leading axes. `taqstore.spread` says what is
-assumed inside a bin, `taqstore.search` how bounds are found.
+assumed inside a bin, `taqstore.search` how bounds are found, `taqstore.rows` what values that are
+`known` to be among those counted tell besides: ``(..., value)``, NaN where there are fewer, the
+least and the largest of all among them.
 """
 
 from __future__ import annotations
@@ -11,11 +13,14 @@ import numpy.typing as npt
 
 from taqstore.bins import Floats, Layout
 from taqstore.quantization import Quantizer
+from taqstore.rows import known_rows, mean_over
 from taqstore.search import Scheme, best_quantizer, clip_ends
-from taqstore.spread import Spread, mean_over
+from taqstore.spread import Spread
 
 
-def expected_error(counts: npt.ArrayLike, layout: Layout, quantizer: Quantizer) -> Floats:
+def expected_error(
+    counts: npt.ArrayLike, layout: Layout, quantizer: Quantizer, *, known: Floats | None = None
+) -> Floats:
     """Mean squared error of quantizing the counted values, clipping included.
 
     Exact for values spread evenly over their bins, and where a bin holds a single value.
@@ -38,12 +43,20 @@ def expected_error(counts: npt.ArrayLike, layout: Layout, quantizer: Quantizer) 
         for value in (quantizer.step_size, quantizer.zero_point)
     )
     flat = Quantizer(step, zero, quantizer.qmin, quantizer.qmax)
-    mean = mean_over(held, Spread.of(layout)[used], lambda bins, rows: bins.error(flat[rows]))
+    values = known_rows(known, shape)
+    mean = mean_over(
+        held, Spread.of(layout)[used], lambda bins, rows: bins.error(flat[rows]), known=values
+    )
     return mean.reshape(shape)
 
 
 def search_alpha(
-    counts: npt.ArrayLike, layout: Layout, *, bits: int = 8, narrow_range: bool = False
+    counts: npt.ArrayLike,
+    layout: Layout,
+    *,
+    bits: int = 8,
+    narrow_range: bool = False,
+    known: Floats | None = None,
 ) -> Floats:
     """Clip bound alpha of least expected squared error for a symmetric quantizer.
 
@@ -52,10 +65,13 @@ def search_alpha(
     float64 ``(...)``; NaN where nothing was counted.
     """
     scheme = Scheme(bits, symmetric=True, narrow_range=narrow_range)
-    return clip_ends(best_quantizer(layout.checked(counts), Spread.of(layout), scheme), scheme)[1]
+    best = best_quantizer(layout.checked(counts), Spread.of(layout), scheme, known=known)
+    return clip_ends(best, scheme)[1]
 
 
-def search_range(counts: npt.ArrayLike, layout: Layout, *, bits: int = 8) -> tuple[Floats, Floats]:
+def search_range(
+    counts: npt.ArrayLike, layout: Layout, *, bits: int = 8, known: Floats | None = None
+) -> tuple[Floats, Floats]:
     """Range (low, high) of least expected squared error for an affine quantizer.
 
     Returns
@@ -64,4 +80,5 @@ def search_range(counts: npt.ArrayLike, layout: Layout, *, bits: int = 8) -> tup
         float64 ``(...)`` each, ``low <= 0 <= high``; NaN where nothing was counted.
     """
     scheme = Scheme(bits, symmetric=False)
-    return clip_ends(best_quantizer(layout.checked(counts), Spread.of(layout), scheme), scheme)
+    best = best_quantizer(layout.checked(counts), Spread.of(layout), scheme, known=known)
+    return clip_ends(best, scheme)

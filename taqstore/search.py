@@ -4,139 +4,41 @@ Every histogram is tried on one absolute, logarithmic grid of step sizes (and pl
 the errors of all rows under all candidates are a single matrix product of counts and errors of
 bins; winners are then refined on finer grids, rows that share a winner together. A row sees only
 the candidates its own range asks for: results do not depend on which rows share a call.
+
+How near the best on the data itself a range found from bins is: let d be the root mean square of
+``width / sqrt(3)`` over the counted values' bins. A value and where it is taken to lie are no
+further apart in RMS, nor are their rounding errors (the distance to a grid changes by no more than
+its argument does), so the RMS error is within ``2 d`` of the least. In practice it is nearer by
+far: within 0.5 % of the least MSE with `known` extrema, bins of 5 mantissa bits and 100,000 values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from taqstore.bins import Floats
-from taqstore.quantization import Quantizer, integer_range
-from taqstore.spread import Spread, mean_over, row_slices
+from taqstore.candidates import FINER, FINEST, Grid, Ints, Scheme, refinement, window
+from taqstore.quantization import Quantizer
+from taqstore.rows import Part, mean_over, occupied, parts
+from taqstore.spread import Spread, row_slices
 
-Ints = npt.NDArray[np.int64]
+__all__ = ["Scheme", "best_quantizer", "clip_ends", "error_table"]
 
-OCTAVES = 12  # clip bounds down to 2**-12 of the range are tried
-FINER = 4  # each refinement divides the spacing of the candidates by this
-FINEST = 256  # step sizes per factor of two at which refinement ends
-_PLACES = 16  # intervals between the places of zero first tried
 _TIE = 1 + 1e-9  # errors this close are equal but for rounding; the wider range wins
 _TABLE = 1 << 23  # float64 elements of counts or errors held at once: 64 MB
 
 
-@dataclass(frozen=True)
-class Scheme:
-    """Kind of quantizer that is searched for.
-
-    Parameters
-    ----------
-    bits
-        2 to 16.
-    symmetric
-        Zero point 0 and signed integers; otherwise affine with unsigned ones.
-    narrow_range
-        Leave out the smallest integer (symmetric only).
-    """
-
-    bits: int = 8
-    symmetric: bool = True
-    narrow_range: bool = False
-
-    @property
-    def integers(self) -> tuple[int, int]:
-        """Smallest and largest integer.
-
-        Raises
-        ------
-        TaqError
-            `bits` is out of range.
-        """
-        return integer_range(self.bits, signed=self.symmetric, narrow_range=self.narrow_range)
-
-    @property
-    def per_octave(self) -> int:
-        """Candidate step sizes per factor of two."""
-        return 32 if self.symmetric else 4
-
-    def quantizer(self, step_size: npt.ArrayLike, zero_point: npt.ArrayLike) -> Quantizer:
-        """Quantizer of these parameters; see `quantization.Quantizer`."""
-        qmin, qmax = self.integers
-        return Quantizer(np.asarray(step_size), np.asarray(zero_point, np.int64), qmin, qmax)
-
-    def places(self) -> tuple[Ints, int]:
-        """Zero points first tried, and the largest gap between them."""
-        if self.symmetric:
-            return np.zeros(1, np.int64), 0
-        levels = (1 << self.bits) - 1
-        gap = max(1, (levels + 1) // _PLACES)
-        return np.unique(np.append(np.arange(0, levels, gap), levels)), gap
-
-    def covering(self, low: Floats, high: Floats) -> Floats:
-        """Step size of the quantizer that just covers [low, high] and 0."""
-        qmin, qmax = self.integers
-        low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
-        return np.maximum(-low, high) / qmax if self.symmetric else (high - low) / (qmax - qmin)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Candidates: step sizes ``2**(octave / per_octave)``, each with every place of zero.
-
-    Parameters
-    ----------
-    octave
-        Ascending integers.
-    per_octave
-        How many of them make a factor of two.
-    place
-        Zero points.
-    """
-
-    octave: Ints
-    per_octave: int
-    place: Ints
-
-    @property
-    def step_size(self) -> Floats:
-        """float64 ``(candidate,)``, largest first."""
-        return np.repeat(np.exp2(self.octave[::-1] / self.per_octave), len(self.place))
-
-    @property
-    def zero_point(self) -> Ints:
-        """int64 ``(candidate,)``."""
-        return np.tile(self.place, len(self.octave))
-
-    def quantizers(self, scheme: Scheme) -> Quantizer:
-        """All candidates."""
-        return scheme.quantizer(self.step_size, self.zero_point)
-
-    def around(self, index: int, gap: int, scheme: Scheme) -> tuple[Grid, int]:
-        """Finer grid around candidate `index`, with the gap of its zeros, from that of this one."""
-        row, column = divmod(index, len(self.place))
-        octave = int(self.octave[::-1][row]) * FINER + np.arange(-FINER, FINER + 1)
-        finer = max(1, gap // FINER) if gap else 0
-        place = self.place[column] + np.arange(-gap, gap + 1, finer or 1)
-        # An affine grid has the integers 0 to qmax, and its zero is one of them.
-        place = place[(place >= 0) & (place <= scheme.integers[1])]
-        return Grid(octave, self.per_octave * FINER, place), finer
-
-
-def error_table(
-    counts: npt.NDArray[Any], spread: Spread, quantizers: Quantizer, *, power: float = 2.0
-) -> Floats:
+def error_table(pieces: list[Part], quantizers: Quantizer, *, power: float = 2.0) -> Floats:
     """Summed error of every histogram under every quantizer.
 
     Parameters
     ----------
-    counts
-        ``(row, bin)``.
-    spread
-        Bins common to all rows.
+    pieces
+        Histograms, see `rows.parts`.
     quantizers
         `step_size` and `zero_point` of shape ``(candidate,)``.
 
@@ -144,37 +46,46 @@ def error_table(
     -------
     float64 ``(row, candidate)``: sums over values of ``|x - q(x)|**power``.
     """
-    used = np.flatnonzero(counts.any(axis=0))
-    return _table(counts[:, used].astype(np.float64), spread[used], quantizers, power)
-
-
-def _table(held: Floats, bins: Spread, quantizers: Quantizer, power: float) -> Floats:
-    table = np.empty((len(held), len(quantizers.step_size)))
-    for part in row_slices(table.shape[1], held.shape[1]):
-        some = quantizers[part]
-        # Between -s/2 and s/2 everything becomes 0: one error for all candidates.
-        half = some.step_size.min() / 2
-        begin, end = np.searchsorted(bins.left, -half), np.searchsorted(bins.right, half, "right")
-        end = max(begin, end)
-        inner = bins[begin:end].error(some[:1], power=power)[0]
-        table[:, part] = (held[:, begin:end] @ inner)[:, None]
-        for side in (slice(begin), slice(end, None)):
-            table[:, part] += held[:, side] @ bins[side].error(some, power=power).T
+    table = np.zeros((len(pieces[0].counts), len(quantizers.step_size)))
+    for part in pieces:
+        if part.own:
+            _add_own(table, part, quantizers, power)
+        else:
+            _add_common(table, part, quantizers, power)
     return table
 
 
-def occupied(counts: npt.NDArray[Any], spread: Spread) -> tuple[Floats, Floats]:
-    """Outer ends (low, high) of the bins that hold anything, ``(row,)``; NaN where none does."""
-    held = counts > 0
-    first, last = held.argmax(axis=-1), held.shape[-1] - 1 - held[:, ::-1].argmax(axis=-1)
-    some = held.any(axis=-1)
-    rows = (np.arange(len(counts)),) if spread.left.ndim > 1 else ()
-    low, high = spread.left[(*rows, first)], spread.right[(*rows, last)]
-    return np.where(some, low, np.nan), np.where(some, high, np.nan)
+def _add_common(table: Floats, part: Part, quantizers: Quantizer, power: float) -> None:
+    held, bins = part.counts, part.spread
+    for some in row_slices(table.shape[1], held.shape[1]):
+        tried = quantizers[some]
+        # Between -s/2 and s/2 everything becomes 0: one error for all candidates.
+        half = tried.step_size.min() / 2
+        begin, end = np.searchsorted(bins.left, -half), np.searchsorted(bins.right, half, "right")
+        end = max(begin, end)
+        inner = bins[begin:end].error(tried[:1], power=power)[0]
+        table[:, some] += (held[:, begin:end] @ inner)[:, None]
+        for side in (slice(begin), slice(end, None)):
+            table[:, some] += held[:, side] @ bins[side].error(tried, power=power).T
+
+
+def _add_own(table: Floats, part: Part, quantizers: Quantizer, power: float) -> None:
+    """Quantizers are the same for all rows, ``(candidate,)``, or ``(row, candidate)``."""
+    used = np.flatnonzero(part.counts.any(axis=0))
+    counts, bins = part.counts[:, used], part.spread[:, used]
+    for rows in row_slices(len(table), table.shape[1] * len(used)):
+        tried = quantizers[rows] if quantizers.step_size.ndim > 1 else quantizers
+        errors = bins[rows, None].error(tried, power=power)
+        table[rows] += np.einsum("rb,rcb->rc", counts[rows], errors)
 
 
 def best_quantizer(
-    counts: npt.NDArray[Any], spread: Spread, scheme: Scheme, *, power: float = 2.0
+    counts: npt.NDArray[Any],
+    spread: Spread,
+    scheme: Scheme,
+    *,
+    power: float = 2.0,
+    known: Floats | None = None,
 ) -> Quantizer:
     """Quantizer of least expected ``|x - q(x)|**power`` for every histogram.
 
@@ -189,6 +100,8 @@ def best_quantizer(
         Bins common to all histograms.
     power
         2: mean squared error. 2.4: the exponent of PyTorch's and LSQ-style weight searches.
+    known
+        ``(..., value)``: values that are among those counted, see `rows.parts`.
 
     Returns
     -------
@@ -196,10 +109,12 @@ def best_quantizer(
         float64 `step_size` ``(...)``: NaN where nothing was counted, 0 where only zeros were.
     """
     rows = counts.reshape(-1, counts.shape[-1])
+    values = None if known is None else known.reshape(len(rows), -1)
     step = np.full(len(rows), np.nan)
     zero = np.zeros(len(rows), np.int64)
     for part in row_slices(len(rows), rows.shape[-1], block=_TABLE):
-        step[part], zero[part] = _best_rows(rows[part], spread, scheme, power)
+        some = None if values is None else values[part]
+        step[part], zero[part] = _best_rows(rows[part], spread, scheme, power, some)
     shape = counts.shape[:-1]
     return scheme.quantizer(step.reshape(shape), zero.reshape(shape))
 
@@ -214,21 +129,28 @@ def clip_ends(quantizer: Quantizer, scheme: Scheme) -> tuple[Floats, Floats]:
 
 
 def _best_rows(
-    counts: npt.NDArray[Any], spread: Spread, scheme: Scheme, power: float
+    counts: npt.NDArray[Any],
+    spread: Spread,
+    scheme: Scheme,
+    power: float,
+    known: Floats | None,
 ) -> tuple[Floats, Ints]:
-    low, high = occupied(counts, spread)
+    used = np.flatnonzero(counts.any(axis=0))
+    bins = spread[used]
+    pieces = parts(counts[:, used].astype(np.float64), bins, known)
+    low, high = occupied(pieces)
     step = scheme.covering(low, high)
     zero = np.zeros(len(step), np.int64)
     some = np.flatnonzero(step > 0)
     if not some.size:
         return step, zero
-    used = np.flatnonzero(counts.any(axis=0))
-    held, bins = counts[np.ix_(some, used)].astype(np.float64), spread[used]
     covering = _covering(low[some], step[some], scheme)
-    found = _search(held, bins, scheme, step[some], power)
+    found = _search([part[some] for part in pieces], scheme, step[some], power)
     wide = np.flatnonzero(found.step_size > covering.step_size / 2)
+    held = counts[np.ix_(some[wide], used)]
+    values = None if known is None else known[some[wide]]
     covered, searched = (
-        mean_over(held[wide], bins, _errors(q[wide], power)) for q in (covering, found)
+        mean_over(held, bins, _errors(q[wide], power), known=values) for q in (covering, found)
     )
     kept = wide[covered <= searched * _TIE]
     step[some], zero[some] = found.step_size, found.zero_point
@@ -246,45 +168,62 @@ def _covering(low: Floats, step: Floats, scheme: Scheme) -> Quantizer:
     return scheme.quantizer(step, np.rint(-np.minimum(low, 0.0) / step))
 
 
-def window(step: Floats, per_octave: int) -> tuple[Ints, Ints]:
-    """Octaves (first, last) worth trying below covering step sizes, each ``(row,)``."""
-    last = np.ceil(np.log2(step) * per_octave).astype(np.int64)
-    return last - OCTAVES * per_octave, last
-
-
-def _search(held: Floats, bins: Spread, scheme: Scheme, widest: Floats, power: float) -> Quantizer:
+def _search(pieces: list[Part], scheme: Scheme, widest: Floats, power: float) -> Quantizer:
     first, last = window(widest, scheme.per_octave)
     places, gap = scheme.places()
     grid = Grid(np.arange(first.min(), last.max() + 1), scheme.per_octave, places)
     octave = np.repeat(grid.octave[::-1], len(places))
-    winner = np.empty(len(held), np.int64)
-    for part in row_slices(len(held), len(octave), block=_TABLE):
-        table = _table(held[part], bins, grid.quantizers(scheme), power)
-        table[(octave < first[part, None]) | (octave > last[part, None])] = np.inf
-        winner[part] = _least(table)
-    return scheme.quantizer(*_descend(held, bins, scheme, grid, gap, winner, power))
+    winner = np.empty(len(widest), np.int64)
+    for rows in row_slices(len(widest), len(octave), block=_TABLE):
+        some = [part[rows] for part in pieces]
+        table = error_table(some, grid.quantizers(scheme), power=power)
+        table[(octave < first[rows, None]) | (octave > last[rows, None])] = np.inf
+        winner[rows] = _least(table)
+    at = octave[winner], grid.zero_point[winner]
+    return _refined(pieces, scheme, *at, grid.per_octave, gap, power)
 
 
-def _descend(
-    held: Floats,
-    bins: Spread,
+def _refined(
+    pieces: list[Part],
     scheme: Scheme,
-    grid: Grid,
+    octave: Ints,
+    place: Ints,
+    per_octave: int,
     gap: int,
-    winner: Ints,
     power: float,
-) -> tuple[Floats, Ints]:
-    """Refine the winners of a grid, rows that share one together."""
-    if gap <= 1 and grid.per_octave >= FINEST:
-        return grid.step_size[winner], grid.zero_point[winner]
-    step, zero = np.empty(len(held)), np.empty(len(held), np.int64)
-    for index in np.unique(winner):
-        rows = np.flatnonzero(winner == index)
-        finer, its_gap = grid.around(int(index), gap, scheme)
-        members = held[rows]
-        best = _least(_table(members, bins, finer.quantizers(scheme), power))
-        step[rows], zero[rows] = _descend(members, bins, scheme, finer, its_gap, best, power)
-    return step, zero
+) -> Quantizer:
+    """Best of ever finer grids around the winners ``(row,)`` of a grid."""
+    while gap > 1 or per_octave < FINEST:
+        octaves, places, gap = refinement(gap)
+        per_octave *= FINER
+        tried = octave[:, None] * FINER + octaves
+        wanted = place[:, None] + places
+        # An affine grid has the integers 0 to qmax, and its zero is one of them.
+        zero = np.clip(wanted, 0, scheme.integers[1])
+        quantizers = scheme.quantizer(np.exp2(tried / per_octave), zero)
+        table = _around(pieces, quantizers, octave, place, power)
+        table[zero != wanted] = np.inf
+        best = _least(table)[:, None]
+        octave, place = (np.take_along_axis(of, best, axis=1)[:, 0] for of in (tried, zero))
+    return scheme.quantizer(np.exp2(octave / per_octave), place)
+
+
+def _around(
+    pieces: list[Part], quantizers: Quantizer, octave: Ints, place: Ints, power: float
+) -> Floats:
+    """Errors ``(row, candidate)`` where rows of one octave and place have the same candidates."""
+    rows, width = quantizers.step_size.shape
+    table = np.zeros((rows, width))
+    common, *own = pieces
+    _, group = np.unique(np.stack([octave, place]), axis=1, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    for alike in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        some = np.zeros((len(alike), width))
+        _add_common(some, common[alike], quantizers[int(alike[0])], power)
+        table[alike] = some
+    for part in own:
+        _add_own(table, part, quantizers, power)
+    return table
 
 
 def _least(table: Floats) -> Ints:

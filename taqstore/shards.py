@@ -148,7 +148,7 @@ class MappedShard:
                 raise self._damaged(f"{size} bytes")
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.present = self._read_index(size)
-        self._checked = np.zeros(self.present, dtype=bool)
+        self.checked = np.zeros(self.present, dtype=bool)
         self.view = self._as_array()
 
     def _expected(self, present: int) -> int:
@@ -198,9 +198,9 @@ class MappedShard:
             A chunk's bytes are not what was written.
         """
         for number in np.arange(self.present) if chunks is None else np.unique(chunks):
-            if number < self.present and not self._checked[number]:
+            if number < self.present and not self.checked[number]:
                 self._check_one(int(number))
-                self._checked[number] = True
+                self.checked[number] = True
 
     def _check_one(self, number: int) -> None:
         start = number * self.framing.stride

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from taqstore.bins import Floats, Layout
 from taqstore.quantization import Quantizer
@@ -31,7 +30,8 @@ class Spread:
         Ends of the bins, ascending: ``(bin,)``, or ``(row, bin)`` where every histogram has edges
         of its own.
     points
-        Bins are single values: `left` equals `right`.
+        Bins are single values: `left` equals `right`. They may have any order, as may bins that a
+        row has of its own.
     """
 
     left: Floats
@@ -105,10 +105,11 @@ def _split(t: Floats, quantizer: Quantizer) -> tuple[Floats, Floats]:
     """Level of each value in steps from 0.0, clipped, and what is left of the value."""
     step = np.asarray(quantizer.step_size, np.float64)[..., None]
     low, high = (np.asarray(end, np.float64)[..., None] for end in quantizer.levels)
-    level = np.zeros(np.broadcast_shapes(step.shape, t.shape))
-    np.divide(t, step, out=level, where=step != 0)
+    # A step of 0 makes nothing of any level.
+    level = np.asarray(t / np.where(step == 0, 1.0, step))
     np.rint(level, out=level)
-    np.clip(level, low, high, out=level)
+    np.maximum(level, low, out=level)
+    np.minimum(level, high, out=level)
     return level, t - level * step
 
 
@@ -121,35 +122,6 @@ def _signed(rest: Floats, power: float) -> Floats:
         return rest * rest * rest
     odd: Floats = np.copysign(np.abs(rest) ** power, rest)
     return odd
-
-
-def mean_over(
-    counts: npt.NDArray[Any], spread: Spread, per_bin: Callable[[Spread, slice], Floats]
-) -> Floats:
-    """Mean over the counted values of a quantity known per bin, row by row.
-
-    Parameters
-    ----------
-    counts
-        ``(row, bin)``.
-    per_bin
-        Takes bins and the rows they are for, gives ``(bin,)`` or ``(row, bin)``; called for a few
-        rows at a time, and only with bins that hold something.
-
-    Returns
-    -------
-    float64 ``(row,)``; NaN where nothing was counted.
-    """
-    used = np.flatnonzero(counts.any(axis=0))
-    own = spread.left.ndim > 1
-    common = spread[..., used]
-    mean = np.full(len(counts), np.nan)
-    for rows in row_slices(len(counts), len(used)):
-        held = counts[rows][:, used].astype(np.float64)
-        total = held.sum(axis=-1)
-        summed = np.einsum("...b,...b->...", held, per_bin(common[rows] if own else common, rows))
-        np.divide(summed, total, out=mean[rows], where=total > 0)
-    return mean
 
 
 def row_slices(rows: int, width: int, *, block: int = BLOCK) -> list[slice]:

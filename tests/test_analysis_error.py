@@ -123,7 +123,8 @@ def test_best_groups_beat_the_others_and_more_are_never_worse(
 ) -> None:
     got = groups(coarse, **{"bits": 4, **options})
     assert (got["optimal_error"] <= got["cluster_error"] * (1 + 1e-12)).all()
-    assert (got["optimal_error"].diff("groups") <= 0).all()
+    more = got["optimal_error"].diff("groups")
+    assert (more <= 1e-12 * got["optimal_error"].max()).all()  # rounding of sums
     by_sigma = groups(coarse, method="sigma", **{"bits": 4, **options})
     count = by_sigma["group_count"]
     at = got["optimal_error"].sel(groups=count)

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from statistics_synthetic import STEPS, activations, observed, run_groups, synthetic_run
 
 from taqstore.analysis import smooth
-from taqstore.analysis.smooth import Rule, spearman
+from taqstore.analysis.smooth import Rule, spearman, stored_weight_absmax
 from taqstore.errors import LayoutError, MissingError, TaqError
 
 X = activations("mlp.fc1")
@@ -142,6 +142,26 @@ def test_weights_of_the_store(group: xr.Dataset) -> None:
     got = smooth(group, weights={"mlp.fc1": stored}, site="mlp.fc1")
     expected = np.abs(integers * steps[..., None]).max(axis=1)
     np.testing.assert_array_equal(got["weight_absmax"], expected)
+
+
+def test_grouped_weights_of_three_projections(group: xr.Dataset) -> None:
+    """Each run of inputs has its step; the largest over outputs of q, k and v."""
+    rng = np.random.default_rng(5)
+    integers = rng.integers(-8, 8, (3, 3, 4, 6)).astype(np.int8)
+    steps = rng.random((3, 3, 4, 2)).astype(np.float32)
+    dims = ("layer", "projection", "out")
+    stored = xr.Dataset(
+        {"weight": ((*dims, "in"), integers), "step_size": ((*dims, "group"), steps)},
+        {"layer": group["layer"].values},
+    )
+    got = stored_weight_absmax(stored)
+    expected = np.zeros((3, 6))
+    for place in np.ndindex(integers.shape):
+        layer, projection, out, channel = place
+        value = abs(int(integers[place]) * float(steps[layer, projection, out, channel // 3]))
+        expected[layer, channel] = max(expected[layer, channel], value)
+    np.testing.assert_array_equal(got.transpose("layer", "channel"), expected)
+    assert stored_weight_absmax(stored.chunk({"layer": 1})).chunks
 
 
 def test_pooled_statistics_and_absent_steps() -> None:

@@ -10,11 +10,13 @@ import xarray as xr
 
 from taqstore.allocation import allocate
 from taqstore.analysis.inputs import Array, finish, over
+from taqstore.analysis.known import known_values
 from taqstore.analysis.pooled_bins import common_bins
 from taqstore.analysis.scale import checked_scheme
 from taqstore.errors import TaqError, problem
+from taqstore.rows import known_rows, mean_over
 from taqstore.search import Scheme, best_quantizer
-from taqstore.spread import Spread, mean_over
+from taqstore.spread import Spread
 
 PerUnit = Literal["layer", "step"]
 Weight = Literal["relative", "absolute"]
@@ -121,10 +123,12 @@ def _choice_errors(
     dataset: xr.Dataset, schemes: tuple[Scheme, ...], per: str, weight: str
 ) -> xr.DataArray:
     counts, spread = common_bins(dataset, analysis=_NAME)
+    known = known_values(dataset)
     cost: xr.DataArray = over(
         _least_errors,
         counts,
-        core=(("bin",),),
+        *known,
+        core=(("bin",), *[("value",)] * len(known)),
         out=(("choice",),),
         sizes={"choice": len(schemes)},
         spread=spread,
@@ -136,20 +140,21 @@ def _choice_errors(
 
 
 def _least_errors(
-    counts: Array, *, spread: Spread, schemes: tuple[Scheme, ...], relative: bool
+    counts: Array, *known: Array, spread: Spread, schemes: tuple[Scheme, ...], relative: bool
 ) -> Array:
     """Least expected error at every width, ``(..., choice)``."""
     rows = counts.reshape(-1, counts.shape[-1])
-    errors = np.stack([_error(rows, spread, scheme) for scheme in schemes], axis=-1)
+    values = known_rows(known[0] if known else None, counts.shape[:-1])
+    errors = np.stack([_error(rows, spread, scheme, values) for scheme in schemes], axis=-1)
     if relative:
-        power = mean_over(rows, spread, lambda bins, _: bins.square())[:, None]
+        power = mean_over(rows, spread, lambda bins, _: bins.square(), known=values)[:, None]
         errors = np.divide(errors, power, out=np.where(power == 0, 0.0, errors), where=power > 0)
     return errors.reshape(*counts.shape[:-1], len(schemes))
 
 
-def _error(rows: Array, spread: Spread, scheme: Scheme) -> Array:
-    best = best_quantizer(rows, spread, scheme)
-    return mean_over(rows, spread, lambda bins, part: bins.error(best[part]))
+def _error(rows: Array, spread: Spread, scheme: Scheme, known: Array | None) -> Array:
+    best = best_quantizer(rows, spread, scheme, known=known)
+    return mean_over(rows, spread, lambda bins, part: bins.error(best[part]), known=known)
 
 
 def _allocated(
@@ -157,7 +162,9 @@ def _allocated(
 ) -> list[xr.DataArray]:
     """Bits of all units of all groups together, in one task."""
     renamed = [
-        cost.rename({d: f"{d}_{i}" for d in cost.dims if d != "choice"}).reset_coords(drop=True)
+        _in_one_block(cost)
+        .rename({d: f"{d}_{i}" for d in cost.dims if d != "choice"})
+        .reset_coords(drop=True)
         for i, cost in enumerate(costs)
     ]
     dims = [tuple(str(d) for d in cost.dims if d != "choice") for cost in renamed]
@@ -173,6 +180,10 @@ def _allocated(
     found = found if isinstance(found, tuple) else (found,)
     template = [cost.isel(choice=0, drop=True) for cost in costs]
     return [like.copy(data=width.data) for like, width in zip(template, found, strict=True)]
+
+
+def _in_one_block(cost: xr.DataArray) -> xr.DataArray:
+    return cost.chunk(dict.fromkeys(cost.dims, -1)) if cost.chunks else cost
 
 
 def _allocate(*costs: Array, widths: tuple[int, ...], average: float) -> Any:

@@ -17,8 +17,9 @@ from taqstore.analysis.scale import checked_scheme, quantizers
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.histogram import Layout
 from taqstore.quantization import Quantizer
-from taqstore.search import Scheme, occupied
-from taqstore.spread import Spread, mean_over
+from taqstore.rows import mean_over, occupied, parts
+from taqstore.search import Scheme
+from taqstore.spread import Spread
 
 _NAME = "curve"
 RATIOS = np.exp2(np.arange(-64, 1) / 8)
@@ -88,11 +89,11 @@ def curve(
 
 def _full_range(dataset: xr.Dataset, scheme: Scheme) -> Bounds:
     """What the histograms occupy, widened to hold 0; balanced about it if symmetric."""
-    bins, layout = stored_bins(dataset, analysis=_NAME)
+    bins, layout, core = stored_bins(dataset, analysis=_NAME)
     low, high = over(
         _occupied_range,
         *bins,
-        core=(("bin",), *[("edge",)] * (len(bins) - 1)),
+        core=core,
         out=((), ()),
         dtypes=(np.float64,) * 2,
         layout=layout,
@@ -101,12 +102,12 @@ def _full_range(dataset: xr.Dataset, scheme: Scheme) -> Bounds:
     return Bounds(-found.absmax, found.absmax) if scheme.symmetric else found
 
 
-def _occupied_range(counts: Array, *edges: Array, layout: Layout | None) -> tuple[Array, Array]:
+def _occupied_range(counts: Array, *others: Array, layout: Layout | None) -> tuple[Array, Array]:
     shape = counts.shape[:-1]
-    rows, spread = held_rows(counts, edges, layout, shape)
+    rows, spread, known = held_rows(counts, others, layout, shape)
     if not rows.shape[1]:
         return np.full(shape, np.nan), np.full(shape, np.nan)
-    low, high = occupied(rows, spread)
+    low, high = occupied(parts(rows.astype(np.float64), spread, known))
     return low.reshape(shape), high.reshape(shape)
 
 
@@ -136,14 +137,14 @@ def _priced(
     prefix: str, sweep: str, dataset: xr.Dataset, bounds: Bounds, scheme: Scheme
 ) -> dict[str, xr.DataArray]:
     """Ranges along the dimension `sweep` with their errors."""
-    bins, layout = stored_bins(dataset, analysis=_NAME)
+    bins, layout, core = stored_bins(dataset, analysis=_NAME)
     chosen = quantizers(bounds, scheme)
     error = over(
         _errors,
         *bins,
         chosen["step_size"],
         chosen["zero_point"],
-        core=(("bin",), *[("edge",)] * (len(bins) - 1), (sweep,), (sweep,)),
+        core=(*core, (sweep,), (sweep,)),
         out=((sweep,),),
         scheme=scheme,
         layout=layout,
@@ -155,15 +156,16 @@ def _priced(
     }
 
 
-def _errors(counts: Array, *others: Array, scheme: Scheme, layout: Layout | None) -> Array:
-    *edges, step, zero = others
+def _errors(counts: Array, *inputs: Array, scheme: Scheme, layout: Layout | None) -> Array:
+    *others, step, zero = inputs
     shape = np.broadcast_shapes(counts.shape[:-1], step.shape[:-1])
-    rows, spread = held_rows(counts, edges, layout, shape)
+    rows, spread, known = held_rows(counts, others, layout, shape)
     wide = (np.broadcast_to(v, (*shape, v.shape[-1])).reshape(len(rows), -1) for v in (step, zero))
     flat = scheme.quantizer(*wide)
     error: Array = np.empty(flat.step_size.shape)
     for column in range(error.shape[-1]):
-        error[:, column] = mean_over(rows, spread, _error_of(flat[:, column]))
+        per_bin = _error_of(flat[:, column])
+        error[:, column] = mean_over(rows, spread, per_bin, known=known)
     return error.reshape(*shape, -1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -17,11 +18,13 @@ from taqstore.analysis.inputs import (
     observed_histogram,
     over,
 )
+from taqstore.analysis.known import known_values
 from taqstore.analysis.rules import clip_range
 from taqstore.analysis.scale import by_steps, checked_scheme, quantizers, step_groups
 from taqstore.histogram import Layout
+from taqstore.rows import known_rows, mean_over
 from taqstore.search import Scheme
-from taqstore.spread import Spread, mean_over
+from taqstore.spread import Spread
 
 Cuts = Sequence[int] | Literal["static"] | None
 
@@ -44,7 +47,8 @@ def error(
     """Expected squared error of quantizing every step and layer, from its histogram.
 
     ``error = sum_b n_b E_b / sum_b n_b`` with E_b the mean squared error of the values of bin b:
-    the value itself where the bin holds one, else spread evenly (see `taqstore.spread`).
+    the value itself where the bin holds one, else spread evenly but for the values that channel
+    extrema tell (see `taqstore.spread`, `taqstore.rows`).
     ``sqnr = 10 log10(mean(x^2) / error)``. Exact for float16 data with 10 mantissa bits.
 
     Parameters
@@ -114,14 +118,14 @@ def _per_step(dataset: xr.Dataset, cuts: Cuts, rule: Clip, scheme: Scheme) -> Bo
 
 
 def _priced(dataset: xr.Dataset, chosen: xr.Dataset, scheme: Scheme) -> dict[str, xr.DataArray]:
-    bins, layout = stored_bins(dataset, analysis=_NAME)
+    bins, layout, core = stored_bins(dataset, analysis=_NAME)
     names = ("error", "clip_loss", "sqnr")
     found = over(
         _price,
         *bins,
         chosen["step_size"],
         chosen["zero_point"],
-        core=(("bin",), *[("edge",)] * (len(bins) - 1), (), ()),
+        core=(*core, (), ()),
         out=((), (), ()),
         dtypes=(np.float64,) * 3,
         scheme=scheme,
@@ -130,8 +134,12 @@ def _priced(dataset: xr.Dataset, chosen: xr.Dataset, scheme: Scheme) -> dict[str
     return dict(zip(names, found, strict=True))
 
 
-def stored_bins(dataset: xr.Dataset, *, analysis: str) -> tuple[list[xr.DataArray], Layout | None]:
-    """Counts and their layout; or counts and their edges, where they have no layout.
+def stored_bins(
+    dataset: xr.Dataset, *, analysis: str
+) -> tuple[list[xr.DataArray], Layout | None, tuple[tuple[str], ...]]:
+    """Counts with the known values among them, and their layout; or counts with their edges.
+
+    The last of the results are the core dims of the first ones.
 
     Raises
     ------
@@ -140,32 +148,43 @@ def stored_bins(dataset: xr.Dataset, *, analysis: str) -> tuple[list[xr.DataArra
     """
     observed = observed_histogram(dataset)
     if observed is not None:
-        return [observed[0]], observed[1]
-    return list(histogram_bins(dataset, analysis=analysis)), None
+        known = known_values(dataset)
+        core = (("bin",), *[("value",)] * len(known))
+        return [observed[0], *known], observed[1], core
+    return list(histogram_bins(dataset, analysis=analysis)), None, (("bin",), ("edge",))
 
 
 def held_rows(
-    counts: Array, edges: Sequence[Array], layout: Layout | None, shape: tuple[int, ...]
-) -> tuple[Array, Spread]:
-    """Histograms as rows ``(prod(shape), bin)``, cut to the bins that hold anything in some row."""
+    counts: Array, others: Sequence[Array], layout: Layout | None, shape: tuple[int, ...]
+) -> tuple[Array, Spread, Array | None]:
+    """Histograms as rows ``(prod(shape), bin)``, cut to the bins that hold anything in some row.
+
+    `others` are those of `stored_bins` beside the counts. Comes with the rows' known values.
+    """
     used = np.flatnonzero(counts.reshape(-1, counts.shape[-1]).any(axis=0))
-    held = np.broadcast_to(counts[..., used], (*shape, len(used))).reshape(-1, len(used))
+    held = np.broadcast_to(counts[..., used], (*shape, len(used)))
+    held = held.reshape(prod(shape), len(used))  # -1 is ambiguous where nothing was counted
     if layout is not None:
-        return held, Spread.of(layout)[used]
-    ends = np.broadcast_to(edges[0], (*shape, edges[0].shape[-1])).reshape(len(held), -1)
-    return held, Spread(ends[:, used], ends[:, used + 1])
+        return held, Spread.of(layout)[used], known_rows(others[0] if others else None, shape)
+    ends = np.broadcast_to(others[0], (*shape, others[0].shape[-1])).reshape(len(held), -1)
+    return held, Spread(ends[:, used], ends[:, used + 1]), None
 
 
 def _price(
-    counts: Array, *others: Array, scheme: Scheme, layout: Layout | None
+    counts: Array, *inputs: Array, scheme: Scheme, layout: Layout | None
 ) -> tuple[Array, Array, Array]:
-    *edges, step, zero = others
+    *others, step, zero = inputs
     shape = np.broadcast_shapes(counts.shape[:-1], step.shape)
-    rows, spread = held_rows(counts, edges, layout, shape)
+    rows, spread, known = held_rows(counts, others, layout, shape)
     flat = scheme.quantizer(*(np.broadcast_to(v, shape).ravel() for v in (step, zero)))
-    error = mean_over(rows, spread, lambda bins, part: bins.error(flat[part]))
-    lost = mean_over(rows, spread, lambda bins, part: bins.clip_loss(flat[part]))
-    power = mean_over(rows, spread, lambda bins, _: bins.square())
+    error, lost, power = (
+        mean_over(rows, spread, per_bin, known=known)
+        for per_bin in (
+            lambda bins, part: bins.error(flat[part]),
+            lambda bins, part: bins.clip_loss(flat[part]),
+            lambda bins, _: bins.square(),
+        )
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         sqnr = 10.0 * np.log10(power / error)
     return error.reshape(shape), lost.reshape(shape), sqnr.reshape(shape)

@@ -14,12 +14,14 @@ from taqstore.analysis.inputs import (
     require,
     tensor_bounds,
 )
+from taqstore.analysis.known import known_values
 from taqstore.analysis.percentile import absolute_percentile, percentile_bounds
 from taqstore.analysis.pooled_bins import common_bins
 from taqstore.entropy import entropy_range, linear_counts
 from taqstore.errors import MissingError, problem
 from taqstore.histogram import Layout, absolute_quantile, quantile
-from taqstore.search import Scheme, best_quantizer, clip_ends, occupied
+from taqstore.rows import Part, occupied
+from taqstore.search import Scheme, best_quantizer, clip_ends
 from taqstore.spread import Spread
 
 
@@ -87,10 +89,12 @@ def searched(
     if static:
         counts = counts.sum("step")
     if clip.rule in POWERS:
+        known = known_values(dataset, static=static)
         lower, upper = over(
             _least_error,
             counts,
-            core=(("bin",),),
+            *known,
+            core=(("bin",), *[("value",)] * len(known)),
             out=((), ()),
             dtypes=(np.float64,) * 2,
             spread=spread,
@@ -124,14 +128,16 @@ def _reach(dataset: xr.Dataset, static: bool, analysis: str) -> tuple[xr.DataArr
 
 
 def _least_error(
-    counts: Array, *, spread: Spread, scheme: Scheme, power: float
+    counts: Array, *known: Array, spread: Spread, scheme: Scheme, power: float
 ) -> tuple[Array, Array]:
-    return clip_ends(best_quantizer(counts, spread, scheme, power=power), scheme)
+    values = known[0] if known else None
+    best = best_quantizer(counts, spread, scheme, power=power, known=values)
+    return clip_ends(best, scheme)
 
 
 def _least_divergence(counts: Array, *reach: Array, spread: Spread) -> tuple[Array, Array]:
     rows = counts.reshape(-1, counts.shape[-1])
-    least, most = (np.ravel(end) for end in reach) if reach else occupied(rows, spread)
+    least, most = (np.ravel(end) for end in reach) if reach else occupied([Part(rows, spread)])
     absmax = np.maximum(np.abs(least), np.abs(most))
     low, high = entropy_range(linear_counts(rows, spread, absmax), absmax)
     shape = counts.shape[:-1]

@@ -8,28 +8,19 @@ from typing import Literal, get_args
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.inputs import Array, Bounds, finish, over, require
+from taqstore.analysis.group_costs import Histograms, group_ranges, run_costs
+from taqstore.analysis.inputs import Array, finish, over, require
+from taqstore.analysis.known import known_values
 from taqstore.analysis.pooled_bins import common_bins
 from taqstore.analysis.scale import checked_scheme, quantizers
 from taqstore.errors import TaqError, problem
 from taqstore.partition import bucketed, clustered, optimal, total_cost
-from taqstore.search import (
-    Grid,
-    Scheme,
-    best_quantizer,
-    clip_ends,
-    error_table,
-    occupied,
-    window,
-)
-from taqstore.spread import Spread, row_slices
 
 Method = Literal["optimal", "cluster", "sigma"]
 
 _NAME = "groups"
 SIGMA_EDGES = (0.3, 0.7)
 """Edges of the source's buckets: early above 0.7, mid, late below 0.3."""
-_TABLE = 1 << 22  # float64 elements of an error table held at once: 32 MB
 
 
 def groups(
@@ -91,11 +82,11 @@ def groups(
     _check(method, count, tolerance, dataset.sizes.get("step", 0))
     scheme = checked_scheme(bits, symmetric, False)
     require(dataset, ("step", "sigma") if method == "sigma" else ("step",), analysis=_NAME)
-    counts, spread = common_bins(dataset, analysis=_NAME)
-    cost, path = _costs(counts, spread, scheme, shared)
+    histograms = Histograms(*common_bins(dataset, analysis=_NAME), known_values(dataset))
+    cost, path = run_costs(histograms, scheme, shared=shared)
     curves, partitions = _partitions(dataset, cost, path, sigma_edges)
     group, number = _chosen(curves, partitions, method, count, tolerance)
-    ranges = _ranges(counts, group, spread, scheme)
+    ranges = group_ranges(histograms, group, scheme)
     result: dict[Hashable, xr.DataArray] = {
         **{str(name): error for name, error in curves.items()},
         "group": group,
@@ -124,84 +115,6 @@ def _check(method: str, count: int | None, tolerance: float, steps: int) -> None
         raise TaqError(problem(f"{steps} steps make 1 to {steps} groups", found=str(count)))
     if not tolerance >= 0:
         raise TaqError(problem("a tolerance is at least 0", found=str(tolerance)))
-
-
-def _costs(
-    counts: xr.DataArray, spread: Spread, scheme: Scheme, shared: bool
-) -> tuple[xr.DataArray, xr.DataArray]:
-    """Mean error of every run of steps as part of all values, and log2 step sizes as features."""
-    steps = counts.sizes["step"]
-    cost, power, path = over(
-        _cost_kernel,
-        counts,
-        core=(("step", "bin"),),
-        out=(("first", "last"), (), ("position",)),
-        dtypes=(np.float64,) * 3,
-        sizes={"first": steps, "last": steps, "position": steps},
-        spread=spread,
-        scheme=scheme,
-    )
-    if not shared:
-        return cost, path.expand_dims("feature", -1)
-    layers = [str(d) for d in path.dims if d != "position"]
-    # A layer that is nowhere known has no say; one that is zero throughout has no error either.
-    relative = (cost / power).where(power > 0, 0.0 * cost)
-    flat = path.stack(feature=layers, create_index=False).fillna(0.0)
-    return relative.mean(layers), flat.transpose("position", "feature")
-
-
-def _cost_kernel(counts: Array, *, spread: Spread, scheme: Scheme) -> tuple[Array, Array, Array]:
-    """Per layer: (first, last) mean errors, mean of x^2, log2 of each step's best step size."""
-    *lead, steps, bins = counts.shape
-    rows = counts.reshape(-1, steps, bins)
-    cost = np.full((len(rows), steps, steps), np.nan)
-    path = np.full((len(rows), steps), np.nan)
-    for part in row_slices(len(rows), steps * bins, block=_TABLE):
-        cost[part], path[part] = _run_costs(rows[part], spread, scheme)
-    total = rows.sum(axis=(1, 2), dtype=np.float64)
-    squares = rows.sum(axis=1, dtype=np.float64) @ spread.square()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cost, power = cost / total[:, None, None], squares / total
-    shape = tuple(lead)
-    return cost.reshape(*shape, steps, steps), power.reshape(shape), path.reshape(*shape, steps)
-
-
-def _run_costs(rows: Array, spread: Spread, scheme: Scheme) -> tuple[Array, Array]:
-    """Summed errors (layer, first, last) of runs of steps, and (layer, step) log2 step sizes."""
-    layers, steps, bins = rows.shape
-    flat = rows.reshape(-1, bins)
-    widest = scheme.covering(*occupied(flat, spread))
-    cost = np.zeros((layers, steps, steps))
-    cost[~np.isfinite(widest).reshape(layers, steps).any(axis=1)] = np.nan
-    path = np.zeros((layers, steps))
-    some = widest > 0
-    if not some.any():
-        return cost, path
-    grid, octave, outside = _grid(np.where(some, widest, np.nan).reshape(layers, steps), scheme)
-    table = error_table(flat, spread, grid.quantizers(scheme)).reshape(layers, steps, -1)
-    table[np.broadcast_to(outside[:, None], table.shape)] = np.inf
-    for first in range(steps):
-        run = np.zeros(table[:, 0].shape)
-        for last in range(first, steps):
-            run += table[:, last]
-            cost[:, first, last] += run.min(axis=-1)
-    path = octave[table.argmin(axis=-1)] / grid.per_octave
-    return cost, path
-
-
-def _grid(widest: Array, scheme: Scheme) -> tuple[Grid, Array, Array]:
-    """Candidates for layers (layer, step), their octaves, and which are out of a layer's reach."""
-    per_octave = scheme.per_octave
-    known = np.isfinite(widest).any(axis=1)
-    ends = [np.zeros(len(widest)), np.zeros(len(widest))]
-    for end, reduce in zip(ends, (np.nanmin, np.nanmax), strict=True):
-        end[known] = reduce(widest[known], axis=1)
-    low, high = (np.where(known, end, ends[1].max()) for end in ends)
-    first, last = window(low, per_octave)[0], window(high, per_octave)[1]
-    places, _ = scheme.places()
-    grid = Grid(np.arange(first.min(), last.max() + 1), per_octave, places)
-    octave = np.repeat(grid.octave[::-1], len(places))
-    return grid, octave, (octave < first[:, None]) | (octave > last[:, None])
 
 
 def _partitions(
@@ -279,32 +192,3 @@ def _choose(
     wide = np.broadcast_to(partition, (*error.shape, partition.shape[-1]))
     group = np.take_along_axis(wide, number[..., None, None], axis=-2)[..., 0, :]
     return np.where(np.isnan(error[..., :1]), -1, group)
-
-
-def _ranges(counts: xr.DataArray, group: xr.DataArray, spread: Spread, scheme: Scheme) -> Bounds:
-    lower, upper = over(
-        _group_ranges,
-        counts,
-        group,
-        core=(("step", "bin"), ("step",)),
-        out=(("step",), ("step",)),
-        dtypes=(np.float64,) * 2,
-        spread=spread,
-        scheme=scheme,
-    )
-    return Bounds(lower, upper)
-
-
-def _group_ranges(
-    counts: Array, group: Array, *, spread: Spread, scheme: Scheme
-) -> tuple[Array, Array]:
-    """Best range of the summed histogram of each group, at every step of it."""
-    number = np.broadcast_to(group, counts.shape[:-1])
-    member = number[..., None, :] == np.arange(counts.shape[-2])[:, None]
-    summed = member.astype(np.float64) @ counts.astype(np.float64)
-    lower, upper = clip_ends(best_quantizer(summed, spread, scheme), scheme)
-    known = number >= 0
-    index = np.where(known, number, 0)
-    ends = (np.take_along_axis(end, index, axis=-1) for end in (lower, upper))
-    low, high = (np.where(known, end, np.nan) for end in ends)
-    return low, high

@@ -142,7 +142,11 @@ def _weights(
 def stored_weight_absmax(weights: xr.Dataset) -> xr.DataArray:
     """Weight absmax (layer, channel) of a group `weights/<site>`: integers times their steps."""
     require(weights, ("weight", "step_size"), analysis=_NAME)
-    values = abs(weights["weight"].astype(np.float64)) * weights["step_size"].astype(np.float64)
+    step = weights["step_size"].astype(np.float64)
+    if "group" in step.dims:
+        size = weights.sizes["in"] // step.sizes["group"]
+        step = step.isel(group=xr.DataArray(np.arange(weights.sizes["in"]) // size, dims="in"))
+    values = abs(weights["weight"].astype(np.float64)) * step
     inner = [dim for dim in values.dims if dim not in ("layer", "in")]
     return values.max(inner, skipna=False).rename({"in": "channel"})
 

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.analysis.inputs import Array, observed_histogram, over, quotient
+from taqstore.analysis.known import known_values, outermost
 from taqstore.bins import Layout
 from taqstore.clipping import expected_error, search_alpha
 from taqstore.errors import TaqError, problem
@@ -37,11 +38,13 @@ def static_cost(
     if observed is None:
         return {}
     counts, layout = observed
+    known = known_values(dataset)
     per_step, static = over(
         _errors,
         counts,
         alpha,
-        core=(("step", "bin"), ("step",)),
+        *known,
+        core=(("step", "bin"), ("step",), *[("step", "value")] * len(known)),
         out=(("step",), ("step",)),
         dtypes=(np.float64, np.float64),
         layout=layout,
@@ -57,17 +60,21 @@ def static_cost(
 
 
 def _errors(
-    counts: Array, alpha: Array, *, layout: Layout, bits: int, clip: Clip
+    counts: Array, alpha: Array, *known: Array, layout: Layout, bits: int, clip: Clip
 ) -> tuple[Array, Array]:
     """Errors ``(..., step)`` with a bound per step and with one for all of them."""
+    values = known[0] if known else None
     if clip == "mse":
-        own = search_alpha(counts, layout, bits=bits)
-        shared = search_alpha(counts.sum(axis=-2), layout, bits=bits)[..., None]
+        own = search_alpha(counts, layout, bits=bits, known=values)
+        every = None if values is None else outermost(values.reshape(*values.shape[:-2], -1))
+        summed = counts.sum(axis=-2)
+        shared = search_alpha(summed, layout, bits=bits, known=every)[..., None]
     else:
         own, shared = alpha, alpha.max(axis=-1, keepdims=True)
     one = np.broadcast_to(shared, own.shape)
     per_step, static = (
-        expected_error(counts, layout, symmetric(bound, bits=bits)) for bound in (own, one)
+        expected_error(counts, layout, symmetric(bound, bits=bits), known=values)
+        for bound in (own, one)
     )
     return per_step, static
 

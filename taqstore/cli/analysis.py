@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from taqstore.cli.common import json_option, say, store_argument
+from taqstore.cli.scheduler import computing, scheduler_option
 
 BITS = click.option(
     "--bits", type=click.IntRange(2, 16), default=8, show_default=True, help="Bit width."
@@ -26,6 +27,7 @@ _SHARED: tuple[Callable[[Any], Any], ...] = (
     click.option("--limit", default=40, show_default=True, help="Rows of a printed table; 0: all."),
     click.option("-o", "--output", type=click.Path(), help="FILE.csv, .parquet, .nc or .zarr."),
     click.option("--force", is_flag=True, help="Overwrite the output."),
+    scheduler_option,
 )
 
 
@@ -66,10 +68,11 @@ def run(name: str, given: dict[str, Any], *parameters: str) -> None:
         selection=selection,
         **options,
     )
-    if given["output"] is not None:
-        _write(results, Path(given["output"]), given["force"])
-    else:
-        _print(results, given)
+    with computing(given["scheduler"], given["store"]):
+        if given["output"] is not None:
+            _write(results, Path(given["output"]), given["force"])
+        else:
+            _print(results, given)
 
 
 def _print(results: dict[str, Any], given: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ from taqstore.testing.run_folder import make_adaround_cache, make_latents, make_
 from taqstore.testing.schedule import make_lut_schedule, make_poly_schedule
 
 if TYPE_CHECKING:
+    from taqstore.testing.bulk_store import make_sd3_store
     from taqstore.testing.store import make_store
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "make_run_folder",
     "make_sd3_latents",
     "make_sd3_statistics",
+    "make_sd3_store",
     "make_store",
     "make_unnamed_statistics",
     "prompts",
@@ -58,9 +60,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # Only this maker needs a store library; the others must import with NumPy alone.
-    if name != "make_store":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from taqstore.testing.store import make_store
+    # Only these makers need a store library; the others must import with NumPy alone.
+    if name == "make_store":
+        from taqstore.testing.store import make_store
 
-    return make_store
+        return make_store
+    if name == "make_sd3_store":
+        from taqstore.testing.bulk_store import make_sd3_store
+
+        return make_sd3_store
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
