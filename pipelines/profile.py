@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from taqstore.names import ACTIVATIONS, LATENTS
-from taqstore.plot import FIGURES
 from taqstore.plot.store import draw
 from taqstore.statistics import MANTISSA_BITS
 from taqstore.store import Store, open_store
@@ -18,6 +17,7 @@ from taqstore.store import Store, open_store
 from .collect import collect
 from .live import Mode, Progress
 
+KINDS = ("summary", "range", "histogram", "channels", "heatmap", "negative")
 SITE = "mlp.fc2"
 GROUP = f"{ACTIVATIONS}/{SITE}"
 
@@ -71,7 +71,7 @@ def profile(
         ).notes
         opened = open_store(store)
     group = GROUP if GROUP in opened else None
-    for kind in ("summary", *FIGURES):
+    for kind in KINDS:
         written, notes = draw(kind, opened, Path(out), group=group)
         result.written += written
         result.notes += notes

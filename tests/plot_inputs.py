@@ -11,6 +11,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from taqstore.bins import Layout
+from taqstore.channel_histogram import count_channels
+from taqstore.histogram import count
 from taqstore.plot import FIGURES, sources
 
 SIGMA = np.array([1.0, 0.75, 0.3, 0.0089285714], np.float32)
@@ -24,6 +27,9 @@ HALF_EDGES = np.concatenate(
     ]
 )
 """Edges of float16 values cut to five mantissa bits, up to the largest exponent."""
+
+EXACT = Layout("float16", 10)
+"""Float16 values in bins of one value each: histograms of it lose nothing."""
 
 
 def coordinates(layers: tuple[str, ...] = LAYERS, sigma: np.ndarray = SIGMA) -> dict[str, object]:
@@ -122,6 +128,38 @@ def timestep_stats(*, projections: bool = False) -> xr.Dataset:
     )
 
 
+def batches() -> np.ndarray:
+    """(batch, step, layer, row, channel): the rows of `raw_values` in three equal batches."""
+    x = raw_values()[:, :, :9]
+    return np.stack(np.split(x, 3, axis=2))
+
+
+def exact(*, by_channel: bool = False) -> xr.Dataset:
+    """Observations of `batches` with exact histograms, of tensors or of every channel."""
+    x = batches().astype(np.float16)
+    dims = ("batch", "step", "layer", "channel")
+    lead = x.shape[:3]
+    flat = x.reshape(-1, *x.shape[3:])
+    coords = {
+        **coordinates(),
+        "batch": np.arange(len(x)),
+        "bin_left": ("bin", EXACT.left),
+        "bin_right": ("bin", EXACT.right),
+    }
+    if by_channel:
+        counts = np.stack([count_channels(one, EXACT) for one in flat])
+        counts = counts.reshape(*lead, *counts.shape[1:]).astype(np.uint32)
+        variables = {"channel_histogram": ((*dims, "bin"), counts, EXACT.attrs)}
+    else:
+        counts = np.stack([count(one, EXACT)[0] for one in flat]).reshape(*lead, -1)
+        variables = {
+            "min": (dims, x.min(3)),
+            "max": (dims, x.max(3)),
+            "histogram": ((*dims[:3], "bin"), counts, EXACT.attrs),
+        }
+    return xr.Dataset(variables, coords=coords)
+
+
 SOURCES: dict[str, Callable[[], xr.Dataset]] = {
     "postgelu": pooled_postgelu,
     "observed": observed,
@@ -133,6 +171,10 @@ def view_of(dataset: xr.Dataset, kind: str, **options: object) -> xr.Dataset:
     names = sources.require(dataset, FIGURES[kind].requires, where="test")
     extra = [name for name in FIGURES[kind].optional if name in dataset]
     return sources.linear_view(dataset, [*names, *extra], **options)  # type: ignore[arg-type]
+
+
+def one_layer(source: str, kind: str, layer: str = "mm0.img") -> xr.Dataset:
+    return view_of(SOURCES[source](), kind, layers=[layer])
 
 
 def axes() -> Axes:

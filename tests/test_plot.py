@@ -121,7 +121,7 @@ def test_heatmap_colours_diverge_only_where_signs_differ() -> None:
 
 @pytest.mark.parametrize("kind", FIGURES)
 def test_pages_stay_readable_with_many_layers(kind: str) -> None:
-    layers = ["mm0.img", "mm2.txt"] if kind in ("histogram", "channels") else None
+    layers = ["mm0.img", "mm2.txt"] if kind in BY_LAYER else None
     dataset = large().rename(min="avg_min", max="avg_max")  # averaged extrema: longest titles
     view = view_of(dataset, kind, layers=layers, site="mlp.fc2")
     for page in FIGURES[kind].pages(view, "mlp.fc2"):
@@ -138,12 +138,15 @@ def test_pages_stay_readable_with_many_layers(kind: str) -> None:
             assert paper.y0 - 1 <= box.y0 < box.y1 <= paper.y1 + 1, artist
 
 
+BY_LAYER = ("histogram", "ridgeline", "channels", "channelmap", "box")
 EXPECTED_STEMS = {
     "range": ["range_mlp_fc2_all", "range_mlp_fc2_image", "range_mlp_fc2_text"],
-    "histogram": [f"histogram_{name}_mlp_fc2" for name in ("mm0_img", "mm0_txt", "mm1_img")],
-    "channels": [f"channels_{name}_mlp_fc2" for name in ("mm0_img", "mm0_txt", "mm1_img")],
-    "heatmap": ["heatmap_mlp_fc2_mean", "heatmap_mlp_fc2_std"],
+    "heatmap": [f"heatmap_mlp_fc2_{name}" for name in ("mean", "std", "absmax")],
     "negative": ["negative_mlp_fc2"],
+    **{
+        kind: [f"{kind}_{name}_mlp_fc2" for name in ("mm0_img", "mm0_txt", "mm1_img")]
+        for kind in BY_LAYER
+    },
 }
 
 
@@ -203,7 +206,7 @@ def test_lazy_and_loaded_groups_give_the_same_files(tmp_path: Path) -> None:
         for kind in FIGURES:
             render(kind, dataset, tmp_path / name, layers=["mm1.*"], formats=())
     names = sorted(p.name for p in (tmp_path / "lazy").glob("*.csv"))
-    assert len(names) == 7
+    assert len(names) == 11
     for name in names:
         assert (tmp_path / "lazy" / name).read_bytes() == (tmp_path / "loaded" / name).read_bytes()
 

@@ -1,7 +1,8 @@
 """Figures of activation statistics, each with a CSV of the numbers it shows.
 
 `render` makes the pictures of one kind from one group, observed (`activations/<site>`) or pooled
-(`pooled/<source>/<site>`). To draw into Axes of your own, use `plot.data` and `plot.figures`.
+(`pooled/<source>/<site>`); `plot.store` chooses groups of a store. To draw into Axes of your own,
+use `plot.data` and `plot.figures`.
 This package alone imports matplotlib, and draws without a display and without pyplot.
 """
 
@@ -12,12 +13,16 @@ import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
 from taqstore.errors import MissingError, problem
 from taqstore.plot import pages
-from taqstore.plot.pages import Page
+from taqstore.plot.box import BOXES, box_pages
+from taqstore.plot.channelmap import channelmap_pages
+from taqstore.plot.panels import Page
+from taqstore.plot.ridgeline import ridgeline_pages
 from taqstore.plot.sources import BINS, EXTREMA, MOMENTS, Alternatives, linear_view, require
 from taqstore.table import write_csv
 
@@ -36,15 +41,18 @@ class FigureKind:
     requires
         Alternatives of variables, the first complete one is used.
     pages
-        ``f(view, site)`` yielding pages, from a `sources.linear_view`.
+        ``f(view, site, **options)`` yielding pages, from a `sources.linear_view`.
     optional
         Variables shown where they are present.
+    options
+        Names of the options it takes.
     """
 
     doc: str
     requires: Alternatives
-    pages: Callable[[xr.Dataset, str], Iterator[Page]]
+    pages: Callable[..., Iterator[Page]]
     optional: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 FIGURES: dict[str, FigureKind] = {
@@ -56,14 +64,25 @@ FIGURES: dict[str, FigureKind] = {
     "histogram": FigureKind(
         "histogram of each layer, its steps overlaid", BINS, pages.histogram_pages
     ),
+    "ridgeline": FigureKind(
+        "histogram of each layer, a ridge for every step", BINS, ridgeline_pages
+    ),
     "channels": FigureKind(
         "range of each layer's channels, the widest 2 % in red", EXTREMA, pages.channel_pages
     ),
+    "channelmap": FigureKind(
+        "log2 of every channel's absmax at every step, layer by layer", EXTREMA, channelmap_pages
+    ),
+    "box": FigureKind(
+        "boxes of each layer's widest channels: values if binned by channel, else extremes",
+        BOXES,
+        box_pages,
+    ),
     "heatmap": FigureKind(
-        "mean and std (or absmax and shift) by block and sigma",
+        "mean, std, absmax and shift, as far as known, by block and sigma",
         (*MOMENTS, *EXTREMA),
         pages.heatmap_pages,
-        optional=("shift",),
+        optional=("min", "max", "avg_min", "avg_max", "shift"),
     ),
     "negative": FigureKind(
         "share of values below zero by block and sigma", BINS, pages.negative_pages
@@ -79,8 +98,36 @@ def render(
     layers: Sequence[str] | None = None,
     site: str = "",
     formats: Sequence[str] = ("png",),
+    **options: Any,
 ) -> list[Path]:
     """Draw the figures of one kind and write them, a CSV beside each; return what was written.
+
+    Parameters
+    ----------
+    kind, dataset, layers, site, options
+        As in `make_pages`.
+    formats
+        Suffixes out of `FORMATS`; none for the CSV alone.
+
+    Raises
+    ------
+    MissingError
+        Unknown kind, format, site or layer; variables missing; no values in any histogram.
+    """
+    check_formats(formats)
+    made = make_pages(kind, dataset, layers=layers, site=site, **options)
+    return [path for page in made for path in write_page(page, Path(out_dir), formats)]
+
+
+def make_pages(
+    kind: str,
+    dataset: xr.Dataset,
+    *,
+    layers: Sequence[str] | None = None,
+    site: str = "",
+    **options: Any,
+) -> Iterator[Page]:
+    """Make the pages of one kind from one group; nothing is written.
 
     Parameters
     ----------
@@ -92,38 +139,53 @@ def render(
         Spellings of layers or linears, or globs over layer labels; None for all.
     site
         Site of the group (``mlp.fc2``), for titles and file names.
-    formats
-        Suffixes out of `FORMATS`; none for the CSV alone.
+    options
+        Those that `FigureKind.options` names.
 
     Raises
     ------
     MissingError
-        Unknown kind, format, site or layer; variables missing; no values in any histogram.
+        Unknown kind, site or layer; variables missing; no values in any histogram.
     """
-    _known("figure", kind, FIGURES)
+    known("figure", kind, FIGURES)
     row = FIGURES[kind]
-    for suffix in formats:
-        _known("picture format", suffix, FORMATS)
-    where = f"plot {kind}"
-    names = require(dataset, row.requires, where=where)
+    names = require(dataset, row.requires, where=f"plot {kind}")
     extra = [name for name in row.optional if name in dataset.variables]
     view = linear_view(dataset, [*names, *extra], site=site, layers=layers)
-    folder = Path(out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
-    for page in row.pages(view, site):
-        written += _write_page(page, folder, formats)
-    return written
+    return row.pages(view, site, **options)
 
 
-def _known(what: str, name: str, known: Collection[str]) -> None:
-    if name not in known:
+def known(what: str, name: str, names: Collection[str]) -> None:
+    """Refuse a name that is not one of `names`, saying which there are.
+
+    Raises
+    ------
+    MissingError
+        It is not.
+    """
+    if name not in names:
         raise MissingError(
-            problem(f"{what} {name!r} is not known", remedy=f"choose {', '.join(known)}")
+            problem(f"{what} {name!r} is not known", remedy=f"choose {', '.join(names)}")
         )
 
 
-def _write_page(page: Page, folder: Path, formats: Sequence[str]) -> list[Path]:
+def check_formats(formats: Sequence[str]) -> None:
+    """Refuse picture formats that are not among `FORMATS`, by a MissingError."""
+    for suffix in formats:
+        known("picture format", suffix, FORMATS)
+
+
+def write_page(page: Page, folder: Path, formats: Sequence[str]) -> list[Path]:
+    """Write the picture in every format and its table as CSV; return the paths.
+
+    Parameters
+    ----------
+    folder
+        Made where it is missing.
+    formats
+        Suffixes out of `FORMATS`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for suffix in formats:
         picture = io.BytesIO()

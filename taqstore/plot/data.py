@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, problem
-from taqstore.plot.sources import bins, extrema, moments
+from taqstore.plot.sources import EXTREMA, MOMENTS, bins, extrema, first_complete, moments
 from taqstore.table import to_table
 
 if TYPE_CHECKING:
@@ -89,19 +89,19 @@ def widest(ranges: np.ndarray) -> np.ndarray:
 
 
 def heatmap_data(view: xr.Dataset) -> xr.Dataset:
-    """Per (step, layer): medians over channels of `mean` and `std`, or else `absmax` and `shift`.
+    """Per (step, layer): what the view has of `mean` and `std`, `absmax`, and `shift`.
 
-    `absmax` is the largest magnitude over channels and `shift` the largest ``|shift|``; these are
-    what sources without moments can show, `shift` where they have one.
+    `mean` and `std` are medians over channels, `absmax` is the largest magnitude over channels and
+    `shift` the largest ``|shift|``.
     """
-    if "mean" in view.variables:
-        pair = moments(view).compute()
-        return xr.Dataset({name: pair[name].median("channel") for name in ("mean", "std")})
-    pair = extrema(view).compute()
-    size = xr.Dataset(
-        {"absmax": pair["upper"].where(pair["upper"] > -pair["lower"], -pair["lower"])}
-    )
-    data = size.max("channel").assign_attrs(pair.attrs)
+    data = xr.Dataset()
+    if first_complete(view, MOMENTS):
+        medians = moments(view).compute().median("channel")
+        data = data.assign({name: medians[name] for name in ("mean", "std")})
+    if first_complete(view, EXTREMA):
+        pair = extrema(view).compute()
+        size = pair["upper"].where(pair["upper"] > -pair["lower"], -pair["lower"])
+        data = data.assign(absmax=size.max("channel")).assign_attrs(pair.attrs)
     if "shift" in view.variables:
         shift: xr.DataArray = abs(view["shift"].astype(np.float64))
         data["shift"] = shift.max(dim="channel").compute()

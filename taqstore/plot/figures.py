@@ -5,7 +5,7 @@ Only Axes are touched, never pyplot's global state. Noise is at the left: sigma 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -23,7 +23,7 @@ VALUE_LABEL = "activation value (dimensionless)"
 SIGMA_LABEL = "noise level σ (1: noise, 0: image)"
 STEP_LABEL = "step index (σ is not known)"
 
-_MISSING_COLOR = "0.85"
+MISSING_COLOR = "0.85"
 _WIDE = 50.0
 
 
@@ -51,21 +51,26 @@ def heatmap_style(values: np.ndarray) -> tuple[Normalize, Colormap]:
     low, high = float(finite.min()), float(finite.max())
     if low < 0 < high:
         bound = max(-low, high)
-        return Normalize(-bound, bound), mpl.colormaps["RdBu_r"].with_extremes(bad=_MISSING_COLOR)
-    colors = mpl.colormaps["viridis"].with_extremes(bad=_MISSING_COLOR)
+        return Normalize(-bound, bound), mpl.colormaps["RdBu_r"].with_extremes(bad=MISSING_COLOR)
+    colors = sequential_colors()
     if low > 0 and high / low > _WIDE:
         return LogNorm(low, high), colors
     return Normalize(low, high if high > low else low + 1e-6), colors
+
+
+def sequential_colors() -> Colormap:
+    """Viridis with grey for what is missing."""
+    return mpl.colormaps["viridis"].with_extremes(bad=MISSING_COLOR)
 
 
 def draw_median_range(data: xr.Dataset, ax: Axes, *, norm: Normalize | None = None) -> Axes:
     """`median_range` of every layer against sigma, coloured by block (`data.range_data`)."""
     _draw_lines(data, ax, "median_range", norm or block_norm(data))
     values = data["median_range"].values
-    if _is_wide(values[values > 0]):
+    if is_wide(values[values > 0]):
         ax.set_yscale("log")
     ax.set_ylabel("median over channels of max - min\n(dimensionless)")
-    return _noise_axis(data, ax)
+    return noise_axis(data, ax)
 
 
 def draw_tensor_extrema(data: xr.Dataset, ax: Axes, *, norm: Normalize | None = None) -> Axes:
@@ -88,10 +93,10 @@ def draw_tensor_extrema(data: xr.Dataset, ax: Axes, *, norm: Normalize | None = 
     ax.axhline(0.0, color="0.5", linewidth=0.6)
     sizes = abs(np.stack([data["tensor_min"].values, data["tensor_max"].values]))
     sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
-    if _is_wide(sizes):
-        _asinh_scale(ax, "y", float(np.median(sizes)), float(sizes.max()))
+    if is_wide(sizes):
+        asinh_scale(ax, "y", float(np.median(sizes)), float(sizes.max()))
     ax.set_ylabel("smallest and largest channel extreme\n(dimensionless)")
-    return _noise_axis(data, ax)
+    return noise_axis(data, ax)
 
 
 def draw_histogram(data: xr.Dataset, ax: Axes, *, norm: Normalize | None = None) -> Axes:
@@ -110,7 +115,7 @@ def draw_histogram(data: xr.Dataset, ax: Axes, *, norm: Normalize | None = None)
     ax.set_xlabel(VALUE_LABEL)
     if data.attrs["linear_width"]:
         ax.set_xlabel(f"{VALUE_LABEL}, asinh axis")
-        _asinh_scale(ax, "x", data.attrs["linear_width"], max(abs(left.min()), abs(right.max())))
+        asinh_scale(ax, "x", data.attrs["linear_width"], max(abs(left.min()), abs(right.max())))
     ax.set_yscale("log")
     ax.set_ylabel("density (share of values per unit)")
     return ax
@@ -152,15 +157,15 @@ def draw_heatmap(
     values = np.full((len(rows), data.sizes["step"]), np.nan)
     values[blocks - rows[0]] = data[variable].transpose("layer", "step").values
     norm, colors = style or heatmap_style(values)
-    ax.set_facecolor(_MISSING_COLOR)
+    ax.set_facecolor(MISSING_COLOR)
     ax.pcolormesh(
-        _cell_edges(data), np.append(rows, rows[-1] + 1) - 0.5, values, norm=norm, cmap=colors
+        cell_edges(data), np.append(rows, rows[-1] + 1) - 0.5, values, norm=norm, cmap=colors
     )
     ax.set_ylim(rows[-1] + 0.5, rows[0] - 0.5)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_ylabel("block index")
     ax.set_xticks(noise_coordinate(data)[1], minor=True)
-    return _noise_axis(data, ax, whole=False)
+    return noise_axis(data, ax, whole=False)
 
 
 def draw_negative(
@@ -189,10 +194,10 @@ def _draw_lines(data: xr.Dataset, ax: Axes, variable: str, norm: Normalize) -> N
         ax.plot(x, row, line, marker=marker, markersize=2.5, linewidth=1, color=color)
 
 
-def _noise_axis(data: xr.Dataset, ax: Axes, *, whole: bool = True) -> Axes:
+def noise_axis(data: xr.Dataset, ax: Axes, *, whole: bool = True) -> Axes:
     """Noise at the left; `whole` shows all of sigma's range 1 to 0 where its values lie in it."""
     name, x = noise_coordinate(data)
-    edges = _cell_edges(data)
+    edges = cell_edges(data)
     if whole:
         inside = name == "sigma" and x.min() >= 0.0 and x.max() <= 1.0
         first, last = (1.0, 0.0) if inside else (edges[0], edges[-1])
@@ -204,17 +209,19 @@ def _noise_axis(data: xr.Dataset, ax: Axes, *, whole: bool = True) -> Axes:
     return ax
 
 
-def _asinh_scale(ax: Axes, which: str, linear_width: float, bound: float) -> None:
+def asinh_scale(ax: Axes, which: Literal["x", "y"], linear_width: float, bound: float) -> None:
     """An asinh axis with ticks at 0 and at the powers of ten that stand clear of it."""
-    powers = 10.0 ** np.arange(np.ceil(np.log10(linear_width)), np.log10(bound) + 1)
+    powers = 10.0 ** np.arange(np.ceil(np.log10(linear_width) - 0.5), np.log10(bound) + 1)
     set_scale, axis = (ax.set_xscale, ax.xaxis) if which == "x" else (ax.set_yscale, ax.yaxis)
     set_scale("asinh", linear_width=linear_width)
+    # Margins of the linear axis would be a third of this one.
+    ax.autoscale(axis=which)
     axis.set_major_locator(FixedLocator([*(-powers[::-1]), 0.0, *powers]))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _cell_edges(data: xr.Dataset) -> np.ndarray:
+def cell_edges(data: xr.Dataset) -> np.ndarray:
     """Bounds of every step's cell, halfway to its neighbours, inside [0, 1] where sigma is."""
     name, x = noise_coordinate(data)
     direction = -1.0 if name == "sigma" else 1.0
@@ -227,6 +234,7 @@ def _cell_edges(data: xr.Dataset) -> np.ndarray:
     return np.clip(edges, 0.0, 1.0) if inside else edges
 
 
-def _is_wide(values: np.ndarray) -> bool:
+def is_wide(values: np.ndarray) -> bool:
+    """Whether the largest finite value is so far above the smallest that an axis should be log."""
     finite = values[np.isfinite(values)]
     return finite.size > 0 and bool(finite.max() > _WIDE * finite.min())

@@ -1,0 +1,63 @@
+"""`taqstore report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from taqstore.cli.common import store_argument
+
+
+@click.command("report")
+@store_argument
+@click.option(
+    "-o", "--output", required=True, type=click.Path(dir_okay=False), help="FILE.html to write."
+)
+@click.option("--source", help="Group prefix [default: first of those in the store].")
+@click.option(
+    "--bits",
+    type=click.IntRange(2, 16),
+    multiple=True,
+    default=(8, 6, 4),
+    show_default=True,
+    help="A bit width to price and to choose from. Repeatable.",
+)
+@click.option(
+    "--budget", type=float, default=6.0, show_default=True, help="Average bits to recommend."
+)
+@click.option(
+    "--groups",
+    type=click.IntRange(min=1),
+    help="Number of time groups [default: the least that costs at most 5 % more].",
+)
+@click.option("--force", is_flag=True, help="Overwrite the output.")
+def command(
+    store: str,
+    output: str,
+    source: str | None,
+    bits: tuple[int, ...],
+    budget: float,
+    groups: int | None,
+    force: bool,
+) -> None:
+    """Write one self-contained HTML page about STORE: findings, costs, recommendations.
+
+    What was calibrated; whether there is asymmetry, drift over the steps and outlier channels, each
+    with a figure and a verdict by a stated threshold; the worst layers; what configurations cost in
+    expected error; which time groups and bit widths to choose.
+
+    \b
+    Examples:
+      taqstore report store.zarr -o report.html
+      taqstore report store.zarr -o report.html --bits 8 --bits 4 --budget 5 --groups 4
+    """
+    from taqstore.export.folders import staged
+    from taqstore.report import build
+    from taqstore.store import open_store
+
+    opened = open_store(store)
+    with staged(Path(output), force=force) as fresh:
+        page = build(opened, source=source, bits=bits, budget=budget, groups=groups)
+        fresh.write_text(page, encoding="utf-8", newline="\n")
+    click.echo(output)

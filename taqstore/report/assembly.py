@@ -1,0 +1,141 @@
+"""Findings of a store, put together as one page of HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import jinja2
+
+from taqstore import __version__
+from taqstore.errors import MissingError, TaqError, problem
+from taqstore.plot.data import negative_data
+from taqstore.plot.sources import BINS, linear_view, require
+from taqstore.report import costs, questions
+from taqstore.report.advice import bit_widths, time_groups
+from taqstore.report.findings import Findings, Groups, Plan, choose_source, gather, groups_of
+from taqstore.report.overview import overview
+from taqstore.report.page import Section
+from taqstore.report.pictures import draw
+from taqstore.store import Store
+
+BITS = (8, 6, 4)
+BUDGET = 6.0
+_FOLDER = Path(__file__).parent
+_LIMITS = (
+    "Errors are expected squared errors of rounding and clipping each tensor by itself, worked out "
+    "from its histogram. How they add up over the layers of a model, and what they do to an image, "
+    "needs runs of the quantized model.",
+    "A layer is the input of a linear: one stream of one block at one site. q, k and v read one "
+    "tensor and are counted once where their statistics are the same.",
+    "SQNR is 10 log10(mean(x²) / error) in dB; means over layers and steps are means of error / "
+    "mean(x²). The verdict is yes from half of the layers on, in part below, no at none.",
+    "Weights are not part of this page: a width such as A4 is that of activations.",
+)
+_POOLED = (
+    "The statistics arrived reduced over images: nothing here depends on single batches, and "
+    "extrema that were averaged lie inside the true ones."
+)
+
+
+def build(
+    store: Store,
+    *,
+    source: str | None = None,
+    bits: Sequence[int] = BITS,
+    budget: float = BUDGET,
+    groups: int | None = None,
+) -> str:
+    """Make the report of a store as one HTML page that needs nothing else.
+
+    Parameters
+    ----------
+    store
+        Open for reading.
+    source
+        Group prefix that the numbers come from, ``activations`` or ``pooled/<source>``; by default
+        the first of `analyze.PREFERENCE` that the store has.
+    bits
+        Bit widths to price and to choose from, 2 to 16.
+    budget
+        Average bits of the recommended allocation.
+    groups
+        Number of time groups to recommend; by default the least that costs at most
+        `findings.GROUPS_TOLERANCE` more than a range for every step.
+
+    Returns
+    -------
+    str
+        The page; the same store and options give the same text.
+
+    Raises
+    ------
+    MissingError
+        The store holds no activation statistics, or not those of `source`.
+    TaqError
+        Options that make no sense for these statistics.
+    """
+    plan = _plan(store, source, bits, budget, groups)
+    mine = groups_of(store, plan.source)
+    findings = gather(mine, plan)
+    return _render(
+        overview=overview(store, mine, plan),
+        sections=[
+            replace(section, pictures=draw(mine, section, plan))
+            for section in _sections(findings, mine, plan)
+        ],
+        limits=(*_LIMITS, *(() if plan.observed else (_POOLED,))),
+        version=__version__,
+        css=(_FOLDER / "page.css").read_text(encoding="utf-8"),
+    )
+
+
+def _plan(
+    store: Store, source: str | None, bits: Sequence[int], budget: float, groups: int | None
+) -> Plan:
+    widths = tuple(sorted({int(width) for width in bits}, reverse=True))
+    if not widths or not all(2 <= width <= 16 for width in widths):
+        found = ", ".join(map(str, bits)) or "none"
+        raise TaqError(problem("bit widths are 2 to 16", found=found))
+    if not budget >= widths[-1]:
+        what = f"a budget of {budget:g} bits is less than the smallest width"
+        raise TaqError(problem(what, found=str(widths[-1])))
+    return Plan(choose_source(store, source), widths, float(budget), groups)
+
+
+def _sections(findings: Findings, groups: Groups, plan: Plan) -> Iterator[Section]:
+    yield questions.asymmetry(findings, _negative(groups))
+    yield questions.drift(findings, plan)
+    yield questions.outliers(findings)
+    yield costs.worst(findings, plan)
+    yield costs.configurations(findings, plan)
+    yield time_groups(findings, plan)
+    yield bit_widths(findings, plan)
+
+
+def _negative(groups: Groups) -> dict[str, float]:
+    """Share of negative values of every linear, all steps together; without histograms empty."""
+    found: dict[str, float] = {}
+    for path, dataset in groups.items():
+        try:
+            names = require(dataset, BINS, where=path)
+            view = linear_view(dataset, names, site=path.rsplit("/", 1)[-1])
+        except MissingError:
+            continue
+        share = negative_data(view)["negative_fraction_all"]
+        found |= dict(zip(map(str, share["layer"].values), map(float, share.values), strict=True))
+    return found
+
+
+def _render(**content: object) -> str:
+    """Fill the template; every text is escaped, drawings and the style sheet are ours."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("page.html.jinja").render(**content)

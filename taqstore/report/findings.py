@@ -1,0 +1,183 @@
+"""What the report needs from the analyses, worked out for all layers together in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from taqstore.analyze import PREFERENCE, Results, analyze, load, site_tables
+from taqstore.errors import MissingError, problem
+from taqstore.names import ACTIVATIONS, SITES
+from taqstore.replay import SHIFT_MOMENTUM
+
+Groups = Mapping[str, xr.Dataset]
+
+RULES = ("absmax", "percentile", "mse")
+"""Rules of clip bounds whose expected errors are compared."""
+CUTS = (None, "static")
+"""A bound for every step, and one for all."""
+GROUPS_TOLERANCE = 0.05
+"""Groups of steps may cost this share more than a range for every step."""
+
+# Channels of several batches and recut histograms grow in the analyses: few steps at a time.
+_STEPS_AT_ONCE = 5
+_UNUSED = ("mean", "m2", "std", "nonfinite")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was asked for.
+
+    Parameters
+    ----------
+    source
+        Group prefix that all numbers come from.
+    bits
+        Widths to price and to choose from, widest first.
+    budget
+        Average bits of the recommended allocation.
+    groups
+        Number of time groups, or None for the fewest within `GROUPS_TOLERANCE`.
+    """
+
+    source: str
+    bits: tuple[int, ...]
+    budget: float
+    groups: int | None
+
+    @property
+    def group_bits(self) -> int:
+        """Width that time groups are cut for: the one nearest the budget."""
+        return min(self.bits, key=lambda width: abs(width - self.budget))
+
+    @property
+    def observed(self) -> bool:
+        """Whether the numbers come from observations, not from what arrived reduced."""
+        return self.source == ACTIVATIONS
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Loaded results by name, and for those that could not be had the reason."""
+
+    results: Mapping[Hashable, Results]
+    missing: Mapping[Hashable, str]
+
+    def table(self, name: Hashable, *dims: str) -> pd.DataFrame:
+        """Rows over the dimensions given, one table for all sites; empty if there are none."""
+        for table in site_tables(dict(self.results.get(name, {}))):
+            found = set(table.attrs["dims"]) - {"site"}
+            if found == set(dims):
+                return table.assign(linear=_linears(table)) if "layer" in table else table
+        return pd.DataFrame()
+
+
+def _linears(table: pd.DataFrame) -> list[str]:
+    """Name of the tensor of every row: `mm0.img.mlp.fc2`, `mm0.txt.attn.q_proj`."""
+    projections = table["projection"] if "projection" in table else [""] * len(table)
+    return [
+        f"{layer}.attn.{projection}" if projection else f"{layer}.{site}"
+        for layer, site, projection in zip(table["layer"], table["site"], projections, strict=True)
+    ]
+
+
+def choose_source(groups: Groups, source: str | None) -> str:
+    """Group prefix to report on: the one asked for, or the first that analyses prefer.
+
+    Raises
+    ------
+    MissingError
+        The store holds no activation statistics, or not those.
+    """
+    prefixes = {path.rsplit("/", 1)[0] for path in groups}
+    known = [prefix for prefix in PREFERENCE if prefix in prefixes]
+    if source is None and known:
+        return known[0]
+    if source in known:
+        return str(source)
+    raise MissingError(
+        problem(
+            f"no statistics {source or ''}".rstrip(),
+            found=", ".join(known) or "none",
+            remedy="ingest or collect activation statistics first",
+        )
+    )
+
+
+def groups_of(groups: Groups, source: str) -> dict[str, xr.Dataset]:
+    """The groups of one source, sites in the order of `names.SITES`, in blocks of few steps."""
+    order = {site: place for place, site in enumerate(SITES)}
+    paths = [path for path in groups if path.rsplit("/", 1)[0] == source]
+    paths.sort(key=lambda path: order.get(path.rsplit("/", 1)[-1], len(order)))
+    return {
+        path: groups[path].drop_vars(_UNUSED, errors="ignore").chunk({"step": _STEPS_AT_ONCE})
+        for path in paths
+    }
+
+
+def gather(groups: Groups, plan: Plan) -> Findings:
+    """Run every analysis of the report over all sites and load the results.
+
+    Parameters
+    ----------
+    groups
+        Those of `groups_of`.
+
+    Raises
+    ------
+    TaqError
+        Options of the plan that make no sense.
+    """
+    results: dict[Hashable, Results] = {}
+    missing: dict[Hashable, str] = {}
+    for name, analysis, kept, options in _requests(groups, plan):
+        try:
+            found = analyze(analysis, groups, source=plan.source, **options)
+        except MissingError as error:
+            missing[name] = str(error)
+            continue
+        results[name] = {path: _only(data, kept) for path, data in found.items()}
+    return Findings(_loaded(results), missing)
+
+
+def _requests(
+    groups: Groups, plan: Plan
+) -> Iterator[tuple[Hashable, str, Sequence[str], dict[str, Any]]]:
+    """Name of a result, its analysis, the variables to keep, the options."""
+    curves = ("optimal_error", "cluster_error", "sigma_error", "group", "group_count")
+    grouping = {"bits": plan.group_bits, "count": plan.groups, "tolerance": GROUPS_TOLERANCE}
+    yield "groups", "groups", curves, {**grouping, "shared": True}
+    budget = {"average": plan.budget, "choices": plan.bits}
+    yield "bits", "bits", ("bits", "allocated_error", "choice_error"), budget
+    yield "ranges", "scales", ("lower", "upper"), {"clip": "minmax", "symmetric": False}
+    yield "shifts", "shifts", ("alpha", "shifted_alpha"), {"momentum": _momentum(groups)}
+    yield "temporal", "temporal", ("variability_ratio", "correlation"), {}
+    tails = ("range", "is_outlier", "multiplier", "median_range", "tail_ratio", "spike_count")
+    yield "outliers", "outliers", (*tails, "step_jaccard", "batch_jaccard"), {}
+    for bits, rule, cuts in product(plan.bits, RULES, CUTS):
+        # The best clip bound of every step is what `bits` prices already.
+        if (rule, cuts) != ("mse", None):
+            options = {"bits": bits, "clip": rule, "cuts": cuts}
+            yield ("error", bits, rule, cuts), "error", ("sqnr",), options
+
+
+def _momentum(groups: Groups) -> float:
+    """Momentum that stored shifts were made with; where there are none any will do."""
+    used = [data.attrs.get("source_document", {}).get("shift_momentum") for data in groups.values()]
+    return float(next((momentum for momentum in used if momentum is not None), SHIFT_MOMENTUM))
+
+
+def _only(data: xr.Dataset, kept: Sequence[str]) -> xr.Dataset:
+    return data[[name for name in kept if name in data]]
+
+
+def _loaded(results: Mapping[Hashable, Results]) -> dict[Hashable, Results]:
+    """All results computed together, so that what several of them read is read once."""
+    flat = {(name, path): data for name, found in results.items() for path, data in found.items()}
+    values = load(flat)
+    return {name: {path: values[name, path] for path in found} for name, found in results.items()}
