@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,11 @@ def count_channels(values: npt.ArrayLike, layout: Layout) -> Counts:
     TaqError
         The values are of another dtype.
     """
+    return np.stack(list(each_channel(values, layout))).astype(np.int64)
+
+
+def each_channel(values: npt.ArrayLike, layout: Layout) -> Iterator[npt.NDArray[Any]]:
+    """The rows of `count_channels` one by one, each in memory of its own; uint32 if they fit."""
     array = np.asarray(values)
     if array.dtype.name != layout.dtype:
         what = f"channel histograms of layout {layout.dtype} need values of it"
@@ -38,11 +44,11 @@ def count_channels(values: npt.ArrayLike, layout: Layout) -> Counts:
     flat = array.reshape(-1, array.shape[-1])
     codes_per_channel = 2 * (layout.zero_bin + (1 << layout.mantissa_bits))
     width = max(1, _CODES // codes_per_channel)
-    blocks = (flat[:, at : at + width] for at in range(0, flat.shape[1], width))
-    return np.concatenate([_count(block, layout, codes_per_channel) for block in blocks])
+    for at in range(0, flat.shape[1], width):
+        yield from _count(flat[:, at : at + width], layout, codes_per_channel)
 
 
-def _count(block: npt.NDArray[Any], layout: Layout, codes: int) -> Counts:
+def _count(block: npt.NDArray[Any], layout: Layout, codes: int) -> Iterator[npt.NDArray[Any]]:
     channels, half = block.shape[1], layout.zero_bin
     # Adding positive zero turns the negative one into it and leaves every other value as it is.
     bits = (block + _zero(layout)).view(layout.word)
@@ -50,8 +56,8 @@ def _count(block: npt.NDArray[Any], layout: Layout, codes: int) -> Counts:
     index += np.arange(channels) * codes
     counted = np.bincount(index.ravel("K"), minlength=channels * codes).reshape(channels, codes)
     sign = codes // 2
-    positive, negative = counted[:, :half], counted[:, sign : sign + half]
-    return np.concatenate([negative[:, ::-1], positive], axis=1)
+    for row in counted.astype(np.uint32 if len(block) < 2**32 else np.int64):
+        yield np.concatenate([row[sign : sign + half][::-1], row[:half]])
 
 
 def _zero(layout: Layout) -> Any:

@@ -14,43 +14,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taqstore.bins import Counts, Floats, Layout
-from taqstore.channel_histogram import count_channels
+from taqstore.bins import Counts, Layout
+from taqstore.channel_histogram import each_channel
 from taqstore.errors import TaqError, problem
 from taqstore.histogram import add, count
+from taqstore.moments import Moments, finite_moments, merge_moments, moments_of
 
 Array = npt.NDArray[Any]
 
 # float64 elements of one block of rows: 1 MB stays in the cache while it is read four times.
 BLOCK = 1 << 17
 MANTISSA_BITS = 5
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Extrema and moments per channel, over finite values; NaN where a channel has none.
-
-    Parameters
-    ----------
-    finite
-        int64 ``(channel,)``: finite values seen.
-    min, max
-        ``(channel,)``, exact, in the dtype of the tensor.
-    mean, m2
-        float64 ``(channel,)``: mean, and sum of squared deviations from it.
-    """
-
-    finite: Counts
-    min: Array
-    max: Array
-    mean: Floats
-    m2: Floats
-
-    @property
-    def std(self) -> Floats:
-        """Population standard deviation, float64 ``(channel,)``."""
-        spread: Floats = np.sqrt(self.m2 / np.maximum(self.finite, 1))
-        return spread
 
 
 @dataclass(frozen=True)
@@ -66,14 +40,14 @@ class Observation(Moments):
     count
         Rows seen; `finite` equals it in every channel of a sound tensor.
     histogram
-        int64 ``(bin,)``, over all channels.
+        uint32 ``(bin,)``, over all channels; int64 where a count needs it.
     nonfinite
         int64 ``(3,)``: NaN, +Inf, -Inf.
     """
 
     layout: Layout
     count: int
-    histogram: Counts
+    histogram: npt.NDArray[np.uint32] | Counts
     nonfinite: Counts
 
     @property
@@ -91,7 +65,7 @@ class Observation(Moments):
 
         A sum of squares beyond float32 is stored as infinity; counts are uint32 where they fit.
         """
-        counts = np.uint32 if self.histogram.max() < 2**32 else np.uint64
+        wide = self.histogram.dtype != np.uint32
         with np.errstate(over="ignore"):
             moments = {"mean": self.mean.astype("f4"), "m2": self.m2.astype("f4")}
         return {
@@ -101,7 +75,7 @@ class Observation(Moments):
             **moments,
             "tensor_min": self.tensor_min,
             "tensor_max": self.tensor_max,
-            "histogram": self.histogram.astype(counts),
+            "histogram": self.histogram.astype(np.uint64) if wide else self.histogram,
             "nonfinite": self.nonfinite.astype(np.uint64),
         }
 
@@ -145,36 +119,49 @@ def observe_each(
         As `observe`.
     """
     checked = [_checked(x) for x in tensors]
-    found: list[Observation | None] = [None] * len(checked)
-    alike: dict[tuple[tuple[int, ...], str], list[int]] = {}
+    found: dict[int, Observation] = {}
+    alike: dict[tuple[Any, ...], list[int]] = {}
     for index, tensor in enumerate(checked):
-        if 0 < tensor.size <= BLOCK and np.isfinite(tensor).all():
-            alike.setdefault((tensor.shape, tensor.dtype.name), []).append(index)
-        else:
-            found[index] = observe(tensor, mantissa_bits=mantissa_bits)
+        if 0 < tensor.size <= BLOCK:
+            alike.setdefault((tensor.shape, tensor.dtype), []).append(index)
     for indices in alike.values():
         together = BLOCK // checked[indices[0]].size
         for start in range(0, len(indices), together):
             some = indices[start : start + together]
-            stacked = _observe_stacked([checked[i] for i in some], mantissa_bits)
-            for index, observation in zip(some, stacked, strict=True):
-                found[index] = observation
-    return [observation for observation in found if observation is not None]
+            found.update(_observe_stacked({i: checked[i] for i in some}, mantissa_bits))
+    for index, tensor in enumerate(checked):
+        if index not in found:
+            found[index] = observe(tensor, mantissa_bits=mantissa_bits)
+    return [found[index] for index in range(len(checked))]
 
 
-def _observe_stacked(tensors: Sequence[Array], mantissa_bits: int) -> Iterator[Observation]:
-    """Observations of finite tensors of one shape, by one pass over all of them."""
-    stack = np.stack([tensor.reshape(-1, tensor.shape[-1]) for tensor in tensors])
+def _observe_stacked(
+    tensors: dict[int, Array], mantissa_bits: int
+) -> Iterator[tuple[int, Observation]]:
+    """Observations of those tensors, all of one shape, that are finite, by one pass over them."""
+    stack = np.stack([tensor.reshape(-1, tensor.shape[-1]) for tensor in tensors.values()])
+    keys, finite = list(tensors), np.isfinite(stack).all(axis=(1, 2))
+    if not finite.all():
+        keys, stack = [key for key, ok in zip(keys, finite, strict=True) if ok], stack[finite]
+    if not keys:
+        return
     layout = Layout(stack.dtype.name, mantissa_bits)
-    histograms = count_channels(stack.reshape(len(stack), -1).T, layout)
-    moments = vars(_moments(stack))
-    for index in range(len(stack)):
-        yield Observation(
-            **{name: values[index] for name, values in moments.items()},
-            layout=layout,
-            count=stack.shape[1],
-            histogram=histograms[index],
-            nonfinite=np.zeros(3, np.int64),
+    histograms = list(each_channel(stack.reshape(len(stack), -1).T, layout))
+    moments = finite_moments(stack)
+    for index, key in enumerate(keys):
+        yield (
+            key,
+            Observation(
+                moments.finite[index],
+                moments.min[index],
+                moments.max[index],
+                moments.mean[index],
+                moments.m2[index],
+                layout=layout,
+                count=stack.shape[1],
+                histogram=histograms[index],
+                nonfinite=np.zeros(3, np.int64),
+            ),
         )
 
 
@@ -195,12 +182,17 @@ def merge(a: Observation, b: Observation) -> Observation:
         )
         raise TaqError(problem("observations of different tensors do not merge", found=found))
     return Observation(
-        **vars(_merge_moments(a, b)),
+        **vars(merge_moments(a, b)),
         layout=a.layout,
         count=a.count + b.count,
-        histogram=add(a.histogram, b.histogram),
+        histogram=narrowed(add(a.histogram, b.histogram)),
         nonfinite=a.nonfinite + b.nonfinite,
     )
+
+
+def narrowed(histogram: Counts) -> npt.NDArray[np.uint32] | Counts:
+    """Counts as an `Observation` keeps them: half the memory where they fit."""
+    return histogram if histogram.max() >= 2**32 else histogram.astype(np.uint32)
 
 
 class Accumulator:
@@ -226,13 +218,13 @@ class Accumulator:
         tensor = _checked(x)
         layout = Layout(tensor.dtype.name, self._mantissa_bits)
         rows = self._chunk_rows or max(1, BLOCK // tensor.shape[-1])
-        moments = reduce(_merge_moments, map(_moments, _row_blocks(tensor, rows)))
+        moments = reduce(merge_moments, map(moments_of, _row_blocks(tensor, rows)))
         histogram, nonfinite = count(tensor, layout)
         piece = Observation(
             **vars(moments),
             layout=layout,
             count=tensor.size // tensor.shape[-1],
-            histogram=histogram,
+            histogram=narrowed(histogram),
             nonfinite=nonfinite,
         )
         self._seen = piece if self._seen is None else merge(self._seen, piece)
@@ -252,7 +244,7 @@ class Accumulator:
 
 def _checked(x: npt.ArrayLike) -> Array:
     tensor = np.asarray(x)
-    if tensor.dtype.name not in ("float16", "float32"):
+    if tensor.dtype.type not in (np.float16, np.float32):
         what = "an activation tensor must be float16 or float32"
         raise TaqError(problem(what, found=str(tensor.dtype), remedy="widen bfloat16 to float32"))
     if tensor.ndim == 0 or tensor.shape[-1] == 0:
@@ -276,41 +268,3 @@ def _row_blocks(tensor: Array, rows: int) -> Iterator[Array]:
     flat = tensor.reshape(-1, tensor.shape[-1])
     for start in range(0, max(1, len(flat)), rows):
         yield flat[start : start + rows]
-
-
-# Any arithmetic on a signalling NaN warns; it is counted and left out like any other.
-@np.errstate(invalid="ignore")
-def _moments(block: Array) -> Moments:
-    """Moments of the rows of ``(..., row, channel)``."""
-    values = block.astype(np.float64)
-    ok = np.isfinite(values)
-    where = True if ok.all() else ok
-    finite = ok.sum(axis=-2, dtype=np.int64)
-    low = values.min(axis=-2, initial=np.inf, where=where)
-    high = values.max(axis=-2, initial=-np.inf, where=where)
-    mean = values.sum(axis=-2, where=where) / np.maximum(finite, 1)
-    np.subtract(values, mean[..., None, :], out=values)
-    m2 = np.square(values, out=values).sum(axis=-2, where=where)
-    native = block.dtype.newbyteorder("=")
-    return _without_empty(Moments(finite, low.astype(native), high.astype(native), mean, m2))
-
-
-def _merge_moments(a: Moments, b: Moments) -> Moments:
-    finite = a.finite + b.finite
-    share = b.finite / np.maximum(finite, 1)
-    # Channels without values have NaN moments, which must not spread.
-    mean_a, mean_b, m2_a, m2_b = (np.nan_to_num(m) for m in (a.mean, b.mean, a.m2, b.m2))
-    delta = mean_b - mean_a
-    mean = mean_a + delta * share
-    m2 = m2_a + m2_b + np.square(delta) * (a.finite * share)
-    return _without_empty(Moments(finite, np.fmin(a.min, b.min), np.fmax(a.max, b.max), mean, m2))
-
-
-def _without_empty(moments: Moments) -> Moments:
-    """The same with NaN in channels that have no finite value."""
-    some = moments.finite > 0
-    if some.all():
-        return moments
-    kept = (np.where(some, m, np.nan) for m in (moments.mean, moments.m2))
-    ends = (np.where(some, m, m.dtype.type(np.nan)) for m in (moments.min, moments.max))
-    return Moments(moments.finite, *ends, *kept)

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from taqstore.bins import Layout
-from taqstore.statistics import Observation, observe_each
+from taqstore.statistics import Observation, narrowed, observe_each
 
 from .backend import backend
 from .load import Tensor, to_numpy
@@ -67,7 +67,7 @@ def _observe_with_mlx(tensor: Tensor, mantissa_bits: int) -> Observation:
         m2=np.maximum(spread, 0),
         layout=layout,
         count=rows,
-        histogram=np.array(histogram, np.int64),
+        histogram=narrowed(np.array(histogram, np.int64)),
         nonfinite=np.zeros(3, np.int64),
     )
 
