@@ -22,6 +22,7 @@ ACTIVATIONS = "activations"
 CHANNEL_HISTOGRAMS = "channel_histograms"
 POOLED = "pooled"
 WEIGHTS = "weights"
+RECONSTRUCTION = "reconstruction"
 PROVENANCE = "provenance"
 WRITTEN = "written"
 
@@ -60,6 +61,12 @@ DIMENSIONS: dict[str, str] = {
     "pooled_channel": "channel of the pooled conditioning",
     "conditioning_channel": "channel of the token conditioning",
     "power": "power of sigma in a polynomial",
+    "out": "output of the linear, a row of its weight",
+    "group": "run of neighbouring inputs of a linear that share a weight step",
+    "in": "input of the linear, a column of its weight",
+    "time_group": "steps that share an activation quantizer, from noise to image",
+    "rounding_method": "adaround, rtn (to nearest), clipped (to nearest, least-error clip bound)",
+    "iteration": "iteration of the optimiser at which a loss was kept",
     "record": "provenance record, in order of writing",
 }
 
@@ -125,6 +132,20 @@ VARIABLES: dict[str, Doc] = {
     "prompt_index": Doc("prompt index", "", "row of the prompt table a sample belongs to"),
     "conditioning": Doc("token conditioning", "", "token-level text embedding"),
     "pooled_conditioning": Doc("pooled conditioning", "", "pooled text embedding"),
+    "weight": Doc("integer weight", "", "weight of a linear in units of step_size"),
+    "rounding": Doc("rounding variable", "", "V of AdaRound; a weight is rounded up where V >= 0"),
+    "activation_step": Doc("activation step size", "", "step of the linear's input; NaN: none"),
+    "activation_zero_point": Doc("activation zero point", "", "integer that stands for 0.0"),
+    "activation_bits": Doc("activation bits", "", "bits of the linear's input; 0: not quantized"),
+    "activation_shift": Doc("activation shift", "", "subtracted before quantization, then added"),
+    "activation_multiplier": Doc("step multiplier", "", "times activation_step in this channel"),
+    "sigma_lower": Doc("lower sigma", "", "smallest noise level that belongs to the time group"),
+    "output_error": Doc("output error", "", "mean squared error of the block's output"),
+    "output_power": Doc("output power", "", "mean square of the block's floating-point output"),
+    "loss": Doc("reconstruction loss", "", "loss of a minibatch without the rounding term"),
+    "rounding_loss": Doc("rounding loss", "", "rounding regulariser, weighted as in the sum"),
+    "iterations": Doc("iterations", "", "iterations that were run, before a plateau or the end"),
+    "seconds": Doc("time", "s", "wall time of the block's optimisation"),
     "json": Doc("record", "", "one provenance record as JSON"),
 }
 

@@ -28,7 +28,17 @@ if TYPE_CHECKING:
 # Shards are merged into dask blocks of about this size: small blocks drown in scheduling
 # (ZARR_NOTES: one layer per task takes 2-6 s for what a loop does in 0.4-0.8 s).
 _BLOCK_BYTES = 32 << 20
-_DATA_KINDS = ("latents", "samples", "activations", "pooled", "blocks", "weights")
+# A pass over a whole array reads every shard once: pages of maps that stay would fill the memory.
+_MAPPED_BYTES = 16 << 20
+_DATA_KINDS = (
+    "latents",
+    "samples",
+    "activations",
+    "pooled",
+    "blocks",
+    "weights",
+    "reconstruction",
+)
 
 
 def open_store(
@@ -207,6 +217,7 @@ class Store(Mapping[str, xr.Dataset]):
             shape=shape,
             complete=mask if leading else None,
             checksum=self._checksum,
+            mapped_bytes=None if self._chunks is None else _MAPPED_BYTES,
         )
         attrs = dict(array.attrs)
         if self._chunks is None:

@@ -129,6 +129,16 @@ def _step_coords(steps: ArrayLike, sigmas: ArrayLike, timesteps: NDArray[Any]) -
     }
 
 
+def layer_coords(layers: Sequence[str]) -> Coords:
+    """Coordinates `layer`, `block` and `stream` of these layers (`mm0.img`), in store order."""
+    names = [parse_layer(layer) for layer in layers]
+    return {
+        "layer": (("layer",), np.array(list(layers), dtype=object)),
+        "block": (("layer",), np.array([name.block for name in names], dtype=object)),
+        "stream": (("layer",), np.array([name.stream for name in names], dtype=object)),
+    }
+
+
 def activations_template(
     site: str,
     *,
@@ -165,14 +175,11 @@ def activations_template(
         writer need not hold a whole batch. None: one run.
     """
     groups = np.asarray(images, np.int64)
-    names = [parse_layer(layer) for layer in layers]
     coords: Coords = {
         "batch": (("batch",), groups[:, 0]),
         "image": (("batch", "slot"), groups),
         **_step_coords(steps, sigmas, timesteps),
-        "layer": (("layer",), np.array(list(layers), dtype=object)),
-        "block": (("layer",), np.array([name.block for name in names], dtype=object)),
-        "stream": (("layer",), np.array([name.stream for name in names], dtype=object)),
+        **layer_coords(layers),
         "bin_left": (("bin",), layout.left),
         "bin_right": (("bin",), layout.right),
     }

@@ -72,12 +72,31 @@ def read_safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(0)
-        entries, start = _header(path, file.read(_LENGTH.size), file, size)
+        header, start = _header(path, file.read(_LENGTH.size), file, size)
+        entries = {name: entry for name, entry in header.items() if name != _METADATA}
         if size == start:
             return
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             for name, entry in entries.items():
                 yield name, _tensor(path, name, entry, data, start)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Texts of a file's header; empty where it has none.
+
+    Raises
+    ------
+    SourceError
+        The file is damaged.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        header, _ = _header(path, file.read(_LENGTH.size), file, size)
+    metadata = header.get(_METADATA, {})
+    if not isinstance(metadata, dict):
+        raise SourceError(problem("the header's metadata are no JSON object", where=str(path)))
+    return {str(name): str(text) for name, text in metadata.items()}
 
 
 def _header(path: Path, lead: bytes, file: Any, size: int) -> tuple[dict[str, Any], int]:
@@ -94,7 +113,7 @@ def _header(path: Path, lead: bytes, file: Any, size: int) -> tuple[dict[str, An
         raise SourceError(problem(what, where=str(path), found=str(error))) from error
     if not isinstance(header, dict):
         raise SourceError(problem("the header is no JSON object", where=str(path)))
-    return {k: v for k, v in header.items() if k != _METADATA}, _LENGTH.size + length
+    return header, _LENGTH.size + length
 
 
 def _tensor(path: Path, name: str, entry: Any, data: mmap.mmap, start: int) -> np.ndarray:

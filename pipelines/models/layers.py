@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from taqstore.names import SITES, LayerName
+from taqstore.names import SITES, LayerName, linear_names, parse_layer
 
 # The linear whose input is the site's tensor; q, k and v read one tensor, so q stands for all.
 _LINEAR = {
@@ -31,6 +31,16 @@ class Block:
     def unified(self) -> bool:
         """Whether image and text are one stream in it."""
         return self.name.startswith("uni")
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Streams it is given, in the order of its arguments."""
+        return ("uni",) if self.unified else ("img", "txt")
+
+    @property
+    def index(self) -> int:
+        """Its number, and the boundary of its streams that it is given."""
+        return int(self.name.lstrip("muni"))
 
 
 @dataclass(frozen=True)
@@ -54,16 +64,31 @@ def blocks(mmdit: Any) -> list[Block]:
 
 def linears(mmdit: Any) -> list[Linear]:
     """Every distinct linear input in store order: by site, then by layer (189 on SD3-Medium)."""
-    halves = [half for block in blocks(mmdit) for half in _halves(block)]
+    every = [half for block in blocks(mmdit) for half in halves(block)]
     return [
         Linear(layer, site, getattr(getattr(module, section), part))
         for site, (section, part) in _LINEAR.items()
-        for layer, module in halves
+        for layer, module in every
         if site == SITES[0] or not module.skip_post_sdpa
     ]
 
 
-def _halves(block: Block) -> Iterator[tuple[str, Any]]:
+def block_linears(block: Block) -> list[tuple[LayerName, Any]]:
+    """Name and module of every linear of a block that the model's output depends on.
+
+    Unlike in `linears`, q, k and v each stand for themselves.
+    """
+    return [
+        (name, getattr(getattr(half, section), name.projection or part))
+        for layer, half in halves(block)
+        for site, (section, part) in _LINEAR.items()
+        if site == SITES[0] or not half.skip_post_sdpa
+        for name in map(parse_layer, linear_names(parse_layer(f"{layer}.{site}")))
+    ]
+
+
+def halves(block: Block) -> Iterator[tuple[str, Any]]:
+    """Layer name and module of a block's streams: image and text, or the one of a unified block."""
     if block.unified:
         yield LayerName(block.name, "uni").layer, block.module.transformer_block
         return
@@ -79,4 +104,4 @@ def site_channels(mmdit: Any) -> dict[str, int]:
 
 def modulated(mmdit: Any) -> list[Any]:
     """Modules that keep adaLN parameters per timestep: the halves of blocks and the final layer."""
-    return [*(module for block in blocks(mmdit) for _, module in _halves(block)), mmdit.final_layer]
+    return [*(module for block in blocks(mmdit) for _, module in halves(block)), mmdit.final_layer]

@@ -25,6 +25,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "taqstore.cli.collect",
         "Keep statistics of every linear's input (activation track).",
     ),
+    "adaround": (
+        "taqstore.cli.adaround",
+        "Round weights block by block, so that cached outputs change least.",
+    ),
+    "evaluate": (
+        "taqstore.cli.evaluate",
+        "Sample quantized in several ways; say what each costs.",
+    ),
     "profile": ("taqstore.cli.profile", "Post-GELU diagnostics in one go: table and figures."),
     "ingest": (
         "taqstore.cli.ingest",
@@ -40,12 +48,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "merge": ("taqstore.cli.merge", "Make two runs of one configuration one store."),
     "export": ("taqstore.cli.export", "Write configs and files in other tools' formats."),
     "plot": ("taqstore.cli.plot", "Draw the diagnostic figures, with their numbers as CSV."),
+    "report": ("taqstore.cli.report", "Write one HTML page of findings, costs and advice."),
     "verify": ("taqstore.cli.verify", "Check schema, masks and every chunk's checksum."),
 }
 INGEST_PIPELINE = "pipelines.ingest"
 GENERATE_PIPELINE = "pipelines.generate"
 CACHE_PIPELINE = "pipelines.cache"
 COLLECT_PIPELINE = "pipelines.collect"
+ADAROUND_PIPELINE = "pipelines.adaround"
+EVALUATE_PIPELINE = "pipelines.evaluate"
 PROFILE_PIPELINE = "pipelines.profile"
 WEIGHTS_PIPELINE = "pipelines.weight_absmax"
 

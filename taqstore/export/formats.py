@@ -106,6 +106,15 @@ FORMATS: dict[str, Format] = {
         f"{_HERE}.imatrix:imatrix",
         options=("source",),
     ),
+    "adaround": Format(
+        "quantized weights as the source's optimiser leaves them", f"{_HERE}.weights:adaround"
+    ),
+    "safetensors": Format(
+        "quantized weights: integers, steps, input quantizers", f"{_HERE}.weights:safetensors"
+    ),
+    "safetensors-mlx": Format(
+        "quantized weights as float16 for DiffusionKit", f"{_HERE}.weights:safetensors_mlx"
+    ),
 }
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from taqstore.errors import TaqError
+
 from ..load import LoadedModel, to_numpy
 from ..sampling import make_schedule, trajectory
 from .data import LEANS, STROKES, digit_prompts, prompted_digit, slope
@@ -96,6 +98,24 @@ def sample(model: LoadedModel, prompt: str, *, steps: int, cfg_weight: float, se
     latents = trajectory(model, prepared, schedule, seed=seed, latent_size=LATENT_SIZE)
     last = deque(latents, maxlen=1).pop()
     return ink(to_numpy(last)[0])
+
+
+def prompted_share(latents: Floats, prompts: Sequence[str]) -> float:
+    """Share of final latents (N, 8, 8, 16) whose picture the judge reads as the prompted digit.
+
+    Prompts that do not name one digit are not counted; nan where none does.
+    """
+    asked = [_asked(prompt) for prompt in prompts]
+    read = judge().read(ink(latents))
+    right = [digit == found for digit, found in zip(asked, read, strict=True) if digit is not None]
+    return float(np.mean(right)) if right else float("nan")
+
+
+def _asked(prompt: str) -> int | None:
+    try:
+        return prompted_digit(prompt)
+    except TaqError:
+        return None
 
 
 def _judged(

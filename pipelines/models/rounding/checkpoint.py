@@ -1,0 +1,56 @@
+"""The state of an optimisation on disk, so that it goes on where it was stopped, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..backend import backend
+from .optimise import Optimiser
+
+_ABOUT, _KEPT = "about", "kept"
+
+
+def save_state(
+    path: Path, optimiser: Optimiser, *, about: Mapping[str, Any], kept: Mapping[int, float]
+) -> None:
+    """Write the state; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    about
+        JSON object that says what is being optimised and how.
+    kept
+        Numbers to keep with it, by iteration.
+    """
+    mx, utils = backend().mx, backend().utils
+    tensors = dict(utils.tree_flatten(optimiser.state()))
+    metadata = {
+        _ABOUT: json.dumps(about, sort_keys=True),
+        _KEPT: json.dumps(list(kept.items())),
+    }
+    path.parent.mkdir(exist_ok=True)
+    fresh = path.with_name(f"{path.stem}.partial.safetensors")
+    mx.save_safetensors(str(fresh), tensors, metadata)
+    with fresh.open("rb") as stream:
+        os.fsync(stream.fileno())
+    fresh.replace(path)
+
+
+def load_state(path: Path, optimiser: Optimiser, *, about: Mapping[str, Any]) -> dict[int, float]:
+    """Go on from a saved state, where there is one of this very optimisation; what it kept."""
+    mx, utils = backend().mx, backend().utils
+    if not path.exists():
+        return {}
+    try:
+        tensors, metadata = mx.load(str(path), return_metadata=True)
+        mx.eval(tensors)
+    except (RuntimeError, ValueError):
+        return {}  # damaged: the block is begun again
+    if metadata.get(_ABOUT) != json.dumps(about, sort_keys=True):
+        return {}
+    optimiser.restore(utils.tree_unflatten(list(tensors.items())))
+    return {int(at): float(value) for at, value in json.loads(metadata[_KEPT])}

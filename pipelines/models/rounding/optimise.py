@@ -1,0 +1,244 @@
+"""The optimiser of one block: rounding of its weights and steps of its activations together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from taqstore.names import LayerName
+from taqstore.weight_quantization import dequantized, weight_steps
+
+from ..backend import backend
+from ..load import Tensor, to_numpy
+from .block import BlockRun, Minibatch
+from .forward import Errors, QuantizedForward
+from .linear import InputStart, Noise, noise_of
+from .settings import Settings
+from .soft import SoftWeight, rounding_loss, sigmoid, soften, unsettled
+
+# MLX's optimisers want a mapping at the root.
+_ALL = "all"
+# Share of weights that may still be between up and down when a plateau ends the optimisation.
+_UNSETTLED, _IMPROVEMENT, _WINDOWS = 1e-3, 1e-3, 50
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """One linear, quantized.
+
+    Parameters
+    ----------
+    weight
+        int8 ``(out, in)``.
+    step_size
+        float32 ``(out, group)``.
+    rounding
+        V, float32 ``(out, in)``.
+    activation_step
+        float32 ``(time_group,)``; NaN where activations are not quantized.
+    """
+
+    weight: np.ndarray
+    step_size: np.ndarray
+    rounding: np.ndarray
+    activation_step: np.ndarray
+
+
+class Optimiser:
+    """State of one block's optimisation; use `learn`, then `rounded`.
+
+    Parameters
+    ----------
+    run
+        The block.
+    settings
+        What to do.
+    starts
+        Where the quantizer of each linear's input starts; empty where activations are not
+        quantized.
+    """
+
+    def __init__(
+        self, run: BlockRun, settings: Settings, starts: Mapping[LayerName, InputStart]
+    ) -> None:
+        optimisers = import_module("mlx.optimizers")
+        self.run, self.settings = run, settings
+        self._forward = QuantizedForward(run, settings.activation_bits, starts)
+        self.steps = [_log_steps(starts.get(name)) for name, _ in run.linears]
+        self._first_steps = list(self.steps)
+        split = [self._split(module.weight) for _, module in run.linears]
+        self._soft: list[SoftWeight] = [soft for soft, _ in split]
+        self.v: list[Tensor] = [v for _, v in split]
+        self._adam_v = optimisers.Adam(settings.learning_rate, bias_correction=True)
+        self._adam_step = optimisers.Adam(settings.step_rate, bias_correction=True)
+        self._adam_v.init({_ALL: self.v})
+        self._adam_step.init({_ALL: self.steps})
+        self.losses: list[float] = []
+
+    def _split(self, weight: Tensor) -> tuple[SoftWeight, Tensor]:
+        mx, settings = backend().mx, self.settings
+        wide = weight.astype(mx.float32)
+        step = weight_steps(
+            to_numpy(wide), bits=settings.bits, group_size=settings.group_size, clip=settings.clip
+        )
+        return soften(wide, mx.array(step), settings.weight_range)
+
+    @property
+    def iteration(self) -> int:
+        """Iterations done."""
+        return len(self.losses)
+
+    @property
+    def done(self) -> bool:
+        """Whether all iterations are done, or a plateau has ended them."""
+        return self.iteration >= self.settings.iterations or self._plateau()
+
+    def learn(self, batch: Minibatch) -> float:
+        """One iteration; returns the loss of the minibatch without the rounding term."""
+        loss, of_v, of_steps = self.gradients(batch)
+        self.v = self._adam_v.apply_gradients({_ALL: of_v}, {_ALL: self.v})[_ALL]
+        if self.settings.activation_bits:
+            updated = self._adam_step.apply_gradients({_ALL: of_steps}, {_ALL: self.steps})
+            self.steps = updated[_ALL]
+        backend().mx.eval(self.v, self.steps, self._adam_v.state, self._adam_step.state)
+        self.losses.append(float(np.float32(loss)))
+        return self.losses[-1]
+
+    def gradients(self, batch: Minibatch) -> tuple[float, list[Tensor], list[Tensor]]:
+        """Loss without the rounding term; gradients of the loss with it.
+
+        Returns
+        -------
+        loss, and gradients with respect to V and to the logarithms of activation steps, by linear.
+        """
+        mx = backend().mx
+        sigmoids = [sigmoid(v) for v in self.v]
+        weights = [soft.soft(s) for soft, s in zip(self._soft, sigmoids, strict=True)]
+        slope = mx.value_and_grad(self._loss, argnums=(0, 1))
+        total, sums = 0.0, None
+        with self._forward.installed(self._noise()):
+            for part in self._forward.parts(batch):
+                loss, found = slope(weights, self.steps, part, batch.rows)
+                sums = found if sums is None else _added(sums, found)
+                mx.eval(loss, sums)
+                total += loss.item()
+        assert sums is not None
+        of_weights, of_steps = sums
+        return total, self._of_v(sigmoids, of_weights), of_steps
+
+    def _of_v(self, sigmoids: list[Tensor], of_weights: list[Tensor]) -> list[Tensor]:
+        """Gradients with respect to V, the rounding term's included."""
+        beta, share = self.settings.beta_at(self.iteration), self.settings.rounding_weight
+        return [
+            soft.gradient(s, of_weight, beta=beta, share=share)
+            for soft, s, of_weight in zip(self._soft, sigmoids, of_weights, strict=True)
+        ]
+
+    def state(self) -> dict[str, Any]:
+        """All that changes, as a tree of tensors: with it, `restore` goes on to the last bit."""
+        return {
+            "v": self.v,
+            "steps": self.steps,
+            "adam_v": self._adam_v.state,
+            "adam_step": self._adam_step.state,
+            "losses": backend().mx.array(np.array(self.losses, np.float32)),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.v, self.steps = list(state["v"]), list(state["steps"])
+        self._adam_v.state, self._adam_step.state = state["adam_v"], state["adam_step"]
+        self.losses = [float(loss) for loss in np.array(state["losses"])]
+
+    def _loss(
+        self, weights: list[Tensor], steps: list[Tensor], part: Minibatch, rows: int
+    ) -> Tensor:
+        """Sum over streams and elements of the squared error, by `rows`: a mean over the batch."""
+        squares = self._forward.squares(weights, steps, part)
+        return sum(square.sum() for square in squares.values()) / rows
+
+    def _noise(self) -> list[Noise] | None:
+        settings = self.settings
+        if not settings.qdrop:
+            return None
+        return noise_of(
+            len(self.v), share=settings.qdrop, seed=settings.seed, iteration=self.iteration
+        )
+
+    def _plateau(self) -> bool:
+        width = max(1, self.settings.iterations // _WINDOWS)
+        windows, patience = self.iteration // width, self.settings.patience
+        if not patience or windows <= patience or self.iteration % width:
+            return False
+        means = np.reshape(self.losses[: windows * width], (windows, width)).mean(axis=1)
+        stale = means[-patience:].min() > means[:-patience].min() * (1 - _IMPROVEMENT)
+        return bool(stale) and self.unsettled() <= _UNSETTLED
+
+    def unsettled(self) -> float:
+        """Share of weights that are neither up nor down yet."""
+        count = sum(unsettled(v) for v in self.v).item()
+        return float(count) / sum(int(v.size) for v in self.v)
+
+    def rounding_loss(self) -> float:
+        """The rounding term as it stands, weighted as in the sum; 0 while it is off."""
+        beta = self.settings.beta_at(self.iteration)
+        if beta is None:
+            return 0.0
+        total = sum(rounding_loss(v, beta).item() for v in self.v)
+        return float(total * self.settings.rounding_weight)
+
+    def rounded(self) -> dict[LayerName, Rounded]:
+        """The result, by linear."""
+        quantized = bool(self.settings.activation_bits)
+        found = {}
+        for (name, _), soft, v, step in zip(
+            self.run.linears, self._soft, self.v, self.steps, strict=True
+        ):
+            size = np.exp(np.array(step)) if quantized else np.full(step.shape, np.nan, np.float32)
+            found[name] = Rounded(
+                np.array(soft.hard(v)),
+                np.array(soft.step[..., 0]),
+                np.array(v).reshape(soft.shape),
+                size,
+            )
+        return found
+
+    def errors(self, batches: Iterable[Minibatch]) -> Errors:
+        """Errors of the block's output with rounded weights and learned activation steps."""
+        return self._forward.errors(batches, self._hard_weights(), self.steps)
+
+    def outputs(self, batches: Iterable[Minibatch]) -> Iterator[dict[str, np.ndarray]]:
+        """Outputs of the rounded block, float32 ``(sample, row, token, channel)`` by stream."""
+        mx = backend().mx
+        weights = [mx.array(weight) for weight in self._hard_weights()]
+        for batch in batches:
+            with self._forward.installed():
+                parts = [
+                    {
+                        n: np.array(x)
+                        for n, x in self._forward.outputs(weights, self.steps, p).items()
+                    }
+                    for p in self._forward.parts(batch)
+                ]
+            yield {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+    def _hard_weights(self) -> list[np.ndarray]:
+        return [dequantized(r.weight, r.step_size) for r in self.rounded().values()]
+
+    def errors_of(self, batches: Iterable[Minibatch], weights: Sequence[np.ndarray]) -> Errors:
+        """The same with other weights, float32 ``(out, in)`` of each linear, and first steps."""
+        return self._forward.errors(batches, weights, self._first_steps)
+
+
+def _log_steps(start: InputStart | None) -> Tensor:
+    """Logarithms of the steps: Adam's rate is then relative to their size."""
+    step = np.ones(1) if start is None else start.step
+    return backend().mx.array(np.log(step).astype(np.float32))
+
+
+def _added(first: Any, second: Any) -> Any:
+    return backend().utils.tree_map(lambda a, b: a + b, first, second)

@@ -1,0 +1,97 @@
+"""Options of a reconstruction, and the schedule they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from taqstore.errors import TaqError, problem
+from taqstore.quantization import integer_range
+from taqstore.weight_quantization import WeightClip, check_weight_bits
+
+ActivationRule = Literal["baseline", "timed"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How blocks are quantized and how long is spent on it.
+
+    Parameters
+    ----------
+    bits, group_size, clip
+        Of the weights: 2 to 8 bits; inputs that share a step (None: all of an output channel);
+        rule of the step, see `taqstore.weight_quantization.weight_steps`.
+    activation_bits
+        2 to 16; 0: activations are not quantized.
+    iterations, batch_size
+        Minibatches, and samples (both guidance rows) in each.
+    learning_rate, step_rate
+        Adam's rates: of V, and of activation steps relative to their size.
+    rounding_weight, warmup, beta
+        Weight of the rounding term; share of the iterations it is off; its beta after that and at
+        the end, linear between.
+    qdrop
+        Share of activation elements left unquantized at random while learning (QDrop,
+        arXiv 2203.05740).
+    sigma_power
+        Samples count as ``sigma ** sigma_power``, scaled to a mean of 1.
+    patience
+        Stop once roundings have settled and the loss, averaged over fiftieths of the iterations,
+        has not improved by a thousandth this often; 0: never.
+    seed
+        Of the order of samples and of QDrop.
+
+    Raises
+    ------
+    TaqError
+        A value makes no sense.
+    """
+
+    bits: int = 4
+    group_size: int | None = None
+    clip: WeightClip = "absmax"
+    activation_bits: int = 8
+    iterations: int = 20_000
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    step_rate: float = 4e-5
+    rounding_weight: float = 0.01
+    warmup: float = 0.2
+    beta: tuple[float, float] = (20.0, 2.0)
+    qdrop: float = 0.0
+    sigma_power: float = 0.0
+    patience: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_weight_bits(self.bits)
+        if self.activation_bits:
+            integer_range(self.activation_bits)
+        for name, least in (("iterations", 1), ("batch_size", 1), ("patience", 0)):
+            if getattr(self, name) < least:
+                found = str(getattr(self, name))
+                raise TaqError(problem(f"{name} must be at least {least}", found=found))
+        if min(self.beta) < 2:
+            found = ", ".join(map(str, self.beta))
+            raise TaqError(problem("beta must be at least 2", found=found))
+        for name in ("warmup", "qdrop"):
+            if not 0 <= getattr(self, name) < 1:
+                what = f"{name} must be at least 0 and below 1"
+                raise TaqError(problem(what, found=str(getattr(self, name))))
+
+    @property
+    def weight_range(self) -> tuple[int, int]:
+        """Smallest and largest integer of the weights' grid."""
+        return integer_range(self.bits)
+
+    def beta_at(self, iteration: int) -> float | None:
+        """Beta of the rounding term at an iteration from 0; None while the term is off.
+
+        ``end + (start - end) (1 - t)``, t going from 0 at the end of the warm-up to 1 at the end of
+        the iterations, as in BRECQ's code.
+        """
+        begin = self.warmup * self.iterations
+        if iteration < begin:
+            return None
+        start, end = self.beta
+        return end + (start - end) * (1 - (iteration - begin) / (self.iterations - begin))

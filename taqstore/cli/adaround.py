@@ -1,0 +1,169 @@
+"""`taqstore adaround`."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import click
+
+from taqstore.cli import ADAROUND_PIPELINE
+from taqstore.cli.common import json_option, print_columns, print_json, say, store_argument
+from taqstore.cli.live import (
+    LiveCommand,
+    force_option,
+    forward_progress,
+    local_ckpt_option,
+    model_option,
+    parse_names,
+    resume_option,
+)
+
+_TIME_GROUPS = 4
+
+
+@click.command("adaround", cls=LiveCommand)
+@store_argument
+@click.option(
+    "--blocks", "chosen", callback=parse_names, help="Blocks, like mm0,mm5 [default: all cached]."
+)
+@click.option("--bits", type=click.IntRange(2, 8), default=4, show_default=True, help="Of weights.")
+@click.option(
+    "--group-size",
+    type=click.IntRange(1),
+    help="Inputs that share a weight step [default: all of an output channel].",
+)
+@click.option(
+    "--clip",
+    type=click.Choice(["absmax", "mse"]),
+    default="absmax",
+    show_default=True,
+    help="Rule of the weight steps.",
+)
+@click.option(
+    "--activation-bits",
+    type=click.IntRange(0, 16),
+    default=8,
+    show_default=True,
+    help="Of activations; 0: not quantized.",
+)
+@click.option(
+    "--rule",
+    type=click.Choice(["baseline", "timed"]),
+    default="baseline",
+    show_default=True,
+    help="One activation step per linear, or one per linear and group of steps.",
+)
+@click.option("--groups", type=click.IntRange(2), help="Groups of steps [default with timed: 4].")
+@click.option(
+    "--activation-clip",
+    default="absmax",
+    show_default=True,
+    help="Rule of the first activation steps: absmax, mse, …; shifted sites have absmax.",
+)
+@click.option(
+    "--shift",
+    "shifted",
+    callback=lambda ctx, param, value: parse_names(ctx, param, value) if value else (),
+    default="mlp.fc2",
+    show_default=True,
+    help="Sites whose channels are shifted first; '' for none.",
+)
+@click.option(
+    "--iterations", type=click.IntRange(1), default=20_000, show_default=True, help="Minibatches."
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=32,
+    show_default=True,
+    help="Samples of a minibatch, both guidance rows each.",
+)
+@click.option(
+    "--learning-rate", default=1e-3, show_default=True, help="Of the rounding variables; Adam."
+)
+@click.option(
+    "--step-rate", default=4e-5, show_default=True, help="Of activation steps, relative; Adam."
+)
+@click.option(
+    "--rounding-weight", default=0.01, show_default=True, help="Weight of the rounding term."
+)
+@click.option(
+    "--qdrop", default=0.0, show_default=True, help="Share of activations left as they are."
+)
+@click.option(
+    "--sigma-power", default=0.0, show_default=True, help="Samples count as sigma ** POWER."
+)
+@click.option(
+    "--patience",
+    default=0,
+    show_default=True,
+    help="Stop after so many fiftieths without improvement, once settled; 0: never.",
+)
+@click.option("--prefix", is_flag=True, help="Inputs from the quantized blocks before, in order.")
+@click.option("--seed", default=0, show_default=True, help="Of the order of samples, and QDrop.")
+@model_option
+@local_ckpt_option
+@resume_option
+@force_option
+@json_option
+def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any) -> None:
+    """Round the weights of STORE's model block by block, so that cached outputs change least.
+
+    Writes integer weights, steps and rounding variables to weights/<site> and the errors of each
+    block to reconstruction, beside those of rounding to nearest. Stopped, it goes on with
+    --resume inside a block; several processes share the blocks out.
+
+    \b
+    Examples:
+      taqstore adaround run.zarr
+      taqstore adaround run.zarr --rule timed --activation-bits 4 --activation-clip mse --shift ''
+      taqstore adaround run.zarr --blocks mm0 --iterations 1000 --learning-rate 0.01
+    """
+    pipeline = import_module(ADAROUND_PIPELINE)
+    settings, plan = _settings(pipeline, options), _plan(pipeline, options)
+    with forward_progress() as (start, advance):
+        outcome = pipeline.adaround(
+            store,
+            settings=settings,
+            plan=plan,
+            mode=pipeline.Mode(resume, force, start, advance),
+            **{name: options[name] for name in ("chosen", "prefix", "model", "local_ckpt")},
+        )
+    rows = pipeline.block_errors(store, chosen=options["chosen"])
+    _print(outcome, rows, as_json=as_json)
+
+
+def _settings(pipeline: ModuleType, options: dict[str, Any]) -> Any:
+    names = {field.name for field in fields(pipeline.Settings)} & options.keys()
+    return pipeline.Settings(**{name: options[name] for name in names})
+
+
+def _plan(pipeline: ModuleType, options: dict[str, Any]) -> Any:
+    rule, count = options["rule"], options["groups"]
+    return pipeline.ActivationPlan(
+        rule=rule,
+        groups=count or (_TIME_GROUPS if rule == "timed" else 1),
+        clip=options["activation_clip"],
+        shifted=options["shifted"],
+    )
+
+
+def _print(outcome: Any, rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    """Errors of the blocks on stdout; where AdaRound lost, and notes, on stderr."""
+    if as_json:
+        groups = {path: vars(counts) for path, counts in outcome.groups.items()}
+        print_json({"groups": groups, "blocks": rows, "notes": outcome.notes})
+    else:
+        print_columns(tuple(rows[0]) if rows else ("block",), [_cells(row) for row in rows])
+    for row in rows:
+        if row["ratio"] >= 1:
+            say(f"{row['block']} {row['stream']}: AdaRound lost to rtn by {row['ratio'] - 1:.1%}")
+    for note in outcome.notes:
+        say(f"note: {note}")
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row.values())

@@ -1,0 +1,135 @@
+"""`taqstore evaluate`."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from taqstore.cli import EVALUATE_PIPELINE
+from taqstore.cli.common import json_option, say, store_argument
+from taqstore.cli.live import (
+    forward_progress,
+    images_option,
+    local_ckpt_option,
+    model_option,
+    parse_names,
+)
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import pandas as pd
+    import xarray as xr
+
+
+@click.command("evaluate")
+@store_argument
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    metavar="NAME",
+    help="WEIGHTS, WEIGHTS/aBITS-STEPS[-mse][-shift] or WEIGHTS/config; repeatable"
+    " [default: a table of them].",
+)
+@click.option("--blocks", "chosen", callback=parse_names, help="Blocks to quantize, like mm0,mm5.")
+@click.option(
+    "--bits", type=click.IntRange(2, 8), help="Of weights rounded to nearest [default: 4]."
+)
+@click.option("--group-size", type=click.IntRange(1), help="Inputs that share a weight step.")
+@click.option(
+    "--groups", type=click.IntRange(2), default=4, show_default=True, help="Of grouped steps."
+)
+@images_option
+@click.option(
+    "--stride",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Every how many steps the denoiser and its blocks are compared.",
+)
+@click.option(
+    "--digits",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Pictures sampled besides to judge the reference model's accuracy; 0: STORE's images.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Quantized weights of export safetensors [default: those in STORE].",
+)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Config of export quant-config, for variants WEIGHTS/config.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the contact sheet, the figure and tables by step, block and image.",
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with exact floats.")
+@json_option
+@model_option
+@local_ckpt_option
+def command(
+    store: str,
+    variants: tuple[str, ...],
+    output: Path | None,
+    as_csv: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Sample STORE's prompts and seeds quantized, and say what each way of it costs.
+
+    WEIGHTS: float (as they are), rtn (to nearest), clipped (to nearest, bound of least squared
+    error), adaround (those in STORE). STEPS of the inputs: static, step (one for each step),
+    grouped, learned (with adaround). -mse: clip bounds of least expected error; -shift: shifted
+    post-GELU channels. The model as it is always comes first.
+
+    \b
+    Examples:
+      taqstore evaluate run.zarr -o evaluation
+      taqstore evaluate run.zarr --variant rtn/a8-static --variant adaround/a8-learned --digits 100
+    """
+    if as_csv and as_json:
+        raise click.UsageError("--csv and --json exclude each other")
+    pipeline = import_module(EVALUATE_PIPELINE)
+    ways = [pipeline.Variant.parse(name) for name in variants] or None
+    names = ("chosen", "bits", "group_size", "groups", "weights", "config")
+    open_ends = pipeline.Options(**{name: options.pop(name) for name in names})
+    with forward_progress() as (start, advance):
+        found = pipeline.evaluate(
+            store,
+            variants=ways,
+            options=open_ends,
+            pictures=output is not None,
+            mode=pipeline.Mode(on_start=start, on_progress=advance),
+            **options,
+        )
+    if output is not None:
+        _write(pipeline, found, output)
+    _print(found.result, pipeline.summary(found.result), as_csv=as_csv, as_json=as_json)
+
+
+def _print(result: xr.Dataset, summary: pd.DataFrame, *, as_csv: bool, as_json: bool) -> None:
+    from taqstore.table import print_table, to_tables, write_csv, write_json
+
+    if as_json:
+        write_json([summary, *to_tables(result)], sys.stdout)
+    elif as_csv:
+        write_csv(summary, sys.stdout)
+    else:
+        print_table(summary, 0)
+
+
+def _write(pipeline: ModuleType, found: Any, folder: Path) -> None:
+    for path in pipeline.write_evaluation(found, folder):
+        say(f"wrote {path}")
