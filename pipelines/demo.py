@@ -21,6 +21,10 @@ from taqstore.testing import RunShape, make_postgelu, make_run_folder
 _MARKER = ".taqstore-demo"
 _SHAPE = RunShape(images=5, steps=12, blocks=4, stats_stride=1)
 _FC2 = "pooled/timestep_stats/mlp.fc2"
+_VARIANTS = (
+    *("rtn/a8-static", "adaround/a8-static", "adaround/a8-learned"),
+    *("adaround/a4-static", "adaround/a4-step", "adaround/a4-step-shift"),
+)
 _FIVE = ("range", "heatmap", "negative", "histogram", "channels")
 
 
@@ -71,11 +75,16 @@ _LIVE = (
     ("export quant-config store.zarr -o quant_config.json --outliers", ""),
     ("export quant-config-multitier store.zarr -o quant_config_multitier.json", ""),
     ("profile store.zarr -o plots", "summary.txt"),
+    *((f"plot {kind} store.zarr -o plots", "") for kind in ("sqnr", "groups", "bits")),
+    ("report store.zarr -o report.html", ""),
+    ("# The weight track, in the same store: 4-bit weights, and what they cost.", ""),
+    ("adaround store.zarr --iterations 100 --learning-rate 0.03", "adaround.txt"),
+    ("export safetensors store.zarr -o weights.safetensors", ""),
     ("verify store.zarr", ""),
     (
-        "python -m pipelines.models.reference evaluate --images 20 --steps 16"
-        " --sheet contact_sheet.png",
-        "accuracy.txt",
+        "evaluate store.zarr --stride 2 --digits 20 -o evaluation"
+        + "".join(f" --variant {name}" for name in _VARIANTS),
+        "evaluation.txt",
     ),
 )
 _INGEST = (
