@@ -78,7 +78,10 @@ _LIVE = (
     *((f"plot {kind} store.zarr -o plots", "") for kind in ("sqnr", "groups", "bits")),
     ("report store.zarr -o report.html", ""),
     ("# The weight track, in the same store: 4-bit weights, and what they cost.", ""),
-    ("adaround store.zarr --iterations 100 --learning-rate 0.03", "adaround.txt"),
+    (
+        "adaround store.zarr --iterations 200 --learning-rate 0.02 --batch-size 8",
+        "adaround.txt",
+    ),
     ("export safetensors store.zarr -o weights.safetensors", ""),
     ("verify store.zarr", ""),
     (
