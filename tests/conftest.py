@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 from cli_runner import taq  # noqa: F401 - a fixture for all
+from hypothesis import settings
+
+# The same examples in every run; TAQSTORE_EXPLORE=1 looks for new ones.
+settings.register_profile("repeatable", derandomize=not os.environ.get("TAQSTORE_EXPLORE"))
+settings.load_profile("repeatable")
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
 

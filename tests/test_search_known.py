@@ -161,10 +161,12 @@ def test_the_bound_that_always_holds(x: list[float], bits: int) -> None:
     alpha = search_alpha(counts, LAYOUT, bits=bits, known=known)
     moved = np.sqrt((counts * (LAYOUT.right - LAYOUT.left) ** 2).sum() / (3 * values.size))
     judge = Judge(half)
-    found = np.sqrt(judge.error(symmetric(alpha, bits=bits)))
+    # The judge sums squares and subtracts: what is exactly on a level may come out below zero.
+    found = np.sqrt(max(judge.error(symmetric(alpha, bits=bits)), 0.0))
     # Candidates are 0.3 % apart, which moves levels by half of that.
     apart = 0.0015 * np.abs(values).max()
-    assert found <= np.sqrt(judge.best_symmetric(bits)) + 2 * moved + apart
+    best = np.sqrt(max(judge.best_symmetric(bits), 0.0))
+    assert found <= best + 2 * moved + apart + 1e-6
 
 
 @settings(max_examples=60, deadline=None)
