@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,6 +34,8 @@ class LiveCommand(click.Command):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
+            # A read of zarr that was cut off would have the last word, on its way out.
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             say("taqstore: stopped; what was complete is kept. Go on with:")
             say(f"  {_going_on(ctx)}")
             sys.exit(130)
