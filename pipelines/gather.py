@@ -8,7 +8,7 @@ from concurrent.futures import Executor, Future
 import numpy as np
 
 from taqstore.bins import Layout
-from taqstore.channel_histogram import count_channels
+from taqstore.channel_histogram import count_blocks
 from taqstore.statistics import Observation, merge
 from taqstore.template import Template
 from taqstore.writer import GroupWriter
@@ -132,7 +132,7 @@ class ChannelSink:
 
     def add(self, step: int, layer: str, values: np.ndarray) -> None:
         """Count a tensor ``(..., channel)`` seen at a position of `step`."""
-        counts = count_channels(values, self._layout).astype(np.uint32)
+        counts = np.concatenate(list(count_blocks(values, self._layout)), dtype=np.uint32)
         start = (self._batch, step, self._layers[layer], 0, 0)
         self.bytes_out += self._group.put("channel_histogram", start, counts[None, None, None])
 

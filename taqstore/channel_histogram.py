@@ -32,11 +32,14 @@ def count_channels(values: npt.ArrayLike, layout: Layout) -> Counts:
     TaqError
         The values are of another dtype.
     """
-    return np.stack(list(each_channel(values, layout))).astype(np.int64)
+    return np.concatenate(list(count_blocks(values, layout)), dtype=np.int64)
 
 
-def each_channel(values: npt.ArrayLike, layout: Layout) -> Iterator[npt.NDArray[Any]]:
-    """The rows of `count_channels` one by one, each in memory of its own; uint32 if they fit."""
+def count_blocks(values: npt.ArrayLike, layout: Layout) -> Iterator[npt.NDArray[Any]]:
+    """The counts of `count_channels` a few channels ``(some, bin)`` at a time; uint32 if they fit.
+
+    Each block is memory of its own.
+    """
     array = np.asarray(values)
     if array.dtype.name != layout.dtype:
         what = f"channel histograms of layout {layout.dtype} need values of it"
@@ -45,10 +48,10 @@ def each_channel(values: npt.ArrayLike, layout: Layout) -> Iterator[npt.NDArray[
     codes_per_channel = 2 * (layout.zero_bin + (1 << layout.mantissa_bits))
     width = max(1, _CODES // codes_per_channel)
     for at in range(0, flat.shape[1], width):
-        yield from _count(flat[:, at : at + width], layout, codes_per_channel)
+        yield _count(flat[:, at : at + width], layout, codes_per_channel)
 
 
-def _count(block: npt.NDArray[Any], layout: Layout, codes: int) -> Iterator[npt.NDArray[Any]]:
+def _count(block: npt.NDArray[Any], layout: Layout, codes: int) -> npt.NDArray[Any]:
     channels, half = block.shape[1], layout.zero_bin
     # Adding positive zero turns the negative one into it and leaves every other value as it is.
     bits = (block + _zero(layout)).view(layout.word)
@@ -56,8 +59,9 @@ def _count(block: npt.NDArray[Any], layout: Layout, codes: int) -> Iterator[npt.
     index += np.arange(channels) * codes
     counted = np.bincount(index.ravel("K"), minlength=channels * codes).reshape(channels, codes)
     sign = codes // 2
-    for row in counted.astype(np.uint32 if len(block) < 2**32 else np.int64):
-        yield np.concatenate([row[sign : sign + half][::-1], row[:half]])
+    narrow = counted.astype(np.uint32 if len(block) < 2**32 else np.int64)
+    positive, negative = narrow[:, :half], narrow[:, sign : sign + half]
+    return np.concatenate([negative[:, ::-1], positive], axis=1)
 
 
 def _zero(layout: Layout) -> Any:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from taqstore.bins import Counts, Layout
-from taqstore.channel_histogram import each_channel
+from taqstore.channel_histogram import count_blocks
 from taqstore.errors import TaqError, problem
 from taqstore.histogram import add, count
 from taqstore.moments import Moments, finite_moments, merge_moments, moments_of
@@ -146,7 +147,8 @@ def _observe_stacked(
     if not keys:
         return
     layout = Layout(stack.dtype.name, mantissa_bits)
-    histograms = list(each_channel(stack.reshape(len(stack), -1).T, layout))
+    blocks = count_blocks(stack.reshape(len(stack), -1).T, layout)
+    histograms = list(chain.from_iterable(blocks))
     moments = finite_moments(stack)
     for index, key in enumerate(keys):
         yield (

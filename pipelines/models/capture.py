@@ -80,7 +80,7 @@ def watching_blocks(mmdit: Any, chosen: Collection[str] | None = None) -> Iterat
 
 
 def _note_block(streams: Streams, block: Block, arguments: tuple[Any, ...], result: Any) -> None:
-    index = int(block.name.lstrip("muni"))
+    index = block.index
     if block.unified:
         streams.uni |= {index: arguments[0], index + 1: result}
         return
