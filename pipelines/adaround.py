@@ -22,7 +22,7 @@ from .activation_inputs import ActivationPlan, read_inputs
 from .adaround_block import BlockWork, Checkpoint, check_samples
 from .live import RUN, Mode, Outcome, open_groups, record_run
 from .models.backend import LIBRARIES
-from .models.layers import blocks
+from .models.layers import blocks, chosen_blocks
 from .models.load import LoadedModel
 from .models.rounding import Settings
 from .quantized_prefix import PrefixWriter, prefix_streams
@@ -109,14 +109,8 @@ def _run_of(store: Store, model: str | None) -> dict[str, Any]:
 
 
 def _chosen(store: Store, model: LoadedModel, chosen: Sequence[str] | None) -> list[str]:
-    known = [block.name for block in blocks(model.mmdit)]
-    unknown = [name for name in chosen or () if name not in known]
-    if unknown:
-        what = f"no block {', '.join(unknown)} in {model.row.name}"
-        raise MissingError(problem(what, found=f"{known[0]} to {known[-1]}"))
-    if chosen is not None:
-        return [name for name in known if name in chosen]
-    return [name for name in known if _is_cached(store, name)]
+    names = chosen_blocks(model.mmdit, chosen, model=model.row.name)
+    return [name for name in names if chosen is not None or _is_cached(store, name)]
 
 
 def _is_cached(store: Store, block: str) -> bool:

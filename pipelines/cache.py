@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from taqstore.errors import MissingError, StoreError, TaqError, problem
+from taqstore.errors import StoreError, TaqError, problem
 from taqstore.location import Location
 from taqstore.names import BLOCKS
 from taqstore.template import Template, nbytes
@@ -23,7 +23,7 @@ from taqstore.writer import GroupWriter, create_store
 from .live import RUN, Mode, Outcome, open_groups, record_run
 from .models.backend import LIBRARIES, backend
 from .models.capture import watching_blocks
-from .models.layers import blocks
+from .models.layers import chosen_blocks
 from .models.load import LoadedModel, Prompt, Tensor, to_numpy
 from .models.sampling import Schedule
 from .trajectories import Trajectories, load_model_of, read_trajectories
@@ -77,7 +77,7 @@ def cache(
     mode, outcome = mode or Mode(), Outcome()
     found = read_trajectories(store, images=images, stride=stride, model=model)
     loaded = load_model_of(found.run, local_ckpt=local_ckpt)
-    names = _checked_blocks(loaded, chosen)
+    names = chosen_blocks(loaded.mmdit, chosen, model=loaded.row.name)
     schedule = found.schedule(loaded)
     first = found.prepare(loaded, found.images[0], schedule)
     templates = _templates(found, loaded, schedule, first, names)
@@ -93,15 +93,6 @@ def cache(
         parameters = {**found.summary(), "stride": stride, "blocks": list(names)}
         record_run(writer, "cache", outcome, parameters=parameters, libraries=LIBRARIES)
     return outcome
-
-
-def _checked_blocks(model: LoadedModel, chosen: Sequence[str] | None) -> tuple[str, ...]:
-    known = [block.name for block in blocks(model.mmdit)]
-    unknown = [name for name in chosen or () if name not in known]
-    if unknown:
-        what = f"no block {', '.join(unknown)} in {model.row.name}"
-        raise MissingError(problem(what, found=f"{known[0]} to {known[-1]}"))
-    return tuple(name for name in known if chosen is None or name in chosen)
 
 
 def _templates(

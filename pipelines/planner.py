@@ -25,7 +25,7 @@ from taqstore.quantized_weights import (
 from taqstore.store import Store
 from taqstore.weight_quantization import dequantized, round_to_nearest, weight_steps
 
-from .models.layers import block_linears, blocks
+from .models.layers import block_linears, blocks, chosen_blocks
 from .models.load import LoadedModel, to_numpy
 from .models.quantized import LinearPlan
 from .variants import ADAROUND, CONFIG, FLOAT, LEARNED, Variant
@@ -90,14 +90,12 @@ class Planner:
         MissingError
             The model has no such block.
         """
-        known = [block.name for block in blocks(self.model.mmdit)]
-        asked = self.options.chosen
-        unknown = [name for name in asked or () if name not in known]
-        if unknown:
-            what = f"no block {', '.join(unknown)} in {self.model.row.name}"
-            raise MissingError(problem(what, found=f"{known[0]} to {known[-1]}"))
-        names = asked or (quantized_blocks(self.store) if self._has_weights else known)
-        return tuple(name for name in known if name in names)
+        mmdit, called = self.model.mmdit, self.model.row.name
+        names = chosen_blocks(mmdit, self.options.chosen or None, model=called)
+        if self.options.chosen or not self._has_weights:
+            return names
+        stored = quantized_blocks(self.store)
+        return tuple(name for name in names if name in stored)
 
     @property
     def bits(self) -> int:

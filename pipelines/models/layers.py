@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from taqstore.errors import MissingError, problem
 from taqstore.names import SITES, LayerName, linear_names, parse_layer
 
 # The linear whose input is the site's tensor; q, k and v read one tensor, so q stands for all.
@@ -60,6 +61,22 @@ def blocks(mmdit: Any) -> list[Block]:
         *(Block(f"mm{i}", module) for i, module in enumerate(multimodal)),
         *(Block(f"uni{i}", module) for i, module in enumerate(unified)),
     ]
+
+
+def chosen_blocks(mmdit: Any, chosen: Collection[str] | None, *, model: str) -> tuple[str, ...]:
+    """Names of these blocks (None: all) in the order they run; `model` is what errors call it.
+
+    Raises
+    ------
+    MissingError
+        The model has no such block.
+    """
+    known = [block.name for block in blocks(mmdit)]
+    unknown = [name for name in chosen or () if name not in known]
+    if unknown:
+        what = f"no block {', '.join(unknown)} in {model}"
+        raise MissingError(problem(what, found=f"{known[0]} to {known[-1]}"))
+    return tuple(name for name in known if chosen is None or name in chosen)
 
 
 def linears(mmdit: Any) -> list[Linear]:
