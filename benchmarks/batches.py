@@ -37,7 +37,7 @@ def _size(samples: Samples) -> tuple[int, int]:
 
 
 def _ours(samples: Samples, *, prefetch: int) -> Run:
-    from taqstore.batches import iter_batches
+    from taqstore.kinds.minibatches import iter_batches
 
     store = samples.inputs.store("blocks")
     size, count = _size(samples)
@@ -55,7 +55,7 @@ def _ours(samples: Samples, *, prefetch: int) -> Run:
 
 
 def _raw(samples: Samples) -> Run:
-    from taqstore.batches import batch_order
+    from taqstore.kinds.minibatches import batch_order
 
     folder = raw_files(samples)
     size, count = _size(samples)

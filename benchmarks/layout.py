@@ -16,9 +16,9 @@ from time import perf_counter
 
 import numpy as np
 
-from taqstore.store import Store, open_store
-from taqstore.template import Array, Template, rows_per_shard
-from taqstore.writer import create_store
+from taqstore.store.reader import Store, open_store
+from taqstore.store.template import Array, Template, rows_per_shard
+from taqstore.store.writer import create_store
 
 STEPS, LAYERS, CHANNELS = 50, 47, 6144
 DIMS = ("step", "layer", "channel")

@@ -23,18 +23,18 @@ from typing import Any
 import numpy as np
 
 from pipelines.cache import cache
-from pipelines.collect import collect
+from pipelines.collect.collect import collect
 from pipelines.generate import Request, generate
-from pipelines.live import Mode
 from pipelines.models.backend import backend
 from pipelines.models.capture import watching_inputs
 from pipelines.models.load import LoadedModel, Prompt, load_pipeline
 from pipelines.models.reduce import default_reducer
 from pipelines.models.sampling import Schedule, make_schedule
 from pipelines.models.table import MODELS, ModelRow
-from pipelines.trajectories import load_model_of, read_trajectories
+from pipelines.run.live import Mode
+from pipelines.run.trajectories import load_model_of, read_trajectories
 from taqstore.names import SITES
-from taqstore.statistics import MANTISSA_BITS
+from taqstore.statistics.observation import MANTISSA_BITS
 from taqstore.testing.checkpoint import SD3_MEDIUM, MMDiTShape, make_checkpoint
 
 WIDE = MMDiTShape(hidden=1536, blocks=2, resolution=64, pooled=64, text=64, frequencies=64)

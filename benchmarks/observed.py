@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taqstore.histogram import Layout
+from taqstore.statistics.histogram import Layout
 from taqstore.testing import make_sd3_store
 
 from .inputs import Inputs
@@ -66,7 +66,7 @@ def scales_of_all(
 ) -> Run:
     """Scales of all sites by some rules, worked out together; the answer is that of the last."""
     from taqstore import open_store
-    from taqstore.analyze import analyze, load
+    from taqstore.query.analyze import analyze, load
 
     store = open_store(store_of(inputs))
 

@@ -17,18 +17,18 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from pipelines.collect import collect
+from pipelines.collect.collect import collect
 from pipelines.generate import Request, generate
 from pipelines.models.backend import backend
 from pipelines.models.capture import watching_inputs
 from pipelines.models.load import to_numpy
 from pipelines.models.reference import digit_prompts
-from pipelines.trajectories import load_model_of, read_trajectories
+from pipelines.run.trajectories import load_model_of, read_trajectories
 from taqstore.analysis import error
-from taqstore.analysis.clip import Rule
+from taqstore.analysis.ranges.clip import Rule
 from taqstore.names import ACTIVATIONS, SITES
-from taqstore.quantization import Quantizer, integer_range
-from taqstore.store import open_store
+from taqstore.quantization.quantizer import Quantizer, integer_range
+from taqstore.store.reader import open_store
 
 BITS = (8, 6, 4)
 RULES: tuple[Rule, ...] = ("absmax", "mse", "percentile")

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from taqstore.clipping import expected_error
-from taqstore.quantization import affine
-from taqstore.search import Scheme
+from taqstore.quantization.clipping import expected_error
+from taqstore.quantization.quantizer import affine
+from taqstore.quantization.search import Scheme
 
 from .inputs import Inputs, say
 from .measure import Contender, DisagreementError, Run, interleave, ratio, warm
@@ -77,7 +77,7 @@ class SearchQuestion(Question):
 
 
 def _tensors(store: object, selection: Mapping[str, str]) -> int:
-    from taqstore.query import select
+    from taqstore.query.select import select
 
     chosen = (select(group, site=site, **selection) for site, group in sites(store).items())
     return sum(group.sizes["step"] * group.sizes["layer"] for group in chosen)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taqstore.quantization import Quantizer
-from taqstore.search import Scheme, best_quantizer
-from taqstore.spread import Spread
+from taqstore.quantization.quantizer import Quantizer
+from taqstore.quantization.search import Scheme, best_quantizer
+from taqstore.quantization.spread import Spread
 
 from .observed import LAYOUT, sites
 from .peers import installed

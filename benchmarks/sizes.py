@@ -66,7 +66,7 @@ def _member_bytes(path: Path) -> int:
 def _saved_statistics(inputs: Inputs) -> int:
     """Twice the arrays of q, k and v where they are kept once."""
     from taqstore import open_store
-    from taqstore.info import describe_group
+    from taqstore.upkeep.info import describe_group
 
     store = open_store(inputs.store("statistics"), chunks=None)
     return sum(

@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import StoreError, TaqError, problem
-from taqstore.location import Location
+from taqstore.kinds.templates import blocks_template, pooled_conditioning_template
 from taqstore.names import BLOCKS
-from taqstore.template import Template, nbytes
-from taqstore.templates import blocks_template, pooled_conditioning_template
-from taqstore.writer import GroupWriter, create_store
+from taqstore.store.location import Location
+from taqstore.store.template import Template, nbytes
+from taqstore.store.writer import GroupWriter, create_store
 
-from .live import RUN, Mode, Outcome, open_groups, record_run
 from .models.backend import LIBRARIES, backend
 from .models.capture import watching_blocks
 from .models.layers import chosen_blocks
 from .models.load import LoadedModel, Prompt, Tensor, to_numpy
 from .models.sampling import Schedule
-from .trajectories import Trajectories, load_model_of, read_trajectories
+from .run.live import RUN, Mode, Outcome, open_groups, record_run
+from .run.trajectories import Trajectories, load_model_of, read_trajectories
 
 POOLED = f"{BLOCKS}/pooled"
 # Steps of an image that one process claims at once, each with an open lock file per stream.

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import TaqError, problem
+from taqstore.kinds.templates import latents_template
 from taqstore.names import LATENTS
-from taqstore.template import Template
-from taqstore.templates import latents_template
-from taqstore.writer import GroupWriter, StoreWriter, create_store
+from taqstore.store.template import Template
+from taqstore.store.writer import GroupWriter, StoreWriter, create_store
 
-from .live import RUN, Mode, Outcome, open_groups, record_run
 from .models.backend import LIBRARIES
 from .models.load import LoadedModel, load_pipeline, to_numpy
 from .models.sampling import Schedule, make_schedule, trajectory
+from .run.live import RUN, Mode, Outcome, open_groups, record_run
+from .run.trajectories import ID
 from .sources.prompts import prompt_file
-from .trajectories import ID
 
 LATENT_CHANNELS = 16
 

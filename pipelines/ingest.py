@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from taqstore.provenance import describe_input, make_record
-from taqstore.writer import StoreWriter, create_store
+from taqstore.store.provenance import describe_input, make_record
+from taqstore.store.writer import StoreWriter, create_store
 
 from . import sources
-from .plan_run import Mode, PlanRun, Progress
+from .run.plan_run import Mode, PlanRun, Progress
+from .run.summary import Summary
 from .sources.plan import Options, Plan
-from .summary import Summary
 
 _WORKERS = 4
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from taqstore.names import ACTIVATIONS, LATENTS
-from taqstore.plot.store import draw
-from taqstore.statistics import MANTISSA_BITS
-from taqstore.store import Store, open_store
+from taqstore.plot.draw import draw
+from taqstore.statistics.observation import MANTISSA_BITS
+from taqstore.store.reader import Store, open_store
 
-from .collect import collect
-from .live import Mode, Progress
+from .collect.collect import collect
+from .run.live import Mode, Progress
 
 KINDS = ("summary", "range", "histogram", "channels", "heatmap", "negative")
 SITE = "mlp.fc2"

@@ -9,21 +9,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from taqstore.version import __version__
+
 __all__ = ["Store", "StoreWriter", "TaqError", "__version__", "create_store", "open_store"]
 
 _HOMES = {
-    "open_store": "taqstore.store",
-    "Store": "taqstore.store",
-    "create_store": "taqstore.writer",
-    "StoreWriter": "taqstore.writer",
+    "open_store": "taqstore.store.reader",
+    "Store": "taqstore.store.reader",
+    "create_store": "taqstore.store.writer",
+    "StoreWriter": "taqstore.store.writer",
     "TaqError": "taqstore.errors",
 }
 
 if TYPE_CHECKING:
     from taqstore.errors import TaqError
-    from taqstore.store import Store, open_store
-    from taqstore.writer import StoreWriter, create_store
+    from taqstore.store.reader import Store, open_store
+    from taqstore.store.writer import StoreWriter, create_store
 
 
 def __getattr__(name: str) -> object:

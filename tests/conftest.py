@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from cli_runner import taq  # noqa: F401 - a fixture for all
 from hypothesis import settings
+
+from support.cli_runner import taq  # noqa: F401 - a fixture for all
 
 # The same examples in every run; TAQSTORE_EXPLORE=1 looks for new ones.
 settings.register_profile("repeatable", derandomize=not os.environ.get("TAQSTORE_EXPLORE"))

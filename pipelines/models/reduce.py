@@ -11,8 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
-from taqstore.bins import Layout
-from taqstore.statistics import Observation, narrowed, observe_each
+from taqstore.statistics.bins import Layout
+from taqstore.statistics.observation import Observation, narrowed, observe_each
 
 from .backend import backend
 from .load import Tensor, to_numpy
@@ -30,7 +30,7 @@ class Reducer(Protocol):
 
 
 def numpy_reducer(tensors: Sequence[Tensor], mantissa_bits: int) -> list[Observation]:
-    """Observe by `taqstore.statistics`, reading the tensors' own memory."""
+    """Observe by `taqstore.statistics.observation`, reading the tensors' own memory."""
     return observe_each([to_numpy(tensor) for tensor in tensors], mantissa_bits=mantissa_bits)
 
 

@@ -10,11 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from taqstore.errors import SourceError
+from taqstore.files.refusal import problem
 
-from . import adaround_cache, calibration_samples, phase, postgelu, schedules, timestep_stats
+from . import activations as timestep_stats
+from . import blocks as adaround_cache
+from . import latents as calibration_samples
+from . import postgelu
+from . import samples as phase
+from . import schedule as schedules
 from .detect import Source, detect
 from .plan import Inexact, Item, Options, Part, Plan, Problem, Put, Unit
-from .refusal import problem
 
 __all__ = [
     "SOURCES", "Inexact", "Item", "Options", "Part", "Plan", "Problem", "Put", "Source", "Unit",

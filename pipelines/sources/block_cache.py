@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import SourceError
+from taqstore.files.npz import NpzFile
+from taqstore.files.refusal import problem
 
-from .documents import field, majority, read_document, sample_files, sample_name
-from .npz import NpzFile
-from .refusal import problem
+from .json_fields import field, majority, read_document, sample_files, sample_name
 
 FORMAT = "adaround_cache_v1"
 METADATA = "metadata.json"

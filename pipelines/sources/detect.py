@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from taqstore.errors import SourceError
+from taqstore.files.npz import NpzFile
+from taqstore.files.refusal import problem
 
-from . import block_cache, calibration_samples, manifest, postgelu, schedules, timestep_run
-from .documents import read_document
-from .npz import NpzFile
-from .refusal import problem
+from . import block_cache, manifest, postgelu, timestep_run
+from . import latents as calibration_samples
+from . import schedule as schedules
+from .json_fields import read_document
 
 ACCEPTED = (
     "a calibration_data folder or its samples, adaround_cache or activations part, "

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from taqstore.errors import SourceError
+from taqstore.files.refusal import problem
 
-from .documents import field, read_document
-from .refusal import problem
+from .json_fields import field, read_document
 
 MANIFEST = "manifest.json"
 MINIMAL = (

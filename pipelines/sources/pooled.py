@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import MissingError, SourceError
+from taqstore.files.npz import NpzFile
+from taqstore.files.refusal import problem
 from taqstore.names import POOLED, PROJECTIONS, LayerName, parse_layer
-from taqstore.template import Array, Template, nbytes, rows_per_shard
+from taqstore.store.template import Array, Template, nbytes, rows_per_shard
 
-from .documents import strings
-from .npz import NpzFile
+from .json_fields import strings
 from .plan import Inexact, Problem, Put, Unit
-from .refusal import problem
 
 # Step files kept open at once while a shard is read; beyond it each read opens its file.
 MAX_OPEN = 128

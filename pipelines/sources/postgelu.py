@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from taqstore.errors import SourceError
+from taqstore.files.npz import NpzFile
+from taqstore.files.refusal import problem
 from taqstore.names import LayerName
-from taqstore.template import Array
+from taqstore.store.template import Array
 
-from .npz import NpzFile
 from .plan import Options, Plan, Problem, PutWhole, Unit
 from .pooled import (
     Field,
@@ -29,7 +30,6 @@ from .pooled import (
     site_unit,
     stored_dtype,
 )
-from .refusal import problem
 
 SOURCE = "postgelu"
 TIMESTEPS, EDGES = "timesteps_unique", "histogram_bin_edges"

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from taqstore.errors import SourceError
-
-from .refusal import problem
+from taqstore.files.refusal import problem
 
 REMEDY = "pass --prompts FILE (.txt with one prompt per line, or .csv with a prompt column)"
 _MARK = object()

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from taqstore.errors import SourceError
+from taqstore.files.npz import NpzFile
+from taqstore.files.refusal import problem
 
-from .documents import field, majority, read_document
-from .npz import NpzFile
-from .refusal import problem
+from .json_fields import field, majority, read_document
 
 V1, V2 = "activation_stats_v1", "per_timestep_npz_v2"
 STATISTICS = "layer_statistics.json"

@@ -12,17 +12,17 @@ import xarray as xr
 
 from taqstore.analysis.bits import bits, joint_bits
 from taqstore.analysis.curve import curve
-from taqstore.analysis.drift import temporal
 from taqstore.analysis.error import error
-from taqstore.analysis.fit import FitRule, schedule
 from taqstore.analysis.groups import groups
 from taqstore.analysis.order import order
-from taqstore.analysis.outlier import outliers
+from taqstore.analysis.outliers import outliers
 from taqstore.analysis.pooling import pool
-from taqstore.analysis.scale import scales
-from taqstore.analysis.shift import shifts
+from taqstore.analysis.scales import scales
+from taqstore.analysis.schedule import FitRule, schedule
+from taqstore.analysis.shifts import shifts
 from taqstore.analysis.smooth import smooth
-from taqstore.analysis.tier import Thresholds, tiers
+from taqstore.analysis.temporal import temporal
+from taqstore.analysis.tiers import Thresholds, tiers
 
 __all__ = [
     "ANALYSES",

@@ -8,15 +8,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 import xarray as xr
 
-from taqstore.allocation import allocate
-from taqstore.analysis.inputs import Array, finish, over
-from taqstore.analysis.known import known_values
-from taqstore.analysis.pooled_bins import common_bins
-from taqstore.analysis.scale import checked_scheme
+from taqstore.analysis.ranges.known import known_values
+from taqstore.analysis.scales import checked_scheme
+from taqstore.analysis.shared.inputs import Array, finish, over
+from taqstore.analysis.shared.pooled_bins import common_bins
 from taqstore.errors import TaqError, problem
-from taqstore.rows import known_rows, mean_over
-from taqstore.search import Scheme, best_quantizer
-from taqstore.spread import Spread
+from taqstore.quantization.allocation import allocate
+from taqstore.quantization.counts import known_rows, mean_over
+from taqstore.quantization.search import Scheme, best_quantizer
+from taqstore.quantization.spread import Spread
 
 PerUnit = Literal["layer", "step"]
 Weight = Literal["relative", "absolute"]
@@ -52,7 +52,7 @@ def joint_bits(
 
     Each choice costs the expected squared error at the clip range of least error for that width and
     step. The sum of costs is the least of all allocations whose bits average at most `average` over
-    units, found exactly by dynamic programming (`taqstore.allocation.allocate`).
+    units, found exactly by dynamic programming (`taqstore.quantization.allocation.allocate`).
 
     Parameters
     ----------

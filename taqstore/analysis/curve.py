@@ -9,17 +9,17 @@ from typing import get_args
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.clip import EMA_MOMENTUM, Clip, Rule
 from taqstore.analysis.error import held_rows, stored_bins
-from taqstore.analysis.inputs import Array, Bounds, finish, over
-from taqstore.analysis.rules import clip_range
-from taqstore.analysis.scale import checked_scheme, quantizers
+from taqstore.analysis.ranges.clip import EMA_MOMENTUM, Clip, Rule
+from taqstore.analysis.ranges.rules import clip_range
+from taqstore.analysis.scales import checked_scheme, quantizers
+from taqstore.analysis.shared.inputs import Array, Bounds, finish, over
 from taqstore.errors import MissingError, TaqError, problem
-from taqstore.histogram import Layout
-from taqstore.quantization import Quantizer
-from taqstore.rows import mean_over, occupied, parts
-from taqstore.search import Scheme
-from taqstore.spread import Spread
+from taqstore.quantization.counts import mean_over, occupied, parts
+from taqstore.quantization.quantizer import Quantizer
+from taqstore.quantization.search import Scheme
+from taqstore.quantization.spread import Spread
+from taqstore.statistics.histogram import Layout
 
 _NAME = "curve"
 RATIOS = np.exp2(np.arange(-64, 1) / 8)

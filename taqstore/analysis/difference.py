@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.divergence import histogram_distances
-from taqstore.analysis.inputs import (
+from taqstore.analysis.shared.divergence import histogram_distances
+from taqstore.analysis.shared.inputs import (
     Bounds,
     channel_bounds,
     finish,
@@ -20,7 +20,7 @@ from taqstore.analysis.inputs import (
     tensor_bounds,
 )
 from taqstore.errors import LayoutError, MissingError, problem
-from taqstore.histogram import coarsen
+from taqstore.statistics.histogram import coarsen
 
 _NAME = "difference"
 _LABELS = ("image", "batch", "step", "layer", "projection", "boundary")

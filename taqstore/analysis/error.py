@@ -9,8 +9,11 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.clip import EMA_MOMENTUM, Clip, Rule
-from taqstore.analysis.inputs import (
+from taqstore.analysis.ranges.clip import EMA_MOMENTUM, Clip, Rule
+from taqstore.analysis.ranges.known import known_values
+from taqstore.analysis.ranges.rules import clip_range
+from taqstore.analysis.scales import by_steps, checked_scheme, quantizers, step_groups
+from taqstore.analysis.shared.inputs import (
     Array,
     Bounds,
     finish,
@@ -18,13 +21,10 @@ from taqstore.analysis.inputs import (
     observed_histogram,
     over,
 )
-from taqstore.analysis.known import known_values
-from taqstore.analysis.rules import clip_range
-from taqstore.analysis.scale import by_steps, checked_scheme, quantizers, step_groups
-from taqstore.histogram import Layout
-from taqstore.rows import known_rows, mean_over
-from taqstore.search import Scheme
-from taqstore.spread import Spread
+from taqstore.quantization.counts import known_rows, mean_over
+from taqstore.quantization.search import Scheme
+from taqstore.quantization.spread import Spread
+from taqstore.statistics.histogram import Layout
 
 Cuts = Sequence[int] | Literal["static"] | None
 
@@ -48,7 +48,7 @@ def error(
 
     ``error = sum_b n_b E_b / sum_b n_b`` with E_b the mean squared error of the values of bin b:
     the value itself where the bin holds one, else spread evenly but for the values that channel
-    extrema tell (see `taqstore.spread`, `taqstore.rows`).
+    extrema tell (see `taqstore.quantization.spread`, `taqstore.quantization.counts`).
     ``sqnr = 10 log10(mean(x^2) / error)``. Exact for float16 data with 10 mantissa bits.
 
     Parameters

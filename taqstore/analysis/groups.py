@@ -8,13 +8,13 @@ from typing import Literal, get_args
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.group_costs import Histograms, group_ranges, run_costs
-from taqstore.analysis.inputs import Array, finish, over, require
-from taqstore.analysis.known import known_values
-from taqstore.analysis.pooled_bins import common_bins
-from taqstore.analysis.scale import checked_scheme, quantizers
+from taqstore.analysis.costs.group_costs import Histograms, group_ranges, run_costs
+from taqstore.analysis.ranges.known import known_values
+from taqstore.analysis.scales import checked_scheme, quantizers
+from taqstore.analysis.shared.inputs import Array, finish, over, require
+from taqstore.analysis.shared.pooled_bins import common_bins
 from taqstore.errors import TaqError, problem
-from taqstore.partition import bucketed, clustered, optimal, total_cost
+from taqstore.quantization.partition import bucketed, clustered, optimal, total_cost
 
 Method = Literal["optimal", "cluster", "sigma"]
 

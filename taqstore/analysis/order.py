@@ -8,9 +8,9 @@ from math import factorial
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.inputs import Array, channel_bounds, finish, over, quotient, require
+from taqstore.analysis.shared.inputs import Array, channel_bounds, finish, over, quotient, require
 from taqstore.errors import TaqError, problem
-from taqstore.replay import SHIFT_MOMENTUM, ema_weights
+from taqstore.statistics.moving_average import SHIFT_MOMENTUM, ema_weights
 
 _NAME = "order"
 MAX_ORDERS = 10_000

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.inputs import (
+from taqstore.analysis.ranges.percentile import signed_percentile
+from taqstore.analysis.shared.inputs import (
     Array,
     Bounds,
     finish,
@@ -14,9 +15,8 @@ from taqstore.analysis.inputs import (
     over,
     require,
 )
-from taqstore.analysis.percentile import signed_percentile
-from taqstore.analysis.shift import midpoint_shift
-from taqstore.replay import SHIFT_MOMENTUM, running_mean_float32
+from taqstore.analysis.shifts import midpoint_shift
+from taqstore.statistics.moving_average import SHIFT_MOMENTUM, running_mean_float32
 
 _NAME = "pool"
 _TAILS = {"hist_p999": 99.9, "hist_p99": 99.0, "hist_p01": 1.0, "hist_p001": 0.1}

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, cast
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.inputs import Array, channel_bounds, finish, over, require
+from taqstore.analysis.shared.inputs import Array, channel_bounds, finish, over, require
 from taqstore.errors import LayoutError, MissingError, TaqError, problem
 
 _NAME = "smooth"

@@ -11,8 +11,8 @@ from importlib import import_module
 
 import click
 
-from taqstore import __version__
 from taqstore.errors import TaqError
+from taqstore.version import __version__
 
 # In the order of a day's work: fill, look, ask, analyse, hand on, draw, check.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -54,11 +54,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
 INGEST_PIPELINE = "pipelines.ingest"
 GENERATE_PIPELINE = "pipelines.generate"
 CACHE_PIPELINE = "pipelines.cache"
-COLLECT_PIPELINE = "pipelines.collect"
-ADAROUND_PIPELINE = "pipelines.adaround"
-EVALUATE_PIPELINE = "pipelines.evaluate"
+COLLECT_PIPELINE = "pipelines.collect.collect"
+ADAROUND_PIPELINE = "pipelines.adaround.adaround"
+EVALUATE_PIPELINE = "pipelines.evaluate.evaluate"
 PROFILE_PIPELINE = "pipelines.profile"
-WEIGHTS_PIPELINE = "pipelines.weight_absmax"
+WEIGHTS_PIPELINE = "taqstore.files.weight_absmax"
 
 
 class LazyGroup(click.Group):

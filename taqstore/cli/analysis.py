@@ -53,8 +53,8 @@ def analysis(*options: Callable[[Any], Any]) -> Callable[[Callable[..., None]], 
 
 def run(name: str, given: dict[str, Any], *parameters: str) -> None:
     """Select, analyse site by site, print or write."""
-    from taqstore.analyze import analyze
-    from taqstore.store import open_store
+    from taqstore.query.analyze import analyze
+    from taqstore.store.reader import open_store
 
     if given["as_csv"] + given["as_json"] + (given["output"] is not None) > 1:
         raise click.UsageError("--csv, --json and -o exclude each other")
@@ -76,8 +76,8 @@ def run(name: str, given: dict[str, Any], *parameters: str) -> None:
 
 
 def _print(results: dict[str, Any], given: dict[str, Any]) -> None:
-    from taqstore.analyze import site_tables
-    from taqstore.table import print_table, write_csv, write_json
+    from taqstore.files.tables import print_table, write_csv, write_json
+    from taqstore.query.analyze import site_tables
 
     tables = site_tables(results)
     if given["as_json"]:
@@ -96,7 +96,7 @@ def _print(results: dict[str, Any], given: dict[str, Any]) -> None:
 
 
 def _write(results: dict[str, Any], path: Path, force: bool) -> None:
-    from taqstore.analyze import write_results
+    from taqstore.query.analyze import write_results
 
     write_results(results, path, force=force)
     say(f"wrote {path}")

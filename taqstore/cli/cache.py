@@ -43,7 +43,7 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
 
 
 def _say_space(space: Any) -> None:
-    from taqstore.info import format_bytes
+    from taqstore.upkeep.info import format_bytes
 
     free = "unknown" if space.free is None else format_bytes(space.free)
     say(f"will write {format_bytes(space.needed)} ({space.needed} bytes), free: {free}")

@@ -51,9 +51,9 @@ def command(
     """
     if as_csv + as_json + (output is not None) > 1:
         raise click.UsageError("--csv, --json and -o exclude each other")
-    from taqstore.diff import diff, movers
-    from taqstore.store import open_store
-    from taqstore.table import print_table, write_csv, write_json
+    from taqstore.files.tables import print_table, write_csv, write_json
+    from taqstore.query.diff import diff, movers
+    from taqstore.store.reader import open_store
 
     results = diff(
         open_store(first),
@@ -65,7 +65,7 @@ def command(
     )
     table = movers(results, by=by)
     if output is not None:
-        from taqstore.files import write_table
+        from taqstore.files.datasets import write_table
 
         write_table(table, Path(output), force=force)
         say(f"wrote {output}")

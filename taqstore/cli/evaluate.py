@@ -120,7 +120,7 @@ def command(
 
 
 def _print(result: xr.Dataset, summary: pd.DataFrame, *, as_csv: bool, as_json: bool) -> None:
-    from taqstore.table import print_table, to_tables, write_csv, write_json
+    from taqstore.files.tables import print_table, to_tables, write_csv, write_json
 
     if as_json:
         write_json([summary, *to_tables(result)], sys.stdout)

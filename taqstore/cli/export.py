@@ -44,8 +44,8 @@ def command(  # noqa: D103 - its help text is made above, from the table
     source: str | None,
     force: bool,
 ) -> None:
-    from taqstore.info import format_bytes
-    from taqstore.store import open_store
+    from taqstore.store.reader import open_store
+    from taqstore.upkeep.info import format_bytes
 
     name = f"{format}-multitier" if multitier else format
     given = {"clip": clip, "outliers": outliers or None, "source": source}

@@ -16,8 +16,8 @@ from taqstore.cli.common import json_option, print_columns, print_json, store_ar
 @json_option
 def command(store: str, group: str | None, as_json: bool) -> None:
     """Show what STORE holds, or one GROUP of it in detail."""
-    from taqstore.info import describe_group, describe_store
-    from taqstore.store import open_store
+    from taqstore.store.reader import open_store
+    from taqstore.upkeep.info import describe_group, describe_store
 
     opened = open_store(store, chunks=None)
     description = describe_group(opened, group) if group else describe_store(opened)
@@ -30,7 +30,7 @@ def command(store: str, group: str | None, as_json: bool) -> None:
 
 
 def _print_store(description: Mapping[str, Any]) -> None:
-    from taqstore.info import format_bytes, summary_lines
+    from taqstore.upkeep.info import format_bytes, summary_lines
 
     click.echo(f"store   {description['store']}")
     click.echo(f"format  {description['format']}, digest {description['digest']}")
@@ -51,7 +51,7 @@ def _print_store(description: Mapping[str, Any]) -> None:
 
 
 def _print_group(group: Mapping[str, Any]) -> None:
-    from taqstore.info import format_bytes
+    from taqstore.upkeep.info import format_bytes
 
     items = group["items"]
     click.echo(f"group   {group['group']} ({group['kind']})")

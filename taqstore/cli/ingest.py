@@ -66,7 +66,7 @@ def command(source: tuple[str, ...], store: str, as_json: bool, **options: Any) 
 
 
 def _print_summary(summary: Any) -> None:
-    from taqstore.info import format_bytes
+    from taqstore.upkeep.info import format_bytes
 
     rows = [
         (g.group, str(g.written), str(g.skipped), str(g.refused), format_bytes(g.bytes_out))

@@ -142,7 +142,7 @@ def forward_progress() -> Iterator[tuple[Callable[[int], None], Callable[[str, i
 
 def print_outcome(outcome: Any, *, as_json: bool) -> None:
     """What a command did: a table of groups on stdout, or a JSON document; notes on stderr."""
-    from taqstore.info import format_bytes
+    from taqstore.upkeep.info import format_bytes
 
     if as_json:
         groups = {path: vars(counts) for path, counts in outcome.groups.items()}

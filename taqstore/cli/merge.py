@@ -35,7 +35,7 @@ def command(first: str, second: str, out: str, as_json: bool, **options: Any) ->
     Examples:
       taqstore merge monday.zarr tuesday.zarr both.zarr --renumber
     """
-    from taqstore.merge import Progress, merge
+    from taqstore.upkeep.merge import Progress, merge
 
     try:
         with byte_progress("copying") as (start, advance):

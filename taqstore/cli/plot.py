@@ -86,8 +86,8 @@ def command(
       order         band of an average over batch orders (--momentum, --orders)
       summary       the table of medians, ranges, negative share and outliers
     """
-    from taqstore.plot.store import draw
-    from taqstore.store import open_store
+    from taqstore.plot.draw import draw
+    from taqstore.store.reader import open_store
 
     options = _options(kind, given)
     if "other" in options:
@@ -109,7 +109,7 @@ def command(
 
 def _options(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     """The options that were given, by their names in the library, if the kind takes them."""
-    from taqstore.plot.store import options_of
+    from taqstore.plot.draw import options_of
 
     flags = {"against": "other"}
     options = {flags.get(flag, flag): value for flag, value in given.items() if value is not None}

@@ -61,8 +61,8 @@ def command(
     """
     if as_csv + as_json + (output is not None) > 1:
         raise click.UsageError("--csv, --json and -o exclude each other")
-    from taqstore.query import reduce, select
-    from taqstore.store import open_store
+    from taqstore.query.select import reduce, select
+    from taqstore.store.reader import open_store
 
     dataset = _variables(open_store(store), group, variable)
     site = group.rsplit("/", 1)[-1] if "layer" in dataset.coords else ""
@@ -92,7 +92,7 @@ def _variables(store: Any, group: str, names: tuple[str, ...]) -> Any:
 
 
 def _print(dataset: Any, as_csv: bool, as_json: bool, limit: int) -> None:
-    from taqstore.table import print_table, to_table, to_tables, write_csv, write_json
+    from taqstore.files.tables import print_table, to_table, to_tables, write_csv, write_json
 
     if as_csv:
         write_csv(to_table(dataset), sys.stdout)
@@ -105,7 +105,7 @@ def _print(dataset: Any, as_csv: bool, as_json: bool, limit: int) -> None:
 
 
 def _write(dataset: Any, path: Path, force: bool) -> None:
-    from taqstore.files import write_file
+    from taqstore.files.datasets import write_file
 
     write_file(dataset, path, force=force)
     say(f"wrote {path}")

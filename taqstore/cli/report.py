@@ -52,9 +52,9 @@ def command(
       taqstore report store.zarr -o report.html
       taqstore report store.zarr -o report.html --bits 8 --bits 4 --budget 5 --groups 4
     """
-    from taqstore.export.folders import staged
+    from taqstore.files.staged import staged
     from taqstore.report import build
-    from taqstore.store import open_store
+    from taqstore.store.reader import open_store
 
     opened = open_store(store)
     with staged(Path(output), force=force) as fresh:

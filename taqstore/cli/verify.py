@@ -18,8 +18,8 @@ def command(store: str, as_json: bool) -> None:
 
     Exit code 1 if anything is damaged; what is damaged is named on stdout.
     """
-    from taqstore.info import format_bytes
-    from taqstore.verify import verify_store
+    from taqstore.upkeep.info import format_bytes
+    from taqstore.upkeep.verify import verify_store
 
     report = verify_store(store)
     if as_json:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from taqstore.analysis.inputs import channel_bounds
+from taqstore.analysis.shared.inputs import channel_bounds
 from taqstore.errors import MissingError, problem
-from taqstore.export.documents_run import Groups
-from taqstore.export.folders import Summary, staged, summarize
+from taqstore.export.documents.linears import Groups
 from taqstore.export.peers import by_linear, sites_of
-from taqstore.tensorfile import write_safetensors
+from taqstore.files.safetensors import write_safetensors
+from taqstore.files.staged import Summary, staged, summarize
 
 _NAME = "act-scales"
 _SUFFIXES = (".npz", ".safetensors")

@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, problem
-from taqstore.export.folders import Summary, make_folder, save_all, save_npz, staged, summarize
-from taqstore.export.jsonio import write_document
+from taqstore.files.documents import write_document
+from taqstore.files.staged import Summary, make_folder, save_all, save_npz, staged, summarize
 from taqstore.names import LATENTS
 
 MANIFEST = "source_manifest"

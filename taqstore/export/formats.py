@@ -13,7 +13,7 @@ from taqstore.errors import MissingError, problem
 if TYPE_CHECKING:
     import xarray as xr
 
-    from taqstore.export.folders import Summary
+    from taqstore.files.staged import Summary
 
 
 @dataclass(frozen=True)
@@ -42,37 +42,37 @@ _HERE = "taqstore.export"
 FORMATS: dict[str, Format] = {
     "quant-config": Format(
         "per-timestep config v4: 8 bits, clip bounds, shifts",
-        f"{_HERE}.documents:quant_config",
+        f"{_HERE}.documents.quant_config:quant_config",
         "quant-config-v4",
         ("clip", "outliers", "source"),
     ),
     "quant-config-multitier": Format(
         "per-timestep config v3: 4, 6 or 8 bits by thresholds",
-        f"{_HERE}.documents_multitier:quant_config_multitier",
+        f"{_HERE}.documents.quant_config_multitier:quant_config_multitier",
         "quant-config-v3",
         ("clip", "source"),
     ),
     "temporal-analysis": Format(
         "layer_temporal_analysis.json of the v4 analyser",
-        f"{_HERE}.documents_temporal:temporal_analysis",
+        f"{_HERE}.documents.temporal_analysis:temporal_analysis",
         "temporal-analysis-v4",
         ("clip", "source"),
     ),
     "temporal-analysis-multitier": Format(
         "layer_temporal_analysis.json of the multi-tier analyser",
-        f"{_HERE}.documents_temporal:temporal_analysis_multitier",
+        f"{_HERE}.documents.temporal_analysis:temporal_analysis_multitier",
         "temporal-analysis-multitier",
         ("clip", "source"),
     ),
     "poly-schedule": Format(
         "polynomials of sigma for every clip bound",
-        f"{_HERE}.documents_schedule:poly_schedule",
+        f"{_HERE}.documents.clip_schedules:poly_schedule",
         "poly-schedule",
         ("source",),
     ),
     "lut-schedule": Format(
         "clip bounds at every step's sigma",
-        f"{_HERE}.documents_schedule:lut_schedule",
+        f"{_HERE}.documents.clip_schedules:lut_schedule",
         "lut-schedule",
         ("source",),
     ),
@@ -158,6 +158,6 @@ def export(
     if not row.schema:
         summary: Summary = make(groups, Path(out), force=force, **options)
         return summary
-    from taqstore.export.jsonio import write_document
+    from taqstore.files.documents import write_document
 
     return write_document(out, row.schema, make(groups, **options), force=force)

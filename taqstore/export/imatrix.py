@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.inputs import require
+from taqstore.analysis.shared.inputs import require
 from taqstore.errors import MissingError, problem
-from taqstore.export.documents_run import Groups
-from taqstore.export.folders import Summary, staged, summarize
+from taqstore.export.documents.linears import Groups
 from taqstore.export.peers import by_linear, sites_of
+from taqstore.files.staged import Summary, staged, summarize
 from taqstore.names import ACTIVATIONS
 
 _NAME = "imatrix"

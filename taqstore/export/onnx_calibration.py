@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.inputs import Bounds, observed_histogram, require, tensor_bounds
-from taqstore.analysis.percentile import absolute_percentile
-from taqstore.export.documents_run import Clip, Groups, check_clip
-from taqstore.export.jsonio import Document
+from taqstore.analysis.ranges.percentile import absolute_percentile
+from taqstore.analysis.shared.inputs import Bounds, observed_histogram, require, tensor_bounds
+from taqstore.export.documents.linears import Clip, Groups, check_clip
 from taqstore.export.peers import by_linear, sites_of
+from taqstore.files.documents import Document
 
 _NAME = "onnx-calibration"
 _METHODS = {"absmax": "MinMax", "p999": "Percentile"}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from taqstore.export.documents_run import (
+from taqstore.export.documents.linears import (
     TIMESTEP_STATS,
     TRACED_STATS,
     Groups,

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, problem
-from taqstore.export.folders import Summary, save_npz, staged, summarize
+from taqstore.files.staged import Summary, save_npz, staged, summarize
 from taqstore.names import parse_layer
 
 PREFIX = "pooled/postgelu/"

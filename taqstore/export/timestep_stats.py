@@ -11,10 +11,10 @@ import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, problem
-from taqstore.export.folders import Summary, make_folder, save_all, save_npz, staged, summarize
-from taqstore.export.jsonio import write_document
+from taqstore.files.documents import write_document
+from taqstore.files.staged import Summary, make_folder, save_all, save_npz, staged, summarize
 from taqstore.names import ACTIVATIONS, PROJECTIONS, SITES, LayerName, linear_names, parse_layer
-from taqstore.replay import SHIFT_MOMENTUM, ema_midpoint, running_mean_float32
+from taqstore.statistics.moving_average import SHIFT_MOMENTUM, ema_midpoint, running_mean_float32
 
 Source = Literal["timestep_stats", "activation_stats_v1", "activations"]
 

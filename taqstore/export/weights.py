@@ -12,18 +12,18 @@ import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, problem
-from taqstore.export.folders import Summary, make_folder, save_all, save_npz, staged, summarize
-from taqstore.export.jsonio import write_document
-from taqstore.names import RECONSTRUCTION, LayerName
-from taqstore.quantized_files import CONTENT
-from taqstore.quantized_weights import (
+from taqstore.files.documents import write_document
+from taqstore.files.safetensors import write_safetensors
+from taqstore.files.staged import Summary, make_folder, save_all, save_npz, staged, summarize
+from taqstore.kinds.quantized_linears import (
     Groups,
     QuantizedLinear,
     quantized_blocks,
     quantized_linears,
     run_of,
 )
-from taqstore.tensorfile import write_safetensors
+from taqstore.kinds.weight_files import CONTENT
+from taqstore.names import RECONSTRUCTION, LayerName
 
 FORMAT = "adaround_v1"
 _HALVES = {"img": "image_transformer_block", "txt": "text_transformer_block"}

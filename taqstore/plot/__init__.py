@@ -18,13 +18,13 @@ from typing import Any
 import xarray as xr
 
 from taqstore.errors import MissingError, problem
-from taqstore.plot import pages
-from taqstore.plot.box import BOXES, box_pages
-from taqstore.plot.channelmap import channelmap_pages
-from taqstore.plot.panels import Page
-from taqstore.plot.ridgeline import ridgeline_pages
-from taqstore.plot.sources import BINS, EXTREMA, MOMENTS, Alternatives, linear_view, require
-from taqstore.table import write_csv
+from taqstore.files.tables import write_csv
+from taqstore.plot.kinds.box import BOXES, box_pages
+from taqstore.plot.kinds.channelmap import channelmap_pages
+from taqstore.plot.kinds.ridgeline import ridgeline_pages
+from taqstore.plot.parts import pages
+from taqstore.plot.parts.panels import Page
+from taqstore.plot.parts.views import BINS, EXTREMA, MOMENTS, Alternatives, linear_view, require
 
 FORMATS = ("png", "svg", "pdf")
 _DPI = 120

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from taqstore.plot.bit_map import bit_pages
-from taqstore.plot.clip_curve import curve_pages
-from taqstore.plot.order_band import order_pages
-from taqstore.plot.panels import Page
-from taqstore.plot.run_diff import diff_pages
-from taqstore.plot.sources import BINS, EXTREMA, Alternatives
-from taqstore.plot.sqnr import PRICED, sqnr_pages
-from taqstore.plot.time_groups import group_pages
-from taqstore.plot.trajectory import trajectory_pages
+from taqstore.plot.kinds.bits import bit_pages
+from taqstore.plot.kinds.curve import curve_pages
+from taqstore.plot.kinds.diff import diff_pages
+from taqstore.plot.kinds.groups import group_pages
+from taqstore.plot.kinds.order import order_pages
+from taqstore.plot.kinds.sqnr import PRICED, sqnr_pages
+from taqstore.plot.kinds.trajectories import trajectory_pages
+from taqstore.plot.parts.panels import Page
+from taqstore.plot.parts.views import BINS, EXTREMA, Alternatives
 
 
 @dataclass(frozen=True)

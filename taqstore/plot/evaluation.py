@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from taqstore.plot.figures import MISSING_COLOR, SIGMA_LABEL, cell_edges
+from taqstore.plot.parts.drawing import MISSING_COLOR, SIGMA_LABEL, cell_edges
 
 # How weights were rounded: Okabe and Ito's colours, and shapes that tell them apart without.
 _WEIGHTS = {

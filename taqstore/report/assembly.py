@@ -8,17 +8,17 @@ from pathlib import Path
 
 import jinja2
 
-from taqstore import __version__
 from taqstore.errors import MissingError, TaqError, problem
-from taqstore.plot.data import negative_data
-from taqstore.plot.sources import BINS, linear_view, require
+from taqstore.plot.parts.numbers import negative_data
+from taqstore.plot.parts.views import BINS, linear_view, require
 from taqstore.report import costs, questions
 from taqstore.report.advice import bit_widths, time_groups
 from taqstore.report.findings import Findings, Groups, Plan, choose_source, gather, groups_of
 from taqstore.report.overview import overview
 from taqstore.report.page import Section
 from taqstore.report.pictures import draw
-from taqstore.store import Store
+from taqstore.store.reader import Store
+from taqstore.version import __version__
 
 BITS = (8, 6, 4)
 BUDGET = 6.0

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from taqstore.analyze import PREFERENCE, Results, analyze, load, site_tables
 from taqstore.errors import MissingError, problem
 from taqstore.names import ACTIVATIONS, SITES
-from taqstore.replay import SHIFT_MOMENTUM
+from taqstore.query.analyze import PREFERENCE, Results, analyze, load, site_tables
+from taqstore.statistics.moving_average import SHIFT_MOMENTUM
 
 Groups = Mapping[str, xr.Dataset]
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from taqstore.info import describe_store, format_bytes, summary_lines
 from taqstore.names import LATENTS
 from taqstore.report.findings import Groups, Plan
 from taqstore.report.page import Number, Table, number
-from taqstore.store import Store
+from taqstore.store.reader import Store
+from taqstore.upkeep.info import describe_store, format_bytes, summary_lines
 
 _PROMPTS = 6
 _TEXT = 160

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taqstore.errors import MissingError
-from taqstore.plot.panels import Page
-from taqstore.plot.sources import file_name
-from taqstore.plot.store import pages
-from taqstore.plot.svg import inline_svg
+from taqstore.plot.draw import pages
+from taqstore.plot.parts.panels import Page
+from taqstore.plot.parts.svg import inline_svg
+from taqstore.plot.parts.views import file_name
 from taqstore.report.findings import Groups, Plan
 from taqstore.report.page import Picture, Section
 

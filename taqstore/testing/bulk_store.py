@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taqstore.histogram import Layout, count
-from taqstore.template import Template
+from taqstore.statistics.histogram import Layout, count
+from taqstore.store.template import Template
+from taqstore.store.writer import create_store
 from taqstore.testing.model import RunShape
 from taqstore.testing.store import activations_templates
-from taqstore.writer import create_store
 
 _LAYOUT = Layout("float16", 5)
 _ROWS = {"img": 2 * 1024, "txt": 2 * 154}

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taqstore.histogram import Layout
-from taqstore.statistics import MANTISSA_BITS, Observation, observe
-from taqstore.template import Template
-from taqstore.templates import activations_template
+from taqstore.kinds.templates import activations_template
+from taqstore.statistics.histogram import Layout
+from taqstore.statistics.observation import MANTISSA_BITS, Observation, observe
+from taqstore.store.template import Template
+from taqstore.store.writer import GroupWriter, create_store
 from taqstore.testing.model import (
     RunShape,
     get_sigmas,
@@ -19,7 +20,6 @@ from taqstore.testing.model import (
     linear_inputs,
     raw_activations,
 )
-from taqstore.writer import GroupWriter, create_store
 
 
 def make_store(

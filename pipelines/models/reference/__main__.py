@@ -10,7 +10,7 @@ import click
 from taqstore.errors import TaqError
 
 from ..load import load_pipeline
-from .evaluate import evaluate as judge_pictures
+from .accuracy import evaluate as judge_pictures
 from .latent import grey
 from .model import checkpoint_path
 from .record import publish as publish_run

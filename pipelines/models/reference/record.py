@@ -13,8 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from .accuracy import Evaluation
 from .card import render
-from .evaluate import Evaluation
 from .train import WEIGHTS, Run
 
 RECORD = "record.json"

@@ -5,9 +5,9 @@ block by block as in Li et al., "BRECQ" (arXiv 2102.05426), with activation step
 beside the rounding as in Esser et al., "Learned Step Size Quantization" (arXiv 1902.08153).
 """
 
+from ..quantized.linear import InputStart
 from .block import BlockRun, Minibatch, positions_of
 from .forward import Errors
-from .linear import InputStart
 from .optimise import Optimiser, Rounded
 from .settings import Settings
 

@@ -13,8 +13,8 @@ from taqstore.names import LayerName
 
 from ..backend import backend
 from ..load import Tensor
+from ..quantized.linear import InputStart, Noise, Slot, installed
 from .block import BlockRun, Minibatch
-from .linear import InputStart, Noise, Slot, installed
 
 # Bytes that a forward keeps for the backward pass are held near this: larger minibatches are
 # taken in parts whose gradients add up.

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from taqstore.names import LayerName
-from taqstore.weight_quantization import dequantized, weight_steps
+from taqstore.quantization.weight_grid import dequantized, weight_steps
 
 from ..backend import backend
 from ..load import Tensor, to_numpy
+from ..quantized.linear import InputStart, Noise, noise_of
 from .block import BlockRun, Minibatch
 from .forward import Errors, QuantizedForward
-from .linear import InputStart, Noise, noise_of
 from .settings import Settings
 from .soft import SoftWeight, rounding_loss, sigmoid, soften, unsettled
 

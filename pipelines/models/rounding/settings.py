@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from taqstore.errors import TaqError, problem
-from taqstore.quantization import integer_range
-from taqstore.weight_quantization import WeightClip, check_weight_bits
+from taqstore.quantization.quantizer import integer_range
+from taqstore.quantization.weight_grid import WeightClip, check_weight_bits
 
 ActivationRule = Literal["baseline", "timed"]
 
@@ -20,7 +20,7 @@ class Settings:
     ----------
     bits, group_size, clip
         Of the weights: 2 to 8 bits; inputs that share a step (None: all of an output channel);
-        rule of the step, see `taqstore.weight_quantization.weight_steps`.
+        rule of the step, see `taqstore.quantization.weight_grid.weight_steps`.
     activation_bits
         2 to 16; 0: activations are not quantized.
     iterations, batch_size

@@ -1,0 +1,1 @@
+"""AdaRound: cached streams of a store -> integer weights, block by block."""

@@ -1,0 +1,226 @@
+"""One block of `adaround`: its samples, its optimisation with checkpoints, its errors."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+
+from taqstore.errors import MissingError, problem
+from taqstore.kinds.block_samples import Batch, BlockSamples, open_block
+from taqstore.kinds.minibatches import iter_batches
+from taqstore.kinds.weights import time_group_of
+from taqstore.names import BLOCKS, LATENTS
+from taqstore.quantization.weight_grid import (
+    WeightClip,
+    dequantized,
+    round_to_nearest,
+    weight_steps,
+)
+from taqstore.store.reader import Store
+
+from ..models.backend import backend
+from ..models.layers import Block
+from ..models.load import LoadedModel, to_numpy
+from ..models.rounding import BlockRun, Errors, Minibatch, Optimiser, Settings, positions_of
+from ..models.rounding.checkpoint import load_state, save_state
+from ..run.live import Mode
+from .activation_inputs import SiteInputs
+from .result_groups import kept_iterations
+
+# Simpler roundings that AdaRound is measured against, and the rule of their step sizes.
+_BASELINES: dict[str, WeightClip] = {"rtn": "absmax", "clipped": "mse"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where and how often the state of a block is kept.
+
+    Parameters
+    ----------
+    path
+        A file beside the store.
+    about
+        What is optimised and how; a state of anything else is not gone on from.
+    seconds
+        Between two writes.
+    """
+
+    path: Path
+    about: Mapping[str, Any]
+    seconds: float
+
+    def save(self, optimiser: Optimiser, rounding: Mapping[int, float]) -> None:
+        """Write the state; `rounding` are the rounding terms kept so far."""
+        save_state(self.path, optimiser, about=self.about, kept=rounding)
+
+    def load(self, optimiser: Optimiser) -> dict[int, float]:
+        """Go on from the state, where there is one; the rounding terms kept so far."""
+        return load_state(self.path, optimiser, about=self.about)
+
+    def remove(self) -> None:
+        """Remove it, and its folder with the last one."""
+        self.path.unlink(missing_ok=True)
+        with suppress(OSError):  # never made, or other blocks are at work
+            self.path.parent.rmdir()
+
+
+@dataclass(frozen=True)
+class BlockWork:
+    """A block with all that its optimisation needs; make it with `open`."""
+
+    samples: BlockSamples
+    store: Store
+    settings: Settings
+    inputs: Mapping[str, SiteInputs]
+    given: Mapping[str, str]
+    optimiser: Optimiser
+
+    @classmethod
+    def open(
+        cls,
+        store: Store,
+        model: LoadedModel,
+        block: Block,
+        settings: Settings,
+        inputs: Mapping[str, SiteInputs],
+        *,
+        given: Mapping[str, str],
+    ) -> BlockWork:
+        """Find the samples of a block and start its optimiser.
+
+        Parameters
+        ----------
+        given
+            Streams that take the place of the cached inputs, by stream.
+
+        Raises
+        ------
+        MissingError
+            Samples or activations are not in the store.
+        """
+        streams = [*block.streams, *given.values()]
+        samples = open_block(store.location.url, block.name, streams=streams)
+        first = samples.read([0])
+        tokens = first.inputs["txt"].shape[2] if "txt" in first.inputs else _text_tokens(store)
+        positions = positions_of(model, latent_size=_latent_size(store), text_tokens=tokens)
+        run = BlockRun(model, block, positions)
+        starts = {}
+        if settings.activation_bits:
+            starts = {name: inputs[name.site].start(name) for name, _ in run.linears}
+        return cls(samples, store, settings, inputs, given, Optimiser(run, settings, starts))
+
+    def learn(self, checkpoint: Checkpoint | None, mode: Mode) -> dict[int, float]:
+        """Optimise to the end; the rounding terms at the iterations that are kept."""
+        optimiser, settings = self.optimiser, self.settings
+        rounding = checkpoint.load(optimiser) if checkpoint else {}
+        kept, saved = kept_iterations(settings.iterations), monotonic()
+        name = self.samples.block
+        mode.advance(name, optimiser.iteration)
+        with closing(self._minibatches(optimiser.iteration)) as minibatches:
+            while not optimiser.done:
+                if optimiser.iteration in kept:
+                    rounding[optimiser.iteration] = optimiser.rounding_loss()
+                loss = optimiser.learn(next(minibatches))
+                mode.advance(f"{name}: loss {loss:.3g}")
+                if checkpoint and monotonic() - saved >= checkpoint.seconds:
+                    checkpoint.save(optimiser, rounding)
+                    saved = monotonic()
+        mode.advance(name, settings.iterations - optimiser.iteration)
+        return rounding
+
+    def _minibatches(self, start: int) -> Generator[Minibatch, None, None]:
+        batches = iter_batches(
+            self.store.location.url,
+            self.samples.block,
+            batch_size=self.settings.batch_size,
+            seed=self.settings.seed,
+            start=start,
+            streams=[*self.optimiser.run.block.streams, *self.given.values()],
+        )
+        with closing(batches):
+            for batch in batches:
+                yield self._minibatch(batch, weighted=True)
+
+    def _minibatch(self, batch: Batch, *, weighted: bool) -> Minibatch:
+        mx, model = backend().mx, self.optimiser.run.model
+        sigma = batch.sigma
+        assert sigma is not None
+        dtype = model.pipeline.activation_dtype
+        return Minibatch(
+            {
+                name: mx.array(batch.inputs[self.given.get(name, name)])
+                for name in self.optimiser.run.block.streams
+            },
+            {name: mx.array(x) for name, x in batch.targets.items()},
+            mx.array(batch.pooled).astype(dtype),
+            mx.array(batch.timestep).astype(dtype),
+            {site: time_group_of(sigma, found.sigma_lower) for site, found in self.inputs.items()},
+            self._weight(sigma) if weighted and self.settings.sigma_power else None,
+        )
+
+    def _weight(self, sigma: np.ndarray) -> np.ndarray:
+        """What samples count: a power of sigma, scaled to a mean of 1 over the cached steps."""
+        power, stream = self.settings.sigma_power, self.optimiser.run.block.streams[0]
+        every = self.store[f"{BLOCKS}/{stream}"]["sigma"].values.astype(np.float64)
+        return np.asarray(sigma.astype(np.float64) ** power / np.mean(every**power))
+
+    def errors(self) -> dict[str, Errors]:
+        """Errors over all samples: of AdaRound, and of rounding to nearest with either step."""
+        optimiser = self.optimiser
+        found = {"adaround": optimiser.errors(self._every())}
+        for method, clip in _BASELINES.items():
+            weights = [self._nearest(module.weight, clip) for _, module in optimiser.run.linears]
+            found[method] = optimiser.errors_of(self._every(), weights)
+        return found
+
+    def outputs(self) -> Iterator[dict[str, np.ndarray]]:
+        """Outputs of the rounded block, sample by sample in their order."""
+        return self.optimiser.outputs(self._every())
+
+    def _nearest(self, weight: Any, clip: WeightClip) -> np.ndarray:
+        values, settings = to_numpy(weight.astype(backend().mx.float32)), self.settings
+        steps = weight_steps(values, bits=settings.bits, group_size=settings.group_size, clip=clip)
+        return dequantized(round_to_nearest(values, steps, bits=settings.bits), steps)
+
+    def _every(self) -> Iterator[Minibatch]:
+        size = self.settings.batch_size
+        for start in range(0, len(self.samples), size):
+            stop = min(start + size, len(self.samples))
+            yield self._minibatch(self.samples.read(np.arange(start, stop)), weighted=False)
+
+
+def check_samples(store: Store, block: str, settings: Settings) -> None:
+    """Refuse, before anything is written, a block that cannot be optimised.
+
+    Raises
+    ------
+    MissingError
+        Samples or their conditioning are not in the store.
+    TaqError
+        There are fewer than a batch, or batches do not fit the memory budget.
+    """
+    first = open_block(store.location.url, block).read([0])
+    if first.pooled is None or first.timestep is None or first.sigma is None:
+        what = f"blocks need pooled conditioning, timestep and sigma to run {block}"
+        remedy = "taqstore cache keeps them"
+        raise MissingError(problem(what, where=str(store.location), remedy=remedy))
+    iter_batches(store.location.url, block, batch_size=settings.batch_size)
+
+
+def _latent_size(store: Store) -> tuple[int, int] | None:
+    if LATENTS not in store:
+        return None
+    sizes = store[LATENTS].sizes
+    return sizes["height"], sizes["width"]
+
+
+def _text_tokens(store: Store) -> int:
+    """Text tokens of a model whose unified blocks hold text and image in one stream."""
+    path = f"{BLOCKS}/txt"
+    return int(store[path].sizes["token"]) if path in store else 0

@@ -1,0 +1,122 @@
+"""Streams that quantized blocks put out, kept for the block after them: `adaround --prefix`.
+
+The quantized input of block i is the group `blocks/<stream>.quantized-<i>`, with boundary i alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from taqstore.errors import TaqError, problem
+from taqstore.kinds.block_samples import BlockSamples
+from taqstore.kinds.templates import blocks_template
+from taqstore.names import BLOCKS
+from taqstore.store.reader import Store
+from taqstore.store.writer import GroupWriter, StoreWriter
+
+from ..models.layers import Block
+from ..run.live import RUN, Outcome
+
+
+def prefix_streams(block: Block) -> dict[str, str]:
+    """Name of the quantized stream of each stream a block is given."""
+    return {name: f"{name}.quantized-{block.index}" for name in block.streams}
+
+
+@dataclass(frozen=True)
+class PrefixWriter:
+    """Where the outputs of quantized blocks go.
+
+    Parameters
+    ----------
+    writer, store
+        The store, open for writing and for reading.
+    run
+        Configuration, as the other groups have it.
+    replace
+        Replace what is there.
+    """
+
+    writer: StoreWriter
+    store: Store
+    run: Mapping[str, Any]
+    replace: bool
+    outcome: Outcome
+
+    def write(
+        self, following: Block, samples: BlockSamples, outputs: Iterator[dict[str, np.ndarray]]
+    ) -> None:
+        """Write the input of the block after, all samples of it.
+
+        Parameters
+        ----------
+        samples
+            Of the quantized block.
+        outputs
+            Its outputs, float32 ``(sample, row, token, channel)`` by stream, in order of samples.
+
+        Raises
+        ------
+        TaqError
+            An output does not fit float16.
+        """
+        groups: dict[str, GroupWriter] = {}
+        done = 0
+        for batch in outputs:
+            inputs = _as_inputs(following, batch)
+            if not groups:
+                groups = {n: self._group(following, n, x.shape[1:]) for n, x in inputs.items()}
+            for name, values in inputs.items():
+                for place, value in enumerate(_halves(values, f"{name} of {following.name}")):
+                    self._put(groups[name], samples, done + place, value)
+            done += len(next(iter(inputs.values())))
+
+    def _group(self, block: Block, stream: str, shape: tuple[int, ...]) -> GroupWriter:
+        cached = self.store[f"{BLOCKS}/{stream}"]
+        row, token, channel = shape
+        template = blocks_template(
+            prefix_streams(block)[stream],
+            images=cached["image"].values.tolist(),
+            steps=cached["step"].values,
+            sigmas=cached["sigma"].values,
+            timesteps=cached["timestep"].values,
+            boundaries=[block.index],
+            shape=(row, token, channel),
+            attrs={RUN: dict(self.run), "singleton_axis": 2},
+        )
+        return self.writer.group(template, replace=self.replace)
+
+    def _put(
+        self, group: GroupWriter, samples: BlockSamples, number: int, value: np.ndarray
+    ) -> None:
+        coords = group.template.coords
+        at = tuple(
+            int(np.flatnonzero(coords[dim][1] == labels[number])[0])
+            for dim, labels in (("image", samples.image), ("step", samples.step))
+        )
+        size = group.put("x", (*at, 0, 0, 0, 0), value[None, None, None])
+        group.commit([at])
+        self.outcome.wrote(group.template.path, size=size)
+
+
+def _as_inputs(block: Block, outputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Outputs of the block before as `block` takes them: text first where it holds both."""
+    if block.unified and "uni" not in outputs:
+        return {"uni": np.concatenate([outputs["txt"], outputs["img"]], axis=2)}
+    return outputs
+
+
+def _halves(values: np.ndarray, where: str) -> Sequence[np.ndarray]:
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    if not np.isfinite(half).all():
+        found = f"absmax {np.abs(values).max()}"
+        remedy = "leave --prefix out"
+        raise TaqError(
+            problem(f"quantized input {where} does not fit float16", found=found, remedy=remedy)
+        )
+    return list(half)

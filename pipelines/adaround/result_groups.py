@@ -1,0 +1,168 @@
+"""Groups that `adaround` fills: their templates, and a block's results written and flagged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from taqstore.kinds.weights import METHODS, reconstruction_template, weights_template
+from taqstore.names import PROJECTIONS, RECONSTRUCTION, SITES, WEIGHTS, LayerName
+from taqstore.quantization.weight_grid import weight_groups
+from taqstore.store.template import Template
+from taqstore.store.writer import GroupWriter
+
+from ..models.layers import blocks, linears
+from ..models.load import LoadedModel
+from ..models.rounding import Errors, Rounded, Settings
+from ..run.live import RUN, Outcome
+from .activation_inputs import SiteInputs
+
+# Losses kept of a block, evenly over its iterations.
+_KEPT = 100
+
+
+@dataclass(frozen=True)
+class BlockResult:
+    """What became of a block.
+
+    Parameters
+    ----------
+    linears
+        Quantized linears.
+    errors
+        By method of `METHODS`.
+    losses
+        Loss of every iteration that ran.
+    rounding_losses
+        Iteration -> rounding term, for the iterations of `kept_iterations`.
+    seconds
+        Wall time.
+    """
+
+    linears: Mapping[LayerName, Rounded]
+    errors: Mapping[str, Errors]
+    losses: list[float]
+    rounding_losses: Mapping[int, float]
+    seconds: float
+
+
+def kept_iterations(iterations: int) -> range:
+    """Iterations whose losses are stored."""
+    return range(0, iterations, max(1, iterations // _KEPT))
+
+
+def rounding_templates(
+    model: LoadedModel, settings: Settings, inputs: Mapping[str, SiteInputs], run: Mapping[str, Any]
+) -> list[Template]:
+    """Templates of `weights/<site>` and `reconstruction`, for all blocks of a model."""
+    found = linears(model.mmdit)
+    templates = []
+    for site in SITES:
+        at_site = [linear for linear in found if linear.site == site]
+        out, into = at_site[0].module.weight.shape
+        templates.append(
+            weights_template(
+                site,
+                layers=[linear.layer for linear in at_site],
+                shape=(out, into),
+                groups=weight_groups(into, settings.group_size),
+                sigma_lower=inputs[site].sigma_lower,
+                shifted=inputs[site].shifted,
+                attrs={RUN: run},
+            )
+        )
+    every = blocks(model.mmdit)
+    streams = ["img", "txt", *(["uni"] if any(b.unified for b in every) else [])]
+    return [
+        *templates,
+        reconstruction_template(
+            blocks=[block.name for block in every],
+            streams=streams,
+            iterations=kept_iterations(settings.iterations),
+            attrs={RUN: run},
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class RoundingWriter:
+    """The groups, open, with what all layers of a site share."""
+
+    groups: Mapping[str, GroupWriter]
+    inputs: Mapping[str, SiteInputs]
+    bits: int
+    outcome: Outcome
+
+    @property
+    def blocks(self) -> GroupWriter:
+        """Group `reconstruction`."""
+        return self.groups[RECONSTRUCTION]
+
+    def write(self, block: str, result: BlockResult) -> None:
+        """Write a block's layers and flag them, then the block."""
+        layers = dict.fromkeys((name.site, name.layer) for name in result.linears)
+        for site, layer in layers:
+            found = [r for n, r in result.linears.items() if (n.site, n.layer) == (site, layer)]
+            self._write_layer(site, layer, found)
+        group = self.blocks
+        at = _labels(group, "block").index(block)
+        self._put(group, at, self._block_arrays(group.template, result))
+
+    def _write_layer(self, site: str, layer: str, found: list[Rounded]) -> None:
+        path, inputs = f"{WEIGHTS}/{site}", self.inputs[site]
+        group = self.groups[path]
+        at = _labels(group, "layer").index(layer)
+        arrays = {
+            "weight": np.stack([r.weight for r in found]),
+            "step_size": np.stack([r.step_size for r in found]),
+            "rounding": np.stack([r.rounding for r in found]),
+            "activation_step": np.stack([r.activation_step for r in found]),
+        }
+        arrays["activation_zero_point"] = np.zeros(arrays["activation_step"].shape, np.int32)
+        if len(found) < len(PROJECTIONS):
+            arrays = {name: values[0] for name, values in arrays.items()}
+        arrays["activation_bits"] = np.full(len(inputs.sigma_lower), self.bits, np.int8)
+        if inputs.shifted:
+            assert inputs.found is not None
+            shift = inputs.found["shift"].sel(layer=layer).values
+            arrays["activation_shift"] = shift.astype(np.float32)
+        self._put(group, at, arrays)
+
+    def _put(self, group: GroupWriter, at: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write the arrays of one item, then flag it."""
+        size = sum(
+            group.put(name, (at, *(0,) * values.ndim), values[None])
+            for name, values in arrays.items()
+        )
+        group.commit([(at,)])
+        self.outcome.wrote(group.template.path, size=size)
+
+    def _block_arrays(self, template: Template, result: BlockResult) -> dict[str, np.ndarray]:
+        streams = [str(name) for name in template.coords["stream"][1]]
+        kept = template.coords["iteration"][1]
+        error = [[_mean(result.errors[m].error, result, s) for m in METHODS] for s in streams]
+        losses = [result.losses[i] if i < len(result.losses) else np.nan for i in kept]
+        rounding = [result.rounding_losses.get(int(i), np.nan) for i in kept]
+        return {
+            "output_error": np.array(error),
+            "output_power": np.array(
+                [_mean(result.errors[METHODS[0]].power, result, s) for s in streams]
+            ),
+            "loss": np.array(losses, np.float32),
+            "rounding_loss": np.array(rounding, np.float32),
+            "iterations": np.array(len(result.losses), np.int64),
+            "seconds": np.array(result.seconds),
+        }
+
+
+def _mean(sums: Mapping[str, float], result: BlockResult, stream: str) -> float:
+    """Mean over elements of a block's output; NaN where it has no such stream."""
+    counts = result.errors[METHODS[0]].count
+    return sums[stream] / counts[stream] if stream in sums else float("nan")
+
+
+def _labels(group: GroupWriter, dim: str) -> list[str]:
+    return [str(label) for label in group.template.coords[dim][1]]

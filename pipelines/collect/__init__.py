@@ -1,0 +1,1 @@
+"""Statistics of every linear input, collected while a model runs."""

@@ -1,0 +1,235 @@
+"""Collect: statistics of every distinct linear input, a batch of images at a time. Wiring only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from taqstore.errors import MissingError, TaqError, problem
+from taqstore.kinds.templates import activations_template, channel_histograms_template
+from taqstore.names import CHANNEL_HISTOGRAMS, SITES
+from taqstore.statistics.bins import Layout
+from taqstore.statistics.observation import MANTISSA_BITS, Observation
+from taqstore.store.template import Template
+from taqstore.store.writer import GroupWriter, create_store
+
+from ..models.backend import LIBRARIES, backend
+from ..models.capture import watching_inputs
+from ..models.layers import linears, site_channels
+from ..models.load import LoadedModel, Prompt, Tensor
+from ..models.reduce import Reducer, default_reducer
+from ..models.sampling import Schedule
+from ..run.live import RUN, Mode, Outcome, open_groups, record_run
+from ..run.trajectories import Trajectories, load_model_of, read_trajectories
+from .buffers import ChannelSink, Recorder, SiteBuffer
+
+# Of one site: what is held of a batch before it is written.
+SHARD_BYTES = 16 << 20
+# 496 bins of float16: what thousands of channels can afford.
+CHANNEL_MANTISSA_BITS = 3
+
+
+def collect(
+    store: str | os.PathLike[str],
+    *,
+    images: Iterable[int] | None = None,
+    stride: int = 2,
+    sites: Sequence[str] | None = None,
+    histogram_bits: int = MANTISSA_BITS,
+    per_channel: Sequence[str] | None = None,
+    images_per_batch: int = 1,
+    model: str | None = None,
+    local_ckpt: str | os.PathLike[str] | None = None,
+    reducer: Reducer | None = None,
+    mode: Mode | None = None,
+) -> Outcome:
+    """Run the latents of a store through its model again and keep statistics of linear inputs.
+
+    Parameters
+    ----------
+    images, stride, model
+        As of `read_trajectories`.
+    sites
+        Out of `names.SITES`; None: all.
+    histogram_bits
+        Mantissa bits of the histograms.
+    per_channel
+        Sites that also get a histogram of every channel, with up to 3 mantissa bits.
+    images_per_batch
+        Images whose statistics are merged into one batch.
+    local_ckpt
+        Weights, where the latents were made with a checkpoint of the user's own.
+    reducer
+        What makes observations of tensors; None: as `default_reducer` chooses.
+
+    Raises
+    ------
+    TaqError
+        The model cannot run, a site is not known, or histograms of channels are asked for batches
+        of several images.
+    StoreError
+        The store holds activations of another configuration.
+    """
+    mode, outcome = mode or Mode(), Outcome()
+    wanted = _checked_sites(sites)
+    channel_sites = _checked_per_channel(per_channel or (), wanted, images_per_batch)
+    found = read_trajectories(store, images=images, stride=stride, model=model)
+    loaded = load_model_of(found.run, local_ckpt=local_ckpt)
+    batches = _grouped(found.images, images_per_batch)
+    templates = {site: _template(found, loaded, site, batches, histogram_bits) for site in wanted}
+    coarse = Layout(_dtype(loaded), min(histogram_bits, CHANNEL_MANTISSA_BITS))
+    channel = [channel_histograms_template(templates[site], coarse) for site in channel_sites]
+    with create_store(store) as writer:
+        groups = open_groups(writer, [*templates.values(), *channel], mode)
+        reduce = partial(reducer or default_reducer(), mantissa_bits=histogram_bits)
+        job = _Job(found, loaded, reduce, found.schedule(loaded), groups, outcome, mode)
+        pending = job.pending()
+        mode.start(sum(int((batches[batch] >= 0).sum()) for batch in pending) * len(found.steps))
+        for batch in pending:
+            job.one_batch(batch, [int(image) for image in batches[batch] if image >= 0])
+        parameters = {
+            **found.summary(),
+            "stride": stride,
+            "sites": list(wanted),
+            "histogram_bits": histogram_bits,
+            "per_channel": list(channel_sites),
+            "images_per_batch": images_per_batch,
+        }
+        record_run(writer, "collect", outcome, parameters=parameters, libraries=LIBRARIES)
+    return outcome
+
+
+def _checked_sites(sites: Sequence[str] | None) -> tuple[str, ...]:
+    unknown = [site for site in sites or () if site not in SITES]
+    if unknown:
+        what = f"site {', '.join(unknown)} is not known"
+        raise MissingError(problem(what, remedy=f"choose {', '.join(SITES)}"))
+    return tuple(site for site in SITES if sites is None or site in sites)
+
+
+def _checked_per_channel(
+    per_channel: Sequence[str], sites: Collection[str], images_per_batch: int
+) -> tuple[str, ...]:
+    outside = [site for site in per_channel if site not in sites]
+    if outside:
+        what = f"histograms of channels are asked for {', '.join(outside)}, which is not observed"
+        raise MissingError(problem(what, found=f"sites {', '.join(sites)}"))
+    if per_channel and images_per_batch > 1:
+        what = "histograms of channels are written tensor by tensor"
+        raise TaqError(problem(what, remedy="leave --images-per-batch at 1; batches add exactly"))
+    return tuple(dict.fromkeys(per_channel))
+
+
+def _grouped(images: Sequence[int], size: int) -> np.ndarray:
+    """Image ids ``(batch, slot)``, -1 where the last batch is smaller."""
+    batches = np.full((-(-len(images) // size), size), -1, np.int64)
+    batches.ravel()[: len(images)] = images
+    return batches
+
+
+def _template(
+    found: Trajectories,
+    model: LoadedModel,
+    site: str,
+    batches: np.ndarray,
+    histogram_bits: int,
+) -> Template:
+    return activations_template(
+        site,
+        layers=[linear.layer for linear in linears(model.mmdit) if linear.site == site],
+        channels=site_channels(model.mmdit)[site],
+        steps=found.steps,
+        sigmas=found.sigmas,
+        timesteps=found.timesteps,
+        images=batches,
+        layout=Layout(_dtype(model), histogram_bits),
+        dtype=_dtype(model),
+        shard_bytes=SHARD_BYTES,
+        attrs={RUN: found.summary()},
+    )
+
+
+def _dtype(model: LoadedModel) -> str:
+    """Stored dtype of extrema: bfloat16 has no Zarr dtype and is observed as float32."""
+    return "float16" if model.dtype == "float16" else "float32"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One run of `collect`."""
+
+    found: Trajectories
+    model: LoadedModel
+    reduce: Callable[[Sequence[Tensor]], list[Observation]]
+    schedule: Schedule
+    groups: dict[str, GroupWriter]
+    outcome: Outcome
+    mode: Mode
+
+    def pending(self) -> list[int]:
+        """Batches that are not complete in every site."""
+        done = np.all([group.written() for group in self.groups.values()], axis=0)
+        for path in self.groups:
+            self.outcome.count(path).skipped += int(done.sum())
+        return [int(batch) for batch in np.flatnonzero(~done)]
+
+    def one_batch(self, batch: int, images: Sequence[int]) -> None:
+        """Observe a batch at every step and write it."""
+        label = f"image {', '.join(map(str, images))}"
+        with ExitStack() as stack:
+            groups = self.groups.values()
+            held = [stack.enter_context(group.claim((batch,))) for group in groups]
+            if not all(held) or all(group.written()[batch] for group in groups):
+                self.outcome.notes.append(f"{label}: left to another process that is writing it")
+                self.mode.advance(label, len(images) * len(self.found.steps))
+                return
+            # Claimed before, so shut down first: no thread writes what is no longer held. A thread
+            # per group, for what they do is wait for the disk.
+            pool = stack.enter_context(ThreadPoolExecutor(max_workers=len(groups)))
+            buffers, sinks = self._buffers(batch, pool)
+            self._fill(buffers, sinks, images)
+            targets: list[SiteBuffer | ChannelSink] = [*buffers.values(), *sinks.values()]
+            for target in targets:
+                target.commit()
+                self.outcome.wrote(target.template.path, size=target.bytes_out)
+
+    def _buffers(
+        self, batch: int, pool: Executor
+    ) -> tuple[dict[str, SiteBuffer], dict[str, ChannelSink]]:
+        """Where a batch's statistics and channel histograms go, by site."""
+        by_kind: tuple[dict[str, SiteBuffer], dict[str, ChannelSink]] = {}, {}
+        for path, group in self.groups.items():
+            root, site = path.split("/", 1)
+            if root == CHANNEL_HISTOGRAMS:
+                by_kind[1][site] = ChannelSink(group, batch)
+            else:
+                by_kind[0][site] = SiteBuffer(group, batch, pool)
+        return by_kind
+
+    def _fill(
+        self,
+        buffers: Mapping[str, SiteBuffer],
+        sinks: Mapping[str, ChannelSink],
+        images: Sequence[int],
+    ) -> None:
+        prompts = {i: self.found.prepare(self.model, i, self.schedule) for i in images}
+        recorder = Recorder(self.reduce, sinks)
+        with watching_inputs(self.model.mmdit, buffers, recorder.take):
+            for position, step in enumerate(self.found.steps):
+                recorder.begin(position)
+                for image, prompt in prompts.items():
+                    self._forward(image, position, prompt)
+                    self.mode.advance(f"image {image}, step {step}")
+                for site, buffer in buffers.items():
+                    buffer.add(recorder.seen[site])
+
+    def _forward(self, image: int, position: int, prompt: Prompt) -> None:
+        x = self.found.latent(image, self.found.steps[position])
+        timestep, sigma = self.schedule.timesteps[position], self.schedule.sigmas[position]
+        backend().mx.eval(self.model.denoise(x, timestep, sigma, prompt))

@@ -1,0 +1,1 @@
+"""A model sampled quantized in several ways, beside itself as it is."""

@@ -1,0 +1,1 @@
+"""Linears of a model that run quantized for a while."""

@@ -1,0 +1,152 @@
+"""A loaded model that runs quantized: weights on their grid, inputs of linears rounded to theirs.
+
+Fake quantization: values are rounded to what integers could hold, and computed with as before. The
+model it is made from stays as it is and can run beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from taqstore.errors import LayoutError, MissingError, problem
+from taqstore.kinds.quantized_linears import InputQuantizer, QuantizedLinear
+from taqstore.kinds.weights import time_group_of
+from taqstore.names import LayerName
+from taqstore.quantization.quantizer import integer_range
+
+from ..backend import backend
+from ..layers import block_linears, blocks
+from ..load import LoadedModel, Prompt, Tensor
+from .linear import Slot, installed
+
+
+@dataclass(frozen=True)
+class LinearPlan:
+    """What one linear runs with.
+
+    Parameters
+    ----------
+    weight
+        float ``(out, in)``; None: the model's own.
+    input
+        Quantizer of its input; None: not quantized.
+    """
+
+    weight: np.ndarray | None = None
+    input: InputQuantizer | None = None
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Quantizer of a linear's input in one time group; `scale` is step times multiplier."""
+
+    scale: Tensor
+    zero_point: int
+    bounds: tuple[int, int]
+    shift: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Rounded in float32, whatever the dtype of `x`, and given back in that dtype."""
+        mx = backend().mx
+        wide = x.astype(mx.float32)
+        centred = wide if self.shift is None else wide - self.shift
+        level = mx.round(centred / self.scale) + self.zero_point
+        found = (mx.clip(level, *self.bounds) - self.zero_point) * self.scale
+        return (found if self.shift is None else found + self.shift).astype(x.dtype)
+
+
+@dataclass
+class _Fixed(Slot):
+    """A linear with its grids, one for each time group (None: input left as it is)."""
+
+    grids: tuple[_Grid | None, ...] = ()
+    sigma_lower: np.ndarray = field(default_factory=lambda: np.zeros(1, np.float32))
+    grid: _Grid | None = None
+
+    def at(self, sigma: float) -> None:
+        """Take the grid of this noise level."""
+        self.grid = self.grids[int(time_group_of(sigma, self.sigma_lower))] if self.grids else None
+
+    def quantized(self, x: Tensor) -> Tensor:
+        """The input as the linear is to see it."""
+        return x if self.grid is None else self.grid(x)
+
+
+@dataclass(frozen=True)
+class QuantizedModel(LoadedModel):
+    """A model whose forwards run quantized; make it with `quantize`."""
+
+    slots: tuple[_Fixed, ...] = ()
+
+    def denoise(self, x: Tensor, timestep: Tensor, sigma: Tensor, prompt: Prompt) -> Tensor:
+        """As of `LoadedModel`; activation quantizers are those of `sigma`."""
+        for slot in self.slots:
+            slot.at(float(sigma))
+        # Tensors are immutable: a graph that is not evaluated yet keeps the weights it was built
+        # with when the model gets its own back.
+        with installed(self.slots):
+            return super().denoise(x, timestep, sigma, prompt)
+
+
+def quantize(model: LoadedModel, plans: Mapping[LayerName, LinearPlan]) -> QuantizedModel:
+    """Make a model that runs these linears by their plans, and the others as they are.
+
+    Raises
+    ------
+    MissingError
+        The model has no such linear.
+    LayoutError
+        A weight or a channel vector does not fit its linear.
+    """
+    known = {name: module for block in blocks(model.mmdit) for name, module in block_linears(block)}
+    absent = [name.full for name in plans if name not in known]
+    if absent:
+        what = f"{model.row.name} has no linear {', '.join(absent[:3])}"
+        raise MissingError(problem(what, found=f"{len(known)} others"))
+    slots = tuple(_slot(name, known[name], plan) for name, plan in plans.items())
+    return QuantizedModel(model.row, model.pipeline, model.checkpoint, model.digest, slots)
+
+
+def plans_of(linears: Iterable[QuantizedLinear]) -> dict[LayerName, LinearPlan]:
+    """Run linears as they were stored or written: with their weights and input quantizers."""
+    return {x.name: LinearPlan(x.dequantized(), x.input) for x in linears}
+
+
+def _slot(name: LayerName, module: Any, plan: LinearPlan) -> _Fixed:
+    mx = backend().mx
+    weight = None
+    if plan.weight is not None:
+        _fits(name, "weight", plan.weight, tuple(module.weight.shape))
+        weight = mx.array(plan.weight).astype(module.weight.dtype)
+    if plan.input is None:
+        return _Fixed(name, module, weight=weight)
+    grids = tuple(_grids(name, plan.input, module.weight.shape[1]))
+    return _Fixed(name, module, weight=weight, grids=grids, sigma_lower=plan.input.sigma_lower)
+
+
+def _grids(name: LayerName, quantizer: InputQuantizer, channels: int) -> Iterable[_Grid | None]:
+    mx, count = backend().mx, len(quantizer.sigma_lower)
+    scale = np.ones(channels, np.float32)
+    if quantizer.multiplier is not None:
+        _fits(name, "multiplier", quantizer.multiplier, (channels,))
+        scale = np.asarray(quantizer.multiplier, np.float32)
+    if quantizer.shift is not None:
+        _fits(name, "shift", quantizer.shift, (count, channels))
+    for group in range(count):
+        bits, step = int(quantizer.bits[group]), np.float32(quantizer.step[group])
+        if not bits or np.isnan(step) or not step:
+            yield None
+            continue
+        shift = None if quantizer.shift is None else mx.array(np.float32(quantizer.shift[group]))
+        zero_point = int(quantizer.zero_point[group])
+        yield _Grid(mx.array(step * scale), zero_point, integer_range(bits), shift)
+
+
+def _fits(name: LayerName, what: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
+    if values.shape != shape:
+        text = f"the {what} does not fit the linear's {shape}"
+        raise LayoutError(problem(text, where=name.full, found=str(values.shape)))

@@ -1,0 +1,1 @@
+"""What pipelines share: how a run behaves, what it did, whom it tells."""

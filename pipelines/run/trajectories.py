@@ -1,0 +1,180 @@
+"""The latents of a store, as `cache` and `collect` run them through the model again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from taqstore.errors import MissingError, StoreError, TaqError, problem
+from taqstore.names import LATENTS
+from taqstore.store.reader import open_store
+
+from ..models.backend import backend
+from ..models.load import LoadedModel, Prompt, Tensor, load_pipeline
+from ..models.sampling import Schedule, restored_schedule
+from ..models.table import find_model
+from .live import RUN
+
+ID = "id"
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Latents of chosen images, and the run that made them.
+
+    Parameters
+    ----------
+    latents
+        Group `latents`, complete images only.
+    images
+        Chosen image ids.
+    steps
+        Chosen steps; the final latent, which no model is given, is not among them.
+    run
+        Configuration: model, weights, dtype, use_t5, negative_prompt, ….
+    """
+
+    latents: xr.Dataset
+    images: tuple[int, ...]
+    steps: tuple[int, ...]
+    run: Mapping[str, Any]
+
+    @property
+    def timesteps(self) -> np.ndarray:
+        """Timesteps of the chosen steps, as the model saw them."""
+        return np.asarray(self.latents["timestep"].values[list(self.steps)])
+
+    @property
+    def sigmas(self) -> np.ndarray:
+        """Sigmas of the chosen steps, float32."""
+        return np.asarray(self.latents["sigma"].values[list(self.steps)])
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        sizes = self.latents.sizes
+        return sizes["height"], sizes["width"], sizes["latent_channel"]
+
+    def summary(self) -> dict[str, Any]:
+        """What a group made from these latents must agree in."""
+        kept = ("model", "weights", "dtype", "use_t5", "negative_prompt")
+        latents = str(self.latents.attrs.get(ID, ""))
+        return {name: self.run[name] for name in kept} | {LATENTS: latents}
+
+    def latent(self, image: int, step: int) -> Tensor:
+        """One x before the model call, float32 ``(1, height, width, channel)``."""
+        x = self.latents["x"].sel(image=image).isel(step=step)
+        return backend().mx.array(np.ascontiguousarray(x.values)[None])
+
+    def schedule(self, model: LoadedModel) -> Schedule:
+        """Sigmas and timesteps of the chosen steps, in order."""
+        return restored_schedule(model, self.sigmas, self.timesteps)
+
+    def prepare(self, model: LoadedModel, image: int, schedule: Schedule) -> Prompt:
+        """Conditioning and adaLN parameters of an image, encoded anew from its prompt."""
+        found = self.latents[["prompt", "cfg_weight"]].sel(image=image)
+        conditioning = model.encode_text(
+            str(found["prompt"].values),
+            cfg_weight=float(found["cfg_weight"]),
+            negative=self.run["negative_prompt"],
+        )
+        return model.prepare(conditioning, schedule.timesteps)
+
+
+def read_trajectories(
+    store: str | os.PathLike[str],
+    *,
+    images: Iterable[int] | None,
+    stride: int,
+    model: str | None,
+) -> Trajectories:
+    """Choose images and steps of a store's latents.
+
+    Parameters
+    ----------
+    images
+        Image ids; None: all that are complete.
+    stride
+        Every how many steps, from the first.
+    model
+        Which model made them, for latents that were ingested and do not say it.
+
+    Raises
+    ------
+    StoreError
+        There is no store.
+    MissingError
+        It has no latents, or not these images.
+    TaqError
+        The latents do not say their model, and none is named; or they name another.
+    """
+    opened = open_store(store, chunks=None, checksum=True)
+    if LATENTS not in opened:
+        what = "no latents to run the model on"
+        raise MissingError(problem(what, where=str(store), remedy="taqstore generate makes them"))
+    latents = opened[LATENTS]
+    there = [int(image) for image in latents["image"].values]
+    chosen = tuple(there if images is None else dict.fromkeys(images))
+    absent = [image for image in chosen if image not in there]
+    if absent or not chosen:
+        what = f"no complete latents of image {', '.join(map(str, absent))}".rstrip()
+        found = ", ".join(map(str, there)) or "none"
+        raise MissingError(problem(what, where=str(store), found=f"complete: {found}"))
+    steps = np.flatnonzero(~latents["is_final"].values.astype(bool))[::stride]
+    return Trajectories(latents, chosen, tuple(map(int, steps)), _run(latents, model))
+
+
+def _run(latents: xr.Dataset, model: str | None) -> dict[str, Any]:
+    """The run the latents record; for ingested ones, the model named and their own manifest."""
+    recorded: dict[str, Any] | None = latents.attrs.get(RUN)
+    if recorded is not None:
+        if model not in (None, recorded["model"]):
+            what = f"these latents were made by {recorded['model']}, not {model}"
+            raise TaqError(problem(what, remedy="leave --model out"))
+        return recorded
+    if model is None:
+        what = "these latents do not say which model made them"
+        raise TaqError(problem(what, remedy="name it with --model"))
+    row, manifest = find_model(model), latents.attrs.get("source_manifest", {})
+    half = latents["timestep"].dtype == np.float16
+    return {
+        "model": model,
+        "weights": None,
+        "dtype": "float16" if half else row.dtype,
+        "use_t5": bool(manifest.get("use_t5", row.use_t5)),
+        "shift": row.shift,
+        "negative_prompt": "",
+    }
+
+
+def load_model_of(
+    run: Mapping[str, Any], *, local_ckpt: str | os.PathLike[str] | None
+) -> LoadedModel:
+    """Load the model of a run.
+
+    Raises
+    ------
+    StoreError
+        Its weights are not those that the run recorded.
+    """
+    model = load_pipeline(
+        run["model"],
+        local_ckpt=local_ckpt,
+        dtype=run["dtype"],
+        shift=run["shift"],
+        use_t5=run["use_t5"],
+    )
+    if run["weights"] not in (None, model.digest):
+        raise StoreError(
+            problem(
+                "the latents were made with other weights",
+                found=f"SHA-256 {model.digest[:12]}, not {run['weights'][:12]}",
+                remedy="name the same checkpoint with --local-ckpt",
+            )
+        )
+    return model

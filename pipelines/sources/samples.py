@@ -1,0 +1,173 @@
+"""`DiT_cali_data.npz` (Phase 1): shuffled latents with their timestep and prompt table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from taqstore.errors import SourceError
+from taqstore.files.npy import Header
+from taqstore.files.npz import NpzFile
+from taqstore.files.refusal import problem
+from taqstore.names import SAMPLES
+from taqstore.store.template import Array, Template, nbytes, rows_per_shard
+
+from .json_fields import strings
+from .plan import Options, Plan, Problem, Put, Unit
+from .prompts import pickled_strings, prompt_file
+
+# Key: kinds of dtype that are taken, number of dims.
+KEYS = {
+    "xs": ("f", 4), "ts": ("f", 1), "prompt_indices": ("iu", 1), "cs": ("f", 4),
+    "cs_pooled": ("f", 3), "prompts": ("OU", 1), "cfg_scale": ("f", 0),
+}  # fmt: skip
+STORED = {"x": "xs", "conditioning": "cs", "pooled_conditioning": "cs_pooled"}
+DIMS = {
+    "x": ("sample", "height", "width", "latent_channel"),
+    "conditioning": ("prompt_id", "row", "token", "conditioning_channel"),
+    "pooled_conditioning": ("prompt_id", "row", "pooled_channel"),
+}
+
+
+@dataclass(frozen=True)
+class StreamRows:
+    """Part that copies one array, a shard of rows at a time.
+
+    A bad row of `x` is one bad item; a bad row of a prompt table spoils the whole file.
+    """
+
+    file: NpzFile
+    name: str
+    rows: int
+
+    def __call__(self, put: Put) -> list[Problem]:
+        """Write every shard; name samples with NaN or Inf."""
+        found: list[Problem] = []
+        key, start = STORED[self.name], 0
+        for block in self.file.rows(key, self.rows):
+            finite = np.isfinite(block).all(axis=tuple(range(1, block.ndim)))
+            bad = [start + int(row) for row in np.flatnonzero(~finite)]
+            found += [self._bad(key, row) for row in bad]
+            put(SAMPLES, self.name, (start,) + (0,) * (block.ndim - 1), block)
+            start += len(block)
+        return found
+
+    def _bad(self, key: str, row: int) -> Problem:
+        text = problem("NaN or Inf", where=f"{self.file.where(key)}[{row}]")
+        if self.name != "x":
+            raise SourceError(text)
+        return Problem(text, SAMPLES, (row,))
+
+
+def plan(path: Path, options: Options) -> Plan:
+    """Plan of one Phase 1 file: the group `samples`.
+
+    Raises
+    ------
+    SourceError
+        Missing keys, arrays that do not fit each other, or prompts that cannot be read safely.
+    """
+    file = NpzFile(path)
+    headers = _headers(file)
+    count, table = headers["xs"].shape[0], headers["cs"].shape[0]
+    timesteps = file.read("ts")
+    indices = file.read("prompt_indices")
+    for key in ("ts", "cfg_scale"):
+        if not np.isfinite(file.read(key)).all():
+            raise SourceError(problem("NaN or Inf", where=file.where(key)))
+    if ((indices < 0) | (indices >= table)).any():
+        what = f"an index outside the {table} prompts"
+        raise SourceError(problem(what, where=file.where("prompt_indices")))
+    template = _template(
+        file,
+        headers,
+        coords={
+            "sample": (("sample",), np.arange(count, dtype=np.int64)),
+            "timestep": (("sample",), timesteps),
+            "prompt_index": (("sample",), indices),
+            "prompt_id": (("prompt_id",), np.arange(table, dtype=np.int64)),
+            "prompt": (("prompt_id",), strings(_prompts(file, headers["prompts"], options))),
+        },
+    )
+    rows = {name: template.shard_shape(template.array(name))[0] for name in STORED}
+    unit = Unit(
+        label=SAMPLES,
+        items={SAMPLES: tuple((i,) for i in range(count))},
+        nbytes=file.nbytes,
+        parts=tuple(StreamRows(file, name, rows[name]) for name in STORED),
+    )
+    return Plan(
+        source=SAMPLES,
+        templates=(template,),
+        units=(unit,),
+        inputs=(path, *((options.prompts,) if options.prompts else ())),
+        notes=("rows are shuffled and keep no trajectory, so each is its own sample",),
+    )
+
+
+def _headers(file: NpzFile) -> dict[str, Header]:
+    headers = {key: file.header(key) for key in KEYS}
+    for key, (kinds, ndim) in KEYS.items():
+        header = headers[key]
+        if header.dtype.kind not in kinds or len(header.shape) != ndim:
+            found = f"{header.dtype.name} {header.shape}"
+            raise SourceError(problem(f"expected {ndim} dims", where=file.where(key), found=found))
+    if headers["xs"].dtype != np.float32:
+        found = headers["xs"].dtype.name
+        raise SourceError(problem("is not float32", where=file.where("xs"), found=found))
+    for first, *others in (("xs", "ts", "prompt_indices"), ("cs", "cs_pooled", "prompts")):
+        for key in others:
+            if headers[key].shape[0] != headers[first].shape[0]:
+                what = f"has {headers[key].shape[0]} rows, {first} has {headers[first].shape[0]}"
+                raise SourceError(problem(what, where=file.where(key)))
+    empty = any(0 in headers[key].shape for key in STORED.values())
+    if headers["cs"].shape[1] != headers["cs_pooled"].shape[1] or empty:
+        raise SourceError(problem("arrays do not fit each other", where=str(file.path)))
+    return headers
+
+
+def _prompts(file: NpzFile, header: Header, options: Options) -> list[str]:
+    if options.prompts is not None:
+        return prompt_file(options.prompts, count=header.shape[0])
+    if header.dtype.kind == "U":
+        return [str(prompt) for prompt in file.read("prompts")]
+    data = bytes(file.raw("prompts")[header.offset :])
+    found = pickled_strings(data, where=file.where("prompts"))
+    if len(found) != header.shape[0]:
+        what = f"{len(found)} strings for a header of {header.shape[0]}"
+        raise SourceError(problem(what, where=file.where("prompts")))
+    return found
+
+
+def _template(
+    file: NpzFile,
+    headers: dict[str, Header],
+    *,
+    coords: dict[str, tuple[tuple[str, ...], np.ndarray]],
+) -> Template:
+    arrays: list[Array] = []
+    sizes: dict[str, int] = {}
+    shard: dict[str, int] = {}
+    for name, key in STORED.items():
+        header, dims = headers[key], DIMS[name]
+        dtype = header.dtype.newbyteorder("<").str
+        arrays.append(Array(name, dims, dtype, split=dims[0]))
+        sizes |= dict(zip(dims, header.shape, strict=True))
+        rows = rows_per_shard(nbytes(header.shape[1:], dtype), header.shape[0])
+        shard[dims[0]] = min(rows, shard.get(dims[0], rows))
+    return Template(
+        path=SAMPLES,
+        kind=SAMPLES,
+        sizes=sizes,
+        arrays=tuple(arrays),
+        coords=coords,
+        item_dims=("sample",),
+        item_size={"sample": sizes["sample"]},
+        shard=shard,
+        attrs={
+            "cfg_scale": float(file.read("cfg_scale")),
+            "original_dtype": {key: headers[key].dtype.name for key in KEYS if key != "prompts"},
+        },
+    )

@@ -1,0 +1,188 @@
+"""Clip-bound schedules as JSON: polynomials (`poly_v1`) and tables (`lut_v1`) over sigma."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from taqstore.errors import SourceError
+from taqstore.files.refusal import problem
+from taqstore.names import POOLED, LayerName
+from taqstore.store.template import Array, Template
+
+from .json_fields import field, floats, read_document, without
+from .plan import Options, Plan, PutWhole, Unit
+from .pooled import Coords, group_by_site, layer_coords
+
+POLY, LUT = "poly_v1", "lut_v1"
+MAX_DEGREE = 16
+Entry = dict[str, np.ndarray]
+
+
+def plan(path: Path, options: Options) -> Plan:
+    """Plan of one schedule file: a group per site, under `pooled/poly_schedule` or `lut_schedule`.
+
+    Raises
+    ------
+    SourceError
+        Another version, unknown layers, values that are missing, not numbers or not finite.
+    """
+    document = read_document(path)
+    version = document.get("version")
+    if version not in (POLY, LUT):
+        remedy = f"{POLY} and {LUT} are read"
+        found = repr(version)
+        raise SourceError(problem("unknown version", where=str(path), found=found, remedy=remedy))
+    build = _poly_site if version == POLY else _lut_site
+    layers = field(document, "layers", dict, where=str(path))
+    if not layers:
+        raise SourceError(problem("no layers", where=str(path)))
+    templates, units = [], []
+    for site, members in group_by_site(tuple(layers), where=str(path)).items():
+        template, arrays = build(path, document, site, members)
+        templates.append(template)
+        items = tuple((i,) for i in range(template.sizes[template.item_dims[0]]))
+        units.append(
+            Unit(
+                label=template.path.removeprefix(f"{POOLED}/"),
+                items={template.path: items},
+                nbytes=path.stat().st_size * len(members) // len(layers),
+                parts=(PutWhole(template.path, arrays),),
+            )
+        )
+    return Plan(
+        source="schedule",
+        templates=tuple(templates),
+        units=tuple(units),
+        inputs=(path,),
+        parameters={"version": version},
+    )
+
+
+Members = Mapping[LayerName, tuple[str, ...]]
+
+
+def _poly_site(
+    path: Path, document: Mapping[str, Any], site: str, members: Members
+) -> tuple[Template, Entry]:
+    entries = _entries(path, document, members, _poly_entry)
+    highest = max(int(e["degree"]) for row in entries for e in row)
+    for row in entries:
+        for entry in row:
+            short = highest + 1 - len(entry["coefficient"])
+            entry["coefficient"] = np.pad(entry["coefficient"], (0, short), constant_values=np.nan)
+    arrays = {name: _stack(entries, name) for name in ("coefficient", "degree", "r2", "cv")}
+    power = {"power": (("power",), np.arange(highest + 1, dtype=np.int64))}
+    lead: dict[str, tuple[str, ...]] = dict.fromkeys(arrays, ())
+    tail = {**lead, "coefficient": ("power",)}
+    attrs = {"source_document": without(document, "layers")}
+    return _template("poly_schedule", site, members, arrays, lead, tail, power, "layer", attrs)
+
+
+def _poly_entry(entry: Mapping[str, Any], where: str) -> Entry:
+    degree = field(entry, "degree", int, where=where)
+    coefficients = _numbers(entry, "coeffs", where)
+    if not 0 <= degree <= MAX_DEGREE or len(coefficients) != degree + 1:
+        what = f"degree {degree} with {len(coefficients)} coefficients"
+        raise SourceError(problem(what, where=where))
+    return {
+        "coefficient": coefficients[::-1],
+        "degree": np.array(degree, np.int64),
+        "r2": np.array(field(entry, "r2", float, where=where)),
+        "cv": np.array(field(entry, "cv", float, where=where)),
+    }
+
+
+def _lut_site(
+    path: Path, document: Mapping[str, Any], site: str, members: Members
+) -> tuple[Template, Entry]:
+    sigmas = _numbers(document, "sigmas", str(path))
+    if not len(sigmas) or (np.diff(sigmas) >= 0).any():
+        what = "sigmas do not descend from noise to image"
+        raise SourceError(problem(what, where=str(path)))
+
+    def alphas(entry: Mapping[str, Any], where: str) -> Entry:
+        values = _numbers(entry, "alphas", where)
+        if len(values) != len(sigmas):
+            what = f"{len(values)} alphas for {len(sigmas)} sigmas"
+            raise SourceError(problem(what, where=where))
+        return {"alpha": values}
+
+    entries = _entries(path, document, members, alphas)
+    # (layer, projection, step) as read; the step comes first in a store.
+    values = np.moveaxis(_stack(entries, "alpha"), -1, 0)
+    steps = {
+        "step": (("step",), np.arange(len(sigmas), dtype=np.int64)),
+        "sigma": (("step",), floats(sigmas)),
+    }
+    attrs = {"source_document": without(document, "layers", "sigmas")}
+    arrays = {"alpha": np.ascontiguousarray(values)}
+    lead, tail = {"alpha": ("step",)}, {"alpha": ()}
+    return _template("lut_schedule", site, members, arrays, lead, tail, steps, "step", attrs)
+
+
+def _entries(
+    path: Path,
+    document: Mapping[str, Any],
+    members: Members,
+    read: Callable[[Mapping[str, Any], str], Entry],
+) -> list[list[Entry]]:
+    """Entries by layer, and by projection where a layer has three names."""
+    layers = document["layers"]
+    rows = []
+    for names in members.values():
+        for name in names:
+            if not isinstance(layers[name], dict):
+                raise SourceError(problem("not an object", where=f"{path}: {name}"))
+        rows.append([read(layers[name], f"{path}: {name}") for name in names])
+    return rows
+
+
+def _numbers(document: Mapping[str, Any], key: str, where: str) -> np.ndarray:
+    values = field(document, key, list, where=where)
+    numbered = {str(i): value for i, value in enumerate(values)}
+    return np.array([field(numbered, i, float, where=f"{where}: {key}") for i in numbered])
+
+
+def _stack(entries: list[list[Entry]], name: str) -> np.ndarray:
+    """(layer, projection, ...) of one variable; without projection where q, k, v agree."""
+    width = max(map(len, entries))
+    values = np.array([[e[name] for e in row] for row in entries])
+    same = np.array_equal(
+        values, values[:, :1].repeat(width, axis=1), equal_nan=values.dtype.kind == "f"
+    )
+    return values[:, 0] if same else values
+
+
+def _template(
+    source: str,
+    site: str,
+    members: Members,
+    arrays: Entry,
+    lead: Mapping[str, tuple[str, ...]],
+    tail: Mapping[str, tuple[str, ...]],
+    coords: Coords,
+    item: str,
+    attrs: Mapping[str, Any],
+) -> tuple[Template, Entry]:
+    """Template whose arrays are (lead, layer[, projection], tail), with one item along `item`."""
+    declared = []
+    for name, values in arrays.items():
+        split = values.ndim > len(lead[name]) + 1 + len(tail[name])
+        dims = (*lead[name], "layer", *(("projection",) if split else ()), *tail[name])
+        declared.append(Array(name, dims, values.dtype.newbyteorder("<").str))
+    sizes = {d: n for a in declared for d, n in zip(a.dims, arrays[a.name].shape, strict=True)}
+    template = Template(
+        path=f"{POOLED}/{source}/{site}",
+        kind=POOLED,
+        sizes=sizes,
+        arrays=tuple(declared),
+        coords={**coords, **layer_coords(tuple(members), projection="projection" in sizes)},
+        item_dims=(item,),
+        item_size={item: sizes[item]},
+        attrs=attrs,
+    )
+    return template, arrays

@@ -1,0 +1,1 @@
+"""What sharing a clip range over steps costs."""

@@ -1,0 +1,180 @@
+"""Costs of runs of neighbouring steps that share a clip range, and the ranges of groups of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from taqstore.analysis.ranges.known import outermost
+from taqstore.analysis.shared.inputs import Array, Bounds, over
+from taqstore.quantization.candidates import Grid, Scheme, window
+from taqstore.quantization.counts import occupied, parts
+from taqstore.quantization.search import best_quantizer, clip_ends, error_table
+from taqstore.quantization.spread import Spread, row_slices
+
+_TABLE = 1 << 22  # float64 elements of an error table held at once: 32 MB
+
+
+@dataclass(frozen=True)
+class Histograms:
+    """Counts (step, ..., bin) on common bins, and known values (step, ..., value) if there are any.
+
+    See `pooled_bins.common_bins` and `known.known_values`.
+    """
+
+    counts: xr.DataArray
+    spread: Spread
+    known: list[xr.DataArray]
+
+    @property
+    def core(self) -> tuple[tuple[str, str], ...]:
+        """Core dims of `counts` and `known`."""
+        return (("step", "bin"), *[("step", "value")] * len(self.known))
+
+
+def run_costs(
+    histograms: Histograms, scheme: Scheme, *, shared: bool
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Mean error of every run of steps as part of all values, and features for clustering.
+
+    Parameters
+    ----------
+    shared
+        One cost for all layers: the mean of error / mean(x^2).
+
+    Returns
+    -------
+    cost
+        ([layer, ]first, last); NaN where nothing was counted.
+    path
+        ([layer, ]position, feature): log2 of the best step size of every step.
+    """
+    steps = histograms.counts.sizes["step"]
+    cost, power, path = over(
+        _cost_kernel,
+        histograms.counts,
+        *histograms.known,
+        core=histograms.core,
+        out=(("first", "last"), (), ("position",)),
+        dtypes=(np.float64,) * 3,
+        sizes={"first": steps, "last": steps, "position": steps},
+        spread=histograms.spread,
+        scheme=scheme,
+    )
+    if not shared:
+        return cost, path.expand_dims("feature", -1)
+    layers = [str(d) for d in path.dims if d != "position"]
+    # A layer that is nowhere known has no say; one that is zero throughout has no error either.
+    relative = (cost / power).where(power > 0, 0.0 * cost)
+    flat = path.stack(feature=layers, create_index=False).fillna(0.0)
+    return relative.mean(layers), flat.transpose("position", "feature")
+
+
+def _cost_kernel(
+    counts: Array, *known: Array, spread: Spread, scheme: Scheme
+) -> tuple[Array, Array, Array]:
+    """Per layer: (first, last) mean errors, mean of x^2, log2 of each step's best step size."""
+    *lead, steps, bins = counts.shape
+    rows = counts.reshape(-1, steps, bins)
+    cost = np.full((len(rows), steps, steps), np.nan)
+    path = np.full((len(rows), steps), np.nan)
+    squares = np.zeros(len(rows))
+    values = known[0].reshape(*rows.shape[:2], -1) if known else None
+    for part in row_slices(len(rows), steps * bins, block=_TABLE):
+        some = None if values is None else values[part]
+        cost[part], path[part], squares[part] = _run_costs(rows[part], spread, scheme, some)
+    total = rows.sum(axis=(1, 2), dtype=np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cost, power = cost / total[:, None, None], squares / total
+    shape = tuple(lead)
+    return cost.reshape(*shape, steps, steps), power.reshape(shape), path.reshape(*shape, steps)
+
+
+def _run_costs(
+    rows: Array, spread: Spread, scheme: Scheme, known: Array | None
+) -> tuple[Array, Array, Array]:
+    """Summed errors (layer, first, last) of runs, (layer, step) log2 step sizes, sums of x^2."""
+    layers, steps = rows.shape[:2]
+    used = np.flatnonzero(rows.any(axis=(0, 1)))
+    held = rows[..., used].reshape(-1, len(used)).astype(np.float64)
+    values = None if known is None else known.reshape(len(held), -1)
+    pieces = parts(held, spread[used], values)
+    widest = scheme.covering(*occupied(pieces))
+    cost = np.zeros((layers, steps, steps))
+    cost[~np.isfinite(widest).reshape(layers, steps).any(axis=1)] = np.nan
+    path = np.zeros((layers, steps))
+    each = sum(np.einsum("...b,...b->...", p.counts, p.spread.square()) for p in pieces)
+    squares = np.reshape(each, (layers, steps)).sum(axis=1)
+    some = widest > 0
+    if not some.any():
+        return cost, path, squares
+    grid, octave, outside = _grid(np.where(some, widest, np.nan).reshape(layers, steps), scheme)
+    table = error_table(pieces, grid.quantizers(scheme)).reshape(layers, steps, -1)
+    table[np.broadcast_to(outside[:, None], table.shape)] = np.inf
+    for first in range(steps):
+        run = np.zeros(table[:, 0].shape)
+        for last in range(first, steps):
+            run += table[:, last]
+            cost[:, first, last] += run.min(axis=-1)
+    path = octave[table.argmin(axis=-1)] / grid.per_octave
+    return cost, path, squares
+
+
+def _grid(widest: Array, scheme: Scheme) -> tuple[Grid, Array, Array]:
+    """Candidates for layers (layer, step), their octaves, and which are out of a layer's reach."""
+    per_octave = scheme.per_octave
+    known = np.isfinite(widest).any(axis=1)
+    ends = [np.zeros(len(widest)), np.zeros(len(widest))]
+    for end, reduce in zip(ends, (np.nanmin, np.nanmax), strict=True):
+        end[known] = reduce(widest[known], axis=1)
+    low, high = (np.where(known, end, ends[1].max()) for end in ends)
+    first, last = window(low, per_octave)[0], window(high, per_octave)[1]
+    places, _ = scheme.places()
+    grid = Grid(np.arange(first.min(), last.max() + 1), per_octave, places)
+    octave = np.repeat(grid.octave[::-1], len(places))
+    return grid, octave, (octave < first[:, None]) | (octave > last[:, None])
+
+
+def group_ranges(histograms: Histograms, group: xr.DataArray, scheme: Scheme) -> Bounds:
+    """Best range of the summed histogram of each group, at every step of it.
+
+    Parameters
+    ----------
+    group
+        (..., step): number of the group, -1 where it is not known.
+    """
+    lower, upper = over(
+        _group_ranges,
+        group,
+        histograms.counts,
+        *histograms.known,
+        core=(("step",), *histograms.core),
+        out=(("step",), ("step",)),
+        dtypes=(np.float64,) * 2,
+        spread=histograms.spread,
+        scheme=scheme,
+    )
+    return Bounds(lower, upper)
+
+
+def _group_ranges(
+    group: Array, counts: Array, *known: Array, spread: Spread, scheme: Scheme
+) -> tuple[Array, Array]:
+    number = np.broadcast_to(group, counts.shape[:-1])
+    member = number[..., None, :] == np.arange(counts.shape[-2])[:, None]
+    summed = member.astype(np.float64) @ counts.astype(np.float64)
+    values = _of_members(known[0], member) if known else None
+    best = best_quantizer(summed, spread, scheme, known=values)
+    lower, upper = clip_ends(best, scheme)
+    index = np.where(number >= 0, number, 0)
+    ends = (np.take_along_axis(end, index, axis=-1) for end in (lower, upper))
+    low, high = (np.where(number >= 0, end, np.nan) for end in ends)
+    return low, high
+
+
+def _of_members(known: Array, member: Array) -> Array:
+    """Known values of all steps of each group, ``(..., group, value)``."""
+    mine = np.where(member[..., None], known[..., None, :, :], np.nan)
+    return outermost(mine.reshape(*member.shape[:-1], -1))

@@ -1,0 +1,144 @@
+"""Clip ranges from histograms: percentiles, least expected error, least divergence."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from taqstore.analysis.ranges.clip import POWERS, Clip, calls
+from taqstore.analysis.ranges.known import known_values
+from taqstore.analysis.ranges.percentile import absolute_percentile, percentile_bounds
+from taqstore.analysis.shared.inputs import (
+    Array,
+    Bounds,
+    observed_histogram,
+    over,
+    require,
+    tensor_bounds,
+)
+from taqstore.analysis.shared.pooled_bins import common_bins
+from taqstore.errors import MissingError, problem
+from taqstore.quantization.counts import Part, occupied
+from taqstore.quantization.entropy import entropy_range, linear_counts
+from taqstore.quantization.search import Scheme, best_quantizer, clip_ends
+from taqstore.quantization.spread import Spread
+from taqstore.statistics.histogram import Layout, absolute_quantile, quantile
+
+
+def percentile(
+    dataset: xr.Dataset, clip: Clip, scheme: Scheme, *, static: bool, analysis: str
+) -> Bounds:
+    """Percentile of |x| or of both tails; see `rules.clip_range`."""
+    view = all_steps(dataset) if static else dataset
+    if scheme.symmetric:
+        alpha = absolute_percentile(view, clip.percentile, analysis=analysis)
+        return Bounds(-alpha, alpha)
+    return percentile_bounds(view, clip.percentile, analysis=analysis)
+
+
+def all_steps(dataset: xr.Dataset) -> xr.Dataset:
+    """The histogram summed over steps.
+
+    Raises
+    ------
+    MissingError
+        Bins differ from step to step, so that histograms do not add.
+    """
+    if "histogram" not in dataset.data_vars:
+        raise MissingError(
+            problem(
+                "a percentile over several steps needs histograms that add",
+                found=", ".join(map(str, dataset.data_vars)),
+                remedy="use activations/<site> or pooled/postgelu/<site>",
+            )
+        )
+    kept = dataset.drop_vars([n for n in dataset.variables if n not in ("histogram", "bin_edges")])
+    summed = dataset["histogram"].sum("step", dtype=np.int64, keep_attrs=True)
+    return kept.drop_vars("histogram").assign(histogram=summed)
+
+
+def mean_percentile(
+    dataset: xr.Dataset, clip: Clip, scheme: Scheme, *, static: bool, analysis: str
+) -> Bounds:
+    """Mean over calls of their percentiles; see `rules.clip_range`."""
+    require(dataset, ("batch", "histogram"), analysis=analysis)
+    histogram = dataset["histogram"]
+    attrs = {**dataset.attrs, **histogram.attrs}
+    layout = Layout(str(attrs["layout"]), int(attrs["mantissa_bits"]))
+    share = clip.percentile / 100
+    shares = [share] if scheme.symmetric else [round(1.0 - share, 12), share]
+    per_call = over(
+        absolute_quantile if scheme.symmetric else quantile,
+        histogram,
+        core=(("bin",),),
+        out=(("tail",),),
+        sizes={"tail": len(shares)},
+        layout=layout,
+        q=np.array(shares),
+    )
+    mean = per_call.mean(calls(static), skipna=False)
+    upper = mean.isel(tail=-1)
+    return Bounds(-upper if scheme.symmetric else mean.isel(tail=0), upper)
+
+
+def searched(
+    dataset: xr.Dataset, clip: Clip, scheme: Scheme, *, static: bool, analysis: str
+) -> Bounds:
+    """Range of least expected error or divergence; see `rules.clip_range`."""
+    counts, spread = common_bins(dataset, analysis=analysis)
+    if static:
+        counts = counts.sum("step")
+    if clip.rule in POWERS:
+        known = known_values(dataset, static=static)
+        lower, upper = over(
+            _least_error,
+            counts,
+            *known,
+            core=(("bin",), *[("value",)] * len(known)),
+            out=((), ()),
+            dtypes=(np.float64,) * 2,
+            spread=spread,
+            scheme=scheme,
+            power=POWERS[clip.rule],
+        )
+        return Bounds(lower, upper)
+    reach = _reach(dataset, static, analysis)
+    lower, upper = over(
+        _least_divergence,
+        counts,
+        *reach,
+        core=(("bin",), *[()] * len(reach)),
+        out=((), ()),
+        dtypes=(np.float64,) * 2,
+        spread=spread,
+    )
+    return Bounds(lower, upper)
+
+
+def _reach(dataset: xr.Dataset, static: bool, analysis: str) -> tuple[xr.DataArray, ...]:
+    """True extrema where they belong to the values counted, which pooled averages do not."""
+    if observed_histogram(dataset) is None:
+        return ()
+    bounds = tensor_bounds(dataset, analysis=analysis)
+    if static:
+        bounds = Bounds(
+            bounds.lower.min("step", skipna=False), bounds.upper.max("step", skipna=False)
+        )
+    return tuple(bounds)
+
+
+def _least_error(
+    counts: Array, *known: Array, spread: Spread, scheme: Scheme, power: float
+) -> tuple[Array, Array]:
+    values = known[0] if known else None
+    best = best_quantizer(counts, spread, scheme, power=power, known=values)
+    return clip_ends(best, scheme)
+
+
+def _least_divergence(counts: Array, *reach: Array, spread: Spread) -> tuple[Array, Array]:
+    rows = counts.reshape(-1, counts.shape[-1])
+    least, most = (np.ravel(end) for end in reach) if reach else occupied([Part(rows, spread)])
+    absmax = np.maximum(np.abs(least), np.abs(most))
+    low, high = entropy_range(linear_counts(rows, spread, absmax), absmax)
+    shape = counts.shape[:-1]
+    return np.maximum(low, least).reshape(shape), np.minimum(high, most).reshape(shape)

@@ -1,0 +1,186 @@
+"""Clip ranges, step sizes and zero points of uniform activation quantizers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+
+from taqstore.analysis.ranges.clip import EMA_MOMENTUM, Clip, Per, Rule
+from taqstore.analysis.ranges.rules import clip_range
+from taqstore.analysis.shared.inputs import Array, Bounds, finish, over
+from taqstore.errors import MissingError, TaqError, problem
+from taqstore.quantization import quantizer as quantization
+from taqstore.quantization.search import Scheme
+
+_NAME = "scales"
+
+
+def scales(
+    dataset: xr.Dataset,
+    *,
+    bits: int = 8,
+    symmetric: bool = True,
+    clip: Rule = "absmax",
+    percentile: float = 99.9,
+    momentum: float = EMA_MOMENTUM,
+    order: Sequence[int] | None = None,
+    per: Per = "tensor",
+    group_size: int | None = None,
+    cuts: Sequence[int] | Literal["static"] | None = None,
+    narrow_range: bool = False,
+) -> xr.Dataset:
+    """Quantizer parameters for every step, group of steps, or all steps, and layer.
+
+    Parameters
+    ----------
+    dataset
+        Observations or a pooled source; take the batches a rule is to see with `isel(batch=...)`.
+    bits
+        2 to 16.
+    symmetric
+        Signed integers around zero point 0, ``step_size = alpha / (2**(bits-1) - 1)``; otherwise
+        unsigned integers and an affine zero point (see `taqstore.quantization.quantizer`).
+    clip
+        Rule of the clip range, with its `percentile`, `momentum`, `order`, `per` and `group_size`:
+        see `rules.Clip`. Percentiles of `pooled/timestep_stats` are the source's signed
+        `hist_p999`, NaN where it took no histogram.
+    cuts
+        Labels of the steps that begin a new group of steps (besides the first); `static`: one
+        group. By default every step has its own range.
+    narrow_range
+        Leave out the smallest integer (symmetric only).
+
+    Returns
+    -------
+    Dataset over (step or step_group, layer[, projection][, channel or channel_group])
+        `lower`, `upper`; `alpha` if symmetric; `step_size` float64, `zero_point` int64. The integer
+        range is in the attributes `qmin` and `qmax`. Groups of steps have the coordinates
+        `first_step` and `last_step`.
+
+    Raises
+    ------
+    MissingError
+        A needed variable is not there.
+    TaqError
+        Options that do not go together.
+    """
+    rule = Clip(clip, percentile, momentum, _tuple(order), per, group_size)
+    scheme = checked_scheme(bits, symmetric, narrow_range)
+    qmin, qmax = scheme.integers
+
+    def parameters(part: xr.Dataset, static: bool) -> xr.Dataset:
+        return quantizers(clip_range(part, rule, scheme, static=static, analysis=_NAME), scheme)
+
+    return finish(
+        by_steps(dataset, cuts, parameters),
+        dataset,
+        _NAME,
+        bits=bits,
+        symmetric=symmetric,
+        **rule.stamp,
+        cuts=cuts if cuts is None or isinstance(cuts, str) else ",".join(map(str, cuts)),
+        narrow_range=narrow_range,
+        qmin=qmin,
+        qmax=qmax,
+    )
+
+
+def _tuple(order: Sequence[int] | None) -> tuple[int, ...] | None:
+    return None if order is None else tuple(order)
+
+
+def checked_scheme(bits: int, symmetric: bool, narrow_range: bool) -> Scheme:
+    """Kind of quantizer.
+
+    Raises
+    ------
+    TaqError
+        A narrow range is asked of an affine quantizer.
+    """
+    if narrow_range and not symmetric:
+        raise TaqError(problem("a narrow range is for symmetric quantizers only"))
+    return Scheme(bits, symmetric, narrow_range)
+
+
+def by_steps(
+    dataset: xr.Dataset,
+    cuts: Sequence[int] | Literal["static"] | None,
+    function: Callable[[xr.Dataset, bool], xr.Dataset],
+) -> xr.Dataset:
+    """Apply a function to every step (`cuts` None) or to groups of steps between `cuts`.
+
+    Raises
+    ------
+    MissingError
+        A cut is not the label of a step after the first.
+    """
+    if cuts is None:
+        return function(dataset, False)
+    groups = step_groups(dataset, () if cuts == "static" else cuts)
+    labels = dataset["step"].values
+    parts = [function(dataset.isel(step=group), True) for group in groups]
+    joined = xr.concat(parts, dim="step_group", coords="minimal", compat="override")
+    return joined.assign_coords(
+        first_step=("step_group", [labels[group][0] for group in groups]),
+        last_step=("step_group", [labels[group][-1] for group in groups]),
+    )
+
+
+def step_groups(dataset: xr.Dataset, cuts: Sequence[int | str]) -> list[slice]:
+    """Slices over `step` that begin at the first step and at every label in `cuts`.
+
+    Raises
+    ------
+    MissingError
+        A cut is not the label of a step after the first.
+    """
+    if "step" not in dataset.coords:
+        raise MissingError(problem("groups of steps need the coordinate step"))
+    labels = [int(label) for label in dataset["step"].values]
+    unknown = [cut for cut in cuts if cut not in labels[1:]]
+    if unknown:
+        what = f"no group of steps can begin at {unknown[0]}"
+        raise MissingError(problem(what, found=", ".join(map(str, labels[1:]))))
+    starts = [0, *sorted({labels.index(int(cut)) for cut in cuts}), len(labels)]
+    return [slice(start, stop) for start, stop in pairwise(starts)]
+
+
+def quantizers(bounds: Bounds, scheme: Scheme) -> xr.Dataset:
+    """`lower`, `upper`, `step_size`, `zero_point` (and `alpha`) of a range."""
+    if scheme.symmetric:
+        alpha = bounds.upper
+        step, zero = over(
+            _symmetric_steps,
+            alpha,
+            core=((),),
+            out=((), ()),
+            dtypes=(np.float64, np.int64),
+            scheme=scheme,
+        )
+        return xr.Dataset(
+            {"alpha": alpha, "lower": -alpha, "upper": alpha, "step_size": step, "zero_point": zero}
+        )
+    step, zero = over(
+        _affine_steps,
+        *bounds,
+        core=((), ()),
+        out=((), ()),
+        dtypes=(np.float64, np.int64),
+        scheme=scheme,
+    )
+    lower, upper = bounds
+    return xr.Dataset({"lower": lower, "upper": upper, "step_size": step, "zero_point": zero})
+
+
+def _symmetric_steps(alpha: Array, *, scheme: Scheme) -> tuple[Array, Array]:
+    quantizer = quantization.symmetric(alpha, bits=scheme.bits, narrow_range=scheme.narrow_range)
+    return quantizer.step_size, quantizer.zero_point
+
+
+def _affine_steps(lower: Array, upper: Array, *, scheme: Scheme) -> tuple[Array, Array]:
+    quantizer = quantization.affine(lower, upper, bits=scheme.bits)
+    return quantizer.step_size, quantizer.zero_point

@@ -1,0 +1,1 @@
+"""What several analyses need: inputs checked, results stamped, bins shared."""

@@ -1,0 +1,176 @@
+"""Clipping schedules: tables of clip bounds over sigma, and polynomials fitted to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from taqstore.analysis import FitRule, schedule
+from taqstore.analysis.schedule import NO_FIT
+from taqstore.errors import MissingError, problem
+from taqstore.export.documents.linears import (
+    STATISTICS,
+    Groups,
+    find_source,
+    linear_table,
+    open_run,
+    site_groups,
+)
+from taqstore.files.documents import Document
+
+LUT = "pooled/lut_schedule"
+POLY = "pooled/poly_schedule"
+
+_PERCENTILE = "p100_absmax"
+_DIGITS = 4
+
+
+def lut_schedule(store: Groups, *, source: str | None = None) -> Document:
+    """Document `lut_v1`: the clip bound of every linear at every step's sigma.
+
+    Parameters
+    ----------
+    store
+        Group path -> Dataset.
+    source
+        `pooled/lut_schedule` (given back as it came), or statistics to take the absmax of; by
+        default the first that the store has.
+
+    Raises
+    ------
+    MissingError
+        There is nothing to make a schedule of, or a linear is not known at every step.
+    """
+    sites, head = _clip_bounds(store, source)
+    table, sigmas = _alphas(sites)
+    _check_complete(table)
+    columns = table["alpha"].transpose("linear", "step").values
+    return {
+        "version": "lut_v1",
+        **_head(head, sigmas),
+        "sigmas": sigmas,
+        "layers": {
+            _raw(name): {"alphas": np.ascontiguousarray(column)}
+            for name, column in zip(table["linear"].values, columns, strict=True)
+        },
+    }
+
+
+def poly_schedule(
+    store: Groups, *, source: str | None = None, fit: FitRule | None = None
+) -> Document:
+    """Document `poly_v1`: a polynomial of sigma for the clip bound of every linear.
+
+    Parameters
+    ----------
+    store
+        Group path -> Dataset.
+    source
+        `pooled/poly_schedule` (given back as it came), or what to fit: `pooled/lut_schedule` or
+        statistics; by default the first that the store has.
+    fit
+        Degree rule, where something is fitted.
+
+    Raises
+    ------
+    MissingError
+        There is nothing to make a schedule of.
+    """
+    sources = (POLY, LUT, *STATISTICS) if source is None else (source,)
+    prefix = find_source(store, sources)
+    if prefix == POLY:
+        sites = site_groups(store, POLY)
+        head = next(iter(sites.values())).attrs.get("source_document", {})
+        return {
+            "version": "poly_v1",
+            **{key: head[key] for key in ("percentile", "sigma_range") if key in head},
+            "layers": _polynomials(sites, rounded=False),
+        }
+    alphas, head = _clip_bounds(store, prefix)
+    fitted = {site: schedule(dataset, fit=fit) for site, dataset in alphas.items()}
+    return {
+        "version": "poly_v1",
+        **_head(head, _alphas(alphas)[1]),
+        "layers": _polynomials(fitted, rounded=True),
+    }
+
+
+def _clip_bounds(store: Groups, source: str | None) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
+    """Per site a Dataset with `alpha` over steps, and the head of the schedule it came from."""
+    prefix = find_source(store, (LUT, *STATISTICS) if source is None else (source,))
+    if prefix == LUT:
+        sites = site_groups(store, LUT)
+        return sites, dict(next(iter(sites.values())).attrs.get("source_document", {}))
+    run = open_run(store, prefix)
+    return {site: schedule(dataset, rule="lut") for site, dataset in run.sites.items()}, {}
+
+
+def _alphas(sites: dict[str, xr.Dataset]) -> tuple[xr.Dataset, list[float]]:
+    table = linear_table(sites, by_step=("alpha",))
+    known = {
+        int(step): float(sigma)
+        for dataset in sites.values()
+        for step, sigma in zip(dataset["step"].values, dataset["sigma"].values, strict=True)
+    }
+    return table, [known[int(step)] for step in table["step"].values]
+
+
+def _check_complete(table: xr.Dataset) -> None:
+    missing = table["alpha"].isnull()
+    if missing.any():
+        first = table["linear"].values[missing.any("step").values][0]
+        raise MissingError(
+            problem(
+                f"{first} is not known at {int(missing.sel(linear=first).sum())} steps",
+                where="lut-schedule",
+                remedy="a look-up table needs every step; export a polynomial schedule",
+            )
+        )
+
+
+def _head(head: dict[str, Any], sigmas: list[float]) -> dict[str, Any]:
+    return {
+        "percentile": head.get("percentile", _PERCENTILE),
+        "sigma_range": head.get("sigma_range", [min(sigmas), max(sigmas)]),
+    }
+
+
+def _polynomials(sites: dict[str, xr.Dataset], *, rounded: bool) -> dict[str, Any]:
+    """Entries of linears that have a fit; a fit made here is rounded as the source rounds."""
+    layers = {}
+    powers = [f"c{power}" for power in range(1 + max(_highest(d) for d in sites.values()))]
+    tables = {site: _columns(dataset) for site, dataset in sites.items()}
+    table = linear_table(tables, by_layer=("degree", "r2", "cv", *powers))
+    for i, name in enumerate(table["linear"].values):
+        degree = int(table["degree"].values[i])
+        if degree == NO_FIT:
+            continue
+        r2, cv = (float(table[key].values[i]) for key in ("r2", "cv"))
+        layers[_raw(name)] = {
+            "degree": degree,
+            "coeffs": [float(table[f"c{p}"].values[i]) for p in range(degree, -1, -1)],
+            "r2": round(r2, _DIGITS) if rounded else r2,
+            "cv": round(cv, _DIGITS) if rounded else cv,
+        }
+    return dict(sorted(layers.items()))
+
+
+def _highest(dataset: xr.Dataset) -> int:
+    return int(dataset["power"].values.max())
+
+
+def _columns(dataset: xr.Dataset) -> xr.Dataset:
+    """Coefficients as one variable per power, which fit a table of linears."""
+    dataset = dataset[["coefficient", "degree", "r2", "cv"]].compute()
+    by_power = {
+        f"c{int(power)}": dataset["coefficient"].sel(power=power, drop=True)
+        for power in dataset["power"].values
+    }
+    return dataset.drop_dims("power").assign(by_power)
+
+
+def _raw(name: str) -> str:
+    """Name of a linear in schedules: `mm0_img_mlp_fc2`."""
+    return str(name).replace(".", "_")

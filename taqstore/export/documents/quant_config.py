@@ -1,0 +1,130 @@
+"""The quantization config of the source's analyser, version 4.
+
+Like the other `documents_*` modules this gives a document for `jsonio.write_document`. Numbers are
+the source's to the last bit when they come from its own pooled statistics, and when they are
+replayed from observations, except for histogram tails (see `analysis.pool`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from taqstore.analysis import outliers
+from taqstore.export.documents.linears import (
+    CLIP_VARIABLES,
+    Clip,
+    Groups,
+    Run,
+    clip_bounds,
+    open_run,
+    vectors_by_step,
+)
+from taqstore.files.documents import Document, Members
+
+BITS = 8
+
+
+def quant_config(
+    store: Groups, *, clip: Clip = "absmax", outliers: bool = False, source: str | None = None
+) -> Document:
+    """Config `per_timestep_quant_config_v4`: eight bits, a clip bound per step and linear, shifts.
+
+    Parameters
+    ----------
+    store
+        Group path -> Dataset.
+    clip
+        What the file calls `scale` (a clip bound): the absmax of averaged extrema, or the signed
+        99.9th percentile where it is known and not 0. From observations the percentile comes from
+        exact bit histograms instead of the source's 256 sampled bins and may differ from it.
+    outliers
+        Add `outlier_config`, the outlier channels at the middle step.
+    source
+        `pooled/timestep_stats`, `pooled/activation_stats_v1` or `activations`; by default the first
+        of them that the store has.
+
+    Raises
+    ------
+    MissingError
+        The store has no statistics, or they lack a variable.
+    """
+    run = open_run(store, source)
+    table = clip_bounds(run, clip)
+    extra = _outlier_config(run, table) if outliers else None
+    return {
+        "format": "per_timestep_quant_config_v4",
+        "per_timestep": Members(lambda: _steps(run, table)),
+        "sigma_map": run.sigma_map,
+        **({} if extra is None else {"outlier_config": extra}),
+        "summary": _summary(table, clip, None if extra is None else len(extra)),
+        "metadata": run.metadata,
+    }
+
+
+def _steps(run: Run, table: xr.Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Entries of `per_timestep`, one step at a time."""
+    linears = [str(name) for name in table["linear"].values]
+    rows = table["row"].values
+    sites = [str(site) for site in table["site"].values]
+    shifting = {s: d for s, d in run.sites.items() if "shift" in d.data_vars}
+    streams = {s: vectors_by_step(d, "shift") for s, d in shifting.items()}
+    for index, step in enumerate(table["step"].values):
+        shift = {s: next(streams[s]) for s, d in shifting.items() if step in d["step"].values}
+        alpha = table["alpha"].values[index].tolist()
+        has_shift = table["has_shift"].values[index]
+        entries: dict[str, Any] = {}
+        for i, name in enumerate(linears):
+            if alpha[i] != alpha[i]:
+                continue
+            entries[name] = {"bits": BITS, "scale": alpha[i]}
+            if has_shift[i] and sites[i] in shift:
+                entries[name]["shift"] = shift[sites[i]][rows[i]]
+        yield str(int(step)), entries
+
+
+def _summary(table: xr.Dataset, clip: Clip, outlier_layers: int | None) -> dict[str, Any]:
+    post_gelu = sum(str(name).endswith(".mlp.fc2") for name in table["linear"].values)
+    counted = {} if outlier_layers is None else {"layers_with_outlier_channels": outlier_layers}
+    return {
+        "total_timesteps": table.sizes["step"],
+        "total_layers": table.sizes["linear"],
+        "total_decisions": int(table["alpha"].notnull().sum()),
+        "activation_bits": BITS,
+        "post_gelu_layers_with_shift": post_gelu,
+        **counted,
+        "scale_source": CLIP_VARIABLES[clip],
+    }
+
+
+def _outlier_config(run: Run, table: xr.Dataset) -> dict[str, Any]:
+    """Entries of the linears that have outlier channels at the middle step."""
+    steps = table["step"].values
+    middle = int(steps[len(steps) // 2])
+    names = ["is_outlier", "multiplier", "step_size_normal", "step_size_outlier"]
+    found = {
+        site: outliers(dataset, step=middle)[names].compute()
+        for site, dataset in run.sites.items()
+        if middle in dataset["step"].values
+    }
+    config = {}
+    for name, site, row in zip(
+        table["linear"].values, table["site"].values, table["row"].values, strict=True
+    ):
+        if str(site) not in found:
+            continue
+        layer = found[str(site)].isel(layer=int(row))
+        if "projection" in layer.dims:
+            layer = layer.sel(projection=str(name).rsplit(".", 1)[-1])
+        indices = np.flatnonzero(layer["is_outlier"].values)
+        if len(indices):
+            config[str(name)] = {
+                "outlier_indices": indices.tolist(),
+                "multiplier_vector": np.ascontiguousarray(layer["multiplier"].values),
+                "scale_normal": float(layer["step_size_normal"]),
+                "scale_outlier": float(layer["step_size_outlier"]),
+            }
+    return config

@@ -1,0 +1,111 @@
+"""JSON documents written whole or not at all, checked first, with one large member streamed.
+
+A *document* is a mapping whose values are plain JSON, except that vectors may be NumPy arrays and
+a top-level object may be a `Members`, whose entries are made only when they are written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from taqstore.files.schema import validate, validate_member
+from taqstore.files.staged import Summary, staged, summarize
+
+Document = Mapping[str, Any]
+
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+_INDENT = b"  "
+
+
+@dataclass(frozen=True)
+class Members:
+    """A JSON object whose entries are made one at a time.
+
+    Parameters
+    ----------
+    make
+        Called for each pass; yields ``(key, value)`` in the order to write.
+    """
+
+    make: Callable[[], Iterator[tuple[str, Any]]]
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return self.make()
+
+
+def write_document(
+    path: Path | str, schema_name: str, document: Document, *, force: bool = False
+) -> Summary:
+    """Write a document as UTF-8 JSON once all of it fits its schema.
+
+    Everything goes to a temporary file beside `path`, is flushed to disk and then renamed. Floats
+    are written with the fewest digits that give the same float64 again, as Python does.
+
+    Parameters
+    ----------
+    path
+        The target file.
+    schema_name
+        Name of the schema, see `taqstore.files.schema.schema_names`.
+    document
+        What to write. Entries of a `Members` are validated and written one by one.
+    force
+        Replace an existing file.
+
+    Raises
+    ------
+    DocumentError
+        The document does not fit the schema, or holds NaN or an infinity.
+    TaqError
+        The target exists and `force` is false, or the disk refuses.
+    """
+    target = Path(path)
+    with staged(target, force=force) as fresh, fresh.open("wb") as file:
+        validate(schema_name, _envelope(document), where=target.name)
+        _write(file, document, schema_name, target.name)
+        file.flush()
+        os.fsync(file.fileno())
+    return summarize(target)
+
+
+def as_plain(document: Document) -> dict[str, Any]:
+    """The document as `json.load` would give it: all entries made, arrays as lists."""
+    whole = {k: dict(v) if isinstance(v, Members) else v for k, v in document.items()}
+    plain: dict[str, Any] = orjson.loads(orjson.dumps(whole, option=_OPTIONS))
+    return plain
+
+
+def _envelope(document: Document) -> dict[str, Any]:
+    return {k: {} if isinstance(v, Members) else v for k, v in document.items()}
+
+
+def _write(file: BinaryIO, document: Document, schema_name: str, where: str) -> None:
+    file.write(b"{")
+    for count, (key, value) in enumerate(document.items()):
+        file.write(b",\n" if count else b"\n")
+        file.write(_INDENT + orjson.dumps(key) + b": ")
+        if isinstance(value, Members):
+            _write_members(file, key, value, schema_name, where)
+        else:
+            text = orjson.dumps(value, option=_OPTIONS | orjson.OPT_INDENT_2)
+            file.write(text.replace(b"\n", b"\n" + _INDENT))
+    file.write(b"\n}\n")
+
+
+def _write_members(
+    file: BinaryIO, member: str, members: Members, schema_name: str, where: str
+) -> None:
+    """One entry a line: indenting millions of numbers would add a third to the file."""
+    file.write(b"{")
+    for count, (key, value) in enumerate(members):
+        validate_member(schema_name, member, key, value, where=where)
+        file.write(b",\n" if count else b"\n")
+        file.write(_INDENT * 2 + orjson.dumps(key) + b": ")
+        file.write(orjson.dumps(value, option=_OPTIONS))
+    file.write(b"\n" + _INDENT + b"}")

@@ -1,0 +1,148 @@
+"""Absmax of each linear's weight columns, out of a model's weight file, by site and layer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from taqstore.errors import MissingError, SourceError, problem
+from taqstore.files.npz import NpzFile
+from taqstore.files.safetensors import read_safetensors
+from taqstore.names import LayerName, parse_layer
+
+_DIFFUSERS = {
+    **{f"attn.to_{p}": f"img.attn.{p}_proj" for p in "qkv"},
+    **{f"attn.add_{p}_proj": f"txt.attn.{p}_proj" for p in "qkv"},
+    "attn.to_out.0": "img.attn.o_proj",
+    "attn.to_add_out": "txt.attn.o_proj",
+    "ff.net.0.proj": "img.mlp.fc1",
+    "ff.net.2": "img.mlp.fc2",
+    "ff_context.net.0.proj": "txt.mlp.fc1",
+    "ff_context.net.2": "txt.mlp.fc2",
+}
+_CHECKPOINT = {
+    f"{block}.{part}": f"{stream}.{ours}"
+    for block, stream in (("x_block", "img"), ("context_block", "txt"))
+    for part, ours in (
+        ("attn.qkv", "attn.qkv"),
+        ("attn.proj", "attn.o_proj"),
+        ("mlp.fc1", "mlp.fc1"),
+        ("mlp.fc2", "mlp.fc2"),
+    )
+}
+_SPELLINGS = (
+    (re.compile(r"(?:.*\.)?joint_blocks\.(\d{1,4})\.(.+)"), _CHECKPOINT),
+    (re.compile(r"(?:transformer\.)?transformer_blocks\.(\d{1,4})\.(.+)"), _DIFFUSERS),
+)
+_MLX = (
+    (re.compile(r"(?:.*\.)?multimodal_transformer_blocks\.(\d{1,4})\."), r"mm\1."),
+    (re.compile(r"(?:.*\.)?unified_transformer_blocks\.(\d{1,4})\.transformer_block\."), r"uni\1."),
+)
+
+
+@dataclass(frozen=True)
+class WeightAbsmax:
+    """What a weight file says of linears.
+
+    Parameters
+    ----------
+    sites
+        Site -> float64 (layer, channel): the largest magnitude over the outputs of every linear
+        that reads the tensor (q, k and v together).
+    notes
+        What was left out.
+    """
+
+    sites: dict[str, xr.DataArray]
+    notes: list[str] = field(default_factory=list)
+
+
+def weight_absmax(path: Path) -> WeightAbsmax:
+    """Read `.safetensors` or `.npz` with weights ``(out, in)``, or their absmax ``(in,)``.
+
+    Names may be those of a store, of SD3 checkpoints, of diffusers or of DiffusionKit; a trailing
+    ``.weight`` is taken off, biases and what is no linear of a block are passed over.
+
+    Raises
+    ------
+    SourceError
+        The file is damaged, or linears of one tensor differ in their inputs.
+    MissingError
+        It holds no linear of a block, or is of another kind.
+    """
+    found: dict[str, dict[LayerName, np.ndarray]] = {}
+    passed = 0
+    for name, values in _tensors(path):
+        linear = resolve(name)
+        if linear is None or values.ndim not in (1, 2) or values.dtype.kind != "f":
+            passed += 1
+            continue
+        column = abs(values.astype(np.float64))
+        column = column.max(axis=0) if column.ndim == 2 else column
+        _add(found.setdefault(linear.site, {}), linear, column, path)
+    if not found:
+        what = "no weights of a block's linears"
+        raise MissingError(problem(what, where=str(path), found=f"{passed} other tensors"))
+    notes = [f"{path.name}: {passed} tensors are no linears of blocks"] if passed else []
+    return WeightAbsmax({site: _array(columns) for site, columns in found.items()}, notes)
+
+
+def resolve(name: str) -> LayerName | None:
+    """The linear input whose weights a name stands for, or None."""
+    if name.endswith(".bias"):
+        return None
+    stem = name.removesuffix(".weight")
+    for pattern, parts in _SPELLINGS:
+        match = pattern.fullmatch(stem)
+        if match is not None:
+            part = parts.get(match[2])
+            return parse_layer(f"mm{match[1]}.{part}") if part else None
+    for pattern, ours in _MLX:
+        stem = pattern.sub(ours, stem)
+    try:
+        linear = parse_layer(stem)
+    except MissingError:
+        return None
+    return linear if linear.site else None
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    if path.suffix == ".safetensors":
+        yield from read_safetensors(path)
+    elif path.suffix == ".npz":
+        with NpzFile(path) as file:
+            for name in file.names:
+                yield name, file.read(name)
+    else:
+        remedy = "give .safetensors or .npz"
+        raise MissingError(problem("weights of an unknown kind", where=str(path), remedy=remedy))
+
+
+def _add(
+    columns: dict[LayerName, np.ndarray], linear: LayerName, column: np.ndarray, path: Path
+) -> None:
+    """Take the larger of what linears of one tensor have."""
+    key = LayerName(linear.block, linear.stream, linear.site)
+    known = columns.get(key, column)
+    if known.shape != column.shape:
+        what = f"linears of {key.full} differ in inputs"
+        raise SourceError(problem(what, where=str(path), found=f"{known.size} and {column.size}"))
+    columns[key] = np.maximum(known, column)
+
+
+def _array(columns: dict[LayerName, np.ndarray]) -> xr.DataArray:
+    layers = sorted(columns, key=lambda name: name.sort_key)
+    widths = {columns[name].size for name in layers}
+    if len(widths) > 1:
+        what = f"layers of {layers[0].site} differ in inputs"
+        raise SourceError(problem(what, found=", ".join(map(str, sorted(widths)))))
+    return xr.DataArray(
+        np.array([columns[name] for name in layers]),
+        {"layer": [name.layer for name in layers]},
+        ("layer", "channel"),
+    )

@@ -1,0 +1,1 @@
+"""What each group of the format holds: its template and its reader."""

@@ -1,0 +1,269 @@
+"""Samples of one transformer block: what went in, what came out, at which step of which image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from taqstore.errors import MissingError, TaqError, problem
+from taqstore.names import BLOCKS, STREAMS, WRITTEN
+from taqstore.store.reader import Store, open_store
+
+Array = NDArray[Any]
+POOLED = f"{BLOCKS}/pooled"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one block; the guidance rows of a sample stay together.
+
+    Parameters
+    ----------
+    inputs
+        Stream -> (sample, row, token, channel), in the stored dtype.
+    targets
+        The same of the block's outputs; a last block puts out no text.
+    image, step
+        (sample,) image ids and step indices.
+    sigma, timestep
+        (sample,) as stored; None where the store does not know them.
+    pooled
+        (sample, row, pooled_channel); None where the store has no pooled conditioning.
+    """
+
+    inputs: Mapping[str, Array]
+    targets: Mapping[str, Array]
+    image: Array
+    step: Array
+    sigma: Array | None
+    timestep: Array | None
+    pooled: Array | None
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its streams."""
+        return sum(v.nbytes for v in (*self.inputs.values(), *self.targets.values()))
+
+
+def joined(parts: Sequence[Batch]) -> Batch:
+    """Batches of the same streams, one after the other, in new memory."""
+
+    def together(of: Callable[[Batch], Array | None]) -> Array | None:
+        found = [values for values in map(of, parts) if values is not None]
+        return np.concatenate(found) if found else None
+
+    def streams(of: Callable[[Batch], Mapping[str, Array]]) -> dict[str, Array]:
+        return {name: np.concatenate([of(part)[name] for part in parts]) for name in of(parts[0])}
+
+    return Batch(
+        streams(lambda batch: batch.inputs),
+        streams(lambda batch: batch.targets),
+        np.concatenate([part.image for part in parts]),
+        np.concatenate([part.step for part in parts]),
+        together(lambda batch: batch.sigma),
+        together(lambda batch: batch.timestep),
+        together(lambda batch: batch.pooled),
+    )
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """One stream at one boundary.
+
+    Parameters
+    ----------
+    group
+        The Dataset.
+    image, step
+        (sample,) positions of every sample along its dims.
+    boundary
+        Position of the boundary.
+    own
+        (sample,) true where block outputs were kept apart, under `output` of the boundary before.
+    """
+
+    group: xr.Dataset
+    image: Array
+    step: Array
+    boundary: int
+    own: Array | None = None
+
+    def read(self, numbers: Array) -> Array:
+        """(sample, row, token, channel) of the samples with these numbers."""
+        found = self._points("x", self.boundary, numbers)
+        if self.own is not None and self.own[numbers].any():
+            rows = np.flatnonzero(self.own[numbers])
+            found[rows] = self._points("output", self.boundary - 1, numbers[rows])
+        return found
+
+    def _points(self, name: str, boundary: int, numbers: Array) -> Array:
+        image, step = (xr.DataArray(v[numbers], dims="sample") for v in (self.image, self.step))
+        return np.asarray(self.group[name].isel(image=image, step=step, boundary=boundary).values)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one sample."""
+        x = self.group["x"]
+        return prod(x.sizes[d] for d in ("row", "token", "channel")) * x.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class BlockSamples:
+    """Every complete sample of a block, read by number; make it with `open_block`.
+
+    Parameters
+    ----------
+    block
+        Its name.
+    image, step
+        (sample,) image ids and step indices: by image, then by step.
+    """
+
+    block: str
+    image: Array
+    step: Array
+    _inputs: Mapping[str, _Tensor]
+    _targets: Mapping[str, _Tensor]
+    _labels: xr.Dataset
+    _pooled: xr.DataArray | None
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one sample's inputs and targets."""
+        return sum(t.nbytes for t in (*self._inputs.values(), *self._targets.values()))
+
+    def read(self, numbers: ArrayLike) -> Batch:
+        """The samples with these numbers (0 to ``len - 1``), in this order, in new memory."""
+        at = np.asarray(numbers, np.int64)
+        image, step = self.image[at], self.step[at]
+        pooled = None if self._pooled is None else self._pooled.sel(image=image).values
+        return Batch(
+            {name: tensor.read(at) for name, tensor in self._inputs.items()},
+            {name: tensor.read(at) for name, tensor in self._targets.items()},
+            image,
+            step,
+            self._label("sigma", step),
+            self._label("timestep", step),
+            pooled,
+        )
+
+    def _label(self, name: str, step: Array) -> Array | None:
+        if name not in self._labels.coords:
+            return None
+        return np.asarray(self._labels[name].sel(step=step).values)
+
+
+def open_block(
+    store: str | os.PathLike[str], block: str, *, streams: Sequence[str] | None = None
+) -> BlockSamples:
+    """Find the samples of a block in `blocks/<stream>`.
+
+    Parameters
+    ----------
+    store
+        Path or URL.
+    block
+        `mm0`, `uni4`.
+    streams
+        Which streams; None: img and txt, or uni. A name like `img.quantized` is a second input of
+        the stream img, from the group `blocks/img.quantized`, and has no target.
+
+    Raises
+    ------
+    MissingError
+        The store has no such stream, no such block, or no sample of it that is complete.
+    TaqError
+        The block's name is not one.
+    """
+    index = _index(block)
+    opened = open_store(store, chunks=None, checksum=True)
+    names = streams or (("uni",) if block.startswith("uni") else ("img", "txt"))
+    groups = {name: _group(opened, name) for name in names}
+    pooled = opened[POOLED]["pooled_conditioning"] if POOLED in opened else None
+    pairs = _common([_complete(group) for group in groups.values()], pooled)
+    if not pairs:
+        what = f"no sample of {block} is complete in {', '.join(names)}"
+        raise MissingError(problem(what, where=str(store), remedy="run taqstore cache --resume"))
+    image, step = (np.array(labels, np.int64) for labels in zip(*pairs, strict=True))
+    inputs = {name: _tensor(group, index, image, step) for name, group in groups.items()}
+    outputs = {n: _output(g, index, image, step) for n, g in groups.items() if n in STREAMS}
+    targets = {name: tensor for name, tensor in outputs.items() if tensor is not None}
+    if None in inputs.values() or not targets:
+        kept = ", ".join(str(b) for b in next(iter(groups.values()))["boundary"].values)
+        what, found = f"input or output of {block} was not kept", f"boundaries {kept}"
+        raise MissingError(problem(what, where=str(store), found=found))
+    present = {name: tensor for name, tensor in inputs.items() if tensor is not None}
+    return BlockSamples(block, image, step, present, targets, next(iter(groups.values())), pooled)
+
+
+def _index(block: str) -> int:
+    kind = block.rstrip("0123456789")
+    if kind not in ("mm", "uni") or kind == block:
+        raise TaqError(problem(f"block {block!r} is not known", remedy="write it like mm0 or uni4"))
+    return int(block.removeprefix(kind))
+
+
+def _group(store: Store, stream: str) -> xr.Dataset:
+    path = f"{BLOCKS}/{stream}"
+    if path not in store:
+        there = ", ".join(p for p in store if p.startswith(f"{BLOCKS}/") and p != POOLED)
+        what, where = f"no residual stream {path}", str(store.location)
+        remedy = "taqstore cache keeps them"
+        raise MissingError(problem(what, where=where, found=there or "none", remedy=remedy))
+    return store[path]
+
+
+def _complete(group: xr.Dataset) -> set[tuple[int, int]]:
+    """(image, step) labels of a stream's complete samples."""
+    every = list(product(group["image"].values.tolist(), group["step"].values.tolist()))
+    if WRITTEN not in group:
+        return set(every)
+    flags = group[WRITTEN].transpose("image", "step").values.ravel()
+    return {pair for pair, flag in zip(every, flags, strict=True) if flag}
+
+
+def _common(
+    streams: Sequence[set[tuple[int, int]]], pooled: xr.DataArray | None
+) -> list[tuple[int, int]]:
+    pairs = reduce(set.intersection, streams)
+    if pooled is not None:
+        known = set(pooled["image"].values.tolist())
+        pairs = {pair for pair in pairs if pair[0] in known}
+    return sorted(pairs)
+
+
+def _tensor(group: xr.Dataset, label: int, image: Array, step: Array) -> _Tensor | None:
+    """The stream at the boundary with that label; None where it was not kept."""
+    boundaries = group["boundary"].values.tolist()
+    if label not in boundaries:
+        return None
+    at = {
+        dim: group.get_index(dim).get_indexer(pd.Index(v))
+        for dim, v in (("image", image), ("step", step))
+    }
+    return _Tensor(group, at["image"], at["step"], boundaries.index(label))
+
+
+def _output(group: xr.Dataset, block: int, image: Array, step: Array) -> _Tensor | None:
+    """What the block put out: the next boundary, or its own output where that differs."""
+    tensor = _tensor(group, block + 1, image, step)
+    if tensor is None or "output_kept" not in group:
+        return tensor
+    kept = group["output_kept"].isel(boundary=tensor.boundary - 1).values
+    return replace(tensor, own=kept.astype(bool)[tensor.image, tensor.step])

@@ -1,0 +1,158 @@
+"""Quantized weights and activation quantizers out of files: `export safetensors`, config v4."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taqstore.errors import MissingError, SourceError, problem
+from taqstore.files.safetensors import read_metadata, read_safetensors
+from taqstore.files.schema import validate
+from taqstore.kinds.quantized_linears import InputQuantizer, QuantizedLinear
+from taqstore.names import LayerName, parse_layer
+from taqstore.quantization.quantizer import integer_range
+
+CONTENT = "integers"
+_NEEDED = ("weight", "step_size", "activation_step", "activation_zero_point", "activation_bits")
+Array = NDArray[Any]
+
+
+def read_quantized(path: Path) -> dict[LayerName, QuantizedLinear]:
+    """Linears of a file that `taqstore export safetensors` wrote.
+
+    Raises
+    ------
+    SourceError
+        It is another file, or damaged: tensors are missing, or do not fit each other.
+    """
+    metadata = read_metadata(path)
+    if metadata.get("content") != CONTENT:
+        found, remedy = metadata.get("content", "no content"), "taqstore export safetensors"
+        what = "no file of quantized weights"
+        raise SourceError(problem(what, where=str(path), found=found, remedy=remedy))
+    sigma_lower = _sigma_lower(path, metadata.get("sigma_lower", ""))
+    tensors: dict[str, dict[str, Array]] = {}
+    for name, values in read_safetensors(path):
+        linear, _, kind = name.rpartition(".")
+        tensors.setdefault(linear, {})[kind] = values
+    found_linears = (_linear(path, name, parts, sigma_lower) for name, parts in tensors.items())
+    return {linear.name: linear for linear in found_linears}
+
+
+def _sigma_lower(path: Path, text: str) -> Array:
+    found = _parsed(path, text)
+    if not isinstance(found, list) or not found or not all(isinstance(x, float) for x in found):
+        what = "sigma_lower in the header is no list of numbers"
+        raise SourceError(problem(what, where=str(path), found=text))
+    return np.array(found, np.float32)
+
+
+def _parsed(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        what = "the header's metadata are no JSON"
+        raise SourceError(problem(what, where=str(path), found=str(error))) from error
+
+
+def _linear(
+    path: Path, name: str, parts: Mapping[str, Array], sigma_lower: Array
+) -> QuantizedLinear:
+    missing = [kind for kind in _NEEDED if kind not in parts]
+    if missing:
+        raise SourceError(problem(f"{name} has no {missing[0]}", where=str(path)))
+    if not _fit(parts, len(sigma_lower)):
+        found = ", ".join(f"{kind} {values.shape}" for kind, values in parts.items())
+        raise SourceError(problem(f"tensors of {name} do not fit", where=str(path), found=found))
+    quantizer = InputQuantizer(
+        parts["activation_step"],
+        parts["activation_zero_point"],
+        parts["activation_bits"],
+        sigma_lower,
+        parts.get("activation_shift"),
+        parts.get("activation_multiplier"),
+    )
+    return QuantizedLinear(parse_layer(name), parts["weight"], parts["step_size"], quantizer)
+
+
+def _fit(parts: Mapping[str, Array], count: int) -> bool:
+    """Whether the tensors of a linear have the shapes that go with its weight's."""
+    weight, step = parts["weight"], parts["step_size"]
+    if weight.ndim != 2 or step.ndim != 2 or weight.dtype != np.int8:
+        return False
+    (out, into), groups = weight.shape, step.shape[1]
+    shapes: dict[str, tuple[int, ...]] = {
+        "step_size": (out, groups),
+        **dict.fromkeys(_NEEDED[2:], (count,)),
+        "activation_shift": (count, into),
+        "activation_multiplier": (into,),
+    }
+    same = all(parts[kind].shape == shapes[kind] for kind in shapes if kind in parts)
+    return same and groups > 0 and into % groups == 0
+
+
+def read_quant_config(path: Path) -> dict[LayerName, InputQuantizer]:
+    """Input quantizers of a per-timestep config v4, one time group for each of its steps.
+
+    Its `scale` is a clip bound, so the step size is ``scale / (2**(bits - 1) - 1)``. Where it lists
+    outlier channels of a linear, these get their multipliers m, and the bound shrinks to what is
+    left to cover: by ``max(scale_normal, scale_outlier / m) / max(scale_normal, scale_outlier)``,
+    at every step as at the one that these were taken from.
+
+    Raises
+    ------
+    SourceError
+        The file is no JSON.
+    DocumentError
+        It is not such a config.
+    MissingError
+        A step has no sigma, or a linear is not in every step.
+    """
+    document = _parsed(path, path.read_text("utf-8"))
+    if not isinstance(document, dict):
+        raise SourceError(problem("no JSON object", where=str(path)))
+    validate("quant-config-v4", document, where=str(path))
+    steps, sigmas = document["per_timestep"], document["sigma_map"]
+    absent = [step for step in steps if step not in sigmas]
+    if absent:
+        raise MissingError(problem(f"no sigma of step {absent[0]}", where=str(path)))
+    ordered = sorted(steps, key=lambda step: -float(sigmas[step]))
+    lower = np.array([*(float(sigmas[step]) for step in ordered[:-1]), 0.0], np.float32)
+    outliers = document.get("outlier_config", {})
+    names = dict.fromkeys(name for step in ordered for name in steps[step])
+    found = {}
+    for name in names:
+        entries = [steps[step].get(name) for step in ordered]
+        if None in entries:
+            step = ordered[entries.index(None)]
+            raise MissingError(problem(f"{name} is not in step {step}", where=str(path)))
+        found[parse_layer(name)] = _from_config(entries, lower, outliers.get(name))
+    return found
+
+
+def _from_config(
+    entries: list[dict[str, Any]], lower: Array, outlier: Mapping[str, Any] | None
+) -> InputQuantizer:
+    bits = np.array([entry["bits"] for entry in entries], np.int8)
+    qmax = np.array([integer_range(int(b))[1] for b in bits])
+    step = np.array([entry["scale"] for entry in entries], np.float64) / qmax
+    shifts = [entry.get("shift") for entry in entries]
+    multiplier = None
+    if outlier is not None:
+        multiplier = np.array(outlier["multiplier_vector"], np.float32)
+        normal, wide = outlier["scale_normal"], outlier["scale_outlier"]
+        left = max(normal, wide / float(multiplier.max()))
+        step *= left / max(normal, wide) if wide or normal else 1.0
+    return InputQuantizer(
+        step.astype(np.float32),
+        np.zeros(len(bits), np.int32),
+        bits,
+        lower,
+        None if None in shifts else np.array(shifts, np.float32),
+        multiplier,
+    )

@@ -1,0 +1,229 @@
+"""Bit widths under a budget: what the budget buys, and which layers and steps get how many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, Colormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from taqstore.analysis import joint_bits
+from taqstore.analysis.bits import CHOICES
+from taqstore.errors import MissingError, problem
+from taqstore.plot.parts import drawing as figures
+from taqstore.plot.parts import numbers
+from taqstore.plot.parts.grid import site_grid, site_rank, site_table
+from taqstore.plot.parts.panels import Page, label_outer
+from taqstore.plot.parts.views import linear_view
+from taqstore.quantization.allocation import allocate
+from taqstore.query.analyze import load
+
+AVERAGE = 6.0
+_BUDGETS = 9
+
+
+def bit_pages(
+    groups: Mapping[str, xr.Dataset],
+    *,
+    average: float = AVERAGE,
+    choices: Sequence[int] = CHOICES,
+) -> Iterator[Page]:
+    """Three pages: error against the budget, bits by block and site, bits by block and sigma."""
+    sites = bit_data(groups, average=average, choices=choices)
+    budget = budget_data(sites)
+    yield Page("bits_budget", _budget_figure(budget, average), numbers.table(budget))
+    style, ticks = bit_style(choices), sorted(choices)
+    layers = {site: data[["layer_bits"]] for site, data in sites.items()}
+    figure = _layer_figure(layers, style, ticks)
+    figure.suptitle(f"bits per layer, {average:g} on average")
+    yield Page("bits_layers", figure, site_table(layers))
+    steps = {site: data[["bits"]] for site, data in sites.items()}
+    draw = partial(figures.draw_heatmap, variable="bits", style=style)
+    figure = site_grid(steps, draw, style, "bits", ticks=ticks)
+    figure.suptitle(f"bits per layer and step, {average:g} on average")
+    yield Page("bits_steps", figure, site_table(steps))
+
+
+def bit_data(
+    groups: Mapping[str, xr.Dataset],
+    *,
+    average: float = AVERAGE,
+    choices: Sequence[int] = CHOICES,
+) -> dict[str, xr.Dataset]:
+    """Allocations to all layers of all sites under one budget, see `analysis.joint_bits`.
+
+    Parameters
+    ----------
+    groups
+        Groups with histograms by path, whose last part is the site.
+    average
+        Budget in bits per layer and step, and per layer.
+    choices
+        Bit widths to choose from.
+
+    Returns
+    -------
+    By site, Dataset
+        (step, layer): `bits` chosen per layer and step. (layer): `layer_bits`, one width for all
+        steps. Both NaN where nothing was counted. With (choice): `choice_error`, expected error at
+        every width as a share of the mean square.
+
+    Raises
+    ------
+    MissingError
+        There are no histograms, or nothing was counted in any.
+    TaqError
+        The budget is below the smallest width.
+    """
+    found = joint_bits(groups, average=average, choices=choices, per="step")
+    sites = {}
+    for path, result in zip(found, _computed(found.values()), strict=True):
+        site = path.rsplit("/", 1)[-1]
+        view = linear_view(result, ["bits", "choice_error"], site=site)
+        sites[site] = view.assign(bits=view["bits"].where(view["bits"] > 0))
+    if not any(data["bits"].notnull().any() for data in sites.values()):
+        raise MissingError(problem("no values were counted in any histogram", where="plot bits"))
+    errors = [_layer_errors(data) for data in sites.values()]
+    widths = allocate(np.concatenate(errors), sorted(set(choices)), average=average)
+    ends = np.cumsum([len(error) for error in errors])[:-1]
+    for site, width in zip(sites, np.split(widths, ends), strict=True):
+        sites[site]["layer_bits"] = ("layer", np.where(width > 0, width, np.nan))
+    return sites
+
+
+def budget_data(sites: Mapping[str, xr.Dataset]) -> xr.Dataset:
+    """Mean error that a budget of bits buys, (average), from `bit_data`.
+
+    Returns
+    -------
+    Dataset
+        `step_error`, `layer_error`: mean over layers and steps of the expected error as a share of
+        the mean square, with a width per layer and step, or per layer. `uniform_error`: with one
+        width for all, NaN at averages that are none of the choices.
+    """
+    choices = next(iter(sites.values()))["choice"].values
+    averages = np.union1d(np.linspace(choices[0], choices[-1], _BUDGETS), choices)
+    layers = np.concatenate([_layer_errors(data) for data in sites.values()])
+    steps = [
+        data["choice_error"].transpose("step", "layer", "choice").values.reshape(-1, len(choices))
+        for data in sites.values()
+    ]
+    uniform = np.full(len(averages), np.nan)
+    uniform[np.searchsorted(averages, choices)] = np.nanmean(layers, axis=0)
+    return xr.Dataset(
+        {
+            "step_error": ("average", _bought(np.concatenate(steps), choices, averages)),
+            "layer_error": ("average", _bought(layers, choices, averages)),
+            "uniform_error": ("average", uniform),
+        },
+        coords={"average": averages},
+    )
+
+
+def bit_style(choices: Sequence[int]) -> tuple[BoundaryNorm, Colormap]:
+    """One colour per bit width: few bits dark, many bits light."""
+    widths = np.array(sorted(choices), np.float64)
+    middle = (widths[1:] + widths[:-1]) / 2
+    edges = np.concatenate([[widths[0] - 1], middle, [widths[-1] + 1]])
+    shades = mpl.colormaps["viridis"].resampled(len(widths)).with_extremes(bad="0.85")
+    return BoundaryNorm(edges, len(widths)), shades
+
+
+def draw_budget(data: xr.Dataset, ax: Axes) -> Axes:
+    """Curves of `budget_data` against the average number of bits, log y."""
+    for name, line, color, label in (
+        ("layer_error", "-o", "#0072B2", "a width per layer"),
+        ("step_error", "--s", "#D55E00", "a width per layer and step"),
+        ("uniform_error", "D", "#000000", "one width for all"),
+    ):
+        ax.plot(data["average"], data[name], line, color=color, markersize=4, label=label)
+    ax.set_yscale("log")
+    ax.set_xlabel("average bits")
+    ax.set_ylabel("expected squared error over mean square\n(mean over layers and steps)")
+    return ax
+
+
+def draw_layer_bits(
+    sites: Mapping[str, xr.Dataset],
+    ax: Axes,
+    *,
+    style: tuple[BoundaryNorm, Colormap],
+    stream: str,
+) -> Axes:
+    """`layer_bits` of one stream: blocks down, sites (or their projections) across."""
+    cells: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for site, data in sorted(sites.items(), key=lambda item: site_rank(item[0])):
+        for projection in dict.fromkeys(data["projection"].values):
+            chosen = (data["stream"].values == stream) & (data["projection"].values == projection)
+            one = data.isel(layer=np.flatnonzero(chosen))
+            cells[projection or site] = one["block"].values, one["layer_bits"].values
+    height = 1 + max(int(data["block"].max()) for data in sites.values())
+    values = np.full((height, len(cells)), np.nan)
+    for column, (blocks, widths) in enumerate(cells.values()):
+        values[blocks, column] = widths
+    edges = (np.arange(size + 1) - 0.5 for size in values.shape[::-1])
+    norm, colors = style
+    ax.set_facecolor("0.85")
+    ax.pcolormesh(*edges, values, norm=norm, cmap=colors, edgecolors="white", linewidth=0.5)
+    ax.set_xticks(range(len(cells)), list(cells), rotation=30, ha="right")
+    ax.set_ylim(height - 0.5, -0.5)
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_ylabel("block index")
+    return ax
+
+
+def _computed(results: Iterable[xr.Dataset]) -> tuple[xr.Dataset, ...]:
+    """All in one pass: they share the allocation."""
+    return tuple(load(dict(enumerate(results))).values())
+
+
+def _layer_errors(data: xr.Dataset) -> np.ndarray:
+    """Mean error over steps at every width, (layer, choice), as `joint_bits` has it per layer."""
+    errors: np.ndarray = data["choice_error"].mean("step").transpose("layer", "choice").values
+    return errors
+
+
+def _bought(errors: np.ndarray, choices: np.ndarray, averages: np.ndarray) -> list[float]:
+    """Mean error of the best allocation to rows (unit, choice) for each of `averages`."""
+    known = errors[~np.isnan(errors).any(axis=1)]
+    means = []
+    for average in averages:
+        widths = allocate(known, choices.tolist(), average=average)
+        means.append(known[np.arange(len(known)), np.searchsorted(choices, widths)].mean())
+    return means
+
+
+def _budget_figure(data: xr.Dataset, average: float) -> Figure:
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    ax = draw_budget(data, figure.subplots())
+    ax.axvline(average, color="0.5", linewidth=0.8, linestyle=":", label="budget of the maps")
+    ax.legend(frameon=False)
+    figure.suptitle("what a budget of bits buys: symmetric, ranges of least error")
+    return figure
+
+
+def _layer_figure(
+    sites: Mapping[str, xr.Dataset],
+    style: tuple[BoundaryNorm, Colormap],
+    ticks: Sequence[int],
+) -> Figure:
+    there = {stream for data in sites.values() for stream in data["stream"].values}
+    streams = [stream for stream in figures.STREAM_NAMES if stream in there]
+    blocks = 1 + max(int(data["block"].max()) for data in sites.values())
+    size = (2.0 + 3.0 * len(streams), 2.4 + 0.16 * blocks)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, len(streams), sharey=True, squeeze=False)
+    for ax, stream in zip(axes.flat, streams, strict=True):
+        draw_layer_bits(sites, ax, style=style, stream=stream)
+        ax.set_title(f"{figures.STREAM_NAMES[stream]} stream")
+    label_outer(axes)
+    bar = figure.colorbar(ScalarMappable(*style), ax=axes, label="bits", ticks=ticks)
+    bar.minorticks_off()
+    return figure

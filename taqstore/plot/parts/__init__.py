@@ -1,0 +1,1 @@
+"""What figures are made of: views of groups, numbers, drawings, panels."""

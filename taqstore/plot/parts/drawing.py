@@ -1,0 +1,240 @@
+"""Drawing: `f(data, ax) -> Axes`, one panel each, from the Datasets of `plot.data`.
+
+Only Axes are touched, never pyplot's global state. Noise is at the left: sigma falls along x.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm, Colormap, LinearSegmentedColormap, LogNorm, Normalize
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from taqstore.plot.parts.views import noise_coordinate
+
+STREAM_NAMES = {"img": "image", "txt": "text", "uni": "unified"}
+STREAM_STYLES = {"img": ("-", "o"), "txt": ("--", "s"), "uni": (":", "^")}
+PLAIN_COLOR, OUTLIER_COLOR = "#6F9BC8", "#CC0000"
+VALUE_LABEL = "activation value (dimensionless)"
+SIGMA_LABEL = "noise level σ (1: noise, 0: image)"
+STEP_LABEL = "step index (σ is not known)"
+
+MISSING_COLOR = "0.85"
+_WIDE = 50.0
+
+
+def line_colors() -> Colormap:
+    """Colours of ordered lines: viridis without its last tenth, too pale on white."""
+    shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.9, 256))
+    return LinearSegmentedColormap.from_list("lines", list(shades))
+
+
+def block_norm(data: xr.Dataset) -> BoundaryNorm:
+    """Block index to colour, one shade per block from the first to the last of `data`."""
+    blocks = data["block"].values
+    return BoundaryNorm(np.arange(int(blocks.min()), int(blocks.max()) + 2) - 0.5, ncolors=256)
+
+
+def noise_norm(data: xr.Dataset) -> Normalize:
+    """Sigma (or step index) to colour."""
+    _, values = noise_coordinate(data)
+    return Normalize(values.min(), max(values.max(), values.min() + 1e-6))
+
+
+def heatmap_style(values: np.ndarray) -> tuple[Normalize, Colormap]:
+    """Norm and colours for a heat map: diverging about 0 where signs differ, log where wide."""
+    finite = values[np.isfinite(values)]
+    low, high = float(finite.min()), float(finite.max())
+    if low < 0 < high:
+        bound = max(-low, high)
+        return Normalize(-bound, bound), mpl.colormaps["RdBu_r"].with_extremes(bad=MISSING_COLOR)
+    colors = sequential_colors()
+    if low > 0 and high / low > _WIDE:
+        return LogNorm(low, high), colors
+    return Normalize(low, high if high > low else low + 1e-6), colors
+
+
+def sequential_colors() -> Colormap:
+    """Viridis with grey for what is missing."""
+    return mpl.colormaps["viridis"].with_extremes(bad=MISSING_COLOR)
+
+
+def draw_median_range(data: xr.Dataset, ax: Axes, *, norm: Normalize | None = None) -> Axes:
+    """`median_range` of every layer against sigma, coloured by block (`data.range_data`)."""
+    _draw_lines(data, ax, "median_range", norm or block_norm(data))
+    values = data["median_range"].values
+    if is_wide(values[values > 0]):
+        ax.set_yscale("log")
+    ax.set_ylabel("median over channels of max - min\n(dimensionless)")
+    return noise_axis(data, ax)
+
+
+def draw_tensor_extrema(data: xr.Dataset, ax: Axes, *, norm: Normalize | None = None) -> Axes:
+    """Band from `tensor_min` to `tensor_max` of every layer against sigma (`data.range_data`)."""
+    norm = norm or block_norm(data)
+    _, x = noise_coordinate(data)
+    colors = line_colors()
+    for layer in range(data.sizes["layer"]):
+        one = data.isel(layer=layer)
+        ax.fill_between(
+            x,
+            one["tensor_min"].transpose("step").values,
+            one["tensor_max"].transpose("step").values,
+            color=colors(norm(int(one["block"]))),
+            alpha=max(0.04, 0.3 / data.sizes["layer"]),
+            linewidth=0,
+        )
+    for name in ("tensor_min", "tensor_max"):
+        _draw_lines(data, ax, name, norm)
+    ax.axhline(0.0, color="0.5", linewidth=0.6)
+    sizes = abs(np.stack([data["tensor_min"].values, data["tensor_max"].values]))
+    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+    if is_wide(sizes):
+        asinh_scale(ax, "y", float(np.median(sizes)), float(sizes.max()))
+    ax.set_ylabel("smallest and largest channel extreme\n(dimensionless)")
+    return noise_axis(data, ax)
+
+
+def draw_histogram(data: xr.Dataset, ax: Axes, *, norm: Normalize | None = None) -> Axes:
+    """One density curve per step, coloured by sigma, log y (`data.histogram_data`)."""
+    _, noise = noise_coordinate(data)
+    norm, colors = norm or noise_norm(data), line_colors()
+    left, right = data["left"].values, data["right"].values
+    for step, level in enumerate(noise):
+        rows = (left[step], right[step]) if left.ndim == 2 else (left, right)
+        density = data["density"].transpose("step", "bin").values[step]
+        if np.isfinite(density).any():
+            edges = np.append(rows[0], rows[1][-1])
+            positive = np.where(density > 0, density, np.nan)
+            ax.stairs(positive, edges, baseline=None, color=colors(norm(level)), alpha=0.8)
+    ax.axvline(0.0, color="0.5", linewidth=0.6, zorder=0)
+    ax.set_xlabel(VALUE_LABEL)
+    if data.attrs["linear_width"]:
+        ax.set_xlabel(f"{VALUE_LABEL}, asinh axis")
+        asinh_scale(ax, "x", data.attrs["linear_width"], max(abs(left.min()), abs(right.max())))
+    ax.set_yscale("log")
+    ax.set_ylabel("density (share of values per unit)")
+    return ax
+
+
+def draw_channels(data: xr.Dataset, ax: Axes, *, order: str = "channel") -> Axes:
+    """Channel ranges as bars, the widest in red (`data.channel_data`).
+
+    `order` is what runs along x: "channel" (index) or "rank" (widest first).
+    """
+    for outlier, color in ((False, PLAIN_COLOR), (True, OUTLIER_COLOR)):
+        some = data.isel(channel=np.flatnonzero(data["outlier"].values == outlier))
+        what = "widest" if outlier else "other"
+        ax.vlines(
+            some[order].values,
+            some["lower"].values,
+            some["upper"].values,
+            color=color,
+            linewidth=max(1.0 if outlier else 0.6, 480.0 / data.sizes["channel"]),
+            label=f"{what} {some.sizes['channel']} of {data.sizes['channel']} channels",
+        )
+    ax.axhline(0.0, color="0.3", linewidth=0.6)
+    ax.set_xlim(-1, data.sizes["channel"])
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("channel index" if order == "channel" else "channels, widest first (rank)")
+    ax.set_ylabel(VALUE_LABEL)
+    return ax
+
+
+def draw_heatmap(
+    data: xr.Dataset, ax: Axes, *, variable: str, style: tuple[Normalize, Colormap] | None = None
+) -> Axes:
+    """`variable` (step, layer) of one stream: block index down, sigma falling to the right.
+
+    Columns are as wide as the steps they stand for; blocks without a layer are grey.
+    """
+    blocks = data["block"].values
+    rows = np.arange(int(blocks.min()), int(blocks.max()) + 1)
+    values = np.full((len(rows), data.sizes["step"]), np.nan)
+    values[blocks - rows[0]] = data[variable].transpose("layer", "step").values
+    norm, colors = style or heatmap_style(values)
+    ax.set_facecolor(MISSING_COLOR)
+    ax.pcolormesh(
+        cell_edges(data), np.append(rows, rows[-1] + 1) - 0.5, values, norm=norm, cmap=colors
+    )
+    ax.set_ylim(rows[-1] + 0.5, rows[0] - 0.5)
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.set_ylabel("block index")
+    ax.set_xticks(noise_coordinate(data)[1], minor=True)
+    return noise_axis(data, ax, whole=False)
+
+
+def draw_negative(
+    data: xr.Dataset, ax: Axes, *, style: tuple[Normalize, Colormap] | None = None
+) -> Axes:
+    """Heat map of the negative share in %, at the right of each row its value over all steps."""
+    percent = data.assign(percent=100.0 * data["negative_fraction"])
+    draw_heatmap(percent, ax, variable="percent", style=style)
+    side = ax.get_yaxis_transform()
+    small: dict[str, Any] = {"transform": side, "fontsize": "x-small", "va": "center"}
+    for block, share in zip(
+        data["block"].values, data["negative_fraction_all"].values, strict=True
+    ):
+        ax.text(1.02, block, "-" if np.isnan(share) else f"{100.0 * share:.1f} %", **small)
+    ax.text(1.02, 1.01, "all steps", transform=ax.transAxes, fontsize="x-small", va="bottom")
+    return ax
+
+
+def _draw_lines(data: xr.Dataset, ax: Axes, variable: str, norm: Normalize) -> None:
+    _, x = noise_coordinate(data)
+    colors = line_colors()
+    values = data[variable].transpose("layer", "step").values
+    for row, block, stream in zip(values, data["block"].values, data["stream"].values, strict=True):
+        line, marker = STREAM_STYLES[stream]
+        color = colors(norm(block))
+        ax.plot(x, row, line, marker=marker, markersize=2.5, linewidth=1, color=color)
+
+
+def noise_axis(data: xr.Dataset, ax: Axes, *, whole: bool = True) -> Axes:
+    """Noise at the left; `whole` shows all of sigma's range 1 to 0 where its values lie in it."""
+    name, x = noise_coordinate(data)
+    edges = cell_edges(data)
+    if whole:
+        inside = name == "sigma" and x.min() >= 0.0 and x.max() <= 1.0
+        first, last = (1.0, 0.0) if inside else (edges[0], edges[-1])
+        edges = np.array([first + 0.02 * (first - last), last - 0.02 * (first - last)])
+    ax.set_xlim(edges[0], edges[-1])
+    if name == "step":
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel(SIGMA_LABEL if name == "sigma" else STEP_LABEL)
+    return ax
+
+
+def asinh_scale(ax: Axes, which: Literal["x", "y"], linear_width: float, bound: float) -> None:
+    """An asinh axis with ticks at 0 and at the powers of ten that stand clear of it."""
+    powers = 10.0 ** np.arange(np.ceil(np.log10(linear_width) - 0.5), np.log10(bound) + 1)
+    set_scale, axis = (ax.set_xscale, ax.xaxis) if which == "x" else (ax.set_yscale, ax.yaxis)
+    set_scale("asinh", linear_width=linear_width)
+    # Margins of the linear axis would be a third of this one.
+    ax.autoscale(axis=which)
+    axis.set_major_locator(FixedLocator([*(-powers[::-1]), 0.0, *powers]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def cell_edges(data: xr.Dataset) -> np.ndarray:
+    """Bounds of every step's cell, halfway to its neighbours, inside [0, 1] where sigma is."""
+    name, x = noise_coordinate(data)
+    direction = -1.0 if name == "sigma" else 1.0
+    if len(x) == 1:
+        half = 0.05 if name == "sigma" else 0.5
+        return np.array([x[0] - direction * half, x[0] + direction * half])
+    middle = (x[1:] + x[:-1]) / 2
+    edges = np.concatenate([[2 * x[0] - middle[0]], middle, [2 * x[-1] - middle[-1]]])
+    inside = name == "sigma" and x.min() >= 0.0 and x.max() <= 1.0
+    return np.clip(edges, 0.0, 1.0) if inside else edges
+
+
+def is_wide(values: np.ndarray) -> bool:
+    """Whether the largest finite value is so far above the smallest that an axis should be log."""
+    finite = values[np.isfinite(values)]
+    return finite.size > 0 and bool(finite.max() > _WIDE * finite.min())

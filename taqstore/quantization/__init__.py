@@ -1,0 +1,1 @@
+"""Numbers of quantizers: step sizes, clip ranges, searches, allocations. NumPy only."""

@@ -1,0 +1,95 @@
+"""Choosing one of a few integer sizes for every unit, at least total cost under a total budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import floor, gcd
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from taqstore.errors import TaqError, problem
+from taqstore.statistics.bins import Floats
+
+Ints = npt.NDArray[np.int64]
+
+MAX_TABLE = 1 << 30
+"""Bytes of the table of decisions, one per unit and amount of budget."""
+_SLACK = 1e-9  # an average of 5.6 over 10 units is 56, whatever floating point says
+
+
+def allocate(cost: npt.ArrayLike, sizes: Sequence[int], *, average: float) -> Ints:
+    """Size of every unit: least total cost of all choices whose sizes average at most `average`.
+
+    A multiple-choice knapsack, solved exactly by dynamic programming over the total size (in steps
+    of the greatest common divisor of the sizes' differences): the total cost is the least of all
+    ``len(sizes) ** units`` choices within the budget, but for rounding of sums; of equal costs the
+    smaller total size wins. Not an approximation by a Lagrangian multiplier, which misses choices
+    off the convex hull.
+
+    Parameters
+    ----------
+    cost
+        ``(unit, size)``, in the order of `sizes`. Units with a NaN are left out.
+    sizes
+        Distinct integers, ascending.
+    average
+        Largest mean size over the units that take part.
+
+    Returns
+    -------
+    int64 ``(unit,)``; 0 for units left out.
+
+    Raises
+    ------
+    TaqError
+        The budget is below the smallest size, or the problem is too large for the table.
+    """
+    costs = np.asarray(cost, np.float64)
+    chosen = np.zeros(len(costs), np.int64)
+    known = np.flatnonzero(~np.isnan(costs).any(axis=1))
+    if not known.size:
+        return chosen
+    smallest = sizes[0]
+    unit = gcd(*(size - smallest for size in sizes)) or 1
+    weights = [(size - smallest) // unit for size in sizes]
+    spare = floor((average - smallest) * known.size / unit * (1 + _SLACK) + _SLACK)
+    if spare < 0:
+        what = f"an average of {average:g} bits is less than the smallest choice"
+        raise TaqError(problem(what, found=str(smallest)))
+    spare = min(spare, weights[-1] * known.size)
+    picked = _decide(costs[known], weights, spare)
+    chosen[known] = np.asarray(sizes)[picked]
+    return chosen
+
+
+def _decide(costs: Floats, weights: Sequence[int], spare: int) -> Ints:
+    if len(costs) * (spare + 1) > MAX_TABLE:
+        what = f"{len(costs)} units and a budget of {spare} steps are too many to decide exactly"
+        raise TaqError(problem(what, remedy="choose per layer, or fewer layers or bit widths"))
+    table = np.zeros((len(costs), spare + 1), np.int8)
+    total = np.zeros(spare + 1)
+    for row, options in zip(table, costs, strict=True):
+        total = _extend(total, options, weights, row)
+    left = int(total.argmin())
+    picked = np.zeros(len(costs), np.int64)
+    for index in range(len(costs) - 1, -1, -1):
+        picked[index] = table[index, left]
+        left -= weights[picked[index]]
+    return picked
+
+
+def _extend(
+    total: Floats, options: Floats, weights: Sequence[int], decision: npt.NDArray[Any]
+) -> Floats:
+    """Least cost with one more unit for every amount spent, which `decision` notes."""
+    best = np.full(len(total), np.inf)
+    for index, weight in enumerate(weights):
+        if weight >= len(total):
+            break
+        tried = total[: len(total) - weight] + options[index]
+        better = tried < best[weight:]
+        best[weight:][better] = tried[better]
+        decision[weight:][better] = index
+    return best

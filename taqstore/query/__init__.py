@@ -1,0 +1,1 @@
+"""A store asked: slices, reductions, analyses site by site, two stores compared."""

@@ -1,0 +1,134 @@
+"""Two stores compared group by group, as Datasets and as a table of the biggest movers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from taqstore.analysis.difference import difference, variable_difference
+from taqstore.errors import MissingError, problem
+from taqstore.query.analyze import PREFERENCE, Results, site_tables
+from taqstore.query.select import select
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BY = (
+    "jensen_shannon",
+    "wasserstein_share",
+    "shift_drift",
+    "channel_range_log2",
+    "range_ratio",
+    "difference_relative",
+    "difference_max",
+)
+"""Columns that order the movers, the preferred first."""
+_RATIOS = ("range_ratio", "alpha_ratio")
+
+
+def diff(
+    first: Mapping[str, xr.Dataset],
+    second: Mapping[str, xr.Dataset],
+    *,
+    source: str | None = None,
+    group: str | None = None,
+    variable: str | None = None,
+    selection: Mapping[str, str | None] | None = None,
+) -> Results:
+    """Differences of every group of one source that both stores have; lazy.
+
+    Parameters
+    ----------
+    first, second
+        Stores, or any mappings of group paths to Datasets.
+    source
+        Group prefix; by default the first of `analyze.PREFERENCE` that both have.
+    group
+        One group instead of all of a source.
+    variable
+        Compare this variable of `group` label by label, whatever it is.
+    selection
+        Options of `query.select`.
+
+    Returns
+    -------
+    Group path -> result of `difference` or `variable_difference`.
+
+    Raises
+    ------
+    MissingError
+        Nothing to compare.
+    """
+    results: Results = {}
+    missing: list[MissingError] = []
+    for path in [group] if group else _common(first, second, source):
+        site = path.rsplit("/", 1)[-1]
+        try:
+            a, b = (select(side[path], site=site, **(selection or {})) for side in (first, second))
+            compared = difference(a, b) if variable is None else variable_difference(a, b, variable)
+        except MissingError as error:
+            # A layer is of some sites only: those that do not have it are passed over.
+            missing.append(error)
+        else:
+            results[path] = compared
+    if not results:
+        raise missing[0]
+    return results
+
+
+def _common(
+    first: Mapping[str, xr.Dataset], second: Mapping[str, xr.Dataset], source: str | None
+) -> list[str]:
+    both = [path for path in first if path in second]
+    prefixes = {path.rpartition("/")[0] for path in both}
+    prefix = source or next((p for p in PREFERENCE if p in prefixes), None)
+    if prefix is None or prefix not in prefixes:
+        raise MissingError(
+            problem(
+                f"the two stores have no statistics {source or ''} in common".replace("  ", " "),
+                found=", ".join(both) or "no common group",
+                remedy="name a GROUP and a VARIABLE that both have",
+            )
+        )
+    return [path for path in both if path.rpartition("/")[0] == prefix]
+
+
+def movers(results: Results, *, by: str | None = None) -> pd.DataFrame:
+    """One table of all results, what moved most in front; rows that are unknown come last.
+
+    Parameters
+    ----------
+    by
+        Column to order by; by default the first of `BY` that is there. Ratios count as far from 1
+        in either direction.
+
+    Raises
+    ------
+    MissingError
+        There is no such column.
+    """
+    table = pd.concat(site_tables(results), ignore_index=True)
+    numeric = [c for c in table.columns if table[c].dtype.kind == "f"]
+    chosen = by or next((name for name in BY if name in numeric), "")
+    if chosen not in numeric:
+        raise MissingError(problem(f"no column {chosen!r}", found=", ".join(map(str, numeric))))
+    order = _far(table[chosen].to_numpy(np.float64), is_ratio=chosen in _RATIOS)
+    ordered = table.iloc[np.argsort(-order, kind="stable")].reset_index(drop=True)
+    ordered.attrs["dims"] = _dims(results)
+    return ordered
+
+
+def _far(values: np.ndarray, *, is_ratio: bool) -> np.ndarray:
+    if is_ratio:
+        with np.errstate(divide="ignore", invalid="ignore"):  # a range that vanished
+            values = np.abs(np.log(values))
+    return np.where(np.isnan(values), -np.inf, values)
+
+
+def _dims(results: Results) -> Sequence[str]:
+    dims = dict.fromkeys(str(dim) for result in results.values() for dim in result.dims)
+    return ["site", *dims]

@@ -1,0 +1,1 @@
+"""One tensor -> observations that merge: extrema, moments, histograms. NumPy only."""

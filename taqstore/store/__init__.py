@@ -1,0 +1,1 @@
+"""Bytes on disk and the commit rule: data, flush, then flag."""

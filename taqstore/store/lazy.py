@@ -1,0 +1,104 @@
+"""Lazy indexing for xarray that keeps pointwise selections narrow.
+
+xarray's own `LazilyIndexedArray` turns a pointwise selection with slices (eight random samples, all
+tokens, all channels) into index arrays over every element, which take far longer to build than the
+data to read. Here slices stay slices.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from xarray.core import indexing
+
+from taqstore.store.arrays import StoreArray
+
+
+class LazyArray(indexing.LazilyIndexedArray):
+    """A `StoreArray` with a pending orthogonal selection."""
+
+    __slots__ = ()
+
+    def _vindex_get(self, indexer: indexing.VectorizedIndexer) -> Any:
+        store: StoreArray = self.array
+        key = _composed(self.key.tuple, indexer.tuple, store.shape)
+        if key is None:
+            return super()._vindex_get(indexer)
+        return LazyPoints(store, key)
+
+
+class LazyPoints(indexing.ExplicitlyIndexedNDArrayMixin):
+    """A pending pointwise selection: index arrays that broadcast together, and slices.
+
+    `order` is a pending transpose of the result; None leaves it as read.
+    """
+
+    __slots__ = ("array", "key", "order")
+
+    def __init__(
+        self, array: StoreArray, key: tuple[Any, ...], order: tuple[int, ...] | None = None
+    ) -> None:
+        self.array, self.key, self.order = array, key, order
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the elements."""
+        return self.array.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Points in front, then the sliced axes, unless transposed."""
+        points = [k.shape for k in self.key if isinstance(k, np.ndarray)]
+        sliced = [
+            len(range(*k.indices(n)))
+            for k, n in zip(self.key, self.array.shape, strict=True)
+            if isinstance(k, slice)
+        ]
+        read = (*np.broadcast_shapes(*points), *sliced)
+        return read if self.order is None else tuple(read[axis] for axis in self.order)
+
+    def get_duck_array(self) -> np.ndarray:
+        """Read now."""
+        values = self.array.points(self.key)
+        return values if self.order is None else values.transpose(self.order)
+
+    def transpose(self, order: tuple[int, ...]) -> LazyPoints:
+        """The same selection with its axes in another order, still unread."""
+        before = self.order or tuple(range(self.ndim))
+        return LazyPoints(self.array, self.key, tuple(before[axis] for axis in order))
+
+    def _read(self) -> Any:
+        return indexing.NumpyIndexingAdapter(self.get_duck_array())  # type: ignore[no-untyped-call]
+
+    def _oindex_get(self, indexer: indexing.OuterIndexer) -> Any:
+        return self._read().oindex[indexer]
+
+    def _vindex_get(self, indexer: indexing.VectorizedIndexer) -> Any:
+        return self._read().vindex[indexer]
+
+    def __getitem__(self, indexer: indexing.ExplicitIndexer) -> Any:
+        return self._read()[indexer]
+
+
+def _composed(
+    pending: tuple[Any, ...], key: tuple[Any, ...], shape: tuple[int, ...]
+) -> tuple[Any, ...] | None:
+    """`key` applied after `pending`, in terms of the array; None where xarray's way is needed."""
+    rest = iter(key)
+    composed: list[Any] = []
+    for old, length in zip(pending, shape, strict=True):
+        if isinstance(old, (int, np.integer)):
+            composed.append(np.asarray(int(old)))
+            continue
+        new = next(rest)
+        if isinstance(old, slice) and isinstance(new, slice):
+            chosen = range(*old.indices(length))[new]
+            stop = chosen.stop if chosen.stop >= 0 else None
+            composed.append(slice(chosen.start, stop, chosen.step))
+        elif isinstance(new, slice):
+            return None
+        else:
+            known = np.arange(length)[old] if isinstance(old, slice) else old
+            composed.append(known[np.asarray(new)])
+    return tuple(composed)

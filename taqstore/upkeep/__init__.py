@@ -1,0 +1,1 @@
+"""Whole stores: what they hold, whether they are whole, two made one."""

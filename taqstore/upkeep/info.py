@@ -1,0 +1,148 @@
+"""Info: what a store holds, how it is laid out, and how much of it is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from taqstore.names import dimension_order
+from taqstore.store.groups import read_mask
+
+if TYPE_CHECKING:
+    import xarray as xr
+    import zarr
+
+    from taqstore.store.reader import Store
+
+
+def describe_store(store: Store) -> dict[str, Any]:
+    """Everything `taqstore info` shows, as a JSON document."""
+    marker: Any = store.root.attrs["taqstore"]
+    groups = [describe_group(store, path) for path in store]
+    return {
+        "store": str(store.location),
+        "format": marker["format"],
+        "uuid": marker["uuid"],
+        "digest": store.digest,
+        "stored_bytes": sum(g["stored_bytes"] for g in groups),
+        "groups": groups,
+        "provenance": store.provenance,
+    }
+
+
+def describe_group(store: Store, path: str) -> dict[str, Any]:
+    """One group: dims, coordinate ranges, variables with their layout, and share written.
+
+    Raises
+    ------
+    MissingError
+        No such group.
+    """
+    dataset = store[path]
+    node = store.nodes[path]
+    folder = None if store.location.folder is None else store.location.folder / path
+    mask = read_mask(node, folder)
+    marker: Any = node.attrs["taqstore"]
+    dims = sorted(map(str, dataset.sizes), key=dimension_order)
+    variables = [_describe_variable(node[str(name)], folder) for name in dataset.data_vars]
+    return {
+        "group": path,
+        "kind": marker["kind"],
+        "dims": {d: int(dataset.sizes[d]) for d in dims},
+        "coords": {str(n): _describe_coordinate(c) for n, c in dataset.coords.items()},
+        "items": {"dims": marker["item_dims"], "written": int(mask.sum()), "total": mask.size},
+        "written_percent": round(100 * float(mask.mean()), 1) if mask.size else 100.0,
+        "stored_bytes": sum(v["stored_bytes"] for v in variables),
+        "logical_bytes": sum(v["logical_bytes"] for v in variables),
+        "variables": variables,
+    }
+
+
+def _describe_variable(array: Any, folder: Path | None) -> dict[str, Any]:
+    stored = _stored_bytes(array, folder)
+    logical = int(np.prod(array.shape, dtype=np.int64)) * array.dtype.itemsize
+    return {
+        "name": array.basename,
+        "dims": list(array.metadata.dimension_names),
+        "shape": list(array.shape),
+        "dtype": str(array.dtype),
+        "chunks": list(array.chunks),
+        "shards": None if array.shards is None else list(array.shards),
+        "codecs": _codec_names(array),
+        "stored_bytes": stored,
+        "logical_bytes": logical,
+        "ratio": round(logical / stored, 2) if stored else None,
+        "description": array.attrs.get("description", ""),
+    }
+
+
+def _codec_names(array: zarr.Array[Any]) -> list[str]:
+    codecs: list[Any] = [codec.to_dict() for codec in array.metadata.codecs]  # type: ignore[union-attr]
+    if codecs[0]["name"] == "sharding_indexed":
+        codecs = codecs[0]["configuration"]["codecs"]
+    return [codec["name"] for codec in codecs]
+
+
+def _stored_bytes(array: zarr.Array[Any], folder: Path | None) -> int:
+    if folder is None:
+        return int(array.nbytes_stored())
+    return sum(
+        os.stat(os.path.join(base, name)).st_size
+        for base, _, names in os.walk(folder / array.basename)
+        for name in names
+    )
+
+
+def _describe_coordinate(coordinate: xr.DataArray) -> dict[str, Any]:
+    values = coordinate.values
+    row: dict[str, Any] = {"dims": [str(d) for d in coordinate.dims], "dtype": str(values.dtype)}
+    if values.dtype.kind in "iuf" and values.size:
+        row |= {"min": _plain(np.nanmin(values)), "max": _plain(np.nanmax(values))}
+    elif values.size:
+        row |= {"first": _plain(values.flat[0]), "last": _plain(values.flat[-1])}
+    return row
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def summary_lines(description: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Rows for the overview table: group, dims, variables, stored, ratio, written."""
+    rows: list[tuple[str, ...]] = []
+    for group in description["groups"]:
+        dims = " ".join(f"{d}={n}" for d, n in group["dims"].items())
+        ratio = group["logical_bytes"] / group["stored_bytes"] if group["stored_bytes"] else 0.0
+        rows.append(
+            (
+                group["group"],
+                dims,
+                str(len(group["variables"])),
+                format_bytes(group["stored_bytes"]),
+                f"{ratio:.2f}",
+                f"{group['written_percent']:g} %",
+            )
+        )
+    return rows
+
+
+def format_bytes(count: int) -> str:
+    """A size for people: 1.5 MB; powers of 1000 as disks are sold.
+
+    >>> format_bytes(1_500_000)
+    '1.5 MB'
+    """
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,266 @@
+"""Merging: two runs of one model and one configuration become one store, shard by shard."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from taqstore.errors import LayoutError, MissingError, StoreError, problem
+from taqstore.store.arrays import StoreArray
+from taqstore.store.location import Location
+from taqstore.store.provenance import make_record, read_records
+from taqstore.store.reader import Store, open_store
+from taqstore.store.template import Array
+from taqstore.store.writer import GroupWriter, Item, StoreWriter, create_store
+from taqstore.upkeep.merge_checks import Duplicates, check_alike, numbered
+from taqstore.upkeep.merge_parts import Part, can_grow, joined, read_part
+
+_COMMAND = "merge"
+_WORK = "merge.json"
+
+
+@dataclass
+class Merged:
+    """What a merge did: items written and skipped by group, and what it left out."""
+
+    written: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    bytes: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Whom to tell: called with the bytes to come, and with (label, bytes done)."""
+
+    start: Callable[[int], None] = lambda total: None
+    advance: Callable[[str, int], None] = lambda label, amount: None
+
+
+def merge(
+    first: str | os.PathLike[str],
+    second: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    groups: Sequence[str] = (),
+    renumber: bool = False,
+    duplicates: Duplicates = "refuse",
+    progress: Progress | None = None,
+) -> Merged:
+    """Concatenate two stores along image and batch into a new one.
+
+    Values are copied without loss, by whole shards; the result is, byte for byte, what one run over
+    the images of both would have written. Both stores' provenance is carried over. Interrupted, the
+    same call goes on where it stopped.
+
+    Parameters
+    ----------
+    first, second
+        The stores, which stay as they are. Only their complete items are taken.
+    out
+        The new store, or one that this very merge has begun.
+    groups
+        Groups to merge; by default all that are made of images or batches. Statistics that arrived
+        already reduced cannot be merged and are left out, with a note.
+    renumber
+        Number the second store's images after the first's, for runs that both count from 0.
+    duplicates
+        What to do with an image of the second store that the first has too (same prompt, seed and
+        guidance weight; or, without latents, equal extrema throughout): refuse, skip it, or keep it
+        twice, which counts its statistics twice.
+
+    Raises
+    ------
+    MissingError
+        A group is in one store only.
+    LayoutError
+        Steps, sigmas, layers, layouts, model or configuration differ; all fields are named.
+    TaqError
+        Image ids collide, or there are duplicates.
+    StoreError
+        A store is missing, or `out` is something else.
+    """
+    stores = [open_store(address, chunks=None, incomplete=True) for address in (first, second)]
+    result, progress = Merged(), progress or Progress()
+    paths = _shared_groups(stores, groups, result.notes)
+    found = {path: [read_part(store, path) for store in stores] for path in paths}
+    check_alike(found)
+    parts, offset = numbered(found, renumber, duplicates)
+    inputs = [_described(store) for store in stores]
+    options = {"renumber": renumber, "offset": offset, "duplicates": duplicates}
+    with _begun(stores, out, {"inputs": inputs, "options": options}) as writer:
+        progress.start(sum(_nbytes(part) for pair in parts.values() for part in pair))
+        for path, pair in parts.items():
+            _copy_group(writer, path, pair, result, progress)
+        _carry_provenance(writer, stores)
+        if not _recorded(writer, inputs):
+            counts = {"written": sum(result.written.values())}
+            record = make_record(
+                _COMMAND, parameters=options, inputs=inputs, groups=paths, counts=counts
+            )
+            writer.record(record)
+    if writer.location.folder is not None:
+        writer.location.beside(_WORK).unlink(missing_ok=True)
+    return result
+
+
+def _shared_groups(stores: Sequence[Store], groups: Sequence[str], notes: list[str]) -> list[str]:
+    every = sorted({*stores[0], *stores[1]})
+    growing = [p for p in every if all(can_grow(s, p) for s in stores if p in s.nodes)]
+    notes += [f"{p} is not made of images or batches; left out" for p in every if p not in growing]
+    wanted = list(dict.fromkeys(groups)) or growing
+    for path in wanted:
+        if path not in growing:
+            raise MissingError(problem(f"no group {path!r} to merge", found=", ".join(growing)))
+        for store in stores:
+            if path not in store.nodes:
+                remedy = "name the groups to merge with --group"
+                where = str(store.location)
+                raise MissingError(problem(f"no group {path!r}", where=where, remedy=remedy))
+    if not wanted:
+        raise MissingError(problem("neither store has a group made of images or batches"))
+    return wanted
+
+
+def _described(store: Store) -> dict[str, Any]:
+    marker: Any = store.root.attrs["taqstore"]
+    name = str(store.location).rstrip("/").rsplit("/", 1)[-1]
+    return {"name": name, "kind": "store", "uuid": marker["uuid"], "digest": store.digest}
+
+
+def _begun(
+    stores: Sequence[Store], out: str | os.PathLike[str], work: Mapping[str, Any]
+) -> StoreWriter:
+    """The target, open: new, or begun or finished by this same merge.
+
+    Raises
+    ------
+    StoreError
+        It is one of the sources, or holds something else.
+    """
+    location = Location.parse(out)
+    if any(location == store.location for store in stores):
+        raise StoreError(problem("the target is one of the sources", where=str(location)))
+    writer = create_store(location.url)
+    recorded = _recorded(writer, work["inputs"])
+    note = None if location.folder is None else location.beside(_WORK)
+    begun = note is not None and _read_note(note) == work
+    if any(True for _ in writer.root.groups()) and not begun and not recorded:
+        what, remedy = "the target holds something else", "choose another path"
+        raise StoreError(problem(what, where=str(location), remedy=remedy))
+    if note is not None and not recorded:
+        fresh = note.with_name(note.name + ".partial")
+        fresh.write_text(json.dumps(work), encoding="utf-8")
+        fresh.replace(note)
+    return writer
+
+
+def _read_note(path: Path) -> Any:
+    """What a merge that was cut short left beside its target; None where there is nothing."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def _recorded(writer: StoreWriter, inputs: Sequence[Mapping[str, Any]]) -> bool:
+    records = read_records(writer.root)
+    return any(r["command"] == _COMMAND and r["inputs"] == list(inputs) for r in records)
+
+
+def _carry_provenance(writer: StoreWriter, stores: Sequence[Store]) -> None:
+    there = {record["id"] for record in read_records(writer.root)}
+    for store in stores:
+        for record in store.provenance:
+            if record["id"] not in there:
+                there.add(record["id"])
+                writer.record(record)
+
+
+def _copy_group(
+    writer: StoreWriter, path: str, pair: Sequence[Part], result: Merged, progress: Progress
+) -> None:
+    group = writer.group(joined(*pair))
+    done, before = group.written(), 0
+    result.written[path] = result.skipped[path] = 0
+    for part in pair:
+        source = _Source(part)
+        for item in map(tuple, np.argwhere(part.mask).tolist()):
+            target = (before + item[0], *item[1:])
+            fresh = not done[target] and _copy_item(group, source, item, target, result)
+            (result.written if fresh else result.skipped)[path] += 1
+            progress.advance(path, source.item_bytes)
+        before += len(part.places)
+
+
+def _copy_item(
+    group: GroupWriter, source: _Source, item: Item, target: Item, result: Merged
+) -> bool:
+    """Copy every shard of an item, then flag it; False where another process is at it."""
+    with group.claim(target) as held:
+        if not held or group.complete([target]):
+            return False
+        for array in source.part.template.arrays:
+            for start in source.starts(array, item):
+                values = source.read(array, start)
+                if values is not None:
+                    moved = (target[0], *start[1:])
+                    result.bytes += group.put(array.name, moved, values)
+        group.commit([target])
+    return True
+
+
+class _Source:
+    """One group's shards, read whole and with their checksums compared."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        items = max(1, int(part.mask.sum()))
+        self.item_bytes = _nbytes(part) // items
+        self._arrays = {a.name: self._open(a) for a in part.template.arrays}
+
+    def _open(self, array: Array) -> StoreArray:
+        stored: Any = self.part.node[array.name]
+        folder = None if self.part.folder is None else self.part.folder / array.name
+        return StoreArray(stored, folder=folder, shape=stored.shape, checksum=True)
+
+    def starts(self, array: Array, item: Item) -> Iterable[tuple[int, ...]]:
+        """First indices of the shards of `array` that belong to an item of the template."""
+        template = self.part.template
+        axes = template.item_dims
+        if array.dims[: len(axes)] != axes:
+            where = f"{template.path}/{array.name}"
+            raise LayoutError(problem("a variable without the group's item dims", where=where))
+        shape, shard = template.shape(array), template.shard_shape(array)
+        grids = [range(0, n, s) for n, s in zip(shape, shard, strict=True)][len(axes) :]
+        return (item + rest for rest in itertools.product(*grids))
+
+    def read(self, array: Array, start: tuple[int, ...]) -> np.ndarray | None:
+        """The shard that starts there; None where there is none, as of a sparse variable."""
+        lazy = self._arrays[array.name]
+        place = (int(self.part.places[start[0]]), *start[1:])
+        ends = zip(place, lazy.shard_shape, lazy.shape, strict=True)
+        region = tuple(slice(p, min(p + s, n)) for p, s, n in ends)
+        number = [p // s for p, s in zip(place, lazy.shard_shape, strict=True)]
+        return lazy.read(region) if self._exists(lazy, number) else None
+
+    def _exists(self, lazy: StoreArray, number: Sequence[int]) -> bool:
+        key = "/".join(("c", *map(str, number)))
+        if lazy.folder is not None:
+            return Path(lazy.folder, key).exists()
+        from zarr.core.sync import sync
+
+        return bool(sync(lazy.array.store.exists(f"{lazy.array.path}/{key}")))
+
+
+def _nbytes(part: Part) -> int:
+    """Uncompressed size of the data of a part."""
+    shapes = ((a, part.template.shape(a)) for a in part.template.arrays)
+    return sum(int(np.prod(shape)) * np.dtype(a.dtype).itemsize for a, shape in shapes)

@@ -1,0 +1,275 @@
+"""Groups of two stores side by side: what they hold, how they differ, what they are together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from taqstore.errors import LayoutError, problem
+from taqstore.names import VARIABLES, WRITTEN
+from taqstore.store.groups import GROWING, dimension_names, equal, read_coordinate, read_mask
+from taqstore.store.template import Array, Template
+
+if TYPE_CHECKING:
+    import zarr
+
+    from taqstore.store.reader import Store
+
+CONFIGURATION = (
+    "model",
+    "model_version",
+    "weights",
+    "dtype",
+    "use_t5",
+    "steps",
+    "num_steps",
+    "shift",
+    "cfg_weight",
+    "cfg_scale",
+    "negative_prompt",
+    "latent_size",
+    "format",
+    "block_names",
+    "block_shapes",
+)
+"""What documents and runs say of the model and its settings; the rest tells runs apart."""
+_COUNTS = ("num_images", "n_completed", "n_samples", "samples", "images", "selected_image_ids")
+_OWN = ("coordinates", "taqstore")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One group of one store, cut to the images or batches that hold data.
+
+    Parameters
+    ----------
+    node, folder
+        The Zarr group, and its folder on a local disk.
+    template
+        What it holds.
+    places
+        Position in the store of each image or batch of the template.
+    mask
+        Their flags, over the item dims.
+    """
+
+    node: zarr.Group
+    folder: Path | None
+    template: Template
+    places: np.ndarray
+    mask: np.ndarray
+
+    @property
+    def grows(self) -> str:
+        """The dimension that merging concatenates along."""
+        return self.template.item_dims[0]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Image ids or batch labels."""
+        return np.asarray(self.template.coords[self.grows][1])
+
+    @property
+    def images(self) -> np.ndarray:
+        """Image ids ``(item, slot)``; -1 where a slot is empty."""
+        values = np.asarray(self.template.coords["image"][1])
+        return values.reshape(len(values), -1)
+
+    def taking(self, kept: np.ndarray) -> Part:
+        """The images or batches where the mask `kept` is true."""
+        sizes = {**self.template.sizes, self.grows: int(kept.sum())}
+        coords = {
+            name: (dims, values[kept] if self.grows in dims else values)
+            for name, (dims, values) in self.template.coords.items()
+        }
+        template = replace(self.template, sizes=sizes, coords=coords)
+        return replace(self, template=template, places=self.places[kept], mask=self.mask[kept])
+
+    def renumbered(self, offset: int) -> Part:
+        """The same with `offset` added to image ids and batch labels."""
+        coords = {
+            name: (dims, np.where(values >= 0, values + offset, values))
+            if name in GROWING
+            else (dims, values)
+            for name, (dims, values) in self.template.coords.items()
+        }
+        return replace(self, template=replace(self.template, coords=coords))
+
+
+def can_grow(store: Store, path: str) -> bool:
+    """Whether a group is made of images or batches, so that it can be concatenated."""
+    return dimension_names(store.nodes[path][WRITTEN])[0] in GROWING
+
+
+def read_part(store: Store, path: str) -> Part:
+    """A group as it lies in a store.
+
+    Raises
+    ------
+    LayoutError
+        It is laid out in a way that whole items cannot be told apart.
+    """
+    node, folder = store.nodes[path], store.location.folder
+    group_folder = None if folder is None else folder / path
+    mask = read_mask(node, group_folder)
+    marker: Any = node.attrs["taqstore"]
+    item_dims = tuple(marker["item_dims"])
+    if set(marker["item_size"]) != {1}:
+        raise LayoutError(problem("its items are larger than one index", where=path))
+    places = np.flatnonzero(mask.reshape(len(mask), -1).any(axis=1))
+    arrays, coords = _contents(node, path, item_dims[0], places)
+    sizes = _sizes(node, item_dims, len(places))
+    template = Template(
+        path=path,
+        kind=marker["kind"],
+        sizes=sizes,
+        arrays=arrays,
+        coords=coords,
+        item_dims=item_dims,
+        shard=_shards(node, arrays, sizes, item_dims),
+        attrs={k: v for k, v in node.attrs.items() if k not in _OWN},
+    )
+    return Part(node, group_folder, template, places, mask[places])
+
+
+def _contents(
+    node: zarr.Group, path: str, grows: str, places: np.ndarray
+) -> tuple[tuple[Array, ...], dict[str, tuple[tuple[str, ...], np.ndarray]]]:
+    listed = str(node.attrs.get("coordinates", "")).split()
+    every: dict[str, Any] = dict(node.arrays())
+    labels = [name for name, array in every.items() if dimension_names(array) == (name,)]
+    coords = {}
+    for name in [*labels, *listed]:
+        if name != WRITTEN:
+            dims, values = dimension_names(every[name]), read_coordinate(node, name)
+            coords[name] = (dims, values[places] if dims[:1] == (grows,) else values)
+    data = [name for name in every if name not in {*labels, *listed}]
+    unknown = [name for name in data if name not in VARIABLES]
+    if unknown:
+        raise LayoutError(problem(f"variable {unknown[0]!r} is not of this format", where=path))
+    return tuple(_array(every[name]) for name in sorted(data)), coords
+
+
+def _array(stored: Any) -> Array:
+    from zarr.codecs import ZstdCodec
+
+    dims = dimension_names(stored)
+    split = None
+    if stored.shards is not None:
+        axes = list(zip(dims, stored.shards, stored.chunks, strict=True))
+        cut = [dim for dim, shard, chunk in axes if shard != chunk]
+        # A dimension of length 1 may be split without a trace; any such gives the same bytes.
+        split = (cut or [dim for dim, shard, _ in axes if shard == 1])[0]
+    return Array(
+        stored.basename,
+        dims,
+        np.dtype(stored.dtype).name,
+        split=split,
+        compress=any(isinstance(codec, ZstdCodec) for codec in stored.compressors),
+        attrs=dict(stored.attrs),
+    )
+
+
+def _sizes(node: zarr.Group, item_dims: tuple[str, ...], items: int) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for _, array in node.arrays():
+        sizes.update(zip(dimension_names(array), array.shape, strict=True))
+    return {**sizes, item_dims[0]: items}
+
+
+def _shards(
+    node: zarr.Group,
+    arrays: Sequence[Array],
+    sizes: Mapping[str, int],
+    item_dims: tuple[str, ...],
+) -> dict[str, int]:
+    """Extent of shards where it is not what a template has by itself."""
+    found = {}
+    for array in arrays:
+        stored: Any = node[array.name]
+        for dim, extent in zip(array.dims, stored.shards or stored.chunks, strict=True):
+            if extent != (1 if dim in item_dims else sizes[dim]):
+                found[dim] = extent
+    return found
+
+
+def differences(first: Template, second: Template) -> list[str]:
+    """Fields in which two groups cannot be one: layout, coordinates, model and settings."""
+    grows = first.item_dims[:1]
+    found = [
+        f"{name} ({a!r} and {b!r})"
+        for name, a, b in (
+            ("kind", first.kind, second.kind),
+            ("items", first.item_dims, second.item_dims),
+            ("shards", dict(first.shard), dict(second.shard)),
+        )
+        if a != b
+    ]
+    sizes = {**first.sizes, **second.sizes}
+    pairs = ((dim, first.sizes.get(dim), second.sizes.get(dim)) for dim in sizes)
+    found += [f"{dim} ({a} and {b})" for dim, a, b in pairs if a != b and dim not in grows]
+    found += _array_differences(first, second)
+    for name in sorted({*first.coords, *second.coords}):
+        if name not in first.coords or name not in second.coords:
+            found.append(f"coordinate {name} (only one has it)")
+            continue
+        (dims, a), (_, b) = first.coords[name], second.coords[name]
+        if not set(dims) & set(GROWING) and not equal(np.asarray(a), np.asarray(b)):
+            found.append(name)
+    return [*found, *_setting_differences(first.attrs, second.attrs)]
+
+
+def _array_differences(first: Template, second: Template) -> list[str]:
+    ours, theirs = ({a.name: a for a in t.arrays} for t in (first, second))
+    found = [f"variable {name} (only one has it)" for name in sorted(ours.keys() ^ theirs.keys())]
+    return found + [
+        f"variable {name} (dtype, layout or attributes)"
+        for name in sorted(ours.keys() & theirs.keys())
+        if ours[name] != theirs[name]
+    ]
+
+
+def _setting_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    found = []
+    for name in sorted({*first, *second}):
+        a, b = first.get(name), second.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += [
+                f"{name}.{key} ({a.get(key)!r} and {b.get(key)!r})"
+                for key in CONFIGURATION
+                if a.get(key) != b.get(key)
+            ]
+        elif a != b and name != "id":
+            found.append(f"{name} ({a!r} and {b!r})"[:200])
+    return found
+
+
+def joined(first: Part, second: Part) -> Template:
+    """The group that holds the images or batches of both, the first's before the second's."""
+    grows = first.grows
+    coords = {
+        name: (dims, np.concatenate([values, second.template.coords[name][1]]))
+        if dims[:1] == (grows,)
+        else (dims, values)
+        for name, (dims, values) in first.template.coords.items()
+    }
+    sizes = {**first.template.sizes, grows: len(first.places) + len(second.places)}
+    attrs = _common(first.template.attrs, second.template.attrs)
+    return replace(first.template, sizes=sizes, coords=coords, attrs=attrs)
+
+
+def _common(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """The first's attributes; of documents only what is as true of both together."""
+    kept = dict(first)
+    for name, value in first.items():
+        other = second.get(name)
+        if isinstance(value, Mapping) and isinstance(other, Mapping) and value != other:
+            # The id of the latents stays the first's: so does that of the merged latents.
+            kept[name] = {k: v for k, v in value.items() if k == "latents" or v == other.get(k)}
+        if name.startswith("source_") and isinstance(kept[name], Mapping):
+            kept[name] = {k: v for k, v in kept[name].items() if k not in _COUNTS}
+    return kept

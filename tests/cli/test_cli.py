@@ -1,0 +1,318 @@
+"""Commands as such: help, wiring to the library, exit codes, what is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from pipelines.run.summary import GroupCount, Summary
+from support.cli_runner import Runner
+from taqstore import __version__
+from taqstore.analysis import FitRule, Thresholds
+from taqstore.cli import COMMANDS, cli
+from taqstore.errors import TaqError
+from taqstore.export.formats import FORMATS
+from taqstore.plot import FIGURES
+
+ROOT = Path(__file__).parents[2]
+HEAVY = (
+    "xarray", "zarr", "dask", "matplotlib", "pandas", "mlx", "numpy", "scipy", "h5py", "pyarrow",
+    "jsonschema", "rich",
+)  # fmt: skip
+
+
+def commands() -> dict[str, click.Command]:
+    """Every command and subcommand by its words."""
+    context = click.Context(cli)
+    found: dict[str, click.Command] = {}
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None
+        found[name] = command
+        if isinstance(command, click.Group):
+            found |= {f"{name} {sub}": command.commands[sub] for sub in command.commands}
+    return found
+
+
+def test_commands_stand_in_the_order_of_a_days_work() -> None:
+    expected = ["ingest", "info", "query", "analyze", "export", "plot", "verify"]
+    assert [name for name in COMMANDS if name in expected] == expected
+    analyses = ["scales", "shifts", "outliers", "temporal", "tiers", "schedule"]
+    assert [n for n in analyses if f"analyze {n}" in commands()] == analyses
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_has_help_for_itself_and_its_options(taq: Runner, name: str) -> None:
+    shown = taq(*name.split(), "--help")
+    assert shown.code == 0
+    assert shown.err == ""
+    assert shown.out.startswith("Usage: taqstore")
+    command = commands()[name]
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, (name, parameter.name)
+            assert parameter.opts[0] in shown.out
+
+
+OFFERED = [n for n in FORMATS if n != "temporal-analysis-multitier"]  # an option, --multitier
+
+
+@pytest.mark.parametrize("name", [n for n in commands() if " " not in n] + OFFERED)
+def test_every_command_and_format_stands_in_the_readme(name: str) -> None:
+    readme = ROOT / "README.md"
+    assert readme.exists(), "README.md is missing"
+    assert name in readme.read_text(encoding="utf-8")
+
+
+def test_version_and_overview(taq: Runner) -> None:
+    assert taq("--version").out == f"taqstore, version {__version__}\n"
+    shown = taq("--help").out
+    assert all(text in " ".join(shown.split()) for _, text in COMMANDS.values())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["ingest", "only-one-argument"],
+        ["ingest", "a", "s", "--only", "pictures"],
+        ["ingest", "a", "s", "--workers", "0"],
+        ["ingest", "a", "s", "--resume", "--force"],
+        ["ingest", "a", "s", "--prompts", "/nonexistent"],
+        ["query", "s", "latents", "--csv", "--json"],
+        ["query", "s"],
+        ["analyze", "feelings", "s"],
+        ["analyze", "scales", "s", "--bits", "1"],
+        ["analyze", "shifts", "s", "--momentum", "1"],
+        ["analyze", "scales", "s", "--csv", "-o", "x.nc"],
+        ["export", "mp3", "s", "-o", "x"],
+        ["export", "quant-config", "s"],
+        ["export", "timestep-stats", "s", "-o", "x", "--outliers"],
+        ["export", "adaround-cache", "s", "-o", "x", "--multitier"],
+        ["plot", "selfie", "s", "-o", "x"],
+        ["plot", "range", "s", "-o", "x", "--format", "gif"],
+        ["verify"],
+    ],
+    ids=" ".join,
+)
+def test_misuse_is_2_and_says_how(taq: Runner, arguments: list[str]) -> None:
+    shown = taq(*arguments)
+    assert shown.code == 2
+    assert shown.out == ""
+    assert "Error:" in shown.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ingest", "{}/nowhere", "{}/s.zarr"],
+        ["info", "{}/nowhere"],
+        ["query", "{}/nowhere", "latents"],
+        ["analyze", "scales", "{}/nowhere"],
+        ["export", "quant-config", "{}/nowhere", "-o", "{}/x.json"],
+        ["plot", "range", "{}/nowhere", "-o", "{}/x"],
+        ["verify", "{}/nowhere"],
+    ],
+    ids=" ".join,
+)
+def test_user_errors_are_1_and_one_line(
+    taq: Runner,
+    tmp_path: Path,
+    arguments: list[str],
+) -> None:
+    shown = taq(*(argument.format(tmp_path) for argument in arguments))
+    assert shown.code == 1
+    assert shown.out == ""
+    assert shown.err.startswith("taqstore: ")
+    assert shown.err.count("\n") == 1
+    assert str(tmp_path) in shown.err
+    assert list(tmp_path.iterdir()) == []  # and nothing was made on the way
+
+
+class Recorder:
+    """Stands in for a library function and keeps what it was given."""
+
+    def __init__(self, result: Any = None) -> None:
+        self.result, self.calls = result, []  # type: ignore[var-annotated]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls.append((args, kwargs))
+        return self.result
+
+
+def test_ingest_options_reach_the_library(
+    taq: Runner,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    prompts = tmp_path / "p.txt"
+    prompts.write_text("a\n")
+    summary = Summary({"latents": GroupCount("latents", 1)}, ["bad.npz: x: NaN; mend"], ["a note"])
+    library = Recorder(summary)
+    monkeypatch.setattr("pipelines.ingest.ingest", library)
+    shown = taq("ingest", "a", "b", "s", "--only", "latents", "--only", "blocks", "--resume",
+                "--strict", "--workers", "3", "--prompts", prompts)  # fmt: skip
+    ((args, kwargs),) = library.calls
+    assert args == (("a", "b"), "s")
+    assert {k: v for k, v in kwargs.items() if not k.startswith("on_")} == {
+        "only": ("latents", "blocks"),
+        "resume": True,
+        "force": False,
+        "strict": True,
+        "workers": 3,
+        "prompts": str(prompts),
+    }
+    assert shown.code == 1  # the summary lists a problem
+    assert shown.out.splitlines()[1].split()[:2] == ["latents", "1"]
+    assert "refused: bad.npz: x: NaN; mend" in shown.err
+    assert "note: a note" in shown.err
+
+
+def test_an_interrupted_ingest_says_how_to_go_on(
+    taq: Runner,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.ingest.ingest", stop)
+    shown = taq("ingest", "a", "s")
+    assert shown.code == 130
+    assert "taqstore ingest a s --resume" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (["scales"], {"bits": 8, "symmetric": True, "clip": "absmax", "percentile": 99.9,
+                      "per": "tensor", "narrow_range": False}),
+        (["scales", "--bits", "4", "--affine", "--clip", "percentile", "--percentile", "99",
+          "--per", "channel", "--narrow-range"],
+         {"bits": 4, "symmetric": False, "clip": "percentile", "percentile": 99.0,
+          "per": "channel", "narrow_range": True}),
+        (["shifts", "--momentum", "0.5"], {"momentum": 0.5}),
+        (["outliers", "--threshold", "3", "--at-step", "6", "--top-fraction", "0.1"],
+         {"threshold": 3.0, "step": 6, "top_fraction": 0.1}),
+        (["temporal"], {}),
+        (["tiers", "--a4", "2", "--clip", "p999"], {"thresholds": Thresholds(a4=2.0),
+                                                    "clip": "p999"}),
+        (["schedule", "--rule", "lut", "--cubic-gain", "0.2"],
+         {"rule": "lut", "fit": FitRule(cubic_gain=0.2)}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_analyze_options_reach_the_library(
+    taq: Runner,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    options: dict[str, Any],
+) -> None:
+    library = Recorder({})
+    monkeypatch.setattr("taqstore.query.analyze.analyze", library)
+    monkeypatch.setattr("taqstore.store.reader.open_store", lambda address: f"opened {address}")
+    shown = taq("analyze", arguments[0], "s", *arguments[1:], "--source", "pooled/x", "--site",
+                "mlp.fc2", "--layer", "mm*", "--step", "0:9:3", "--batch", "2")  # fmt: skip
+    assert shown.code == 0, shown.err
+    ((args, kwargs),) = library.calls
+    assert args == (arguments[0], "opened s")
+    assert kwargs.pop("source") == "pooled/x"
+    assert kwargs.pop("sites") == ("mlp.fc2",)
+    assert kwargs.pop("selection") == {"layer": "mm*", "step": "0:9:3", "batch": "2"}
+    assert options.items() <= kwargs.items()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "options"),
+    [
+        (["quant-config", "--clip", "p999", "--outliers"], "quant-config",
+         {"clip": "p999", "outliers": True}),
+        (["quant-config", "--multitier"], "quant-config-multitier", {}),
+        (["temporal-analysis", "--multitier", "--source", "pooled/x"],
+         "temporal-analysis-multitier", {"source": "pooled/x"}),
+        (["timestep-stats", "--source", "pooled/activation_stats_v1"], "timestep-stats",
+         {"source": "activation_stats_v1"}),
+        (["adaround-cache"], "adaround-cache", {}),
+    ],
+)  # fmt: skip
+def test_export_options_reach_the_library(
+    taq: Runner,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    name: str,
+    options: dict[str, Any],
+) -> None:
+    from taqstore.files.staged import Summary as Written
+
+    library = Recorder(Written(Path("out"), 3, 1500, ("a note",)))
+    monkeypatch.setattr("taqstore.cli.export.export", library)
+    monkeypatch.setattr(
+        "taqstore.store.reader.open_store", lambda address, chunks: f"opened {address}"
+    )
+    shown = taq("export", arguments[0], "s", "-o", "out", "--force", *arguments[1:])
+    assert shown.code == 0, shown.err
+    assert library.calls == [((name, "opened s", "out"), {"force": True, **options})]
+    assert shown.out == ""
+    assert shown.err == "wrote out, 1.5 kB in 3 files\nnote: a note\n"
+
+
+def test_plot_options_reach_the_library(
+    taq: Runner,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    library = Recorder(([Path("out/a.png"), Path("out/a.csv")], ["passed over"]))
+    monkeypatch.setattr("taqstore.plot.draw.draw", library)
+    monkeypatch.setattr("taqstore.store.reader.open_store", lambda address: f"opened {address}")
+    for kind in [*FIGURES, "summary"]:
+        shown = taq("plot", kind, "s", "-o", "out", "--layer", "mm0*", "--layer", "uni1", "--group",
+                    "pooled/x/mlp.fc2", "--format", "svg", "--format", "png")  # fmt: skip
+        assert (shown.code, shown.out, shown.err) == (0, "out/a.png\nout/a.csv\n",
+                                                      "note: passed over\n")  # fmt: skip
+        args, kwargs = library.calls.pop()
+        assert args == (kind, "opened s", Path("out"))
+        assert kwargs == {
+            "group": "pooled/x/mlp.fc2",
+            "layers": ("mm0*", "uni1"),
+            "formats": ("svg", "png"),
+        }
+
+
+def test_a_bug_keeps_its_traceback(taq: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("taqstore.upkeep.verify.verify_store", broken)
+    with pytest.raises(ZeroDivisionError):
+        taq("verify", "s")
+    assert not issubclass(ZeroDivisionError, TaqError)
+
+
+def imported_by(code: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has loaded after running `code`."""
+    program = f"{code}\nimport sys; print(*sorted(m.partition('.')[0] for m in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_help_imports_nothing_heavy() -> None:
+    loaded = imported_by("import taqstore.cli\ntry: taqstore.cli.cli(['--help'])\n"
+                         "except SystemExit: pass")  # fmt: skip
+    assert "click" in loaded
+    assert not loaded & {*HEAVY, "pipelines"}
+    assert not imported_by("import taqstore, taqstore.names, taqstore.errors") & {*HEAVY, "click"}
+
+
+def test_reading_never_imports_a_model_or_a_plotter() -> None:
+    modules = ("store.reader", "query.select", "query.analyze", "export.formats")
+    code = "import " + ", ".join(f"taqstore.{module}" for module in modules)
+    loaded = imported_by(code)
+    assert "xarray" in loaded
+    assert not loaded & {"mlx", "matplotlib", "diffusionkit", "pipelines"}
+    assert not imported_by("import pipelines.ingest") & {"mlx", "matplotlib", "pandas"}

@@ -1,0 +1,82 @@
+"""Names of variants, digits that are judged, and sheets of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.evaluate.sheet import comparison_sheet
+from pipelines.evaluate.variants import Variant
+from support.live_capture import needs_models
+from taqstore.errors import TaqError
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "float",
+        "rtn",
+        "clipped/a8-static",
+        "adaround/a4-learned",
+        "rtn/config",
+        "float/a16-grouped-mse-shift",
+    ],
+)
+def test_names_of_variants(name: str) -> None:
+    assert Variant.parse(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("int8", "variant 'int8' is not known"),
+        ("rtn/a8", "variant 'rtn/a8' is not known"),
+        ("rtn/a8-learned", "learned steps go with adaround"),
+        ("adaround/a8-learned-shift", "learned steps go with adaround"),
+        ("rtn/a1-static", "inputs have 2 to 16 bits"),
+    ],
+)
+def test_names_that_are_no_variants(name: str, message: str) -> None:
+    with pytest.raises(TaqError, match=message):
+        Variant.parse(name)
+
+
+@needs_models
+def test_digits_of_final_latents_are_judged() -> None:
+    """Real digits as latents are read as the judge reads their pictures."""
+    pytest.importorskip("sklearn")
+    from pipelines.models.reference.accuracy import prompted_share
+    from pipelines.models.reference.data import describe, real_digits
+    from pipelines.models.reference.judge import judge
+    from pipelines.models.reference.latent import encode, enlarge
+
+    _, unseen = real_digits()
+    pictures = enlarge(unseen.ink[:60])
+    prompts = [describe(int(label)) for label in unseen.label[:60]]
+    right = judge().read(pictures) == unseen.label[:60]
+    latents = encode(pictures)
+    assert prompted_share(latents, prompts) == right.mean() > 0.9
+    assert prompted_share(latents[:3], ["a cat", prompts[1], "one or two"]) == right[1]
+    assert np.isnan(prompted_share(latents[:1], ["a cat"]))
+
+
+@pytest.mark.parametrize(("side", "drawn"), [(8, 64), (64, 64), (100, 100), (512, 256)])
+@pytest.mark.parametrize("colors", [(), (3,)])
+def test_sheets_hold_every_picture(
+    tmp_path: Path, side: int, drawn: int, colors: tuple[int, ...]
+) -> None:
+    """Each cell shows its picture: enlarged pixel by pixel, or shrunk, never moved."""
+    shades = np.arange(1, 7, dtype=np.uint8).reshape(2, 3) * 30
+    pictures = np.broadcast_to(
+        shades.reshape(2, 3, 1, 1, *[1] * len(colors)), (2, 3, side, side, *colors)
+    )
+    comparison_sheet(np.array(pictures), ["one", "another"], ["a", "b", "c"], tmp_path / "s.png")
+    with Image.open(tmp_path / "s.png") as sheet:
+        assert sheet.mode == ("RGB" if colors else "L")
+        values = np.array(sheet).reshape(*sheet.size[::-1], -1)[..., 0]
+    for shade in shades.ravel():
+        mask = values == shade  # letters have such pixels too, but no run of them
+        assert [(mask.sum(axis) >= drawn).sum() for axis in (0, 1)] == [drawn, drawn]

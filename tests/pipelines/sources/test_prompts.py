@@ -1,0 +1,109 @@
+"""Pickled prompt arrays are read as data; anything that could run is refused unread."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.sources.prompts import pickled_strings, prompt_file
+from support.source_runs import one_line
+from taqstore.errors import SourceError
+
+RNG = np.random.default_rng(3)
+MANY = [f"prompt {n} ünï\n" * (n % 4) for n in RNG.integers(0, 50, 2500)]
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("texts", [[], ["a"], ["a", "", "a", "é" * 300], MANY])
+def test_every_protocol_numpy_writes(texts: list[str], protocol: int) -> None:
+    array = np.empty(len(texts), dtype=object)
+    array[:] = texts
+    data = pickle.dumps(array, protocol=protocol)
+    assert pickled_strings(data, where="f") == texts
+
+
+def test_the_module_name_of_older_numpy() -> None:
+    data = pickle.dumps(np.array(["a", "b"], dtype=object), protocol=2)
+    old = data.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+    assert b"_core" not in old
+    assert pickled_strings(old, where="f") == ["a", "b"]
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 5])
+@pytest.mark.parametrize("inside", [False, True])
+def test_code_is_refused_and_not_run(tmp_path: Path, protocol: int, inside: bool) -> None:
+    bomb: object = Bomb(tmp_path / "ran")
+    if inside:
+        bomb = np.array(["a", bomb], dtype=object)
+    with pytest.raises(SourceError, match="--prompts FILE") as caught:
+        pickled_strings(pickle.dumps(bomb, protocol=protocol), where="f.npz: prompts")
+    assert one_line(str(caught.value)).startswith("f.npz: prompts:")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array(["a", 1], dtype=object),
+        np.array([["a"]], dtype=object),
+        np.array([b"a"], dtype=object),
+        np.arange(3),
+        ["a"],
+        {"a": 1},
+        None,
+    ],
+    ids=repr,
+)
+def test_other_values_are_refused(value: object) -> None:
+    with pytest.raises(SourceError, match="never loaded"):
+        pickled_strings(pickle.dumps(value), where="f")
+
+
+def test_every_cut_and_flip_is_refused_or_gives_strings() -> None:
+    data = pickle.dumps(np.array(["abc", "abc", "d"], dtype=object))
+    for at in range(len(data)):
+        flipped = bytearray(data)
+        flipped[at] ^= 0x41
+        for damaged in (data[:at], bytes(flipped)):
+            try:
+                texts = pickled_strings(damaged, where="f")
+            except SourceError:
+                continue
+            assert all(type(text) is str for text in texts)
+
+
+def test_prompt_files(tmp_path: Path) -> None:
+    text = tmp_path / "p.txt"
+    text.write_text("a cat\n\nan ünï dog\n", encoding="utf-8")
+    assert prompt_file(text, count=2) == ["a cat", "an ünï dog"]
+    table = tmp_path / "p.csv"
+    table.write_text('id,prompt\n1,"a, quoted\nprompt"\n2,b\n', encoding="utf-8")
+    assert prompt_file(table, count=2) == ["a, quoted\nprompt", "b"]
+
+
+def test_prompt_files_that_do_not_fit(tmp_path: Path) -> None:
+    for name, content, says in (
+        ("a.txt", "one\n", "2 prompts are needed"),
+        ("a.csv", "text\none\ntwo\n", "no prompt column"),
+        ("a.json", "[]", "not a .txt or .csv"),
+    ):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(SourceError, match=says):
+            prompt_file(tmp_path / name, count=2)
+    with pytest.raises(SourceError, match="cannot be read"):
+        prompt_file(tmp_path / "none.txt", count=2)

@@ -1,0 +1,137 @@
+"""A whole page with hostile data: its figures and links; in Chromium it draws, fits and prints."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.report_page import Page, hostile_store
+from taqstore.report import build
+from taqstore.store.reader import open_store
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+needs_browser = pytest.mark.skipif(
+    BROWSER is None, reason="no Chromium on PATH: the report was not checked in a browser"
+)
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-dev-shm-usage", "--enable-logging=stderr",
+)  # fmt: skip
+# Appended to a copy of the page, which lets it run: where everything lies, and what was fetched.
+PROBE = """<script>
+const box = e => { const r = e.getBoundingClientRect(); return [r.width, r.height]; };
+document.body.setAttribute("data-probe", JSON.stringify({
+  figures: [...document.querySelectorAll("figure svg")].map(box),
+  headings: [...document.querySelectorAll("h1, h2")].map(box),
+  fetched: performance.getEntriesByType("resource").map(e => e.name),
+  scrolled: document.documentElement.scrollWidth,
+  width: document.documentElement.clientWidth,
+  alerts: document.querySelectorAll("script").length,
+}));
+</script>"""
+POLICY = re.compile(r"<meta http-equiv=\"Content-Security-Policy\".*?>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Browser:
+    """Runs Chromium with a profile of its own."""
+
+    folder: Path
+
+    def __call__(self, page: Path, *options: str) -> subprocess.CompletedProcess[str]:
+        command = [str(BROWSER), *FLAGS, f"--user-data-dir={self.folder}", *options, page.as_uri()]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+
+    def probe(self, page: Path, width: int) -> dict[str, Any]:
+        done = self(page, f"--window-size={width},900", "--dump-dom")
+        found = re.search(r'data-probe="([^"]*)"', done.stdout)
+        assert found, done.stderr[-500:]
+        probed: dict[str, Any] = json.loads(unescape(found[1]))
+        return probed
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    text = build(open_store(hostile_store(folder / "run.zarr")))
+    (folder / "report.html").write_text(text, encoding="utf-8")
+    probed, dropped = POLICY.subn("", text)
+    assert dropped == 1
+    (folder / "probed.html").write_text(probed.replace("</body>", PROBE + "</body>"), "utf-8")
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def text(report: Path) -> str:
+    return report.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> Page:
+    return Page(text)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Browser:
+    return Browser(tmp_path_factory.mktemp("profile"))
+
+
+@needs_browser
+def test_the_page_arrives_whole_and_without_complaint(browser: Browser, report: Path) -> None:
+    done = browser(report, "--dump-dom")
+    seen, written = Page(done.stdout), Page(report.read_text(encoding="utf-8"))
+    assert seen.headings == written.headings
+    assert seen.tags.count("svg") == written.tags.count("svg") > 5
+    assert "script" not in seen.tags
+    assert "CONSOLE" not in done.stderr
+
+
+def test_every_question_has_a_figure_and_links_lead_somewhere(page: Page) -> None:
+    keys = ["asymmetry", "drift", "outliers", "worst", "configurations", "groups", "bits"]
+    assert [i for i in page.ids if i in keys] == keys
+    assert page.tags.count("figure") >= len(keys) - 1
+    assert page.tags.count("figure") == page.tags.count("svg")
+    assert len(page.ids) == len(set(page.ids))
+    assert page.references <= set(page.ids)
+
+
+def test_nothing_is_fetched_and_nothing_runs(text: str, page: Page) -> None:
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    targets = [v for n, v in page.attributes if n in ("src", "href", "srcset", "data", "action")]
+    assert all(target.startswith(("#", "data:image/png;base64,")) for target in targets)
+    assert "default-src 'none'" in text
+    styles = re.findall(r"url\(([^)]*)\)", text)
+    assert all(target.startswith("#") for target in styles)
+    assert "@import" not in text
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1200, 500])
+def test_figures_have_a_size_and_the_page_fits(browser: Browser, report: Path, width: int) -> None:
+    probe = browser.probe(report.with_name("probed.html"), width)
+    assert len(probe["figures"]) > 5
+    assert all(w > 200 and h > 80 for w, h in probe["figures"])
+    assert all(w > 0 and h > 0 for w, h in probe["headings"])
+    assert probe["scrolled"] <= probe["width"]
+    assert [name for name in probe["fetched"] if not name.startswith("data:")] == []
+    assert probe["alerts"] == 1  # the probe itself: no data became a script
+
+
+@needs_browser
+def test_it_prints(browser: Browser, report: Path, tmp_path: Path) -> None:
+    browser(report, "--no-pdf-header-footer", f"--print-to-pdf={tmp_path / 'report.pdf'}")
+    printed = (tmp_path / "report.pdf").read_bytes()
+    assert printed.startswith(b"%PDF-")
+    assert 3 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 20

@@ -1,0 +1,69 @@
+"""A small store with both tracks of a tiny model, and minibatches of its blocks made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.cache import cache
+from pipelines.collect.collect import collect
+from pipelines.generate import Request, generate
+from pipelines.models.backend import backend
+from pipelines.models.layers import blocks
+from pipelines.models.load import LoadedModel
+from pipelines.models.rounding import BlockRun, InputStart, Minibatch, positions_of
+from pipelines.models.table import ModelRow
+from support.live_models import write_checkpoint
+from taqstore.kinds.block_samples import open_block
+from taqstore.names import LayerName
+
+IMAGES, STEPS = 2, 3
+
+
+def make_rounding_store(folder: Path, row: ModelRow) -> Path:
+    """Latents, streams and activations: `IMAGES` x `STEPS` samples of every block."""
+    prompts, store = folder / "prompts.txt", folder / "run.zarr"
+    prompts.write_text("a cat\nein Hund, groß", encoding="utf-8")
+    checkpoint = write_checkpoint(folder / "w.safetensors", flux=row.pipeline == "FluxPipeline")
+    generate(store, Request(row.name, prompts, IMAGES, steps=STEPS, local_ckpt=checkpoint))
+    cache(store, stride=1, local_ckpt=checkpoint)
+    collect(store, stride=1, local_ckpt=checkpoint)
+    return store
+
+
+def block_run(model: LoadedModel, name: str) -> BlockRun:
+    found = {block.name: block for block in blocks(model.mmdit)}
+    positions = positions_of(model, latent_size=model.row.latent_size, text_tokens=5)
+    return BlockRun(model, found[name], positions)
+
+
+def minibatch(
+    store: Path, model: LoadedModel, block: str, numbers: Sequence[int], *,
+    group: dict[str, np.ndarray] | None = None, weight: np.ndarray | None = None,
+) -> Minibatch:  # fmt: skip
+    mx, batch = backend().mx, open_block(store, block).read(numbers)
+    assert batch.pooled is not None
+    assert batch.timestep is not None
+    dtype = model.pipeline.activation_dtype
+    return Minibatch(
+        {name: mx.array(x) for name, x in batch.inputs.items()},
+        {name: mx.array(x) for name, x in batch.targets.items()},
+        mx.array(batch.pooled).astype(dtype),
+        mx.array(batch.timestep).astype(dtype),
+        group or {},
+        weight,
+    )
+
+
+def starts(
+    run: BlockRun, steps: Sequence[float], *, shifted: bool = False
+) -> dict[LayerName, InputStart]:
+    """The same steps for every linear; fc2 with shifts of its channels."""
+    rng, found = np.random.default_rng(5), {}
+    for name, module in run.linears:
+        shift = rng.normal(size=(len(steps), module.weight.shape[1]))
+        at_fc2 = shifted and name.site == "mlp.fc2"
+        found[name] = InputStart(np.array(steps), shift if at_fc2 else None)
+    return found
