@@ -22,10 +22,10 @@ $(BIN)/python: pyproject.toml
 	@touch $@
 
 demo: $(BIN)/python ## from the reference model to configs and figures, command by command; leaves demo/
-	@$(BIN)/python -m pipelines.demo live $(DEMO)
+	@$(BIN)/python -m taqstore.pipelines.demo live $(DEMO)
 
 demo-ingest: $(BIN)/python ## the same from a run folder of the old scripts; leaves demo-ingest/
-	@$(BIN)/python -m pipelines.demo ingest $(DEMO)-ingest
+	@$(BIN)/python -m taqstore.pipelines.demo ingest $(DEMO)-ingest
 
 test: lint types unit ## ruff, mypy and pytest
 

@@ -28,7 +28,7 @@ def ingest_contenders(inputs: Inputs, kind: str) -> list[Contender]:
 
     def ours(workers: int | None) -> Contender:
         def setup() -> Run:
-            from pipelines.ingest import ingest
+            from taqstore.pipelines.ingest import ingest
 
             def run(call: int) -> None:
                 ingest([source], target, strict=True, workers=workers)

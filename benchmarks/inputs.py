@@ -89,7 +89,7 @@ class Inputs:
 
     def store(self, kind: str) -> Path:
         """The source as a store."""
-        from pipelines.ingest import ingest
+        from taqstore.pipelines.ingest import ingest
 
         source = self.source(kind)
         return self.once(f"stores/{kind}.zarr", lambda path: ingest([source], path, strict=True))

@@ -21,18 +21,18 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from taqstore.pipelines.cache import cache
+from taqstore.pipelines.collect.collect import collect
+from taqstore.pipelines.generate import Request, generate
+from taqstore.pipelines.models.backend import backend
+from taqstore.pipelines.models.capture import watching_inputs
+from taqstore.pipelines.models.load import LoadedModel, Prompt, load_pipeline
+from taqstore.pipelines.models.reduce import default_reducer
+from taqstore.pipelines.models.sampling import Schedule, make_schedule
+from taqstore.pipelines.models.table import MODELS, ModelRow
+from taqstore.pipelines.run.live import Mode
+from taqstore.pipelines.run.trajectories import load_model_of, read_trajectories
 
-from pipelines.cache import cache
-from pipelines.collect.collect import collect
-from pipelines.generate import Request, generate
-from pipelines.models.backend import backend
-from pipelines.models.capture import watching_inputs
-from pipelines.models.load import LoadedModel, Prompt, load_pipeline
-from pipelines.models.reduce import default_reducer
-from pipelines.models.sampling import Schedule, make_schedule
-from pipelines.models.table import MODELS, ModelRow
-from pipelines.run.live import Mode
-from pipelines.run.trajectories import load_model_of, read_trajectories
 from taqstore.names import SITES
 from taqstore.statistics.observation import MANTISSA_BITS
 from taqstore.testing.checkpoint import SD3_MEDIUM, MMDiTShape, make_checkpoint

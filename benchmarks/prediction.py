@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from taqstore.pipelines.collect.collect import collect
+from taqstore.pipelines.generate import Request, generate
+from taqstore.pipelines.models.backend import backend
+from taqstore.pipelines.models.capture import watching_inputs
+from taqstore.pipelines.models.load import to_numpy
+from taqstore.pipelines.models.reference import digit_prompts
+from taqstore.pipelines.run.trajectories import load_model_of, read_trajectories
 
-from pipelines.collect.collect import collect
-from pipelines.generate import Request, generate
-from pipelines.models.backend import backend
-from pipelines.models.capture import watching_inputs
-from pipelines.models.load import to_numpy
-from pipelines.models.reference import digit_prompts
-from pipelines.run.trajectories import load_model_of, read_trajectories
 from taqstore.analysis import error
 from taqstore.analysis.ranges.clip import Rule
 from taqstore.names import ACTIVATIONS, SITES

@@ -1,4 +1,4 @@
-"""`python -m pipelines.demo TOUR FOLDER`: a tour, command by command.
+"""`python -m taqstore.pipelines.demo TOUR FOLDER`: a tour, command by command.
 
 `live` starts from the reference model, `ingest` from a synthetic run folder of the old scripts.
 Each runs the commands a user would type and echoes them; tables go to the screen and into the

@@ -9,28 +9,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from taqstore.faces import lazy_face
 from taqstore.version import __version__
 
-__all__ = ["Store", "StoreWriter", "TaqError", "__version__", "create_store", "open_store"]
-
-_HOMES = {
-    "open_store": "taqstore.store.reader",
-    "Store": "taqstore.store.reader",
-    "create_store": "taqstore.store.writer",
-    "StoreWriter": "taqstore.store.writer",
-    "TaqError": "taqstore.errors",
-}
-
 if TYPE_CHECKING:
+    from taqstore import analysis as analysis
+    from taqstore import export as export
+    from taqstore import kinds as kinds
+    from taqstore import pipelines as pipelines
+    from taqstore import plot as plot
+    from taqstore import query as query
+    from taqstore import report as report
+    from taqstore import testing as testing
+    from taqstore import upkeep as upkeep
     from taqstore.errors import TaqError
     from taqstore.store.reader import Store, open_store
     from taqstore.store.writer import StoreWriter, create_store
 
+__all__ = ["Store", "StoreWriter", "TaqError", "__version__", "create_store", "open_store"]
 
-def __getattr__(name: str) -> object:
-    # Names are fetched when used, so that `import taqstore` stays as light as the command line.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
+_ROOMS = (
+    *("analysis", "export", "kinds", "pipelines", "plot"),
+    *("query", "report", "testing", "upkeep"),
+)
+lazy_face(
+    __name__,
+    {
+        "Store": "taqstore.store.reader",
+        "StoreWriter": "taqstore.store.writer",
+        "TaqError": "taqstore.errors",
+        "create_store": "taqstore.store.writer",
+        "open_store": "taqstore.store.reader",
+    },
+    rooms=_ROOMS,
+)

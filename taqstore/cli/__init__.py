@@ -51,13 +51,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("taqstore.cli.report", "Write one HTML page of findings, costs and advice."),
     "verify": ("taqstore.cli.verify", "Check schema, masks and every chunk's checksum."),
 }
-INGEST_PIPELINE = "pipelines.ingest"
-GENERATE_PIPELINE = "pipelines.generate"
-CACHE_PIPELINE = "pipelines.cache"
-COLLECT_PIPELINE = "pipelines.collect.collect"
-ADAROUND_PIPELINE = "pipelines.adaround.adaround"
-EVALUATE_PIPELINE = "pipelines.evaluate.evaluate"
-PROFILE_PIPELINE = "pipelines.profile"
+INGEST_PIPELINE = "taqstore.pipelines.ingest"
+GENERATE_PIPELINE = "taqstore.pipelines.generate"
+CACHE_PIPELINE = "taqstore.pipelines.cache"
+COLLECT_PIPELINE = "taqstore.pipelines.collect.collect"
+ADAROUND_PIPELINE = "taqstore.pipelines.adaround.adaround"
+EVALUATE_PIPELINE = "taqstore.pipelines.evaluate.evaluate"
+PROFILE_PIPELINE = "taqstore.pipelines.profile"
 WEIGHTS_PIPELINE = "taqstore.files.weight_absmax"
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 import pytest
+from taqstore.pipelines.run.summary import GroupCount, Summary
 
-from pipelines.run.summary import GroupCount, Summary
 from support.cli_runner import Runner
 from taqstore import __version__
 from taqstore.analysis import FitRule, Thresholds
@@ -155,7 +155,7 @@ def test_ingest_options_reach_the_library(
     prompts.write_text("a\n")
     summary = Summary({"latents": GroupCount("latents", 1)}, ["bad.npz: x: NaN; mend"], ["a note"])
     library = Recorder(summary)
-    monkeypatch.setattr("pipelines.ingest.ingest", library)
+    monkeypatch.setattr("taqstore.pipelines.ingest.ingest", library)
     shown = taq("ingest", "a", "b", "s", "--only", "latents", "--only", "blocks", "--resume",
                 "--strict", "--workers", "3", "--prompts", prompts)  # fmt: skip
     ((args, kwargs),) = library.calls
@@ -181,7 +181,7 @@ def test_an_interrupted_ingest_says_how_to_go_on(
     def stop(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipelines.ingest.ingest", stop)
+    monkeypatch.setattr("taqstore.pipelines.ingest.ingest", stop)
     shown = taq("ingest", "a", "s")
     assert shown.code == 130
     assert "taqstore ingest a s --resume" in shown.err
@@ -293,19 +293,23 @@ def test_a_bug_keeps_its_traceback(taq: Runner, monkeypatch: pytest.MonkeyPatch)
 
 
 def imported_by(code: str) -> set[str]:
-    """Top-level modules that a fresh interpreter has loaded after running `code`."""
-    program = f"{code}\nimport sys; print(*sorted(m.partition('.')[0] for m in sys.modules))"
+    """Packages and `taqstore` rooms that a fresh interpreter has loaded after running `code`."""
+    program = (
+        f"{code}\nimport sys\nfor name in sys.modules:\n"
+        "    first, _, rest = name.partition('.')\n"
+        "    print(f\"taqstore.{rest.partition('.')[0]}\" if first == 'taqstore' else first)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    return set(done.stdout.splitlines()[-1].split())
+    return set(done.stdout.split())
 
 
 def test_help_imports_nothing_heavy() -> None:
     loaded = imported_by("import taqstore.cli\ntry: taqstore.cli.cli(['--help'])\n"
                          "except SystemExit: pass")  # fmt: skip
     assert "click" in loaded
-    assert not loaded & {*HEAVY, "pipelines"}
+    assert not loaded & {*HEAVY, "taqstore.pipelines"}
     assert not imported_by("import taqstore, taqstore.names, taqstore.errors") & {*HEAVY, "click"}
 
 
@@ -314,5 +318,5 @@ def test_reading_never_imports_a_model_or_a_plotter() -> None:
     code = "import " + ", ".join(f"taqstore.{module}" for module in modules)
     loaded = imported_by(code)
     assert "xarray" in loaded
-    assert not loaded & {"mlx", "matplotlib", "diffusionkit", "pipelines"}
-    assert not imported_by("import pipelines.ingest") & {"mlx", "matplotlib", "pandas"}
+    assert not loaded & {"mlx", "matplotlib", "diffusionkit", "taqstore.pipelines"}
+    assert not imported_by("import taqstore.pipelines.ingest") & {"mlx", "matplotlib", "pandas"}

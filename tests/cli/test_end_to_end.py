@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from taqstore.pipelines.ingest import ingest
 
-from pipelines.ingest import ingest
 from support.cli_runner import Runner
 from taqstore.testing import RunShape, damage, make_postgelu, make_run_folder
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.reference
 @pytest.fixture(scope="module")
 def store(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder and both phase files in one store, by the library call of the command."""
-    from pipelines.ingest import ingest
+    from taqstore.pipelines.ingest import ingest
 
     path = tmp_path_factory.mktemp("reference") / "run.zarr"
     summary = ingest([reference / "calibration_data", reference / "phase"], path)

@@ -87,7 +87,8 @@ def test_a_second_input_of_a_stream_has_no_target(store: Path) -> None:
 
 def test_outputs_kept_apart_are_the_targets(tmp_path: Path) -> None:
     """A run folder in which one block's output is not the next one's input."""
-    from pipelines.ingest import ingest
+    from taqstore.pipelines.ingest import ingest
+
     from support.source_runs import block_cache, edit_npz
 
     block_cache(tmp_path / "c")

@@ -195,7 +195,7 @@ def test_hostile_layer_names_stay_text(exact: Store) -> None:
 
 @pytest.mark.reference
 def test_reduced_statistics_say_what_they_cannot_tell(reference: Path, tmp_path: Path) -> None:
-    from pipelines.ingest import ingest
+    from taqstore.pipelines.ingest import ingest
 
     ingest([reference / "calibration_data"], tmp_path / "pooled.zarr")
     page = Page(build(open_store(tmp_path / "pooled.zarr"), bits=(8,), budget=8))

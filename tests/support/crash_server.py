@@ -21,7 +21,12 @@ from typing import Any
 
 
 def serve() -> None:
-    for name in ("zarr.codecs", "pipelines.ingest", "taqstore.cli.ingest", "taqstore.upkeep.info"):
+    for name in (
+        "zarr.codecs",
+        "taqstore.pipelines.ingest",
+        "taqstore.cli.ingest",
+        "taqstore.upkeep.info",
+    ):
         import_module(name)
 
     for line in sys.stdin:

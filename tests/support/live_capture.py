@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from pipelines.models.backend import backend
-from pipelines.models.load import LoadedModel
+from taqstore.pipelines.models.backend import backend
+from taqstore.pipelines.models.load import LoadedModel
 
 needs_models = pytest.mark.skipif(
     find_spec("mlx") is None or find_spec("diffusionkit") is None,

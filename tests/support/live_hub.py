@@ -13,11 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
+from taqstore.pipelines.models.backend import backend
+from taqstore.pipelines.models.load import load_pipeline, to_numpy
+from taqstore.pipelines.models.sampling import make_schedule, trajectory
+from taqstore.pipelines.models.table import MODELS
 
-from pipelines.models.backend import backend
-from pipelines.models.load import load_pipeline, to_numpy
-from pipelines.models.sampling import make_schedule, trajectory
-from pipelines.models.table import MODELS
 from support.live_models import tiny_config
 from taqstore.testing.checkpoint import MMDiTShape, make_checkpoint
 

@@ -12,9 +12,10 @@ import numpy as np
 
 os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
 
-from pipelines.models.backend import backend
-from pipelines.models.load import LoadedModel, load_pipeline
-from pipelines.models.table import MODELS, ModelRow
+from taqstore.pipelines.models.backend import backend
+from taqstore.pipelines.models.load import LoadedModel, load_pipeline
+from taqstore.pipelines.models.table import MODELS, ModelRow
+
 from taqstore.testing.checkpoint import MMDiTShape, make_checkpoint
 
 SHAPE = MMDiTShape()

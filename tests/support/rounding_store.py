@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from taqstore.pipelines.cache import cache
+from taqstore.pipelines.collect.collect import collect
+from taqstore.pipelines.generate import Request, generate
+from taqstore.pipelines.models.backend import backend
+from taqstore.pipelines.models.layers import blocks
+from taqstore.pipelines.models.load import LoadedModel
+from taqstore.pipelines.models.rounding import BlockRun, InputStart, Minibatch, positions_of
+from taqstore.pipelines.models.table import ModelRow
 
-from pipelines.cache import cache
-from pipelines.collect.collect import collect
-from pipelines.generate import Request, generate
-from pipelines.models.backend import backend
-from pipelines.models.layers import blocks
-from pipelines.models.load import LoadedModel
-from pipelines.models.rounding import BlockRun, InputStart, Minibatch, positions_of
-from pipelines.models.table import ModelRow
 from support.live_models import write_checkpoint
 from taqstore.kinds.block_samples import open_block
 from taqstore.names import LayerName

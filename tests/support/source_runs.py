@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from taqstore.pipelines.sources.plan import Inexact, Plan
 
-from pipelines.sources.plan import Inexact, Plan
 from taqstore.errors import SourceError
 from taqstore.store.template import Template
 

@@ -1,7 +1,8 @@
 """The reference model: a small MMDiT trained on handwritten digits, for any machine.
 
 DiffusionKit's class with weights in SD3's layout, so that everything built for SD3-Medium runs on
-it unchanged. README.md is its card; `python -m pipelines.models.reference` trains and judges it.
+it unchanged. README.md is its card; `python -m taqstore.pipelines.models.reference` trains and
+judges it.
 """
 
 from .data import digit_prompts

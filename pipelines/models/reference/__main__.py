@@ -1,4 +1,4 @@
-"""Train, judge and publish the reference model: `python -m pipelines.models.reference`."""
+"""Train, judge and publish the reference model: `python -m taqstore.pipelines.models.reference`."""
 
 from __future__ import annotations
 

@@ -11,8 +11,9 @@ _CARD = """\
 
 A small diffusion transformer that draws handwritten digits, so that every command of taqstore can
 run on real, learnt activations on any machine. It is DiffusionKit's own `MMDiT` with weights in
-the layout of SD3, loaded by the same constructor. Written by `python -m pipelines.models.reference
-publish` from [record.json](record.json); do not edit.
+the layout of SD3, loaded by the same constructor. Written by
+`python -m taqstore.pipelines.models.reference publish` from [record.json](record.json); do not
+edit.
 
 | | |
 |---|---|
@@ -66,9 +67,9 @@ only real digits (it reads {judge:.1%} of the held-out ones right).
 
 ```
 pip install 'taqstore[models]' scikit-learn && pip install --no-deps diffusionkit=={diffusionkit}
-python -m pipelines.models.reference train work      # goes on where it was stopped
-python -m pipelines.models.reference evaluate --sheet sheet.png
-python -m pipelines.models.reference publish work    # judges, then replaces the files here
+python -m taqstore.pipelines.models.reference train work      # goes on where it was stopped
+python -m taqstore.pipelines.models.reference evaluate --sheet sheet.png
+python -m taqstore.pipelines.models.reference publish work    # judges, then replaces the files here
 ```
 
 Batches depend on seed and step only; sums of floats depend on the BLAS, so that another machine

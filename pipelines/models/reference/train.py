@@ -1,6 +1,6 @@
 """Training of the reference model: rectified flow on handwritten digits, on the CPU.
 
-`python -m pipelines.models.reference train FOLDER` starts, or goes on where FOLDER stands.
+`python -m taqstore.pipelines.models.reference train FOLDER` starts, or goes on where FOLDER stands.
 Every step draws its own random numbers from (seed, step): an interrupted run and a whole one see
 the same batches.
 """

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from taqstore.pipelines.adaround.activation_inputs import ActivationPlan
+from taqstore.pipelines.adaround.adaround import adaround, block_errors
+from taqstore.pipelines.models.backend import backend
+from taqstore.pipelines.models.layers import blocks
+from taqstore.pipelines.models.rounding import Optimiser, Settings
+from taqstore.pipelines.models.table import ModelRow
+from taqstore.pipelines.run.live import Mode
 
-from pipelines.adaround.activation_inputs import ActivationPlan
-from pipelines.adaround.adaround import adaround, block_errors
-from pipelines.models.backend import backend
-from pipelines.models.layers import blocks
-from pipelines.models.rounding import Optimiser, Settings
-from pipelines.models.table import ModelRow
-from pipelines.run.live import Mode
 from support.cli_runner import Runner
 from support.live_capture import needs_models
 from support.live_models import TINY, TINY_FLUX, load_tiny

@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from taqstore.pipelines.adaround.adaround import adaround
+from taqstore.pipelines.collect.collect import collect
+from taqstore.pipelines.evaluate.evaluate import Evaluation, evaluate, summary
+from taqstore.pipelines.evaluate.linears_of_variant import Options, Planner
+from taqstore.pipelines.evaluate.variants import Variant, default_variants
+from taqstore.pipelines.generate import Request, generate
+from taqstore.pipelines.models.backend import backend
+from taqstore.pipelines.models.layers import block_linears, blocks
+from taqstore.pipelines.models.load import LoadedModel, to_numpy
+from taqstore.pipelines.models.rounding import Settings
+from taqstore.pipelines.models.sampling import make_schedule, trajectory
 
-from pipelines.adaround.adaround import adaround
-from pipelines.collect.collect import collect
-from pipelines.evaluate.evaluate import Evaluation, evaluate, summary
-from pipelines.evaluate.linears_of_variant import Options, Planner
-from pipelines.evaluate.variants import Variant, default_variants
-from pipelines.generate import Request, generate
-from pipelines.models.backend import backend
-from pipelines.models.layers import block_linears, blocks
-from pipelines.models.load import LoadedModel, to_numpy
-from pipelines.models.rounding import Settings
-from pipelines.models.sampling import make_schedule, trajectory
 from support.live_capture import needs_models
 from support.live_models import TINY, TINY_FLUX, load_tiny
 from taqstore import open_store
@@ -49,7 +49,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, model: LoadedModel) -> Path:
     """Latents, activations and the quantized weights of two of three blocks."""
-    from pipelines.cache import cache
+    from taqstore.pipelines.cache import cache
 
     folder = tmp_path_factory.mktemp("evaluate")
     (folder / "p.txt").write_text("a cat\na dog, big", encoding="utf-8")

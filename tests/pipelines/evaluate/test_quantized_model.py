@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from taqstore.pipelines.models.backend import backend
+from taqstore.pipelines.models.layers import block_linears, blocks
+from taqstore.pipelines.models.load import LoadedModel, to_numpy
+from taqstore.pipelines.models.quantized.run import LinearPlan, QuantizedModel, quantize
+from taqstore.pipelines.models.sampling import make_schedule, trajectory
 
-from pipelines.models.backend import backend
-from pipelines.models.layers import block_linears, blocks
-from pipelines.models.load import LoadedModel, to_numpy
-from pipelines.models.quantized.run import LinearPlan, QuantizedModel, quantize
-from pipelines.models.sampling import make_schedule, trajectory
 from support.live_capture import full_names, needs_models, patched_linears
 from support.live_models import TINY, TINY32, TINY_FLUX, load_tiny
 from taqstore.errors import LayoutError, MissingError

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from taqstore.pipelines.evaluate.sheet import comparison_sheet
+from taqstore.pipelines.evaluate.variants import Variant
 
-from pipelines.evaluate.sheet import comparison_sheet
-from pipelines.evaluate.variants import Variant
 from support.live_capture import needs_models
 from taqstore.errors import TaqError
 
@@ -48,10 +48,10 @@ def test_names_that_are_no_variants(name: str, message: str) -> None:
 def test_digits_of_final_latents_are_judged() -> None:
     """Real digits as latents are read as the judge reads their pictures."""
     pytest.importorskip("sklearn")
-    from pipelines.models.reference.accuracy import prompted_share
-    from pipelines.models.reference.data import describe, real_digits
-    from pipelines.models.reference.judge import judge
-    from pipelines.models.reference.latent import encode, enlarge
+    from taqstore.pipelines.models.reference.accuracy import prompted_share
+    from taqstore.pipelines.models.reference.data import describe, real_digits
+    from taqstore.pipelines.models.reference.judge import judge
+    from taqstore.pipelines.models.reference.latent import encode, enlarge
 
     _, unseen = real_digits()
     pictures = enlarge(unseen.ink[:60])

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from taqstore.pipelines.ingest import ingest
 
-from pipelines.ingest import ingest
 from support.same_stores import assert_same_bits, assert_same_stores, raw_arrays
 from taqstore.testing import RunShape, damage, make_run_folder
 from taqstore.upkeep.verify import verify_store

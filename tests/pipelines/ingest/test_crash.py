@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from taqstore.pipelines.ingest import ingest
 
-from pipelines.ingest import ingest
 from support.crash_server import Server
 from support.same_stores import assert_same_bits, assert_same_stores, raw_arrays
 from taqstore import open_store

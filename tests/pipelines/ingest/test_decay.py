@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from taqstore.pipelines.ingest import ingest
 
-from pipelines.ingest import ingest
 from taqstore import open_store
 from taqstore.testing import RunShape, damage, make_run_folder
 from taqstore.upkeep.verify import verify_store

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from taqstore.pipelines.ingest import ingest
 
-from pipelines.ingest import ingest
 from support.same_files import assert_same_arrays, assert_same_folder, read_json
 from support.same_stores import assert_same_stores
 from taqstore import open_store

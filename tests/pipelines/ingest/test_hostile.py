@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from taqstore.pipelines.ingest import ingest
 
-from pipelines.ingest import ingest
 from support.same_stores import assert_same_stores, raw_arrays
 from taqstore import open_store
 from taqstore.errors import SourceError, StoreError, TaqError

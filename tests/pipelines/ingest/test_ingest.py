@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from taqstore.pipelines.ingest import ingest
+from taqstore.pipelines.run.summary import Summary
 
-from pipelines.ingest import ingest
-from pipelines.run.summary import Summary
 from support.same_stores import assert_same_bits
 from taqstore import open_store
 from taqstore.names import parse_layer

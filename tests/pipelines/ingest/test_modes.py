@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from taqstore.pipelines.ingest import ingest
+from taqstore.pipelines.run.summary import Summary
 
-from pipelines.ingest import ingest
-from pipelines.run.summary import Summary
 from support.same_stores import as_bytes, assert_same_bits, assert_same_stores, raw_arrays
 from taqstore import open_store
 from taqstore.errors import SourceError, StoreError

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from taqstore.pipelines.collect.collect import collect
+from taqstore.pipelines.generate import Request, generate
+from taqstore.pipelines.ingest import ingest
+from taqstore.pipelines.models.load import LoadedModel
+from taqstore.pipelines.models.reduce import mlx_reducer, numpy_reducer
+from taqstore.pipelines.models.table import ModelRow
+from taqstore.pipelines.run.live import Mode
 
-from pipelines.collect.collect import collect
-from pipelines.generate import Request, generate
-from pipelines.ingest import ingest
-from pipelines.models.load import LoadedModel
-from pipelines.models.reduce import mlx_reducer, numpy_reducer
-from pipelines.models.table import ModelRow
-from pipelines.run.live import Mode
 from support.live_capture import naive_histogram, needs_models, raw_inputs
 from support.live_models import TINY, TINY32, TINY_FLUX, load_tiny, write_checkpoint
 from support.same_stores import assert_same_bits
@@ -181,7 +181,7 @@ def test_steps_written_in_runs_read_as_one(tmp_path: Path, monkeypatch: pytest.M
     store = make_store(tmp_path, TINY)
     collect(store, stride=1, local_ckpt=tmp_path / "w.safetensors", sites=["mlp.fc2"])
     whole = open_store(store)["activations/mlp.fc2"].load()
-    monkeypatch.setattr("pipelines.collect.collect.SHARD_BYTES", 120_000)
+    monkeypatch.setattr("taqstore.pipelines.collect.collect.SHARD_BYTES", 120_000)
     collect(
         store, stride=1, local_ckpt=tmp_path / "w.safetensors", sites=["mlp.fc2"],
         mode=Mode(force=True),
@@ -194,7 +194,7 @@ def test_steps_written_in_runs_read_as_one(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_mlx_reducer_agrees_with_numpy() -> None:
-    from pipelines.models.backend import backend
+    from taqstore.pipelines.models.backend import backend
 
     mx, rng = backend().mx, np.random.default_rng(3)
     for dtype in (np.float16, np.float32):

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import xarray as xr
 from click.testing import CliRunner, Result
+from taqstore.pipelines.models.backend import backend
+from taqstore.pipelines.models.capture import watching_blocks
+from taqstore.pipelines.models.load import to_numpy
+from taqstore.pipelines.models.sampling import make_schedule
 
-from pipelines.models.backend import backend
-from pipelines.models.capture import watching_blocks
-from pipelines.models.load import to_numpy
-from pipelines.models.sampling import make_schedule
 from support.live_capture import needs_models
 from support.live_models import TINY, load_tiny, write_checkpoint
 from support.same_stores import assert_same_bits, assert_same_stores

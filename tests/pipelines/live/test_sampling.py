@@ -13,15 +13,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from taqstore.pipelines.models import backend as backend_module
+from taqstore.pipelines.models.backend import backend
+from taqstore.pipelines.models.capture import watching_blocks, watching_inputs
+from taqstore.pipelines.models.layers import linears
+from taqstore.pipelines.models.load import LoadedModel, Prompt, load_pipeline, to_numpy
+from taqstore.pipelines.models.observe import observing
+from taqstore.pipelines.models.sampling import (
+    Schedule,
+    make_schedule,
+    restored_schedule,
+    trajectory,
+)
+from taqstore.pipelines.models.table import MODELS, find_model
 
-from pipelines.models import backend as backend_module
-from pipelines.models.backend import backend
-from pipelines.models.capture import watching_blocks, watching_inputs
-from pipelines.models.layers import linears
-from pipelines.models.load import LoadedModel, Prompt, load_pipeline, to_numpy
-from pipelines.models.observe import observing
-from pipelines.models.sampling import Schedule, make_schedule, restored_schedule, trajectory
-from pipelines.models.table import MODELS, find_model
 from support.live_capture import needs_models
 from support.live_models import TINY, TINY32, TINY_FLUX, load_tiny, write_checkpoint
 from taqstore.errors import MissingError, TaqError

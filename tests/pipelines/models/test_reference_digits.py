@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from taqstore.pipelines.models.reference import data, encoder, judge, latent, sheet
+from taqstore.pipelines.models.reference.judge import judge as make_judge
 
-from pipelines.models.reference import data, encoder, judge, latent, sheet
-from pipelines.models.reference.judge import judge as make_judge
 from taqstore.errors import TaqError
 
 

@@ -10,15 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from pipelines.models.backend import backend
-from pipelines.models.load import LoadedModel, load_pipeline
-from pipelines.models.reference import card, checkpoint_path, config, encode_text, latent, record
-from pipelines.models.reference.accuracy import sample
-from pipelines.models.reference.data import digit_prompts, prompted_digit, real_digits
-from pipelines.models.reference.judge import judge
-from pipelines.models.reference.model import PREFIX, to_sd3
-from pipelines.models.reference.train import Recipe, read_run, train
+from taqstore.pipelines.models.backend import backend
+from taqstore.pipelines.models.load import LoadedModel, load_pipeline
+from taqstore.pipelines.models.reference import (
+    card,
+    checkpoint_path,
+    config,
+    encode_text,
+    latent,
+    record,
+)
+from taqstore.pipelines.models.reference.accuracy import sample
+from taqstore.pipelines.models.reference.data import digit_prompts, prompted_digit, real_digits
+from taqstore.pipelines.models.reference.judge import judge
+from taqstore.pipelines.models.reference.model import PREFIX, to_sd3
+from taqstore.pipelines.models.reference.train import Recipe, read_run, train
 
 FOLDER = checkpoint_path().parent
 HIDDEN, BLOCKS, TEXT = 128, 6, 128
@@ -188,7 +194,7 @@ def test_the_loss_curve_has_means_over_hundreds() -> None:
 
 
 def test_publishing_writes_weights_record_and_card(tmp_path: Path, known: dict[str, Any]) -> None:
-    from pipelines.models.reference.accuracy import Evaluation
+    from taqstore.pipelines.models.reference.accuracy import Evaluation
 
     run = train(tmp_path / "run", Recipe(steps=1, batch=2))
     (tmp_path / "into").mkdir()

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-
-from pipelines.models.backend import backend
-from pipelines.models.load import load_pipeline
-from pipelines.models.reference import latent
-from pipelines.models.reference.__main__ import cli
-from pipelines.models.reference.data import real_digits
-from pipelines.models.reference.train import (
+from taqstore.pipelines.models.backend import backend
+from taqstore.pipelines.models.load import load_pipeline
+from taqstore.pipelines.models.reference import latent
+from taqstore.pipelines.models.reference.__main__ import cli
+from taqstore.pipelines.models.reference.data import real_digits
+from taqstore.pipelines.models.reference.train import (
     STATE,
     WEIGHTS,
     Recipe,
@@ -24,6 +23,7 @@ from pipelines.models.reference.train import (
     train,
     velocity_loss,
 )
+
 from taqstore.errors import TaqError
 
 BLOCKS = 6

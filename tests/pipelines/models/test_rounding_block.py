@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from taqstore.pipelines.models.backend import backend
+from taqstore.pipelines.models.capture import watching_blocks
+from taqstore.pipelines.models.layers import blocks
+from taqstore.pipelines.models.load import LoadedModel, to_numpy
+from taqstore.pipelines.models.rounding import Minibatch, Optimiser, Settings, positions_of
+from taqstore.pipelines.models.sampling import make_schedule
+from taqstore.pipelines.models.table import ModelRow
 
-from pipelines.models.backend import backend
-from pipelines.models.capture import watching_blocks
-from pipelines.models.layers import blocks
-from pipelines.models.load import LoadedModel, to_numpy
-from pipelines.models.rounding import Minibatch, Optimiser, Settings, positions_of
-from pipelines.models.sampling import make_schedule
-from pipelines.models.table import ModelRow
 from support.live_capture import needs_models
 from support.live_models import TINY, TINY32, TINY_FLUX, load_tiny
 from support.rounding_store import block_run, make_rounding_store, minibatch, starts
@@ -178,7 +178,7 @@ def test_a_minibatch_in_parts_has_the_same_gradients(
     optimiser = Optimiser(run, Settings(iterations=10), starts(run, [0.05]))
     batch = minibatch(store, model, "mm1", range(5))
     loss, of_v, of_steps = optimiser.gradients(batch)
-    monkeypatch.setattr("pipelines.models.rounding.forward._PART_BYTES", 1)
+    monkeypatch.setattr("taqstore.pipelines.models.rounding.forward._PART_BYTES", 1)
     parts_loss, parts_v, parts_steps = optimiser.gradients(batch)
     assert loss == pytest.approx(parts_loss, rel=1e-5)
     for one, other in zip((*of_v, *of_steps), (*parts_v, *parts_steps), strict=True):

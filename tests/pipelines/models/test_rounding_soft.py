@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-
-from pipelines.models.backend import backend
-from pipelines.models.quantized.activation import fake_quantizer, keep_some
-from pipelines.models.rounding import Settings
-from pipelines.models.rounding.soft import (
+from taqstore.pipelines.models.backend import backend
+from taqstore.pipelines.models.quantized.activation import fake_quantizer, keep_some
+from taqstore.pipelines.models.rounding import Settings
+from taqstore.pipelines.models.rounding.soft import (
     initial,
     rounding_loss,
     rounding_slope,
@@ -20,6 +19,7 @@ from pipelines.models.rounding.soft import (
     stretched,
     unsettled,
 )
+
 from support.live_capture import needs_models
 from taqstore import TaqError
 from taqstore.quantization.weight_grid import dequantized, weight_steps

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from taqstore.pipelines.sources import Inexact, Options, Plan, plan, replan
 
-from pipelines.sources import Inexact, Options, Plan, plan, replan
 from support.source_runs import (
     STAT_STEPS,
     activations_run,
@@ -157,7 +157,7 @@ def test_shards_are_streamed_and_cover_every_layer(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(one_plan(folder))
-    monkeypatch.setattr("pipelines.sources.pooled.rows_per_shard", lambda row, rows: 3)
+    monkeypatch.setattr("taqstore.pipelines.sources.pooled.rows_per_shard", lambda row, rows: 3)
     got = one_plan(folder)
     split = run(got)
     assert [len(unit.parts) for unit in got.units] == [1, 2, 1, 1]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from taqstore.pipelines.sources import Plan, plan
 
-from pipelines.sources import Plan, plan
 from support.source_runs import (
     BLOCKS,
     CACHE_STEPS,

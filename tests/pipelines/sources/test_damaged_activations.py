@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from taqstore.pipelines.sources import Plan, plan
 
-from pipelines.sources import Plan, plan
 from support.source_runs import STAT_STEPS, activations_run, dump, edit_npz, one_line, run
 from taqstore.errors import SourceError
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from taqstore.pipelines.sources import SOURCES, detect, plan
 
-from pipelines.sources import SOURCES, detect, plan
 from support.source_runs import activations_run, block_cache, dump, latents_run, one_line, run
 from taqstore.errors import SourceError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from taqstore.pipelines.sources import plan
 
-from pipelines.sources import plan
 from support.source_runs import (
     IMAGES,
     SIGMAS,

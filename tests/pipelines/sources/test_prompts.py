@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from taqstore.pipelines.sources.prompts import pickled_strings, prompt_file
 
-from pipelines.sources.prompts import pickled_strings, prompt_file
 from support.source_runs import one_line
 from taqstore.errors import SourceError
 

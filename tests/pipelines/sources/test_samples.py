@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from taqstore.pipelines.sources import Options, plan
 
-from pipelines.sources import Options, plan
 from support.source_runs import edit_npz, one_line, run
 from taqstore.errors import SourceError
 
@@ -36,7 +36,9 @@ def phase1(tmp_path: Path) -> Path:
 def test_phase_1_comes_back_exactly(
     phase1: Path, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.sources.samples.rows_per_shard", lambda row, n: min(rows, n))
+    monkeypatch.setattr(
+        "taqstore.pipelines.sources.samples.rows_per_shard", lambda row, n: min(rows, n)
+    )
     (got,) = plan(phase1)
     written = run(got)
     with np.load(phase1, allow_pickle=True) as truth:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from taqstore.pipelines.sources import plan
 
-from pipelines.sources import plan
 from support.source_runs import dump, one_line, run
 from taqstore.errors import SourceError
 
