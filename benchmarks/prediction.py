@@ -25,7 +25,7 @@ from taqstore.pipelines.models.reference import digit_prompts
 from taqstore.pipelines.run.trajectories import load_model_of, read_trajectories
 
 from taqstore.analysis import error
-from taqstore.analysis.ranges.clip import Rule
+from taqstore.analysis.ranges.rules import Rule
 from taqstore.names import ACTIVATIONS, SITES
 from taqstore.quantization.quantizer import Quantizer, integer_range
 from taqstore.store.reader import open_store

@@ -58,3 +58,9 @@ class _Name:
         # Python binds a module of this name when it is imported: the name stays the function's.
         if not isinstance(value, ModuleType):
             raise AttributeError(f"set {self._name} where it lives, in {self._home}")
+
+
+def named(text: str) -> Any:
+    """What a row of a table names as ``module:name``, imported now."""
+    module, name = text.split(":")
+    return getattr(import_module(module), name)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.ranges.clip import Rule
+from taqstore.analysis.ranges.rules import Rule
 from taqstore.analysis.shared.inputs import POST_GELU_SITE
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.names import ACTIVATIONS, SITES, LayerName

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import get_args
 
 import numpy as np
 import xarray as xr
 
 from taqstore.analysis.error import held_rows, stored_bins
-from taqstore.analysis.ranges.clip import EMA_MOMENTUM, Clip, Rule
-from taqstore.analysis.ranges.rules import clip_range
+from taqstore.analysis.ranges.clip import EMA_MOMENTUM, Clip, clip_range
+from taqstore.analysis.ranges.rules import Rule, marked
 from taqstore.analysis.scales import checked_scheme, quantizers
 from taqstore.analysis.shared.inputs import Array, Bounds, finish, over
 from taqstore.errors import MissingError, TaqError, problem
@@ -24,7 +23,6 @@ from taqstore.statistics.histogram import Layout
 _NAME = "curve"
 RATIOS = np.exp2(np.arange(-64, 1) / 8)
 """Clip ranges as shares of the full range: 2^-8 to 1, eight per factor of two."""
-MARKED: tuple[Rule, ...] = tuple(rule for rule in get_args(Rule) if rule != "minmax")
 
 
 def curve(
@@ -34,7 +32,7 @@ def curve(
     symmetric: bool = True,
     percentile: float = 99.9,
     momentum: float = EMA_MOMENTUM,
-    rules: Sequence[Rule] = MARKED,
+    rules: Sequence[Rule] | None = None,
     ratios: Sequence[float] | Array = RATIOS,
 ) -> xr.Dataset:
     """Expected error over clip ranges from full to narrow, with every rule's range marked.
@@ -46,8 +44,8 @@ def curve(
     bits, symmetric, percentile, momentum
         As in `scales`.
     rules
-        Rules to mark; those the source has no statistics for are left out and named in the
-        attribute `left_out`.
+        Rules to mark, by default all that have a mark; those the source has no statistics for are
+        left out and named in the attribute `left_out`.
     ratios
         Clip ranges as shares of the range the histogram occupies, above 0.
 
@@ -71,10 +69,11 @@ def curve(
     full = _full_range(dataset, scheme)
     share = xr.DataArray(shares, dims="ratio", coords={"ratio": shares})
     swept = Bounds(full.lower * share, full.upper * share)
-    marked, left_out = _marks(dataset, rules, Clip("absmax", percentile, momentum), scheme)
+    chosen = marked() if rules is None else rules
+    marks, left_out = _marks(dataset, chosen, Clip("absmax", percentile, momentum), scheme)
     result = _priced("clip", "ratio", dataset, swept, scheme)
-    if marked is not None:
-        result |= _priced("rule", "rule", dataset, marked, scheme)
+    if marks is not None:
+        result |= _priced("rule", "rule", dataset, marks, scheme)
     return finish(
         xr.Dataset(result),
         dataset,

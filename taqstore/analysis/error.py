@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.ranges.clip import EMA_MOMENTUM, Clip, Rule
+from taqstore.analysis.ranges.clip import EMA_MOMENTUM, Clip, clip_range
 from taqstore.analysis.ranges.known import known_values
-from taqstore.analysis.ranges.rules import clip_range
+from taqstore.analysis.ranges.rules import Rule
 from taqstore.analysis.scales import by_steps, checked_scheme, quantizers, step_groups
 from taqstore.analysis.shared.inputs import (
     Array,

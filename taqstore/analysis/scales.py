@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.ranges.clip import EMA_MOMENTUM, Clip, Per, Rule
-from taqstore.analysis.ranges.rules import clip_range
+from taqstore.analysis.ranges.clip import EMA_MOMENTUM, Clip, Per, clip_range
+from taqstore.analysis.ranges.rules import Rule
 from taqstore.analysis.shared.inputs import Array, Bounds, finish, over
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.quantization import quantizer as quantization
@@ -46,7 +46,7 @@ def scales(
         unsigned integers and an affine zero point (see `taqstore.quantization.quantizer`).
     clip
         Rule of the clip range, with its `percentile`, `momentum`, `order`, `per` and `group_size`:
-        see `rules.Clip`. Percentiles of `pooled/timestep_stats` are the source's signed
+        see `ranges.rules.RULES`. Percentiles of `pooled/timestep_stats` are the source's signed
         `hist_p999`, NaN where it took no histogram.
     cuts
         Labels of the steps that begin a new group of steps (besides the first); `static`: one

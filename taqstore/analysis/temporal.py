@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.costs.static_cost import Clip, static_cost, table_quality
+from taqstore.analysis.costs.static_cost import static_cost, table_quality
+from taqstore.analysis.ranges.rules import Rule
 from taqstore.analysis.shared.inputs import (
     Array,
     finish,
@@ -20,7 +21,7 @@ _NAME = "temporal"
 _FLOOR = 1e-6
 
 
-def temporal(dataset: xr.Dataset, *, bits: int = 8, clip: Clip = "absmax") -> xr.Dataset:
+def temporal(dataset: xr.Dataset, *, bits: int = 8, clip: Rule = "absmax") -> xr.Dataset:
     """Clip bounds over the steps, and drift against sigma of all that the source tells.
 
     Parameters
@@ -61,7 +62,7 @@ def temporal(dataset: xr.Dataset, *, bits: int = 8, clip: Clip = "absmax") -> xr
             **_shift_paths(dataset),
             **_drift(paths, dataset["sigma"].astype(np.float64)),
             **table_quality(alpha, dataset["sigma"]),
-            **static_cost(dataset, alpha, bits=bits, clip=clip),
+            **static_cost(dataset, bits=bits, clip=clip),
         }
     )
     return finish(result, dataset, _NAME, bits=bits, clip=clip)

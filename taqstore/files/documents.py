@@ -74,13 +74,6 @@ def write_document(
     return summarize(target)
 
 
-def as_plain(document: Document) -> dict[str, Any]:
-    """The document as `json.load` would give it: all entries made, arrays as lists."""
-    whole = {k: dict(v) if isinstance(v, Members) else v for k, v in document.items()}
-    plain: dict[str, Any] = orjson.loads(orjson.dumps(whole, option=_OPTIONS))
-    return plain
-
-
 def _envelope(document: Document) -> dict[str, Any]:
     return {k: {} if isinstance(v, Members) else v for k, v in document.items()}
 

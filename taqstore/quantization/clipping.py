@@ -1,7 +1,7 @@
-"""Quantization error and clip bounds worked out from a float-bit-prefix histogram.
+"""Quantization error worked out from a float-bit-prefix histogram.
 
 Counts are ``(..., bin)`` and everything works over the leading axes. `spread` says what is assumed
-inside a bin, `search` how bounds are found, `counts` what values that are `known` to be among those
+inside a bin, `counts` what values that are `known` to be among those
 counted tell besides: ``(..., value)``, NaN where there are fewer, the least and the largest of all
 among them.
 """
@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from taqstore.quantization.counts import known_rows, mean_over
 from taqstore.quantization.quantizer import Quantizer
-from taqstore.quantization.search import Scheme, best_quantizer, clip_ends
 from taqstore.quantization.spread import Spread
 from taqstore.statistics.bins import Floats, Layout
 
@@ -48,37 +47,3 @@ def expected_error(
         held, Spread.of(layout)[used], lambda bins, rows: bins.error(flat[rows]), known=values
     )
     return mean.reshape(shape)
-
-
-def search_alpha(
-    counts: npt.ArrayLike,
-    layout: Layout,
-    *,
-    bits: int = 8,
-    narrow_range: bool = False,
-    known: Floats | None = None,
-) -> Floats:
-    """Clip bound alpha of least expected squared error for a symmetric quantizer.
-
-    Returns
-    -------
-    float64 ``(...)``; NaN where nothing was counted.
-    """
-    scheme = Scheme(bits, symmetric=True, narrow_range=narrow_range)
-    best = best_quantizer(layout.checked(counts), Spread.of(layout), scheme, known=known)
-    return clip_ends(best, scheme)[1]
-
-
-def search_range(
-    counts: npt.ArrayLike, layout: Layout, *, bits: int = 8, known: Floats | None = None
-) -> tuple[Floats, Floats]:
-    """Range (low, high) of least expected squared error for an affine quantizer.
-
-    Returns
-    -------
-    low, high
-        float64 ``(...)`` each, ``low <= 0 <= high``; NaN where nothing was counted.
-    """
-    scheme = Scheme(bits, symmetric=False)
-    best = best_quantizer(layout.checked(counts), Spread.of(layout), scheme, known=known)
-    return clip_ends(best, scheme)

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.analysis.groups import groups as time_groups
-from taqstore.analysis.ranges.clip import Rule
+from taqstore.analysis.ranges.rules import Rule
 from taqstore.analysis.scales import scales, step_groups
 from taqstore.analysis.shared.inputs import Bounds, channel_bounds, require
 from taqstore.analysis.shifts import midpoint_shift

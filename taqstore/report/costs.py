@@ -7,15 +7,11 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from taqstore.report.findings import CUTS, RULES, Findings, Plan
+from taqstore.analysis.ranges.rules import RULES, compared
+from taqstore.report.findings import CUTS, Findings, Plan
 from taqstore.report.page import Number, Section, Table, decibel, number, percent, unanswered
 
 _WORST = 12
-_RULE_NAMES = {
-    "absmax": "largest |x|",
-    "percentile": "99.9th percentile of |x|",
-    "mse": "least expected squared error",
-}
 
 
 def _step_errors(findings: Findings, bits: int, rule: str, cuts: str | None) -> pd.DataFrame:
@@ -101,18 +97,18 @@ def configurations(findings: Findings, plan: Plan) -> Section:
     title = "What does a configuration cost?"
     costs = {
         (bits, rule, cuts): _overall(layer_errors(findings, bits, rule, cuts))
-        for bits, rule, cuts in product(plan.bits, RULES, CUTS)
+        for bits, rule, cuts in product(plan.bits, compared(), CUTS)
     }
     known = {key: cost for key, cost in costs.items() if np.isfinite(cost)}
     if not known:
         return _unknown(findings, plan, "configurations", title)
     rows = tuple(
         (
-            f"{rule}: {_RULE_NAMES[rule]}",
+            f"{rule}: {RULES[rule].label}",
             "all together" if cuts else "each its own",
             *(_cost(costs[bits, rule, cuts]) for bits in plan.bits),
         )
-        for rule, cuts in product(RULES, CUTS)
+        for rule, cuts in product(compared(), CUTS)
     )
     header = ("clip bound", "steps", *(f"A{bits}" for bits in plan.bits))
     caption = "SQNR and mean error as a share of mean(x²); all layers weigh alike"
@@ -143,7 +139,7 @@ def _cost(error: float) -> str:
 def _unpriced(findings: Findings, plan: Plan) -> tuple[str, ...]:
     reasons = dict.fromkeys(
         f"{rule}, {'static' if cuts else 'per step'}: {findings.missing[key]}."
-        for rule, cuts in product(RULES, CUTS)
+        for rule, cuts in product(compared(), CUTS)
         if (key := ("error", plan.bits[0], rule, cuts)) in findings.missing
     )
     return tuple(reasons)

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
+from taqstore.analysis.ranges.rules import compared
 from taqstore.errors import MissingError, problem
 from taqstore.names import ACTIVATIONS, SITES
 from taqstore.query.analyze import PREFERENCE, Results, analyze, load, site_tables
@@ -17,8 +18,6 @@ from taqstore.statistics.moving_average import SHIFT_MOMENTUM
 
 Groups = Mapping[str, xr.Dataset]
 
-RULES = ("absmax", "percentile", "mse")
-"""Rules of clip bounds whose expected errors are compared."""
 CUTS = (None, "static")
 """A bound for every step, and one for all."""
 GROUPS_TOLERANCE = 0.05
@@ -159,7 +158,7 @@ def _requests(
     yield "temporal", "temporal", ("variability_ratio", "correlation"), {}
     tails = ("range", "is_outlier", "multiplier", "median_range", "tail_ratio", "spike_count")
     yield "outliers", "outliers", (*tails, "step_jaccard", "batch_jaccard"), {}
-    for bits, rule, cuts in product(plan.bits, RULES, CUTS):
+    for bits, rule, cuts in product(plan.bits, compared(), CUTS):
         # The best clip bound of every step is what `bits` prices already.
         if (rule, cuts) != ("mse", None):
             options = {"bits": bits, "clip": rule, "cuts": cuts}

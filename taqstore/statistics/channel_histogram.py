@@ -9,36 +9,29 @@ import numpy as np
 import numpy.typing as npt
 
 from taqstore.errors import TaqError, problem
-from taqstore.statistics.bins import Counts, Layout
+from taqstore.statistics.bins import Layout
 
 # Counts made at once: 512 KB of int64 stay in the L2 cache.
 _CODES = 1 << 16
 
 
-def count_channels(values: npt.ArrayLike, layout: Layout) -> Counts:
-    """Count the finite values of each channel.
+def count_blocks(values: npt.ArrayLike, layout: Layout) -> Iterator[npt.NDArray[Any]]:
+    """Count the finite values of each channel, a few channels at a time.
 
     Parameters
     ----------
     values
         ``(..., channel)`` of the layout's dtype.
 
-    Returns
-    -------
-    int64 ``(channel, bin)``; summed over channels it is what `histogram.count` gives.
+    Yields
+    ------
+    ``(some, bin)``, uint32 if they fit, else int64, each memory of its own; summed over channels
+    it is what `histogram.count` gives.
 
     Raises
     ------
     TaqError
         The values are of another dtype.
-    """
-    return np.concatenate(list(count_blocks(values, layout)), dtype=np.int64)
-
-
-def count_blocks(values: npt.ArrayLike, layout: Layout) -> Iterator[npt.NDArray[Any]]:
-    """The counts of `count_channels` a few channels ``(some, bin)`` at a time; uint32 if they fit.
-
-    Each block is memory of its own.
     """
     array = np.asarray(values)
     if array.dtype.name != layout.dtype:

@@ -20,7 +20,7 @@ from support.derived_inputs import (
 )
 from support.plot_inputs import LAYERS, SIGMA, raw_values
 from taqstore.analysis import curve, groups, joint_bits
-from taqstore.plot.kinds import curve as clip_curve
+from taqstore.analysis.ranges.rules import marked
 from taqstore.plot.kinds import groups as time_groups
 
 
@@ -84,7 +84,7 @@ def test_curve_takes_the_middle_step_and_every_layer(tmp_path: Path) -> None:
     swept = table[table["rule"] == "sweep"]
     np.testing.assert_array_equal(swept["error"], direct["clip_error"].values[0, 1])
     np.testing.assert_array_equal(swept["alpha"], direct["clip_upper"].values[0, 1])
-    assert set(table["rule"]) == {"sweep", *clip_curve.MARKS}
+    assert set(table["rule"]) == {"sweep", *marked()}
 
 
 def test_group_errors_are_quartiles_over_the_layers_of_a_stream(tmp_path: Path) -> None:

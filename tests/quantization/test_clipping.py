@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from support import oracle
-from taqstore.quantization import clipping
+from support.search_ends import search_alpha, search_range
+from taqstore.quantization.clipping import expected_error
 from taqstore.quantization.quantizer import Quantizer, affine, symmetric
 from taqstore.statistics import histogram
 from taqstore.statistics.bins import Layout
@@ -49,7 +50,7 @@ def test_error_is_exact_for_values_spread_over_bins(quantizer: Quantizer) -> Non
     for index in picked:
         spread = layout.left[index] + parts * (layout.right[index] - layout.left[index])
         expected += counts[index] * exact_error(spread, quantizer)
-    found = clipping.expected_error(counts, layout, quantizer)
+    found = expected_error(counts, layout, quantizer)
     assert found == pytest.approx(expected / counts.sum(), rel=1e-6)
 
 
@@ -59,17 +60,17 @@ def test_error_agrees_with_the_data(
     x: np.ndarray, counts: np.ndarray, bits: int, share: float
 ) -> None:
     quantizer = symmetric(share * np.abs(x).max(), bits=bits)
-    found = clipping.expected_error(counts, SINGLES, quantizer)
+    found = expected_error(counts, SINGLES, quantizer)
     assert found == pytest.approx(exact_error(x, quantizer), rel=0.03)
 
 
 def test_error_works_over_leading_axes_and_many_bounds(counts: np.ndarray) -> None:
     alpha = np.array([1.0, 20.0, 0.0, np.nan])
-    found = clipping.expected_error(counts, SINGLES, symmetric(alpha))
-    alone = [float(clipping.expected_error(counts, SINGLES, symmetric(a))) for a in alpha]
+    found = expected_error(counts, SINGLES, symmetric(alpha))
+    alone = [float(expected_error(counts, SINGLES, symmetric(a))) for a in alpha]
     assert found == pytest.approx(alone, rel=1e-13, nan_ok=True)
     rows = np.stack([counts, 0 * counts])
-    found = clipping.expected_error(rows[:, None], SINGLES, symmetric(alpha))
+    found = expected_error(rows[:, None], SINGLES, symmetric(alpha))
     assert found.shape == (2, 4)
     assert found[0] == pytest.approx(alone, rel=1e-13, nan_ok=True)
     assert np.isnan(found[1]).all()
@@ -79,7 +80,7 @@ def test_error_works_over_leading_axes_and_many_bounds(counts: np.ndarray) -> No
 def test_found_alpha_is_within_half_a_percent_of_brute_force(
     x: np.ndarray, counts: np.ndarray, bits: int, least: float
 ) -> None:
-    alpha = clipping.search_alpha(counts, SINGLES, bits=bits)
+    alpha = search_alpha(counts, SINGLES, bits=bits)
     assert exact_error(x, symmetric(alpha, bits=bits)) <= 1.005 * least
 
 
@@ -87,7 +88,7 @@ def test_found_alpha_is_within_half_a_percent_of_brute_force(
 def test_found_range_is_within_half_a_percent_of_brute_force(
     x: np.ndarray, counts: np.ndarray, bits: int, least: float
 ) -> None:
-    low, high = clipping.search_range(counts, SINGLES, bits=bits)
+    low, high = search_range(counts, SINGLES, bits=bits)
     assert exact_error(x, affine(low, high, bits=bits)) <= 1.005 * least
 
 
@@ -97,16 +98,16 @@ def test_searches_work_row_by_row_within_the_data() -> None:
     data = [rng.normal(size=900), np.abs(rng.standard_cauchy(900)).clip(0, 1e3), np.zeros(0)]
     halves = [values.astype(np.float16) for values in data]
     rows = np.stack([histogram.count(values, layout)[0] for values in halves])
-    alpha = clipping.search_alpha(rows, layout, bits=4)
-    low, high = clipping.search_range(rows, layout, bits=4)
+    alpha = search_alpha(rows, layout, bits=4)
+    low, high = search_range(rows, layout, bits=4)
     for row in range(2):
         absmax = np.abs(halves[row]).max()
         assert 0 < alpha[row] <= absmax * (1 + 2.0**-5)
         assert low[row] <= 0 <= high[row] <= absmax * (1 + 2.0**-5)
-        assert alpha[row] == clipping.search_alpha(rows[row], layout, bits=4)
-        best = clipping.expected_error(rows[row], layout, symmetric(alpha[row], bits=4))
+        assert alpha[row] == search_alpha(rows[row], layout, bits=4)
+        best = expected_error(rows[row], layout, symmetric(alpha[row], bits=4))
         tried = symmetric(np.linspace(0.01, 1, 200) * absmax, bits=4)
-        assert best <= 1.005 * clipping.expected_error(rows[row], layout, tried).min()
+        assert best <= 1.005 * expected_error(rows[row], layout, tried).min()
     assert low[1] == 0
     assert np.isnan([alpha[2], low[2], high[2]]).all()
 
@@ -114,5 +115,5 @@ def test_searches_work_row_by_row_within_the_data() -> None:
 def test_zeros_alone_are_quantized_without_error() -> None:
     layout = Layout("float16", 10)
     counts, _ = histogram.count(np.zeros(5, np.float16), layout)
-    assert clipping.search_alpha(counts, layout) == 0
-    assert clipping.search_range(counts, layout) == (0, 0)
+    assert search_alpha(counts, layout) == 0
+    assert search_range(counts, layout) == (0, 0)

@@ -14,8 +14,9 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.search_ends import search_alpha
 from taqstore.analysis import scales
-from taqstore.quantization.clipping import expected_error, search_alpha
+from taqstore.quantization.clipping import expected_error
 from taqstore.quantization.counts import occupied, parts
 from taqstore.quantization.quantizer import Quantizer, affine, symmetric
 from taqstore.quantization.spread import Spread

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from taqstore.plot import FIGURES
 from taqstore.plot.parts import views as sources
 from taqstore.statistics.bins import Layout
-from taqstore.statistics.channel_histogram import count_channels
+from taqstore.statistics.channel_histogram import count_blocks
 from taqstore.statistics.histogram import count
 
 SIGMA = np.array([1.0, 0.75, 0.3, 0.0089285714], np.float32)
@@ -148,7 +148,7 @@ def exact(*, by_channel: bool = False) -> xr.Dataset:
         "bin_right": ("bin", EXACT.right),
     }
     if by_channel:
-        counts = np.stack([count_channels(one, EXACT) for one in flat])
+        counts = np.stack([np.concatenate(list(count_blocks(one, EXACT))) for one in flat])
         counts = counts.reshape(*lead, *counts.shape[1:]).astype(np.uint32)
         variables = {"channel_histogram": ((*dims, "bin"), counts, EXACT.attrs)}
     else:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import LayoutError, MissingError, problem
-from taqstore.kinds.quantized_linears import InputQuantizer, QuantizedLinear
+from taqstore.kinds.quantized_linears import InputQuantizer
 from taqstore.kinds.weights import time_group_of
 from taqstore.names import LayerName
 from taqstore.quantization.quantizer import integer_range
@@ -109,11 +109,6 @@ def quantize(model: LoadedModel, plans: Mapping[LayerName, LinearPlan]) -> Quant
         raise MissingError(problem(what, found=f"{len(known)} others"))
     slots = tuple(_slot(name, known[name], plan) for name, plan in plans.items())
     return QuantizedModel(model.row, model.pipeline, model.checkpoint, model.digest, slots)
-
-
-def plans_of(linears: Iterable[QuantizedLinear]) -> dict[LayerName, LinearPlan]:
-    """Run linears as they were stored or written: with their weights and input quantizers."""
-    return {x.name: LinearPlan(x.dequantized(), x.input) for x in linears}
 
 
 def _slot(name: LayerName, module: Any, plan: LinearPlan) -> _Fixed:

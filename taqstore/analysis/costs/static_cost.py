@@ -2,76 +2,79 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.ranges.known import known_values, outermost
+from taqstore.analysis.ranges.clip import Clip, clip_range
+from taqstore.analysis.ranges.known import known_values
+from taqstore.analysis.ranges.rules import Rule, without_options
 from taqstore.analysis.shared.inputs import Array, observed_histogram, over, quotient
 from taqstore.errors import TaqError, problem
-from taqstore.quantization.clipping import expected_error, search_alpha
+from taqstore.quantization.clipping import expected_error
 from taqstore.quantization.quantizer import symmetric
+from taqstore.quantization.search import Scheme
 from taqstore.statistics.bins import Layout
 
-Clip = Literal["absmax", "mse"]
-CLIPS = ("absmax", "mse")
+_NAME = "temporal"
 
 
 def static_cost(
-    dataset: xr.Dataset, alpha: xr.DataArray, *, bits: int, clip: Clip = "absmax"
+    dataset: xr.Dataset, *, bits: int, clip: Rule = "absmax"
 ) -> dict[str, xr.DataArray]:
-    """Expected squared error of a static clip bound beside that of a bound per step.
+    """Expected squared error of one clip bound for all steps beside that of a bound per step.
 
-    The static bound is the largest of all steps (`absmax`) or the best for the histogram of all
-    steps together (`mse`); empty where the dataset has no bit histograms.
+    Parameters
+    ----------
+    clip
+        A rule that both bounds are chosen by, one that takes no options: the largest of all steps
+        (`absmax`), or the best for the histogram of all steps together (`mse`).
 
     Returns
     -------
     dict
         `per_step_error`, `static_error` (step, layer) in squared units of the values;
-        `static_cost` (layer): the sum over steps of the second over that of the first.
+        `static_cost` (layer): the sum over steps of the second over that of the first. Empty where
+        the dataset has no bit histograms.
     """
-    if clip not in CLIPS:
-        raise TaqError(problem(f"clip rule {clip!r} is not known", remedy=" or ".join(CLIPS)))
+    if clip not in without_options():
+        known = " or ".join(without_options())
+        raise TaqError(problem(f"clip rule {clip!r} is not known", remedy=known))
     observed = observed_histogram(dataset)
     if observed is None:
         return {}
+    scheme = Scheme(bits, symmetric=True)
+    own, shared = (
+        clip_range(dataset, Clip(clip), scheme, static=static, analysis=_NAME).upper
+        for static in (False, True)
+    )
     counts, layout = observed
-    known = known_values(dataset)
+    known_to_be = known_values(dataset)
     per_step, static = over(
         _errors,
         counts,
-        alpha,
-        *known,
-        core=(("step", "bin"), ("step",), *[("step", "value")] * len(known)),
+        own,
+        shared,
+        *known_to_be,
+        core=(("step", "bin"), ("step",), (), *[("step", "value")] * len(known_to_be)),
         out=(("step",), ("step",)),
         dtypes=(np.float64, np.float64),
         layout=layout,
         bits=bits,
-        clip=clip,
     )
     total, best = static.sum("step", skipna=False), per_step.sum("step", skipna=False)
     return {
-        "per_step_error": per_step.transpose(*alpha.dims),
-        "static_error": static.transpose(*alpha.dims),
+        "per_step_error": per_step.transpose(*own.dims),
+        "static_error": static.transpose(*own.dims),
         "static_cost": quotient(total, best, empty=1.0),
     }
 
 
 def _errors(
-    counts: Array, alpha: Array, *known: Array, layout: Layout, bits: int, clip: Clip
+    counts: Array, own: Array, shared: Array, *known: Array, layout: Layout, bits: int
 ) -> tuple[Array, Array]:
     """Errors ``(..., step)`` with a bound per step and with one for all of them."""
     values = known[0] if known else None
-    if clip == "mse":
-        own = search_alpha(counts, layout, bits=bits, known=values)
-        every = None if values is None else outermost(values.reshape(*values.shape[:-2], -1))
-        summed = counts.sum(axis=-2)
-        shared = search_alpha(summed, layout, bits=bits, known=every)[..., None]
-    else:
-        own, shared = alpha, alpha.max(axis=-1, keepdims=True)
-    one = np.broadcast_to(shared, own.shape)
+    one = np.broadcast_to(shared[..., None], own.shape)
     per_step, static = (
         expected_error(counts, layout, symmetric(bound, bits=bits), known=values)
         for bound in (own, one)

@@ -15,20 +15,28 @@ from taqstore.quantization.search import Scheme
 from taqstore.statistics.moving_average import ema_float32
 
 
-def range_of_extrema(
+def extrema(
     dataset: xr.Dataset, clip: Clip, scheme: Scheme, *, static: bool, analysis: str
 ) -> Bounds:
-    """Range by `absmax`, `minmax`, `average` or `ema`; see `rules.clip_range`."""
-    if clip.rule in ("absmax", "minmax"):
-        bounds = _all_extrema(dataset, clip, scheme, analysis)
-        dims = _present(bounds, static)
-        return Bounds(bounds.lower.min(dims, skipna=False), bounds.upper.max(dims, skipna=False))
-    if clip.rule == "average":
-        # What arrives averaged is averaged; extrema without their batches cannot be any more.
-        require(dataset, ("batch", "min", "max"), ("avg_min", "avg_max"), analysis=analysis)
-        bounds = _extrema(dataset, clip, analysis)
-        dims = _present(bounds, static)
-        return Bounds(*(end.mean(dims, skipna=False) for end in bounds))
+    """Least and largest value of all calls; see `clip.clip_range`."""
+    bounds = _all_extrema(dataset, clip, scheme, analysis)
+    dims = _present(bounds, static)
+    return Bounds(bounds.lower.min(dims, skipna=False), bounds.upper.max(dims, skipna=False))
+
+
+def average(
+    dataset: xr.Dataset, clip: Clip, scheme: Scheme, *, static: bool, analysis: str
+) -> Bounds:
+    """Mean over calls of their extrema; see `clip.clip_range`."""
+    # What arrives averaged is averaged; extrema without their batches cannot be any more.
+    require(dataset, ("batch", "min", "max"), ("avg_min", "avg_max"), analysis=analysis)
+    bounds = _extrema(dataset, clip, analysis)
+    dims = _present(bounds, static)
+    return Bounds(*(end.mean(dims, skipna=False) for end in bounds))
+
+
+def ema(dataset: xr.Dataset, clip: Clip, scheme: Scheme, *, static: bool, analysis: str) -> Bounds:
+    """Moving average over calls of their extrema; see `clip.clip_range`."""
     require(dataset, ("batch", "min", "max"), analysis=analysis)
     bounds, axes = _extrema(dataset, clip, analysis), calls(static)
     ordered = (_ordered(end, clip.order) for end in bounds)

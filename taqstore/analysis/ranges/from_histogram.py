@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.ranges.clip import POWERS, Clip, calls
+from taqstore.analysis.ranges.clip import Clip, calls
 from taqstore.analysis.ranges.known import known_values
 from taqstore.analysis.ranges.percentile import absolute_percentile, percentile_bounds
 from taqstore.analysis.shared.inputs import (
@@ -28,7 +28,7 @@ from taqstore.statistics.histogram import Layout, absolute_quantile, quantile
 def percentile(
     dataset: xr.Dataset, clip: Clip, scheme: Scheme, *, static: bool, analysis: str
 ) -> Bounds:
-    """Percentile of |x| or of both tails; see `rules.clip_range`."""
+    """Percentile of |x| or of both tails; see `clip.clip_range`."""
     view = all_steps(dataset) if static else dataset
     if scheme.symmetric:
         alpha = absolute_percentile(view, clip.percentile, analysis=analysis)
@@ -60,7 +60,7 @@ def all_steps(dataset: xr.Dataset) -> xr.Dataset:
 def mean_percentile(
     dataset: xr.Dataset, clip: Clip, scheme: Scheme, *, static: bool, analysis: str
 ) -> Bounds:
-    """Mean over calls of their percentiles; see `rules.clip_range`."""
+    """Mean over calls of their percentiles; see `clip.clip_range`."""
     require(dataset, ("batch", "histogram"), analysis=analysis)
     histogram = dataset["histogram"]
     attrs = {**dataset.attrs, **histogram.attrs}
@@ -81,27 +81,40 @@ def mean_percentile(
     return Bounds(-upper if scheme.symmetric else mean.isel(tail=0), upper)
 
 
-def searched(
+def mse(dataset: xr.Dataset, clip: Clip, scheme: Scheme, *, static: bool, analysis: str) -> Bounds:
+    """Range of least expected squared error; see `clip.clip_range`."""
+    return _of_least_error(dataset, scheme, 2.0, static=static, analysis=analysis)
+
+
+def l2_4(dataset: xr.Dataset, clip: Clip, scheme: Scheme, *, static: bool, analysis: str) -> Bounds:
+    """Range of least expected ``|x - q(x)|**2.4``; see `clip.clip_range`."""
+    return _of_least_error(dataset, scheme, 2.4, static=static, analysis=analysis)
+
+
+def _of_least_error(
+    dataset: xr.Dataset, scheme: Scheme, power: float, *, static: bool, analysis: str
+) -> Bounds:
+    counts, spread = _counted(dataset, static, analysis)
+    known = known_values(dataset, static=static)
+    lower, upper = over(
+        _least_error,
+        counts,
+        *known,
+        core=(("bin",), *[("value",)] * len(known)),
+        out=((), ()),
+        dtypes=(np.float64,) * 2,
+        spread=spread,
+        scheme=scheme,
+        power=power,
+    )
+    return Bounds(lower, upper)
+
+
+def entropy(
     dataset: xr.Dataset, clip: Clip, scheme: Scheme, *, static: bool, analysis: str
 ) -> Bounds:
-    """Range of least expected error or divergence; see `rules.clip_range`."""
-    counts, spread = common_bins(dataset, analysis=analysis)
-    if static:
-        counts = counts.sum("step")
-    if clip.rule in POWERS:
-        known = known_values(dataset, static=static)
-        lower, upper = over(
-            _least_error,
-            counts,
-            *known,
-            core=(("bin",), *[("value",)] * len(known)),
-            out=((), ()),
-            dtypes=(np.float64,) * 2,
-            spread=spread,
-            scheme=scheme,
-            power=POWERS[clip.rule],
-        )
-        return Bounds(lower, upper)
+    """Range of least KL divergence (`taqstore.quantization.entropy`); see `clip.clip_range`."""
+    counts, spread = _counted(dataset, static, analysis)
     reach = _reach(dataset, static, analysis)
     lower, upper = over(
         _least_divergence,
@@ -113,6 +126,11 @@ def searched(
         spread=spread,
     )
     return Bounds(lower, upper)
+
+
+def _counted(dataset: xr.Dataset, static: bool, analysis: str) -> tuple[xr.DataArray, Spread]:
+    counts, spread = common_bins(dataset, analysis=analysis)
+    return (counts.sum("step") if static else counts), spread
 
 
 def _reach(dataset: xr.Dataset, static: bool, analysis: str) -> tuple[xr.DataArray, ...]:

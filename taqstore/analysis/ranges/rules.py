@@ -1,43 +1,149 @@
-"""Rules that choose a clip range: from extrema, from percentiles, or from expected error."""
+"""The rules that choose a clip range: `RULES` is the only list of them.
+
+A rule is one function and one row here. The row says what the rule needs and which options it
+takes; choices and help of the command line, refusals, the marks of `plot curve`, the comparison of
+`report` and the table in the documentation are made from it. Functions are named, not imported:
+this file costs nothing to read.
+"""
 
 from __future__ import annotations
 
-import xarray as xr
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
-from taqstore.analysis.ranges.clip import FROM_EXTREMA, Clip
-from taqstore.analysis.ranges.from_extrema import range_of_extrema
-from taqstore.analysis.ranges.from_histogram import mean_percentile, percentile, searched
-from taqstore.analysis.shared.inputs import Bounds
-from taqstore.quantization.search import Scheme
+from taqstore.faces import named
+
+Rule: TypeAlias = str
+"""A key of `RULES`."""
 
 
-def clip_range(
-    dataset: xr.Dataset, clip: Clip, scheme: Scheme, *, static: bool = False, analysis: str
-) -> Bounds:
-    """Range chosen by a rule; ``(-alpha, alpha)`` where the scheme is symmetric.
+@dataclass(frozen=True)
+class ClipRule:
+    """One rule.
 
     Parameters
     ----------
-    dataset
-        Observations or a pooled source.
-    scheme
-        Bits matter to `mse` and `l2.4`.
-    static
-        One range for all steps, without the dimension `step`; else one for each.
-
-    Returns
-    -------
-    Bounds over ([step, ]layer[, projection][, channel or channel_group]), float64.
-
-    Raises
-    ------
-    MissingError
-        The source lacks what the rule needs.
+    doc
+        What the range is, one line.
+    label
+        The same in a few words, with the options at their defaults.
+    function
+        ``module:function``, called ``f(dataset, clip, scheme, *, static, analysis) -> Bounds``: see
+        `clip.clip_range`, which balances the range where the scheme is symmetric.
+    needs
+        `extrema`, which groups have per channel, or `histogram`, which they have per tensor.
+    options
+        Fields of `clip.Clip` that it takes, besides those that say what a range is for.
+    mark
+        Shape and colour in figures; None where they would hide another rule's mark.
+    compared
+        Whether `report` prices it; that takes a pass over all histograms.
     """
-    others = {"percentile": percentile, "mean_percentile": mean_percentile}
-    rule = range_of_extrema if clip.rule in FROM_EXTREMA else others.get(clip.rule, searched)
-    found = rule(dataset, clip, scheme, static=static, analysis=analysis)
-    if not scheme.symmetric:
-        return found
-    alpha = found.absmax
-    return Bounds(-alpha, alpha)
+
+    doc: str
+    label: str
+    function: str
+    needs: Literal["extrema", "histogram"]
+    options: tuple[str, ...] = ()
+    mark: tuple[str, str] | None = None
+    compared: bool = False
+
+    def load(self) -> Any:
+        """The function."""
+        return named(self.function)
+
+
+_EXTREMA = "taqstore.analysis.ranges.from_extrema"
+_HISTOGRAM = "taqstore.analysis.ranges.from_histogram"
+
+# Colours by Okabe and Ito; shapes tell the rules apart without them.
+RULES: dict[str, ClipRule] = {
+    "absmax": ClipRule(
+        "the extrema",
+        "largest |x|",
+        f"{_EXTREMA}:extrema",
+        "extrema",
+        mark=("s", "#000000"),
+        compared=True,
+    ),
+    "minmax": ClipRule(
+        "the extrema, under their other name",
+        "smallest and largest x",
+        f"{_EXTREMA}:extrema",
+        "extrema",
+    ),
+    "average": ClipRule(
+        "mean over calls of their extrema (NNCF's mean min-max; what `timestep_stats` stores)",
+        "mean of the extrema",
+        f"{_EXTREMA}:average",
+        "extrema",
+        mark=("D", "#0072B2"),
+    ),
+    "ema": ClipRule(
+        "PyTorch's `MovingAverageMinMaxObserver`, replayed in float32 to the last bit",
+        "moving average of the extrema",
+        f"{_EXTREMA}:ema",
+        "extrema",
+        options=("momentum", "order"),
+        mark=("v", "#56B4E9"),
+    ),
+    "percentile": ClipRule(
+        "a percentile of |x| (symmetric) or of both tails (affine)",
+        "99.9th percentile of |x|",
+        f"{_HISTOGRAM}:percentile",
+        "histogram",
+        options=("percentile",),
+        mark=("^", "#E69F00"),
+        compared=True,
+    ),
+    "mean_percentile": ClipRule(
+        "mean over calls of their percentiles",
+        "mean of the 99.9th percentiles of |x|",
+        f"{_HISTOGRAM}:mean_percentile",
+        "histogram",
+        options=("percentile",),
+        mark=("<", "#F0E442"),
+    ),
+    "mse": ClipRule(
+        "least expected squared error at the bits in question",
+        "least expected squared error",
+        f"{_HISTOGRAM}:mse",
+        "histogram",
+        mark=("*", "#D55E00"),
+        compared=True,
+    ),
+    "l2.4": ClipRule(
+        "least expected |x - q(x)|^2.4, PyTorch's exponent",
+        "least expected |error|^2.4",
+        f"{_HISTOGRAM}:l2_4",
+        "histogram",
+        mark=("P", "#CC79A7"),
+    ),
+    "entropy": ClipRule(
+        "least KL divergence, as TensorRT and ONNX Runtime calibrate",
+        "least KL divergence",
+        f"{_HISTOGRAM}:entropy",
+        "histogram",
+        mark=("X", "#009E73"),
+    ),
+}
+
+
+def taking(option: str) -> tuple[str, ...]:
+    """Names of the rules that take an option."""
+    return tuple(name for name, row in RULES.items() if option in row.options)
+
+
+def marked() -> tuple[str, ...]:
+    """Names of the rules that figures mark."""
+    return tuple(name for name, row in RULES.items() if row.mark)
+
+
+def compared() -> tuple[str, ...]:
+    """Names of the rules whose expected errors `report` sets side by side."""
+    return tuple(name for name, row in RULES.items() if row.compared)
+
+
+def without_options() -> tuple[str, ...]:
+    """Names of the compared rules that are told by their name alone."""
+    return tuple(name for name in compared() if not RULES[name].options)

@@ -13,24 +13,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from taqstore.analysis import curve
+from taqstore.analysis.ranges.rules import RULES
 from taqstore.files.tables import to_table
 from taqstore.plot.parts.grid import require_counts
 from taqstore.plot.parts.panels import Page, page_stem, site_pages
 from taqstore.plot.parts.views import linear_view, noise_coordinate
 from taqstore.query.select import select
 
-# Okabe and Ito's colours; shapes tell the rules apart without them.
-MARKS = {
-    "absmax": ("s", "#000000"),
-    "average": ("D", "#0072B2"),
-    "ema": ("v", "#56B4E9"),
-    "percentile": ("^", "#E69F00"),
-    "mean_percentile": ("<", "#F0E442"),
-    "mse": ("*", "#D55E00"),
-    "l2.4": ("P", "#CC79A7"),
-    "entropy": ("X", "#009E73"),
-}
 _SWEPT = "sweep"
+_PLAIN = ("o", "0.5")
 
 
 def curve_pages(
@@ -94,7 +85,7 @@ def draw_curve(data: xr.Dataset, ax: Axes) -> Axes:
     ax.plot(alpha[swept], error[swept], color="0.35", linewidth=1.3)
     marked = [i for i in np.argsort(error, kind="stable") if not swept[i]]
     for place, index in enumerate(marked):
-        shape, color = MARKS[rules[index]]
+        shape, color = RULES[rules[index]].mark or _PLAIN
         label = f"{rules[index]}: α {alpha[index]:.3g}, error {error[index]:.3g}"
         # Rules that agree lie on each other: what comes later is smaller.
         style: dict[str, Any] = {"color": color, "ms": 11 - 0.8 * place, "mec": "black", "mew": 0.6}

@@ -23,7 +23,7 @@ from taqstore.analysis.pooling import pool
 from taqstore.errors import MissingError
 from taqstore.names import SITES, parse_layer
 from taqstore.statistics.bins import Layout
-from taqstore.statistics.channel_histogram import count_channels
+from taqstore.statistics.channel_histogram import count_blocks
 from taqstore.statistics.observation import observe
 from taqstore.testing import RunShape
 from taqstore.testing.activations import manifest, save_step
@@ -213,12 +213,12 @@ def test_the_mlx_reducer_agrees_with_numpy() -> None:
 
 def test_channel_counts_keep_negative_zero_and_leave_out_what_is_not_finite() -> None:
     x = np.array([[-0.0, np.nan], [0.0, np.inf], [-1.0, -np.inf], [1.5, 65504]], np.float16)
-    counts = count_channels(x, Layout("float16", 3))
+    counts = np.concatenate(list(count_blocks(x, Layout("float16", 3))))
     zero = Layout("float16", 3).zero_bin
     assert (counts[0, zero], counts[0].sum(), counts[1].sum()) == (2, 4, 1)
     assert counts[0].tolist() == observe(x[:, :1], mantissa_bits=3).histogram.tolist()
     with pytest.raises(TaqError, match="float32"):
-        count_channels(x.astype(np.float32), Layout("float16", 3))
+        list(count_blocks(x.astype(np.float32), Layout("float16", 3)))
 
 
 def test_what_cannot_be_collected_is_said(tmp_path: Path) -> None:
