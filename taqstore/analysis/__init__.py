@@ -1,65 +1,48 @@
 """Analyses: lazy functions Dataset -> Dataset, which never see a store or a path.
 
 Each takes one group (`activations/<site>` or a pooled source) and keyword options, checks the
-variables it needs, and stamps its parameters and the store's digest on the result.
+variables it needs, and stamps its parameters and the store's digest on the result. `ANALYSES` has
+those with a word of their own in `taqstore analyze`, `RULES` the rules of clip ranges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import xarray as xr
+from taqstore.analysis.ranges.rules import RULES
+from taqstore.analysis.table import ANALYSES
+from taqstore.faces import lazy_face
 
-from taqstore.analysis.bits import bits, joint_bits
-from taqstore.analysis.curve import curve
-from taqstore.analysis.error import error
-from taqstore.analysis.groups import groups
-from taqstore.analysis.order import order
-from taqstore.analysis.outliers import outliers
-from taqstore.analysis.pooling import pool
-from taqstore.analysis.scales import scales
-from taqstore.analysis.schedule import FitRule, schedule
-from taqstore.analysis.shifts import shifts
-from taqstore.analysis.smooth import smooth
-from taqstore.analysis.temporal import temporal
-from taqstore.analysis.tiers import Thresholds, tiers
+if TYPE_CHECKING:
+    from taqstore.analysis.bits import bits as bits
+    from taqstore.analysis.bits import joint_bits as joint_bits
+    from taqstore.analysis.curve import curve as curve
+    from taqstore.analysis.difference import difference as difference
+    from taqstore.analysis.difference import variable_difference as variable_difference
+    from taqstore.analysis.error import error as error
+    from taqstore.analysis.groups import groups as groups
+    from taqstore.analysis.order import order as order
+    from taqstore.analysis.outliers import outliers as outliers
+    from taqstore.analysis.pooling import pool as pool
+    from taqstore.analysis.scales import scales as scales
+    from taqstore.analysis.schedule import FitRule as FitRule
+    from taqstore.analysis.schedule import schedule as schedule
+    from taqstore.analysis.shifts import shifts as shifts
+    from taqstore.analysis.smooth import smooth as smooth
+    from taqstore.analysis.temporal import temporal as temporal
+    from taqstore.analysis.tiers import Thresholds as Thresholds
+    from taqstore.analysis.tiers import tiers as tiers
 
-__all__ = [
-    "ANALYSES",
-    "JOINT",
-    "FitRule",
-    "Thresholds",
-    "bits",
-    "curve",
-    "error",
-    "groups",
-    "joint_bits",
-    "order",
-    "outliers",
-    "pool",
-    "scales",
-    "schedule",
-    "shifts",
-    "smooth",
-    "temporal",
-    "tiers",
-]
-
-ANALYSES: dict[str, Callable[..., xr.Dataset]] = {
-    "scales": scales,
-    "shifts": shifts,
-    "outliers": outliers,
-    "temporal": temporal,
-    "tiers": tiers,
-    "schedule": schedule,
-    "smooth": smooth,
-    "error": error,
-    "curve": curve,
-    "groups": groups,
-    "bits": bits,
-    "order": order,
+_OTHERS = {
+    "FitRule": "taqstore.analysis.schedule",
+    "Thresholds": "taqstore.analysis.tiers",
+    "difference": "taqstore.analysis.difference",
+    "joint_bits": "taqstore.analysis.bits",
+    "pool": "taqstore.analysis.pooling",
+    "variable_difference": "taqstore.analysis.difference",
 }
-"""What `taqstore analyze` offers, by name."""
-
-JOINT: dict[str, Callable[..., dict[str, xr.Dataset]]] = {"bits": joint_bits}
-"""Those of them that look at all sites together: Datasets by path -> results by path."""
+__all__ = ["ANALYSES", "RULES"]
+lazy_face(
+    __name__,
+    {**{word: row.function.partition(":")[0] for word, row in ANALYSES.items()}, **_OTHERS},
+)

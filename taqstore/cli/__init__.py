@@ -58,7 +58,6 @@ COLLECT_PIPELINE = "taqstore.pipelines.collect.collect"
 ADAROUND_PIPELINE = "taqstore.pipelines.adaround.adaround"
 EVALUATE_PIPELINE = "taqstore.pipelines.evaluate.evaluate"
 PROFILE_PIPELINE = "taqstore.pipelines.profile"
-WEIGHTS_PIPELINE = "taqstore.files.weight_absmax"
 
 
 class LazyGroup(click.Group):

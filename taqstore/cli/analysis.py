@@ -12,10 +12,7 @@ import click
 from taqstore.cli.common import json_option, say, store_argument
 from taqstore.cli.scheduler import computing, scheduler_option
 
-BITS = click.option(
-    "--bits", type=click.IntRange(2, 16), default=8, show_default=True, help="Bit width."
-)
-_SHARED: tuple[Callable[[Any], Any], ...] = (
+SHARED: tuple[Callable[[Any], Any], ...] = (
     store_argument,
     click.option("--source", help="Group prefix [default: first of those in the store]."),
     click.option("--site", "sites", multiple=True, help="attn.qkv, mlp.fc2, … Repeatable."),
@@ -31,34 +28,21 @@ _SHARED: tuple[Callable[[Any], Any], ...] = (
 )
 
 
-@click.group("analyze")
-def command() -> None:
-    """Compute an analysis from STORE; nothing is run again.
+def run(name: str, given: dict[str, Any], options: dict[str, Any]) -> None:
+    """Select, analyse site by site, print or write.
 
-    Works on observed and on pooled statistics, lazily. Print it, or write it with -o.
+    Parameters
+    ----------
+    given
+        Values of `SHARED`.
+    options
+        Those of the analysis.
     """
-
-
-def analysis(*options: Callable[[Any], Any]) -> Callable[[Callable[..., None]], click.Command]:
-    """Register a subcommand with its own options and the shared ones."""
-
-    def register(function: Callable[..., None]) -> click.Command:
-        decorated: Any = function
-        for option in reversed((*_SHARED, *options)):
-            decorated = option(decorated)
-        return command.command(function.__name__)(decorated)
-
-    return register
-
-
-def run(name: str, given: dict[str, Any], *parameters: str) -> None:
-    """Select, analyse site by site, print or write."""
     from taqstore.query.analyze import analyze
     from taqstore.store.reader import open_store
 
     if given["as_csv"] + given["as_json"] + (given["output"] is not None) > 1:
         raise click.UsageError("--csv, --json and -o exclude each other")
-    options = {("step" if p == "outlier_step" else p): given[p] for p in parameters}
     selection = {key: given[key] for key in ("layer", "step", "batch")}
     results = analyze(
         name,

@@ -1,173 +1,115 @@
-"""`taqstore analyze NAME STORE`."""
+"""`taqstore analyze NAME STORE`: a subcommand for every row of `analysis.ANALYSES`."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from taqstore.cli import analyze_ranges
-from taqstore.cli.analysis import BITS, analysis, command, run
+from taqstore.analysis.options import Option
+from taqstore.analysis.table import ANALYSES, Analysis
+from taqstore.cli.analysis import SHARED, run
 from taqstore.cli.common import say
-
-__all__ = ["analyze_ranges", "command"]
-
-_MOMENTUM = click.option(
-    "--momentum",
-    type=click.FloatRange(0, 1, max_open=True),
-    default=0.95,
-    show_default=True,
-    help="Weight of what came before in the moving average.",
-)
+from taqstore.faces import named
 
 
-@analysis(_MOMENTUM)
-def shifts(**given: Any) -> None:
-    """Channel shifts (EMA of midpoints over batches) and the ranges they leave."""
-    run("shifts", given, "momentum")
+class _Analyses(click.Group):
+    """Subcommands made when asked for, from what the table then holds."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(ANALYSES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        row = ANALYSES.get(cmd_name)
+        return None if row is None else _subcommand(cmd_name, row)
 
 
-@analysis(
-    click.option(
-        "--threshold",
-        type=float,
-        default=2.5,
-        show_default=True,
-        help="Outliers are wider than this many medians.",
-    ),
-    click.option("--at-step", "at_step", type=int, help="Step of the rule [default: middle]."),
-    click.option(
-        "--top-fraction",
-        type=float,
-        default=0.02,
-        show_default=True,
-        help="Share of the widest channels, listed besides.",
-    ),
-    click.option(
-        "--spike",
-        type=float,
-        default=5.0,
-        show_default=True,
-        help="Spikes are wider than this many 99th percentiles.",
-    ),
-)
-def outliers(at_step: int | None, **given: Any) -> None:
-    """Outlier channels by multiple of the median range, with their multipliers."""
-    chosen = {**given, "outlier_step": at_step}
-    run("outliers", chosen, "threshold", "top_fraction", "spike", "outlier_step")
+@click.group("analyze", cls=_Analyses)
+def command() -> None:
+    """Compute an analysis from STORE; nothing is run again.
+
+    Works on observed and on pooled statistics, lazily. Print it, or write it with -o.
+    """
 
 
-@analysis(
-    BITS,
-    click.option(
-        "--clip",
-        type=click.Choice(["absmax", "mse"]),
-        default="absmax",
-        show_default=True,
-        help="Clip bounds whose errors are compared.",
-    ),
-)
-def temporal(**given: Any) -> None:
-    """Drift over the steps against sigma, and what one static clip bound costs."""
-    run("temporal", given, "bits", "clip")
+# The shared options have a --step and a --layer of their own.
+_OWN = "own_"
 
 
-@analysis(
-    click.option("--a4", type=float, help="4 bits below this clip bound [default: 6]."),
-    click.option("--a6", type=float, help="6 bits below this, 8 above [default: 10]."),
-    click.option("--shifted-a4", type=float, help="The same for mlp.fc2 [default: 5]."),
-    click.option("--shifted-a6", type=float, help="The same for mlp.fc2 [default: 8]."),
-    click.option(
-        "--clip",
-        type=click.Choice(["absmax", "p999"]),
-        default="absmax",
-        show_default=True,
-        help="What the clip bound is taken from.",
-    ),
-)
-def tiers(**given: Any) -> None:
-    """Bits for every step and layer by thresholds (4, 6 or 8)."""
-    from taqstore.analysis import Thresholds
-
-    names = ("a4", "a6", "shifted_a4", "shifted_a6")
-    chosen = {name: given.pop(name) for name in names}
-    limits = Thresholds(**{name: value for name, value in chosen.items() if value is not None})
-    run("tiers", {**given, "thresholds": limits}, "thresholds", "clip")
+def _subcommand(name: str, row: Analysis) -> click.Command:
+    made: Any = partial(_analyze, name, row)
+    for decorate in reversed((*SHARED, *map(_option, row.options))):
+        made = decorate(made)
+    return click.command(name, help=row.doc)(made)
 
 
-@analysis(
-    click.option(
-        "--rule",
-        type=click.Choice(["poly", "lut"]),
-        default="poly",
-        show_default=True,
-        help="Polynomials of sigma, or the table itself.",
-    ),
-    click.option(
-        "--cubic-gain",
-        type=float,
-        default=0.15,
-        show_default=True,
-        help="R2 that degree 3 must gain over 2.",
-    ),
-    click.option(
-        "--quartic-gain",
-        type=float,
-        default=0.10,
-        show_default=True,
-        help="R2 that degree 4 must gain over 3.",
-    ),
-)
-def schedule(cubic_gain: float, quartic_gain: float, **given: Any) -> None:
-    """Clip bounds over sigma: the table, or polynomials fitted to it."""
-    from taqstore.analysis import FitRule
-
-    fit = FitRule(cubic_gain=cubic_gain, quartic_gain=quartic_gain)
-    run("schedule", {**given, "fit": fit}, "rule", "fit")
+def _analyze(name: str, row: Analysis, **given: Any) -> None:
+    options: dict[str, Any] = {}
+    bundles: dict[str, dict[str, Any]] = {bundle: {} for bundle in row.bundles}
+    for option in row.options:
+        value = given.pop(_OWN + option.name)
+        if option.type == "weights":
+            value = _weights_of_file(value) if value else _weights_of_store(given["store"])
+        if not option.bundle:
+            options[option.name] = value
+        elif value is not None:
+            bundles[option.bundle][option.name] = value
+    made = {bundle: named(row.bundles[bundle])(**held) for bundle, held in bundles.items()}
+    run(name, given, {**options, **made})
 
 
-@analysis(
-    click.option(
-        "--rule",
-        type=click.Choice(["smoothquant", "viditq", "ptq4dit"]),
-        default="smoothquant",
-        show_default=True,
-        help="Whose factors.",
-    ),
-    click.option(
-        "--weights",
-        "file",
-        type=click.Path(exists=True, dir_okay=False),
-        help=".safetensors or .npz of the model [default: weights in STORE].",
-    ),
-    click.option(
-        "--strength",
-        type=click.FloatRange(0, 1),
-        default=0.5,
-        show_default=True,
-        help="How much goes to the weights.",
-    ),
-    click.option(
-        "--cut",
-        "cuts",
-        type=float,
-        multiple=True,
-        help="Sigma between time ranges (viditq). Repeatable.",
-    ),
-)
-def smooth(file: str | None, **given: Any) -> None:
-    """Channel factors that move the difficulty from activations to weights."""
-    weights = _weights_of_file(file) if file else _weights_of_store(given["store"])
-    run("smooth", {**given, "weights": weights}, "weights", "rule", "strength", "cuts")
+def _option(option: Option) -> Any:
+    """The decorator of one option."""
+    words = (option.flags, _OWN + option.name)
+    if option.type is bool and "/" not in option.flags:
+        return click.option(*words, is_flag=True, help=option.text)
+    return click.option(
+        *words,
+        type=_type(option),
+        default=option.default,
+        show_default=option.default not in (None, ()),
+        multiple=option.many,
+        callback=partial(_integers, option) if option.type == "integers" else None,
+        help=option.text,
+    )
+
+
+def _type(option: Option) -> Any:
+    if option.type == "integers":
+        return str
+    if option.type == "weights":
+        return click.Path(exists=True, dir_okay=False)
+    if option.words:
+        return click.Choice(option.words)
+    if option.least is None and option.most is None:
+        return option.type
+    if option.type is int:
+        return click.IntRange(_integer(option.least), _integer(option.most), max_open=option.below)
+    return click.FloatRange(option.least, option.most, max_open=option.below)
+
+
+def _integer(end: float | None) -> int | None:
+    return None if end is None else int(end)
+
+
+def _integers(
+    option: Option, context: click.Context, parameter: click.Parameter, text: str | None
+) -> Any:
+    """Read ``2,0,1``; words that the option knows stay as they are."""
+    if text is None or text in option.words:
+        return text
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no list of integers like 2,0,1") from None
 
 
 def _weights_of_file(path: str) -> Any:
-    from importlib import import_module
+    from taqstore.files.weight_absmax import weight_absmax
 
-    from taqstore.cli import WEIGHTS_PIPELINE
-
-    found = import_module(WEIGHTS_PIPELINE).weight_absmax(Path(path))
+    found = weight_absmax(Path(path))
     for note in found.notes:
         say(f"note: {note}")
     return found.sites
@@ -179,13 +121,3 @@ def _weights_of_store(address: str) -> Any:
 
     store = open_store(address)
     return {p.partition("/")[2]: store[p] for p in store if p.startswith(WEIGHTS + "/")}
-
-
-@analysis(
-    _MOMENTUM,
-    click.option("--orders", type=int, default=20, show_default=True, help="Orders of batches."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of the random orders."),
-)
-def order(**given: Any) -> None:
-    """How much EMA shifts and clip bounds move when batches come in another order."""
-    run("order", given, "momentum", "orders", "seed")

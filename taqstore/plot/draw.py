@@ -19,7 +19,7 @@ from taqstore.plot.kinds.box import BOXES
 from taqstore.plot.kinds.summary import layer_summary
 from taqstore.plot.parts.panels import Page
 from taqstore.plot.parts.views import EXTREMA, Alternatives, first_complete
-from taqstore.query import analyze
+from taqstore.query.analyze import PREFERENCE as OBSERVED_FIRST
 from taqstore.query.select import select
 
 SUMMARY = "summary"
@@ -56,7 +56,7 @@ def pages(
         A store, or any mapping of group paths to Datasets.
     group
         Group path; by default every site of the first source that can show it, in the order of
-        `PREFERENCE`, or of `analyze.PREFERENCE` for figures of analyses.
+        `PREFERENCE`, or of `query.analyze.PREFERENCE` for figures of analyses.
     layers
         Spellings or globs; sites without such a layer are passed over.
     on_skip
@@ -216,7 +216,7 @@ def _derived_pages(
 ) -> Iterator[Page]:
     row, other = DERIVED[kind], options.get("other")
     offered = {p: groups[p] for p in groups if other is None or p in other}
-    paths = [group] if group else _choose(kind, offered, row.requires, analyze.PREFERENCE)
+    paths = [group] if group else _choose(kind, offered, row.requires, OBSERVED_FIRST)
     chosen = _slices({path: groups[path] for path in paths}, layers)
     if other is not None:
         options = {**options, "other": _slices({path: other[path] for path in chosen}, layers)}

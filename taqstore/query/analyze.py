@@ -11,8 +11,9 @@ import dask
 import pandas as pd
 import xarray as xr
 
-from taqstore.analysis import ANALYSES, JOINT
+from taqstore.analysis.table import ANALYSES
 from taqstore.errors import MissingError, TaqError, problem
+from taqstore.faces import named
 from taqstore.files.tables import to_tables
 from taqstore.names import dimension_order, parse_layer
 from taqstore.query.select import select
@@ -46,7 +47,7 @@ def analyze(
     Parameters
     ----------
     name
-        Key of `analysis.ANALYSES`.
+        Word of `analysis.ANALYSES`.
     groups
         A store, or any mapping of group paths to Datasets.
     source
@@ -69,9 +70,12 @@ def analyze(
     """
     if name not in ANALYSES:
         raise MissingError(problem(f"no analysis {name!r}", found=", ".join(ANALYSES)))
-    if name in JOINT:
-        return JOINT[name](_selected(groups, source, sites, selection or {}), **options)
-    function = ANALYSES[name]
+    row = ANALYSES[name]
+    if row.joint:
+        slices = _selected(groups, source, sites, selection or {})
+        together: Results = named(row.joint)(slices, **options)
+        return together
+    function = row.load()
     takes_site = "site" in inspect.signature(function).parameters
     results: Results = {}
     missing: list[MissingError] = []

@@ -252,9 +252,9 @@ def test_lazy_equal_and_documented(
     name, options = CASES[case]
     options = {**options, "cuts": [6]} if "cuts" in options and source == "pooled" else options
     dataset = coarse if source == "observed" else pooled
-    eager = ANALYSES[name](dataset, **options)
+    eager = ANALYSES[name].load()(dataset, **options)
     with dask.config.set(scheduler=forbidden):
-        lazy = ANALYSES[name](chunked(dataset), **options)
+        lazy = ANALYSES[name].load()(chunked(dataset), **options)
     assert all(variable.chunks for variable in lazy.data_vars.values() if variable.ndim)
     loaded = lazy.compute(scheduler="synchronous")
     xr.testing.assert_allclose(loaded, eager, rtol=1e-11, atol=0)
@@ -274,7 +274,7 @@ def test_tasks_do_not_grow_with_layers(coarse: xr.Dataset, case: str) -> None:
         layer=[f"uni{i}" for i in range(5 * coarse.sizes["layer"])]
     )
     one, five = (
-        len(dict(ANALYSES[name](d.chunk({"batch": 1}), **options).__dask_graph__() or {}))
+        len(dict(ANALYSES[name].load()(d.chunk({"batch": 1}), **options).__dask_graph__() or {}))
         for d in (coarse, many)
     )
     assert 0 < one == five
@@ -298,7 +298,7 @@ def test_options_that_make_no_sense(
     coarse: xr.Dataset, name: str, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(TaqError, match=message):
-        ANALYSES[name](coarse, **options)
+        ANALYSES[name].load()(coarse, **options)
 
 
 HELD = "pooled/timestep_stats/<site>"
@@ -307,4 +307,4 @@ HELD = "pooled/timestep_stats/<site>"
 @pytest.mark.parametrize("name", ["error", "curve", "groups", "bits"])
 def test_without_histograms(coarse: xr.Dataset, name: str) -> None:
     with pytest.raises(MissingError, match=rf"{name} needs hist_counts with hist_edges.*{HELD}"):
-        ANALYSES[name](coarse.drop_vars("histogram"))
+        ANALYSES[name].load()(coarse.drop_vars("histogram"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,10 @@ def commands() -> dict[str, click.Command]:
         assert command is not None
         found[name] = command
         if isinstance(command, click.Group):
-            found |= {f"{name} {sub}": command.commands[sub] for sub in command.commands}
+            subcommands = {
+                sub: command.get_command(context, sub) for sub in command.list_commands(context)
+            }
+            found |= {f"{name} {sub}": made for sub, made in subcommands.items() if made}
     return found
 
 
@@ -214,7 +218,7 @@ def test_analyze_options_reach_the_library(
     options: dict[str, Any],
 ) -> None:
     library = Recorder({})
-    monkeypatch.setattr("taqstore.query.analyze.analyze", library)
+    monkeypatch.setattr(import_module("taqstore.query.analyze"), "analyze", library)
     monkeypatch.setattr("taqstore.store.reader.open_store", lambda address: f"opened {address}")
     shown = taq("analyze", arguments[0], "s", *arguments[1:], "--source", "pooled/x", "--site",
                 "mlp.fc2", "--layer", "mm*", "--step", "0:9:3", "--batch", "2")  # fmt: skip
