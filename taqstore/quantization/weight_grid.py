@@ -20,8 +20,8 @@ WeightClip = Literal["absmax", "mse"]
 MAX_WEIGHT_BITS = 8
 # Clip bounds tried, as shares of the absmax.
 _SHARES = np.linspace(1.0, 0.2, 81, dtype=np.float32)
-# Elements quantized at once while searching: 16 MB of float32.
-_SEARCHED = 1 << 22
+SEARCHED_AT_ONCE = 1 << 22
+"""Elements quantized at once while searching: 16 MB of float32."""
 
 
 def weight_groups(inputs: int, group_size: int | None) -> int:
@@ -125,7 +125,7 @@ def _searched(rows: Floats, absmax: Floats, bits: int) -> Floats:
 
 
 def _parts(rows: Floats) -> list[slice]:
-    height = max(1, _SEARCHED // max(1, rows[0].size))
+    height = max(1, SEARCHED_AT_ONCE // max(1, rows[0].size))
     return [slice(start, start + height) for start in range(0, len(rows), height)]
 
 

@@ -309,11 +309,17 @@ def imported_by(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_help_imports_nothing_heavy() -> None:
-    loaded = imported_by("import taqstore.cli\ntry: taqstore.cli.cli(['--help'])\n"
+@pytest.mark.parametrize(
+    "words", [["--help"], ["analyze", "--help"], ["analyze", "scales", "--help"]], ids=" ".join
+)
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    loaded = imported_by(f"import taqstore.cli\ntry: taqstore.cli.cli({words})\n"
                          "except SystemExit: pass")  # fmt: skip
     assert "click" in loaded
     assert not loaded & {*HEAVY, "taqstore.pipelines"}
+
+
+def test_names_and_errors_import_nothing_heavy() -> None:
     assert not imported_by("import taqstore, taqstore.names, taqstore.errors") & {*HEAVY, "click"}
 
 

@@ -51,7 +51,7 @@ def test_mse_clip_is_the_best_of_81_shares() -> None:
 
 def test_a_large_weight_is_searched_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = weight_steps(WEIGHT, clip="mse")
-    monkeypatch.setattr("taqstore.quantization.weight_grid._SEARCHED", 24)
+    monkeypatch.setattr("taqstore.quantization.weight_grid.SEARCHED_AT_ONCE", 24)
     np.testing.assert_array_equal(weight_steps(WEIGHT, clip="mse"), whole)
 
 

@@ -1,0 +1,58 @@
+"""The tables of the documentation, made from the tables of the code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from taqstore.analysis import ANALYSES, RULES
+from taqstore.analysis.options import Option
+
+
+def rules_table() -> str:
+    """Markdown: every clip rule, what it is, needs and takes."""
+    rows = ((f"`{name}`", row.doc, row.needs, _listed(row.options)) for name, row in RULES.items())
+    return markdown(("rule", "range", "needs", "options"), rows)
+
+
+def analyses_table() -> str:
+    """Markdown: every word of `taqstore analyze`, what it tells, its options."""
+    rows = (
+        (f"`{word}`", row.doc, _listed(option.flags for option in row.options))
+        for word, row in ANALYSES.items()
+    )
+    return markdown(("`taqstore analyze`", "tells", "options"), rows)
+
+
+def options_table(word: str) -> str:
+    """Markdown: the options of one analysis, with values, defaults and help."""
+    rows = (
+        (f"`{option.flags}`", _values(option), _default(option), option.text)
+        for option in ANALYSES[word].options
+    )
+    return markdown(("option", "values", "default", ""), rows)
+
+
+def markdown(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A table; bars inside cells are escaped."""
+    lines = [header, ("---",) * len(header), *rows]
+    cells = ((cell.replace("|", r"\|") for cell in line) for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def _values(option: Option) -> str:
+    if option.words:
+        return _listed(option.words)
+    ends = ["" if end is None else f"{end:g}" for end in (option.least, option.most)]
+    kind = option.type if isinstance(option.type, str) else option.type.__name__
+    return f"{kind} {' to '.join(ends)}".strip() if any(ends) else kind
+
+
+def _default(option: Option) -> str:
+    if option.default in (None, ()):
+        return ""
+    many = option.default if isinstance(option.default, tuple) else (option.default,)
+    return _listed(map(str, many))
