@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from taqstore import kinds as kinds
     from taqstore import pipelines as pipelines
     from taqstore import plot as plot
+    from taqstore import quantization as quantization
     from taqstore import query as query
     from taqstore import report as report
+    from taqstore import statistics as statistics
     from taqstore import testing as testing
     from taqstore import upkeep as upkeep
     from taqstore.errors import TaqError
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["Store", "StoreWriter", "TaqError", "__version__", "create_store", "open_store"]
 
 _ROOMS = (
-    *("analysis", "export", "kinds", "pipelines", "plot"),
-    *("query", "report", "testing", "upkeep"),
+    *("analysis", "export", "kinds", "pipelines", "plot", "quantization"),
+    *("query", "report", "statistics", "testing", "upkeep"),
 )
 lazy_face(
     __name__,

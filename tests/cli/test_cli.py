@@ -301,12 +301,13 @@ def imported_by(code: str) -> set[str]:
     program = (
         f"{code}\nimport sys\nfor name in sys.modules:\n"
         "    first, _, rest = name.partition('.')\n"
-        "    print(f\"taqstore.{rest.partition('.')[0]}\" if first == 'taqstore' else first)"
+        "    full = f\"taqstore.{rest.partition('.')[0]}\" if first == 'taqstore' else first\n"
+        "    print(full, file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    return set(done.stdout.split())
+    return set(done.stderr.split())
 
 
 @pytest.mark.parametrize(
