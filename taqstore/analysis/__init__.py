@@ -12,6 +12,7 @@ import xarray as xr
 
 from taqstore.analysis.bits import bits, joint_bits
 from taqstore.analysis.curve import curve
+from taqstore.analysis.diagnostics import diagnostics
 from taqstore.analysis.error import error
 from taqstore.analysis.groups import groups
 from taqstore.analysis.order import order
@@ -31,6 +32,7 @@ __all__ = [
     "Thresholds",
     "bits",
     "curve",
+    "diagnostics",
     "error",
     "groups",
     "joint_bits",
@@ -58,6 +60,7 @@ ANALYSES: dict[str, Callable[..., xr.Dataset]] = {
     "groups": groups,
     "bits": bits,
     "order": order,
+    "diagnostics": diagnostics,
 }
 """What `taqstore analyze` offers, by name."""
 

@@ -189,3 +189,9 @@ def _weights_of_store(address: str) -> Any:
 def order(**given: Any) -> None:
     """How much EMA shifts and clip bounds move when batches come in another order."""
     run("order", given, "momentum", "orders", "seed")
+
+
+@analysis()
+def diagnostics(**given: Any) -> None:
+    """Medians over channels, share of negative values, widest channels (post-GELU study)."""
+    run("diagnostics", given)
