@@ -30,6 +30,17 @@ SITES = ("attn.qkv", "attn.o_proj", "mlp.fc1", "mlp.fc2")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 STREAMS = ("img", "txt", "uni")
 
+# One statistic, spelled as its sources do: any of the alternatives, the first complete one counts.
+Alternatives = tuple[tuple[str, ...], ...]
+EXTREMA: Alternatives = (("min", "max"), ("avg_min", "avg_max"))
+MOMENTS: Alternatives = (("mean", "std"), ("mean", "m2", "count"))
+BINS: Alternatives = (
+    ("histogram", "bin_edges"),
+    ("histogram", "bin_left", "bin_right"),
+    ("hist_counts", "hist_edges"),
+)
+CHANNEL_BINS: Alternatives = (("channel_histogram", "bin_left", "bin_right"),)
+
 
 class Doc(NamedTuple):
     """What a dimension or variable means: a short name, its unit, one sentence."""

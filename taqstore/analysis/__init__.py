@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from taqstore.analysis.bits import bits as bits
     from taqstore.analysis.bits import joint_bits as joint_bits
     from taqstore.analysis.curve import curve as curve
+    from taqstore.analysis.diagnostics import diagnostics as diagnostics
     from taqstore.analysis.difference import difference as difference
     from taqstore.analysis.difference import variable_difference as variable_difference
     from taqstore.analysis.error import error as error

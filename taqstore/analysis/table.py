@@ -236,4 +236,8 @@ ANALYSES: dict[str, Analysis] = {
             Option("seed", "Of the random orders.", int, 0),
         ),
     ),
+    "diagnostics": Analysis(
+        "Medians over channels, share of negative values, widest channels (post-GELU study).",
+        f"{_HERE}.diagnostics:diagnostics",
+    ),
 }

@@ -8,29 +8,35 @@ from typing import Any
 import click
 
 from taqstore.cli.common import say, store_argument
+from taqstore.plot.figures import FIGURES, FORMATS, FigureKind
 
-KINDS = (
-    "range",
-    "histogram",
-    "ridgeline",
-    "channels",
-    "channelmap",
-    "box",
-    "heatmap",
-    "negative",
-    "sqnr",
-    "trajectories",
-    "curve",
-    "groups",
-    "bits",
-    "diff",
-    "order",
-    "summary",
-)
+_FLAGS = {
+    **{name: name for name in ("bits", "momentum", "step", "average", "orders")},
+    "other": "against",
+}
+"""Options of figures and what the command calls them; others are for the library alone."""
 
 
-@click.command("plot")
-@click.argument("kind", type=click.Choice(KINDS), metavar="KIND")
+def _kind_lines() -> str:
+    """One line on every word, with the options it takes."""
+    return "\n".join(f"  {word:13} {_line(row)}" for word, row in FIGURES.items())
+
+
+def _line(row: FigureKind) -> str:
+    offered = ", ".join(f"--{_FLAGS[name]}" for name in row.options if name in _FLAGS)
+    return f"{row.doc} ({offered})" if offered else row.doc
+
+
+_HELP = f"""Draw one KIND of figure from STORE, with a CSV of its numbers beside each picture.
+
+\b
+Kinds:
+{_kind_lines()}
+"""
+
+
+@click.command("plot", help=_HELP)
+@click.argument("kind", type=click.Choice(tuple(FIGURES)), metavar="KIND")
 @store_argument
 @click.option("-o", "--output", required=True, type=click.Path(file_okay=False), help="Folder.")
 @click.option("--layer", "layers", multiple=True, help="Layer glob or name. Repeatable.")
@@ -51,7 +57,7 @@ KINDS = (
     "--format",
     "formats",
     multiple=True,
-    type=click.Choice(["png", "svg", "pdf"]),
+    type=click.Choice(FORMATS),
     default=("png",),
     show_default=True,
     help="Kind of picture. Repeatable.",
@@ -65,31 +71,11 @@ def command(
     formats: tuple[str, ...],
     **given: Any,
 ) -> None:
-    """Draw one KIND of figure from STORE, with a CSV of its numbers beside each picture.
-
-    \b
-    Kinds:
-      range         channel ranges of every layer against sigma
-      histogram     histogram of each layer, its steps overlaid
-      ridgeline     histogram of each layer, a ridge for every step
-      channels      range of each layer's channels, the widest 2 % in red
-      channelmap    log2 of every channel's absmax at every step
-      box           boxes of each layer's widest channels
-      heatmap       mean, std, absmax and shift by block and sigma
-      negative      share of values below zero by block and sigma
-      sqnr          expected SQNR by block and sigma (--bits)
-      trajectories  clip bounds and shifts over sigma, with fits (--momentum)
-      curve         error against the clip bound, rules marked (--bits, --step)
-      groups        error against groups of steps, chosen cuts (--bits)
-      bits          allocation of bit widths (--average)
-      diff          what changed in another store (--against)
-      order         band of an average over batch orders (--momentum, --orders)
-      summary       the table of medians, ranges, negative share and outliers
-    """
+    """Draw one kind of figure; its help is made from the table of figures."""
+    options = _options(kind, given)
     from taqstore.plot.draw import draw
     from taqstore.store.reader import open_store
 
-    options = _options(kind, given)
     if "other" in options:
         options["other"] = open_store(options["other"])
     written, notes = draw(
@@ -109,15 +95,10 @@ def command(
 
 def _options(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     """The options that were given, by their names in the library, if the kind takes them."""
-    from taqstore.plot.draw import options_of
-
-    flags = {"against": "other"}
-    options = {flags.get(flag, flag): value for flag, value in given.items() if value is not None}
-    takes, needs = options_of(kind)
-    for flag in given:
-        name = flags.get(flag, flag)
-        if name in options and name not in takes:
+    row = FIGURES[kind]
+    for name, flag in _FLAGS.items():
+        if given[flag] is not None and name not in row.options:
             raise click.UsageError(f"plot {kind} takes no --{flag}")
-        if name in needs and name not in options:
+        if given[flag] is None and name in row.needs:
             raise click.UsageError(f"plot {kind} needs --{flag}")
-    return options
+    return {name: given[flag] for name, flag in _FLAGS.items() if given[flag] is not None}

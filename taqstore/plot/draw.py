@@ -10,20 +10,15 @@ from typing import Any, TypeVar
 
 import xarray as xr
 
-from taqstore.errors import MissingError, TaqError, problem
+from taqstore.analysis.shared.inputs import first_complete
+from taqstore.errors import MissingError, problem
 from taqstore.files.tables import print_table, to_table, write_csv
-from taqstore.names import ACTIVATIONS, CHANNEL_HISTOGRAMS
-from taqstore.plot import FIGURES, check_formats, known, make_pages, write_page
-from taqstore.plot.derived import DERIVED
-from taqstore.plot.kinds.box import BOXES
-from taqstore.plot.kinds.summary import layer_summary
+from taqstore.names import ACTIVATIONS, CHANNEL_HISTOGRAMS, Alternatives
+from taqstore.plot.figures import FIGURES, FigureKind, check_formats, known
 from taqstore.plot.parts.panels import Page
-from taqstore.plot.parts.views import EXTREMA, Alternatives, first_complete
+from taqstore.plot.render import make_pages, write_page
 from taqstore.query.analyze import PREFERENCE as OBSERVED_FIRST
 from taqstore.query.select import select
-
-SUMMARY = "summary"
-KINDS = (*FIGURES, *DERIVED, SUMMARY)
 
 # Post-GELU statistics first: they are what the five figures were made for and hold most moments.
 PREFERENCE = (
@@ -43,6 +38,7 @@ def pages(
     *,
     group: str | None = None,
     layers: Sequence[str] | None = None,
+    answers: Groups | None = None,
     on_skip: Callable[[str], object] | None = None,
     **options: Any,
 ) -> Iterator[Page]:
@@ -51,7 +47,7 @@ def pages(
     Parameters
     ----------
     kind
-        Key of `plot.FIGURES` or `plot.derived.DERIVED`.
+        Word of `plot.FIGURES`, not a table.
     groups
         A store, or any mapping of group paths to Datasets.
     group
@@ -59,10 +55,13 @@ def pages(
         `PREFERENCE`, or of `query.analyze.PREFERENCE` for figures of analyses.
     layers
         Spellings or globs; sites without such a layer are passed over.
+    answers
+        What the analysis behind the figure says of the groups, by path, where that is known
+        already; for kinds whose function has such a parameter.
     on_skip
         Called with a line on every site that is passed over.
     options
-        Those of `options_of`, for example `bits`; `other` is a second store's groups.
+        Those of `FigureKind.options`, for example `bits`; `other` is a second store's groups.
 
     Raises
     ------
@@ -71,14 +70,23 @@ def pages(
     TaqError
         An option that the kind does not take, or none that it needs.
     """
-    known("figure", kind, (*FIGURES, *DERIVED))
-    _check_options(kind, options)
-    if kind in DERIVED:
-        jobs = [partial(_derived_pages, kind, groups, group, layers, options)]
+    known("figure", kind, [word for word, row in FIGURES.items() if row.made != "table"])
+    row = FIGURES[kind]
+    row.check_options(kind, options)
+    if row.made == "sites":
+        jobs = [partial(_pages_over_sites, kind, row, groups, group, layers, answers, options)]
     else:
         jobs = [
-            partial(make_pages, kind, groups[path], layers=layers, site=_site(path), **options)
-            for path in _paths(kind, groups, group)
+            partial(
+                make_pages,
+                kind,
+                groups[path],
+                layers=layers,
+                site=_site(path),
+                answers=(answers or {}).get(path),
+                **options,
+            )
+            for path in _paths(kind, row, groups, group)
         ]
     return _each(jobs, on_skip)
 
@@ -93,7 +101,7 @@ def draw(
     formats: Sequence[str] = ("png",),
     **options: Any,
 ) -> tuple[list[Path], list[str]]:
-    """Write what `pages` makes, or for the kind ``summary`` the table, which is printed as well.
+    """Write what `pages` makes, or of a kind that is a table the rows, which are printed as well.
 
     Parameters
     ----------
@@ -111,39 +119,20 @@ def draw(
     MissingError, TaqError
         As in `pages`, or a format is not known.
     """
-    known("figure", kind, KINDS)
+    known("figure", kind, FIGURES)
     check_formats(formats)
-    folder, notes = Path(out), list[str]()
-    if kind == SUMMARY:
-        _check_options(kind, options)
+    row, folder, notes = FIGURES[kind], Path(out), list[str]()
+    if row.made == "table":
+        row.check_options(kind, options)
         jobs = [
-            partial(_summarize, groups[path], _site(path), folder, layers)
-            for path in _paths(kind, groups, group)
+            partial(_write_table, kind, row, groups[path], _site(path), folder, layers, options)
+            for path in _paths(kind, row, groups, group)
         ]
         written = list(_each(jobs, notes.append))
     else:
         made = pages(kind, groups, group=group, layers=layers, on_skip=notes.append, **options)
         written = [path for page in made for path in write_page(page, folder, formats)]
     return written, notes if layers is None else []
-
-
-def options_of(kind: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the options that a kind takes, and of those that it needs."""
-    if kind in DERIVED:
-        return DERIVED[kind].options, DERIVED[kind].needs
-    return (FIGURES[kind].options if kind in FIGURES else ()), ()
-
-
-def _check_options(kind: str, options: Mapping[str, Any]) -> None:
-    takes, needs = options_of(kind)
-    for name in options:
-        if name not in takes:
-            raise TaqError(
-                problem(f"plot {kind} takes no option {name!r}", found=", ".join(takes) or "none")
-            )
-    for name in needs:
-        if name not in options:
-            raise TaqError(problem(f"plot {kind} needs the option {name!r}"))
 
 
 def _each(
@@ -169,20 +158,19 @@ def _site(path: str) -> str:
     return path.rsplit("/", 1)[-1]
 
 
-def _paths(kind: str, groups: Groups, group: str | None) -> list[str]:
-    requires = FIGURES[kind].requires if kind in FIGURES else EXTREMA
+def _paths(kind: str, row: FigureKind, groups: Groups, group: str | None) -> list[str]:
     if group:
         return [group]
-    chosen = _choose(kind, groups, requires, PREFERENCE)
-    return [_binned_by_channel(path, groups, requires) for path in chosen]
+    chosen = _choose(kind, groups, row.requires, PREFERENCE)
+    return [_beside(path, row, groups) for path in chosen]
 
 
-def _binned_by_channel(path: str, groups: Groups, requires: Alternatives) -> str:
-    """The channel histograms beside an observed group, for kinds that can use them."""
-    beside = f"{CHANNEL_HISTOGRAMS}/{_site(path)}"
-    if requires != BOXES or not path.startswith(f"{ACTIVATIONS}/") or beside not in groups:
+def _beside(path: str, row: FigureKind, groups: Groups) -> str:
+    """The group beside an observed one that the figure would rather show, or that one itself."""
+    beside = f"{row.beside}/{_site(path)}"
+    if not row.beside or not path.startswith(f"{ACTIVATIONS}/") or beside not in groups:
         return path
-    return beside if _can_show(groups[beside], requires) else path
+    return beside if _can_show(groups[beside], row.requires) else path
 
 
 def _choose(
@@ -207,20 +195,28 @@ def _can_show(dataset: xr.Dataset, requires: Alternatives) -> bool:
     return bool(first_complete(dataset, requires)) and dataset.sizes.get("batch", 1) > 0
 
 
-def _derived_pages(
+def _pages_over_sites(
     kind: str,
+    row: FigureKind,
     groups: Groups,
     group: str | None,
     layers: Sequence[str] | None,
+    answers: Groups | None,
     options: Mapping[str, Any],
 ) -> Iterator[Page]:
-    row, other = DERIVED[kind], options.get("other")
+    other = options.get("other")
     offered = {p: groups[p] for p in groups if other is None or p in other}
     paths = [group] if group else _choose(kind, offered, row.requires, OBSERVED_FIRST)
     chosen = _slices({path: groups[path] for path in paths}, layers)
+    if answers is not None:
+        options = {
+            **options,
+            "answers": _slices({p: answers[p] for p in chosen if p in answers}, layers),
+        }
     if other is not None:
         options = {**options, "other": _slices({path: other[path] for path in chosen}, layers)}
-    return row.pages(chosen, **options)
+    made: Iterator[Page] = row.load()(chosen, **options)
+    return made
 
 
 def _slices(groups: Groups, layers: Sequence[str] | None) -> dict[str, xr.Dataset]:
@@ -239,13 +235,19 @@ def _slices(groups: Groups, layers: Sequence[str] | None) -> dict[str, xr.Datase
     return sliced
 
 
-def _summarize(
-    dataset: xr.Dataset, site: str, out: Path, layers: Sequence[str] | None
+def _write_table(
+    kind: str,
+    row: FigureKind,
+    dataset: xr.Dataset,
+    site: str,
+    out: Path,
+    layers: Sequence[str] | None,
+    options: Mapping[str, Any],
 ) -> list[Path]:
-    table = to_table(layer_summary(dataset, site=site, layers=layers).compute())
+    table = to_table(row.load()(dataset, site=site, layers=layers, **options).compute())
     print_table(table, limit=0)
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"summary_{site}.csv"
+    path = out / f"{kind}_{site}.csv"
     with path.open("w", encoding="utf-8", newline="") as stream:
         write_csv(table, stream)
     return [path]

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import jinja2
 
-from taqstore.errors import MissingError, TaqError, problem
-from taqstore.plot.parts.numbers import negative_data
-from taqstore.plot.parts.views import BINS, linear_view, require
+from taqstore.errors import TaqError, problem
 from taqstore.report import costs, questions
 from taqstore.report.advice import bit_widths, time_groups
-from taqstore.report.findings import Findings, Groups, Plan, choose_source, gather, groups_of
+from taqstore.report.findings import Findings, Plan, choose_source, gather, groups_of
 from taqstore.report.overview import overview
 from taqstore.report.page import Section
 from taqstore.report.pictures import draw
@@ -46,6 +44,7 @@ def build(
     bits: Sequence[int] = BITS,
     budget: float = BUDGET,
     groups: int | None = None,
+    pictures: bool = True,
 ) -> str:
     """Make the report of a store as one HTML page that needs nothing else.
 
@@ -63,6 +62,8 @@ def build(
     groups
         Number of time groups to recommend; by default the least that costs at most
         `findings.GROUPS_TOLERANCE` more than a range for every step.
+    pictures
+        Whether to draw figures, which take most of the time.
 
     Returns
     -------
@@ -82,8 +83,8 @@ def build(
     return _render(
         overview=overview(store, mine, plan),
         sections=[
-            replace(section, pictures=draw(mine, section, plan))
-            for section in _sections(findings, mine, plan)
+            replace(section, pictures=draw(mine, section, plan, findings)) if pictures else section
+            for section in _sections(findings, plan)
         ],
         limits=(*_LIMITS, *(() if plan.observed else (_POOLED,))),
         version=__version__,
@@ -104,28 +105,14 @@ def _plan(
     return Plan(choose_source(store, source), widths, float(budget), groups)
 
 
-def _sections(findings: Findings, groups: Groups, plan: Plan) -> Iterator[Section]:
-    yield questions.asymmetry(findings, _negative(groups))
+def _sections(findings: Findings, plan: Plan) -> Iterator[Section]:
+    yield questions.asymmetry(findings)
     yield questions.drift(findings, plan)
     yield questions.outliers(findings)
     yield costs.worst(findings, plan)
     yield costs.configurations(findings, plan)
     yield time_groups(findings, plan)
     yield bit_widths(findings, plan)
-
-
-def _negative(groups: Groups) -> dict[str, float]:
-    """Share of negative values of every linear, all steps together; without histograms empty."""
-    found: dict[str, float] = {}
-    for path, dataset in groups.items():
-        try:
-            names = require(dataset, BINS, where=path)
-            view = linear_view(dataset, names, site=path.rsplit("/", 1)[-1])
-        except MissingError:
-            continue
-        share = negative_data(view)["negative_fraction_all"]
-        found |= dict(zip(map(str, share["layer"].values), map(float, share.values), strict=True))
-    return found
 
 
 def _render(**content: object) -> str:

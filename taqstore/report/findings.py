@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -22,6 +22,10 @@ CUTS = (None, "static")
 """A bound for every step, and one for all."""
 GROUPS_TOLERANCE = 0.05
 """Groups of steps may cost this share more than a range for every step."""
+
+LAYER_GROUPS = "groups of single layers"
+STEP_BITS = "bits of every step"
+"""Names of results that only pictures show; the others are called like their analyses."""
 
 # Channels of several batches and recut histograms grow in the analyses: few steps at a time.
 _STEPS_AT_ONCE = 5
@@ -66,10 +70,13 @@ class Findings:
 
     results: Mapping[Hashable, Results]
     missing: Mapping[Hashable, str]
+    _tables: dict[Hashable, list[pd.DataFrame]] = field(default_factory=dict, repr=False)
 
     def table(self, name: Hashable, *dims: str) -> pd.DataFrame:
         """Rows over the dimensions given, one table for all sites; empty if there are none."""
-        for table in site_tables(dict(self.results.get(name, {}))):
+        if name not in self._tables:
+            self._tables[name] = site_tables(dict(self.results.get(name, {})))
+        for table in self._tables[name]:
             found = set(table.attrs["dims"]) - {"site"}
             if found == set(dims):
                 return table.assign(linear=_linears(table)) if "layer" in table else table
@@ -151,18 +158,23 @@ def _requests(
     curves = ("optimal_error", "cluster_error", "sigma_error", "group", "group_count")
     grouping = {"bits": plan.group_bits, "count": plan.groups, "tolerance": GROUPS_TOLERANCE}
     yield "groups", "groups", curves, {**grouping, "shared": True}
+    single = {"bits": plan.group_bits, "tolerance": GROUPS_TOLERANCE}
+    yield LAYER_GROUPS, "groups", curves, single
     budget = {"average": plan.budget, "choices": plan.bits}
     yield "bits", "bits", ("bits", "allocated_error", "choice_error"), budget
+    yield STEP_BITS, "bits", ("bits", "choice_error"), {**budget, "per": "step"}
     yield "ranges", "scales", ("lower", "upper"), {"clip": "minmax", "symmetric": False}
     yield "shifts", "shifts", ("alpha", "shifted_alpha"), {"momentum": _momentum(groups)}
     yield "temporal", "temporal", ("variability_ratio", "correlation"), {}
+    shares = ("step_range", "negative_fraction", "negative_fraction_all", "counted")
+    yield "diagnostics", "diagnostics", shares, {}
     tails = ("range", "is_outlier", "multiplier", "median_range", "tail_ratio", "spike_count")
     yield "outliers", "outliers", (*tails, "step_jaccard", "batch_jaccard"), {}
     for bits, rule, cuts in product(plan.bits, compared(), CUTS):
         # The best clip bound of every step is what `bits` prices already.
         if (rule, cuts) != ("mse", None):
             options = {"bits": bits, "clip": rule, "cuts": cuts}
-            yield ("error", bits, rule, cuts), "error", ("sqnr",), options
+            yield ("error", bits, rule, cuts), "error", ("sqnr", "error"), options
 
 
 def _momentum(groups: Groups) -> float:

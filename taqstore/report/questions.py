@@ -47,19 +47,14 @@ STABLE = Threshold(
 _TOP_CHANNELS = 10
 
 
-def asymmetry(findings: Findings, negative: Mapping[str, float]) -> Section:
-    """Whether values lie to one side of zero.
-
-    Parameters
-    ----------
-    negative
-        Share of values below zero of every linear, by its name; empty if there are no histograms.
-    """
+def asymmetry(findings: Findings) -> Section:
+    """Whether values lie to one side of zero."""
+    negative = _negative(findings)
     ranges = findings.table("ranges", "step", "layer")
     layers = pd.DataFrame()
     if not ranges.empty:
         layers = _by_linear(_midpoints(ranges), {"midpoint": "mean", "unused": "mean"})
-        layers["negative"] = [negative.get(name, np.nan) for name in layers["linear"]]
+        layers["negative"] = layers["linear"].map(negative)
         layers = layers.merge(_shift_gain(findings), on="linear", how="left")
     columns = (
         ("midpoint from zero, share of range", "midpoint", percent),
@@ -79,8 +74,17 @@ def asymmetry(findings: Findings, negative: Mapping[str, float]) -> Section:
         command="taqstore analyze shifts STORE",
         focus=_focus(layers, "midpoint"),
         notes=_reasons(findings, "ranges", "shifts")
-        + (() if negative else ("The share of negative values needs histograms.",)),
+        + (() if len(negative) else ("The share of negative values needs histograms.",)),
     )
+
+
+def _negative(findings: Findings) -> pd.Series[float]:
+    """Share of values below zero of every linear; empty if there are no histograms."""
+    layers = findings.table("diagnostics", "layer")
+    if layers.empty:
+        return pd.Series(dtype=float)
+    share: pd.Series[float] = layers.set_index("linear")["negative_fraction_all"]
+    return share
 
 
 def _midpoints(ranges: pd.DataFrame) -> pd.DataFrame:

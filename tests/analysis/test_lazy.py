@@ -25,6 +25,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "p999 tiers": ("tiers", {"clip": "p999"}),
     "schedule": ("schedule", {}),
     "lut": ("schedule", {"rule": "lut"}),
+    "diagnostics": ("diagnostics", {}),
 }
 
 SUMMED = ("tensor_mean", "tensor_std", "slope", "correlation", "coefficient", "fitted", "r2")

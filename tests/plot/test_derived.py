@@ -14,7 +14,6 @@ from support.derived_inputs import FC2, QKV, drawn, large_sites, two_sites
 from support.plot_inputs import timestep_stats
 from taqstore.errors import MissingError, TaqError
 from taqstore.plot import draw as store
-from taqstore.plot.derived import DERIVED
 
 KINDS = ("trajectories", "curve", "groups", "bits", "diff", "order")
 STEMS = {
@@ -179,8 +178,3 @@ def test_empty_histograms_are_refused(kind: str, tmp_path: Path) -> None:
     }
     with pytest.raises(MissingError, match="no values were counted"):
         store.draw(kind, empty, tmp_path)
-
-
-def test_every_kind_is_in_the_table_with_its_line() -> None:
-    assert set(KINDS) <= set(DERIVED)
-    assert all(DERIVED[kind].doc and "\n" not in DERIVED[kind].doc for kind in KINDS)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -15,15 +17,12 @@ from matplotlib.figure import Figure
 from support.cli_runner import Runner
 from support.plot_inputs import LAYERS, exact, observed, pooled_postgelu, timestep_stats
 from taqstore.analysis import error
-from taqstore.cli.plot import KINDS
 from taqstore.errors import MissingError, TaqError
 from taqstore.files.tables import to_table
-from taqstore.plot import FIGURES
-from taqstore.plot import draw as plots
-from taqstore.plot.derived import DERIVED, DerivedKind
-from taqstore.plot.draw import draw, options_of, pages
+from taqstore.names import EXTREMA
+from taqstore.plot import FIGURES, FigureKind
+from taqstore.plot.draw import draw, pages
 from taqstore.plot.parts.panels import Page
-from taqstore.plot.parts.views import EXTREMA
 from taqstore.store.reader import open_store
 from taqstore.testing import RunShape, make_store
 
@@ -36,11 +35,6 @@ SHAPE = RunShape(
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_store(tmp_path_factory.mktemp("made") / "s.zarr", shape=SHAPE)
-
-
-def test_the_command_offers_what_the_tables_hold() -> None:
-    assert sorted(KINDS) == sorted([*FIGURES, *DERIVED, "summary"])
-    assert sorted(plots.KINDS) == sorted(KINDS)
 
 
 def test_pages_are_made_one_by_one_and_nothing_is_written(tmp_path: Path) -> None:
@@ -94,7 +88,7 @@ def test_boxes_take_the_channel_histograms_of_a_site_where_there_are_any() -> No
 
 @pytest.fixture
 def echo(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, dict[str, list[str]]]]:
-    """A derived kind that takes down which layers of which groups it was given."""
+    """A kind over sites that takes down which layers of which groups it was given."""
     seen: list[dict[str, dict[str, list[str]]]] = []
 
     def make(groups: dict[str, xr.Dataset], **options: object) -> Iterator[Page]:
@@ -108,12 +102,17 @@ def echo(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, dict[str, list[str]]
         )
         yield Page("echo", Figure(), to_table(xr.Dataset({"a": ("step", [1])})))
 
-    kind = DerivedKind("", EXTREMA, make, options=("other", "bits"), needs=("other",))
-    monkeypatch.setitem(DERIVED, "echo", kind)
+    module = ModuleType("echo_figure")
+    monkeypatch.setattr(module, "make", make, raising=False)
+    monkeypatch.setitem(sys.modules, "echo_figure", module)
+    row = FigureKind(
+        "", "echo_figure:make", "sites", EXTREMA, options=("other", "bits"), needs=("other",)
+    )
+    monkeypatch.setitem(FIGURES, "echo", row)
     return seen
 
 
-def test_derived_kinds_get_both_stores_sliced_to_the_layers(
+def test_kinds_over_sites_get_both_stores_sliced_to_the_layers(
     echo: list[dict[str, dict[str, list[str]]]],
 ) -> None:
     first = {"activations/mlp.fc1": observed(), "pooled/timestep_stats/mlp.fc2": timestep_stats()}
@@ -148,7 +147,9 @@ def test_options_a_kind_does_not_take_are_named(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("kind", sorted({*KINDS} - {"sqnr", "groups", "curve"}))
+@pytest.mark.parametrize(
+    "kind", [word for word, row in FIGURES.items() if "bits" not in row.options]
+)
 def test_bits_are_refused_by_kinds_that_take_none(taq: Runner, kind: str) -> None:
     shown = taq("plot", kind, "nowhere.zarr", "-o", "out", "--bits", "4")
     assert shown.code == 2
@@ -158,11 +159,10 @@ def test_bits_are_refused_by_kinds_that_take_none(taq: Runner, kind: str) -> Non
 
 def test_options_on_the_command_line_have_the_names_of_the_library(taq: Runner) -> None:
     flags = {"bits": "4", "momentum": "0.5", "step": "1", "average": "5", "orders": "3"}
-    for kind in KINDS:
-        takes, needs = options_of(kind)
-        given = [part for flag, value in flags.items() if flag in takes
+    for kind, row in FIGURES.items():
+        given = [part for flag, value in flags.items() if flag in row.options
                  for part in (f"--{flag}", value)]  # fmt: skip
-        given += ["--against", "nowhere.zarr"] if "other" in needs else []
+        given += ["--against", "nowhere.zarr"] if "other" in row.needs else []
         shown = taq("plot", kind, "nowhere.zarr", "-o", "out", *given)
         # The options are fine; the store is not there.
         assert (shown.code, "nowhere.zarr" in shown.err) == (1, True), (kind, shown)

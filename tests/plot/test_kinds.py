@@ -25,8 +25,8 @@ from support.plot_inputs import (
 )
 from taqstore.plot import render
 from taqstore.plot.kinds.channelmap import channelmap_data, draw_channelmap, merged, widest_channels
+from taqstore.plot.kinds.histogram import draw_histogram
 from taqstore.plot.kinds.ridgeline import DECADES, OVERLAP, draw_ridgeline, ridgeline_data
-from taqstore.plot.parts.drawing import draw_histogram
 
 
 @pytest.mark.parametrize("far", [False, True])

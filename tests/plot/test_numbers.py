@@ -24,16 +24,18 @@ from support.plot_inputs import (
     view_of,
 )
 from taqstore.plot import render
+from taqstore.plot.kinds.channels import channel_data
+from taqstore.plot.kinds.heatmap import heatmap_data
+from taqstore.plot.kinds.histogram import draw_histogram
+from taqstore.plot.kinds.range import range_data
 from taqstore.plot.kinds.summary import COLUMNS, layer_summary
-from taqstore.plot.parts import drawing as figures
-from taqstore.plot.parts import numbers as data
-from taqstore.plot.parts import views as sources
+from taqstore.plot.parts.densities import DISPLAY_BINS, histogram_data
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_range_numbers_are_those_of_the_raw_values(source: str) -> None:
     x = raw_values()
-    got = data.range_data(view_of(SOURCES[source](), "range"))
+    got = range_data(view_of(SOURCES[source](), "range"))
     expected = np.median(x.max(2) - x.min(2), axis=-1)
     np.testing.assert_array_equal(got["median_range"].transpose("step", "layer"), expected)
     np.testing.assert_array_equal(got["tensor_min"].transpose("step", "layer"), x.min((2, 3)))
@@ -45,34 +47,15 @@ def test_range_numbers_are_those_of_the_raw_values(source: str) -> None:
 def test_heatmap_std_of_merged_batches_is_that_of_all_rows(source: str, chunked: bool) -> None:
     x, dataset = raw_values(), SOURCES[source]()
     dataset = dataset.chunk({"step": 2, "layer": 1}) if chunked else dataset
-    got = data.heatmap_data(view_of(dataset, "heatmap"))
+    got = heatmap_data(view_of(dataset, "heatmap"))
     for name, values in (("mean", x.mean(2)), ("std", x.std(2))):
         expected = np.median(values, axis=-1)
         np.testing.assert_allclose(got[name].transpose("step", "layer"), expected, rtol=1e-12)
 
 
-def test_batch_without_values_leaves_the_moments_as_they_are() -> None:
-    dataset = observed()
-    hole = dataset.isel(batch=[0]).assign_coords(batch=[9])
-    hole["count"], hole["mean"], hole["m2"] = (
-        xr.full_like(hole[name], fill)
-        for name, fill in (("count", 0), ("mean", np.nan), ("m2", np.nan))
-    )
-    wider = xr.concat(
-        [dataset, hole],
-        "batch",
-        data_vars="minimal",
-        coords="minimal",
-        compat="equals",
-        join="outer",
-    )
-    before, after = (sources.moments(view_of(d, "heatmap")) for d in (dataset, wider))
-    xr.testing.assert_equal(before, after)
-
-
 def test_heatmap_without_moments_shows_absmax_and_shift() -> None:
     x = raw_values()
-    got = data.heatmap_data(view_of(timestep_stats(), "heatmap"))
+    got = heatmap_data(view_of(timestep_stats(), "heatmap"))
     midpoint = (x.min(2) + x.max(2)) / 2
     assert list(got) == ["absmax", "shift"]
     np.testing.assert_array_equal(got["absmax"], abs(x).max((2, 3)))
@@ -81,7 +64,7 @@ def test_heatmap_without_moments_shows_absmax_and_shift() -> None:
 
 def test_channel_outliers_are_the_widest_over_all_and_per_step() -> None:
     x = raw_values()[:, 0]
-    got = data.channel_data(view_of(observed(), "channels", layers=["mm_00_img"]))
+    got = channel_data(view_of(observed(), "channels", layers=["mm_00_img"]))
     width = x.max((0, 1)) - x.min((0, 1))
     per_step = (x.max(1) - x.min(1)).argmax(-1)
     np.testing.assert_array_equal(got["range"], width)
@@ -91,20 +74,10 @@ def test_channel_outliers_are_the_widest_over_all_and_per_step() -> None:
     assert set(per_step) == {2, 5}
 
 
-@pytest.mark.parametrize(
-    ("channels", "count"), [(1, 1), (49, 1), (100, 2), (1536, 30), (6144, 122)]
-)
-def test_outliers_are_two_percent_and_at_least_one(channels: int, count: int) -> None:
-    ranges = np.random.default_rng(0).permutation(channels).astype(float)
-    mask = data.widest(np.stack([ranges, np.full(channels, np.nan)]))
-    assert mask.sum(axis=1).tolist() == [count, 0]
-    assert ranges[mask[0]].min() == channels - count
-
-
 @pytest.mark.parametrize("source", SOURCES)
 def test_density_integrates_to_one_and_counts_are_kept(source: str) -> None:
     dataset = SOURCES[source]()
-    got = data.histogram_data(view_of(dataset, "histogram", layers=["mm0.txt"]))
+    got = histogram_data(view_of(dataset, "histogram", layers=["mm0.txt"]))
     area = (got["density"] * (got["right"] - got["left"])).sum("bin")
     np.testing.assert_allclose(area, 1.0, rtol=1e-12)
     raw = dataset["hist_counts" if "hist_counts" in dataset else "histogram"].isel(layer=1)
@@ -114,11 +87,11 @@ def test_density_integrates_to_one_and_counts_are_kept(source: str) -> None:
 
 def test_density_has_true_widths_and_narrow_bins_merge_on_their_own_side_of_zero() -> None:
     dataset = observed()
-    got = data.histogram_data(view_of(dataset, "histogram", layers=["mm1.img"]))
+    got = histogram_data(view_of(dataset, "histogram", layers=["mm1.img"]))
     counts = dataset["histogram"].sum("batch").sel(layer="mm1.img").values
     left, right = HALF_EDGES[:-1], HALF_EDGES[1:]
     shown = (left >= got["left"].min().item()) & (right <= got["right"].max().item())
-    assert got.sizes["bin"] <= 2 * data.DISPLAY_BINS < shown.sum()
+    assert got.sizes["bin"] <= 2 * DISPLAY_BINS < shown.sum()
     for step, row in enumerate(counts):
         for a, b, density in zip(
             got["left"].values, got["right"].values, got["density"].values[step], strict=True
@@ -139,51 +112,10 @@ def test_wide_tails_get_an_asinh_axis_and_even_ones_a_linear_axis() -> None:
         )
 
     even, wide = np.linspace(-1, 1, 999), np.append(np.linspace(-1, 1, 999), 400.0)
-    assert data.histogram_data(view_of(layer(even), "histogram")).attrs["linear_width"] == 0.0
-    shown = data.histogram_data(view_of(layer(wide), "histogram"))
+    assert histogram_data(view_of(layer(even), "histogram")).attrs["linear_width"] == 0.0
+    shown = histogram_data(view_of(layer(wide), "histogram"))
     assert 0.1 < shown.attrs["linear_width"] < 1.0
-    assert figures.draw_histogram(shown, axes()).get_xscale() == "asinh"
-
-
-def test_negative_fraction_counts_the_bin_just_below_zero() -> None:
-    values = np.concatenate([np.full(40, -0.001), np.full(11, -3.0), np.zeros(9), np.full(40, 2.0)])
-    edges = np.linspace(-8, 8, 513)
-    counts = np.histogram(values, edges)[0]
-    dataset = xr.Dataset(
-        {"histogram": (("step", "layer", "bin"), counts[None, None]), "bin_edges": ("edge", edges)},
-        coords=coordinates(LAYERS[:1], SIGMA[:1]),
-    )
-    got = data.negative_data(view_of(dataset, "negative"))
-    assert got["negative_fraction"].item() == 0.51
-    centers = (edges[1:] + edges[:-1]) / 2
-    assert counts[centers < -edges[257]].sum() / counts.sum() == 0.11  # what the source reported
-
-
-@pytest.mark.parametrize("source", ["postgelu", "observed"])
-def test_negative_fraction_is_exact_where_zero_is_an_edge(source: str) -> None:
-    x = raw_values()
-    if source == "postgelu":  # that writer dropped what lies outside its edges
-        x = np.where(abs(x) <= 8, x, np.nan)
-    negative, counted = (x < 0).sum((2, 3)), np.isfinite(x).sum((2, 3))
-    got = data.negative_data(view_of(SOURCES[source](), "negative"))
-    np.testing.assert_array_equal(got["counted"], counted)
-    np.testing.assert_array_equal(got["negative_fraction"], negative / counted)
-    np.testing.assert_array_equal(got["negative_fraction_all"], negative.sum(0) / counted.sum(0))
-
-
-def test_bin_that_straddles_zero_counts_by_its_width_below() -> None:
-    edges = np.array([[[-2.0, -1.0, 3.0]], [[-1.0, 0.0, 1.0]], [[1.0, 2.0, 3.0]], [[np.nan] * 3]])
-    counts = np.array([[[2, 4]], [[30, 10]], [[5, 5]], [[0, 0]]])
-    dataset = xr.Dataset(
-        {
-            "hist_counts": (("step", "layer", "bin"), counts),
-            "hist_edges": (("step", "layer", "edge"), edges),
-        },
-        coords=coordinates(LAYERS[:1]),
-    )
-    got = data.negative_data(view_of(dataset, "negative"))
-    np.testing.assert_array_equal(got["negative_fraction"][:, 0], [0.5, 0.75, 0.0, np.nan])
-    assert got["negative_fraction_all"].item() == (3 + 30) / (6 + 40 + 10)
+    assert draw_histogram(shown, axes()).get_xscale() == "asinh"
 
 
 @pytest.mark.parametrize("source", ["postgelu", "observed"])

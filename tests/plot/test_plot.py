@@ -27,21 +27,27 @@ from support.plot_inputs import (
     timestep_stats,
     view_of,
 )
+from taqstore.analysis import diagnostics
 from taqstore.errors import MissingError
-from taqstore.plot import FIGURES, render
+from taqstore.plot import FIGURES, make_pages, render
+from taqstore.plot.kinds.channels import channel_data, draw_channels
+from taqstore.plot.kinds.heatmap import heatmap_data
+from taqstore.plot.kinds.negative import draw_negative, negative_data
+from taqstore.plot.kinds.range import draw_median_range, draw_tensor_extrema, range_data
 from taqstore.plot.parts import drawing as figures
-from taqstore.plot.parts import numbers as data
+
+KINDS = [word for word, row in FIGURES.items() if row.made == "site"]
 
 
 def draw_all() -> Iterator[tuple[str, Axes]]:
-    ranges = data.range_data(view_of(observed(), "range"))
+    ranges = range_data(view_of(observed(), "range"))
     image = ranges.isel(layer=[0, 2])
-    yield "median", figures.draw_median_range(image, axes())
-    yield "extrema", figures.draw_tensor_extrema(image, axes())
-    heat = data.heatmap_data(view_of(observed(), "heatmap")).isel(layer=[0, 2])
+    yield "median", draw_median_range(image, axes())
+    yield "extrema", draw_tensor_extrema(image, axes())
+    heat = heatmap_data(view_of(observed(), "heatmap")).isel(layer=[0, 2])
     yield "heatmap", figures.draw_heatmap(heat, axes(), variable="std")
-    share = data.negative_data(view_of(observed(), "negative")).isel(layer=[0, 2])
-    yield "negative", figures.draw_negative(share, axes())
+    share = negative_data(diagnostics(view_of(observed(), "negative"))).isel(layer=[0, 2])
+    yield "negative", draw_negative(share, axes())
 
 
 def test_noise_is_at_the_left_and_axes_are_labelled() -> None:
@@ -54,8 +60,8 @@ def test_noise_is_at_the_left_and_axes_are_labelled() -> None:
 
 
 def test_lines_hold_the_data_in_order_of_noise() -> None:
-    ranges = data.range_data(view_of(observed().isel(step=[2, 0, 3, 1]), "range"))
-    ax = figures.draw_median_range(ranges, axes())
+    ranges = range_data(view_of(observed().isel(step=[2, 0, 3, 1]), "range"))
+    ax = draw_median_range(ranges, axes())
     assert len(ax.lines) == len(LAYERS)
     for line, stream in zip(ax.lines, ranges["stream"].values, strict=True):
         np.testing.assert_array_equal(line.get_xdata(), SIGMA.astype(float))
@@ -64,7 +70,7 @@ def test_lines_hold_the_data_in_order_of_noise() -> None:
 
 
 def test_heatmap_cells_stand_at_their_block_and_sigma() -> None:
-    heat = data.heatmap_data(view_of(observed(), "heatmap")).isel(layer=[0, 2])
+    heat = heatmap_data(view_of(observed(), "heatmap")).isel(layer=[0, 2])
     far = heat.assign_coords(block=("layer", [0, 3]))
     ax = figures.draw_heatmap(far, axes(), variable="std")
     mesh = ax.collections[0].get_array()
@@ -83,16 +89,16 @@ def test_heatmap_cells_stand_at_their_block_and_sigma() -> None:
 
 
 def test_negative_map_says_the_number_of_every_row() -> None:
-    share = data.negative_data(view_of(observed(), "negative")).isel(layer=[0, 2])
-    texts = [text.get_text() for text in figures.draw_negative(share, axes()).texts]
+    share = negative_data(diagnostics(view_of(observed(), "negative"))).isel(layer=[0, 2])
+    texts = [text.get_text() for text in draw_negative(share, axes()).texts]
     percent = 100 * share["negative_fraction_all"].values
     assert texts == [*(f"{value:.1f} %" for value in percent), "all steps"]
 
 
 def test_outlier_channels_are_red_and_the_others_are_not() -> None:
-    shown = data.channel_data(view_of(observed(), "channels", layers=["mm0.img"]))
+    shown = channel_data(view_of(observed(), "channels", layers=["mm0.img"]))
     for order in ("channel", "rank"):
-        ax = figures.draw_channels(shown, axes(), order=order)
+        ax = draw_channels(shown, axes(), order=order)
         plain, red = ax.collections
         assert to_hex(red.get_color()[0]) == figures.OUTLIER_COLOR.lower()
         segments = red.get_segments()
@@ -108,7 +114,7 @@ def test_steps_stand_in_where_sigma_cannot_order_them(sigma: list[float] | None)
     dataset = pooled_postgelu().drop_vars("sigma")
     if sigma is not None:
         dataset = dataset.assign_coords(sigma=("step", sigma))
-    ax = figures.draw_median_range(data.range_data(view_of(dataset, "range")), axes())
+    ax = draw_median_range(range_data(view_of(dataset, "range")), axes())
     assert ax.get_xlabel() == figures.STEP_LABEL
     assert not ax.xaxis_inverted()
 
@@ -121,12 +127,11 @@ def test_heatmap_colours_diverge_only_where_signs_differ() -> None:
     assert type(figures.heatmap_style(np.array([1.0, 400.0]))[0]).__name__ == "LogNorm"
 
 
-@pytest.mark.parametrize("kind", FIGURES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_pages_stay_readable_with_many_layers(kind: str) -> None:
     layers = ["mm0.img", "mm2.txt"] if kind in BY_LAYER else None
     dataset = large().rename(min="avg_min", max="avg_max")  # averaged extrema: longest titles
-    view = view_of(dataset, kind, layers=layers, site="mlp.fc2")
-    for page in FIGURES[kind].pages(view, "mlp.fc2"):
+    for page in make_pages(kind, dataset, layers=layers, site="mlp.fc2"):
         page.figure.draw_without_rendering()
         for ax in page.figure.axes:
             legend = ax.get_legend()
@@ -152,7 +157,7 @@ EXPECTED_STEMS = {
 }
 
 
-@pytest.mark.parametrize("kind", FIGURES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_picture_has_its_csv_beside_it(kind: str, tmp_path: Path) -> None:
     paths = render(kind, observed(), tmp_path / "new" / "plots", site="mlp.fc2")
     assert [p.name for p in paths] == [
@@ -205,7 +210,7 @@ def test_projections_become_linears_of_their_own_where_they_differ(tmp_path: Pat
 
 def test_lazy_and_loaded_groups_give_the_same_files(tmp_path: Path) -> None:
     for name, dataset in (("loaded", observed()), ("lazy", observed().chunk({"batch": 1}))):
-        for kind in FIGURES:
+        for kind in KINDS:
             render(kind, dataset, tmp_path / name, layers=["mm1.*"], formats=())
     names = sorted(p.name for p in (tmp_path / "lazy").glob("*.csv"))
     assert len(names) == 11
@@ -219,7 +224,7 @@ def test_layers_and_steps_without_values_leave_gaps(tmp_path: Path) -> None:
         dataset[name][:, 1] = np.nan
         dataset[name][2, 0] = np.nan
     dataset["histogram"][:, 1] = 0
-    for kind in FIGURES:
+    for kind in KINDS:
         render(kind, dataset, tmp_path, layers=["mm0.*"])
     assert (tmp_path / "histogram_mm0_img.png").exists()
     assert not (tmp_path / "histogram_mm0_txt.png").exists()
@@ -237,7 +242,7 @@ def test_infinite_values_do_not_stop_the_others_from_being_drawn(tmp_path: Path)
 
 def test_another_format_of_a_single_layer_and_step(tmp_path: Path) -> None:
     one = pooled_postgelu().isel(step=[1], layer=[0])
-    for kind in FIGURES:
+    for kind in KINDS:
         render(kind, one, tmp_path, formats=["svg"])
     assert (tmp_path / "negative.svg").read_text().startswith("<?xml")
     assert sorted({p.suffix for p in tmp_path.iterdir()}) == [".csv", ".svg"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import cProfile
 import json
+import pstats
 import re
 import shutil
 import subprocess
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 
 from support.report_page import Page, hostile_store
+from taqstore.plot import FIGURES
 from taqstore.report import build
 from taqstore.store.reader import open_store
 
@@ -62,9 +65,15 @@ class Browser:
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def profile() -> cProfile.Profile:
+    """What was called while the page was made."""
+    return cProfile.Profile()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory, profile: cProfile.Profile) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    text = build(open_store(hostile_store(folder / "run.zarr")))
+    text = profile.runcall(build, open_store(hostile_store(folder / "run.zarr")))
     (folder / "report.html").write_text(text, encoding="utf-8")
     probed, dropped = POLICY.subn("", text)
     assert dropped == 1
@@ -104,6 +113,26 @@ def test_every_question_has_a_figure_and_links_lead_somewhere(page: Page) -> Non
     assert page.tags.count("figure") == page.tags.count("svg")
     assert len(page.ids) == len(set(page.ids))
     assert page.references <= set(page.ids)
+
+
+def test_sections_that_figures_name_are_there(page: Page) -> None:
+    places = [row.report for row in FIGURES.values() if row.report]
+    assert len(places) > 5
+    assert {place.section for place in places} <= set(page.ids)
+
+
+def test_every_question_is_asked_once(report: Path, profile: cProfile.Profile) -> None:
+    store = open_store(report.with_name("run.zarr"))
+    sites = sum(path.startswith("activations/") for path in store)
+    calls: dict[str, int] = {}
+    for (file, _, name), (_, count, *_) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+        if Path(file).parent.name == "analysis":
+            calls[name] = calls.get(name, 0) + count
+    # Three widths, three rules, per step and static; the best bound per step is priced by `bits`.
+    expected = {"error": sites * (3 * 3 * 2 - 3), "joint_bits": 2, "groups": 2 * sites}
+    # Ranges of one layer's channels are drawn besides what is asked of every site.
+    expected |= {"diagnostics": sites + 1, "outliers": sites, "temporal": sites, "curve": 1}
+    assert {name: calls[name] for name in expected} == expected
 
 
 def test_nothing_is_fetched_and_nothing_runs(text: str, page: Page) -> None:

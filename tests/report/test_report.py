@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from support.builders import write_latents
 from support.report_page import HOSTILE, SHAPE, Page, hostile_store
 from taqstore.errors import MissingError, TaqError
 from taqstore.plot.parts.svg import inline_svg
-from taqstore.report import assembly, build
+from taqstore.report import build
 from taqstore.report.page import Threshold, decibel, judge, number, percent
 from taqstore.store.reader import Store, open_store
 from taqstore.testing import linear_inputs, make_store, raw_activations
@@ -23,12 +24,9 @@ from taqstore.testing import linear_inputs, make_store, raw_activations
 LIMIT = Threshold(2.0, "", "")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _without_figures() -> Iterator[None]:
-    """Pages without figures, which take most of the time: `test_report_page` has them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assembly, "draw", lambda *_: ())
-        yield
+def text_of(store: Store, **options: Any) -> str:
+    """The page without figures, which take most of the time: `test_page` has them."""
+    return build(store, pictures=False, **options)
 
 
 class Part(Store):
@@ -63,7 +61,7 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def text(exact: Store) -> str:
-    return build(TwoSites.like(exact), bits=(6, 4), budget=5, groups=2)
+    return text_of(TwoSites.like(exact), bits=(6, 4), budget=5, groups=2)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +171,7 @@ def test_given_groups_and_widths_are_obeyed(page: Page, raw: dict[str, list[np.n
 
 
 def test_data_never_breaks_out(tmp_path: Path) -> None:
-    text = build(Part.like(open_store(hostile_store(tmp_path / "a.zarr"))))
+    text = text_of(Part.like(open_store(hostile_store(tmp_path / "a.zarr"))))
     page = Page(text)
     assert "<script" not in text
     assert "img" not in page.tags
@@ -187,7 +185,7 @@ def test_hostile_layer_names_stay_text(exact: Store) -> None:
         def changed(self, data: xr.Dataset) -> xr.Dataset:
             return data.assign_coords(layer=[f"{HOSTILE}{i}" for i in range(data.sizes["layer"])])
 
-    text = build(Renamed.like(exact))
+    text = text_of(Renamed.like(exact))
     assert "<script" not in text
     assert "<img" not in text
     assert HOSTILE in Page(text).text
@@ -198,7 +196,7 @@ def test_reduced_statistics_say_what_they_cannot_tell(reference: Path, tmp_path:
     from taqstore.pipelines.ingest import ingest
 
     ingest([reference / "calibration_data"], tmp_path / "pooled.zarr")
-    page = Page(build(open_store(tmp_path / "pooled.zarr"), bits=(8,), budget=8))
+    page = Page(text_of(open_store(tmp_path / "pooled.zarr"), bits=(8,), budget=8))
     assert "argmaxinc/mlx-stable-diffusion-3-medium" in page.text
     assert "arrived already reduced" in page.text
     assert "The statistics arrived reduced over images" in page.text
@@ -211,7 +209,7 @@ def test_without_histograms_the_costs_are_not_told(exact: Store) -> None:
         def changed(self, data: xr.Dataset) -> xr.Dataset:
             return data.drop_vars("histogram")
 
-    page = Page(build(Bare.like(exact)))
+    page = Page(text_of(Bare.like(exact)))
     assert page.text.count("This store cannot tell.") == 2 * 4  # worst, costs, groups, bits
     assert "needs histogram" in page.text
     assert not page.table("SQNR")
@@ -227,9 +225,9 @@ def test_without_histograms_the_costs_are_not_told(exact: Store) -> None:
         ({"groups": 99}, "4 steps make 1 to 4 groups"),
     ],
 )
-def test_options_that_make_no_sense(exact: Store, options: dict[str, object], message: str) -> None:
+def test_options_that_make_no_sense(exact: Store, options: dict[str, Any], message: str) -> None:
     with pytest.raises(TaqError, match=message):
-        build(Part.like(exact), **options)  # type: ignore[arg-type]
+        text_of(Part.like(exact), **options)
 
 
 def test_a_drawing_is_the_same_every_time_and_stands_alone() -> None:
@@ -255,7 +253,7 @@ def test_a_drawing_is_the_same_every_time_and_stands_alone() -> None:
 def test_a_store_without_statistics(tmp_path: Path) -> None:
     write_latents(tmp_path / "l.zarr", [0])
     with pytest.raises(MissingError, match="no statistics"):
-        build(open_store(tmp_path / "l.zarr"))
+        text_of(open_store(tmp_path / "l.zarr"))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from taqstore.analysis import ANALYSES, RULES
 from taqstore.analysis.options import Option
+from taqstore.plot.figures import FIGURES
 
 
 def rules_table() -> str:
@@ -30,6 +31,16 @@ def options_table(word: str) -> str:
         for option in ANALYSES[word].options
     )
     return markdown(("option", "values", "default", ""), rows)
+
+
+def figure_table() -> str:
+    """Every figure with what it shows, the variables it needs and its options, as Markdown."""
+    lines = ["| figure | shows | needs | options |", "|---|---|---|---|"]
+    for word, row in FIGURES.items():
+        needs = " or ".join(", ".join(f"`{name}`" for name in names) for names in row.requires)
+        options = ", ".join(f"`{name}`" for name in row.options)
+        lines.append(f"| `{word}` | {row.doc} | {needs} | {options} |")
+    return "\n".join(lines)
 
 
 def markdown(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from taqstore.plot import FIGURES
-from taqstore.plot.parts import views as sources
+from taqstore.plot.parts.views import linear_view, require
 from taqstore.statistics.bins import Layout
 from taqstore.statistics.channel_histogram import count_blocks
 from taqstore.statistics.histogram import count
@@ -169,9 +169,9 @@ SOURCES: dict[str, Callable[[], xr.Dataset]] = {
 
 
 def view_of(dataset: xr.Dataset, kind: str, **options: object) -> xr.Dataset:
-    names = sources.require(dataset, FIGURES[kind].requires, where="test")
+    names = require(dataset, FIGURES[kind].requires, where="test")
     extra = [name for name in FIGURES[kind].optional if name in dataset]
-    return sources.linear_view(dataset, [*names, *extra], **options)  # type: ignore[arg-type]
+    return linear_view(dataset, [*names, *extra], **options)  # type: ignore[arg-type]
 
 
 def one_layer(source: str, kind: str, layer: str = "mm0.img") -> xr.Dataset:

@@ -70,6 +70,12 @@ class Bins(NamedTuple):
     edges: xr.DataArray
 
 
+def first_complete(dataset: xr.Dataset, alternatives: Sequence[Sequence[str]]) -> Sequence[str]:
+    """First of `alternatives` whose variables the dataset all has; empty if none is complete."""
+    present = {*dataset.variables, *dataset.dims}
+    return next((names for names in alternatives if present.issuperset(names)), ())
+
+
 def require(dataset: xr.Dataset, *alternatives: Sequence[str], analysis: str) -> Sequence[str]:
     """First of `alternatives` whose variables the dataset all has.
 
@@ -78,10 +84,8 @@ def require(dataset: xr.Dataset, *alternatives: Sequence[str], analysis: str) ->
     MissingError
         None is complete; the message names what is missing and which groups have it.
     """
-    present = {*dataset.variables, *dataset.dims}
-    for names in alternatives:
-        if present.issuperset(names):
-            return names
+    if names := first_complete(dataset, alternatives):
+        return names
     wanted = " or ".join(" with ".join(names) for names in alternatives)
     groups = dict.fromkeys(g for names in alternatives for g in _having(names))
     raise MissingError(

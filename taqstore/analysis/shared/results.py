@@ -13,7 +13,9 @@ RESULTS: dict[str, Doc] = {
     "shifted_max": Doc("shifted maximum", "", "maximum per channel after subtracting the shift"),
     "shifted_alpha": Doc("shifted clip bound", "", "absmax over channels after the shift"),
     "range": Doc("range", "", "maximum minus minimum"),
-    "median_range": Doc("median range", "", "median over channels of range"),
+    "median_range": Doc(
+        "median range", "", "median over channels of range; of diagnostics over steps as well"
+    ),
     "is_outlier": Doc("outlier channel", "", "range exceeds the threshold times the median range"),
     "step_size_normal": Doc("step size of normal channels", "", "their absmax / 127"),
     "step_size_outlier": Doc("step size of outlier channels", "", "their absmax / 127"),
@@ -95,6 +97,17 @@ RESULTS: dict[str, Doc] = {
     "group_count": Doc("groups", "", "number of groups of steps"),
     "allocated_error": Doc("allocated error", "", "expected error at the bits chosen"),
     "choice_error": Doc("error by bits", "", "least expected error at every bit width"),
+    "step_mean": Doc("median mean of the step", "", "median over channels of the mean"),
+    "step_std": Doc("median std of the step", "", "median over channels of the population std"),
+    "step_range": Doc("median range of the step", "", "median over channels of range"),
+    "median_mean": Doc("median mean", "", "mean over steps of the median over channels of mean"),
+    "median_std": Doc("median std", "", "mean over steps of the median over channels of std"),
+    "max_range": Doc("largest range", "", "largest range over steps and channels"),
+    "widest_steps": Doc("steps among the widest", "", "steps at which the channel is_widest"),
+    "widest_overall": Doc("widest of all steps", "", "is_widest by the range over all steps"),
+    "negative_fraction": Doc("negative share", "", "share of counted values below zero"),
+    "negative_fraction_all": Doc("negative share", "", "negative_fraction of all steps together"),
+    "counted": Doc("counted values", "", "values in the histogram"),
     "difference_relative": Doc("relative difference", "", "norm of second - first / norm of first"),
 }
 

@@ -18,9 +18,8 @@ from taqstore.analysis import joint_bits
 from taqstore.analysis.bits import CHOICES
 from taqstore.errors import MissingError, problem
 from taqstore.plot.parts import drawing as figures
-from taqstore.plot.parts import numbers
 from taqstore.plot.parts.grid import site_grid, site_rank, site_table
-from taqstore.plot.parts.panels import Page, label_outer
+from taqstore.plot.parts.panels import Page, label_outer, table
 from taqstore.plot.parts.views import linear_view
 from taqstore.quantization.allocation import allocate
 from taqstore.query.analyze import load
@@ -34,11 +33,15 @@ def bit_pages(
     *,
     average: float = AVERAGE,
     choices: Sequence[int] = CHOICES,
+    answers: Mapping[str, xr.Dataset] | None = None,
 ) -> Iterator[Page]:
-    """Three pages: error against the budget, bits by block and site, bits by block and sigma."""
-    sites = bit_data(groups, average=average, choices=choices)
+    """Three pages: error against the budget, bits by block and site, bits by block and sigma.
+
+    Parameters and errors are those of `bit_data`.
+    """
+    sites = bit_data(groups, average=average, choices=choices, answers=answers)
     budget = budget_data(sites)
-    yield Page("bits_budget", _budget_figure(budget, average), numbers.table(budget))
+    yield Page("bits_budget", _budget_figure(budget, average), table(budget))
     style, ticks = bit_style(choices), sorted(choices)
     layers = {site: data[["layer_bits"]] for site, data in sites.items()}
     figure = _layer_figure(layers, style, ticks)
@@ -56,6 +59,7 @@ def bit_data(
     *,
     average: float = AVERAGE,
     choices: Sequence[int] = CHOICES,
+    answers: Mapping[str, xr.Dataset] | None = None,
 ) -> dict[str, xr.Dataset]:
     """Allocations to all layers of all sites under one budget, see `analysis.joint_bits`.
 
@@ -67,6 +71,8 @@ def bit_data(
         Budget in bits per layer and step, and per layer.
     choices
         Bit widths to choose from.
+    answers
+        What `analysis.joint_bits` per step says of these groups, by path, where it is known.
 
     Returns
     -------
@@ -82,7 +88,9 @@ def bit_data(
     TaqError
         The budget is below the smallest width.
     """
-    found = joint_bits(groups, average=average, choices=choices, per="step")
+    found = answers or {}
+    if not groups.keys() <= found.keys():
+        found = joint_bits(groups, average=average, choices=choices, per="step")
     sites = {}
     for path, result in zip(found, _computed(found.values()), strict=True):
         site = path.rsplit("/", 1)[-1]

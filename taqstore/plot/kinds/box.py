@@ -11,16 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from taqstore.errors import MissingError, problem
-from taqstore.names import CHANNEL_HISTOGRAMS
+from taqstore.names import CHANNEL_HISTOGRAMS, EXTREMA
 from taqstore.plot.parts import drawing as figures
-from taqstore.plot.parts import numbers
-from taqstore.plot.parts.pages import averaged, each_layer
-from taqstore.plot.parts.panels import Page
-from taqstore.plot.parts.views import EXTREMA, Alternatives, extrema, file_name, require
+from taqstore.plot.parts.panels import Page, averaged, each_layer, table
+from taqstore.plot.parts.views import extrema, file_name, require
 from taqstore.statistics.histogram import Layout, quantile
-
-CHANNEL_BINS: Alternatives = (("channel_histogram", "bin_left", "bin_right"),)
-BOXES: Alternatives = (*CHANNEL_BINS, *EXTREMA)
 
 WIDEST = 40
 """Channels that get a box."""
@@ -158,7 +153,7 @@ def _page(one: xr.Dataset) -> Page:
     figure = Figure(figsize=(11.0, 6.0), layout="constrained")
     draw_boxes(data, figure.subplots())
     figure.suptitle(f"{name}: {_title(data)}", fontsize="medium")
-    return Page(f"box_{file_name(name)}", figure, numbers.table(data))
+    return Page(f"box_{file_name(name)}", figure, table(data))
 
 
 def _title(data: xr.Dataset) -> str:

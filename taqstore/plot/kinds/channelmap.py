@@ -14,9 +14,7 @@ from matplotlib.figure import Figure
 
 from taqstore.errors import MissingError, problem
 from taqstore.plot.parts import drawing as figures
-from taqstore.plot.parts import numbers
-from taqstore.plot.parts.pages import averaged, each_layer
-from taqstore.plot.parts.panels import Page
+from taqstore.plot.parts.panels import Page, averaged, each_layer, table
 from taqstore.plot.parts.views import extrema, file_name, noise_coordinate
 
 if TYPE_CHECKING:
@@ -155,7 +153,7 @@ def _table(every: xr.Dataset, some: xr.Dataset) -> pd.DataFrame:
 
     last = ("channel", some["channel"].values)
     alone = some.drop_vars("rank").assign_coords(last_channel=last)
-    tables = {"all": numbers.table(every), "largest": numbers.table(alone)}
+    tables = {"all": table(every), "largest": table(alone)}
     return pd.concat(
         [rows.assign(panel=panel) for panel, rows in tables.items()], ignore_index=True
     )

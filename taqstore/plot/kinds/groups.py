@@ -29,15 +29,25 @@ METHODS = {
 QUANTILES = (0.25, 0.5, 0.75)
 
 
-def group_pages(groups: Mapping[str, xr.Dataset], *, bits: int = 8) -> Iterator[Page]:
+def group_pages(
+    groups: Mapping[str, xr.Dataset],
+    *,
+    bits: int = 8,
+    answers: Mapping[str, xr.Dataset] | None = None,
+) -> Iterator[Page]:
     """Two pages: error against the number of groups, and the cuts of every layer.
+
+    `answers` is what `analysis.groups` says of the groups, by path, where it is known already.
 
     Raises
     ------
     MissingError
         A site has no histograms; once the others are drawn.
     """
-    sites, missing = each_site(groups, lambda group, site: group_data(group, site=site, bits=bits))
+    pairs = {path: (dataset, (answers or {}).get(path)) for path, dataset in groups.items()}
+    sites, missing = each_site(
+        pairs, lambda pair, site: group_data(pair[0], site=site, bits=bits, answer=pair[1])
+    )
     spread = {site: error_quantiles(data, site=site) for site, data in sites.items()}
     figure, axes = panel_grid(spread, draw_error_quantiles, height=3.2)
     axes[0, 0].legend(frameon=False, fontsize="small")
@@ -56,8 +66,12 @@ def group_pages(groups: Mapping[str, xr.Dataset], *, bits: int = 8) -> Iterator[
         raise missing[0]
 
 
-def group_data(dataset: xr.Dataset, *, site: str = "", bits: int = 8) -> xr.Dataset:
+def group_data(
+    dataset: xr.Dataset, *, site: str = "", bits: int = 8, answer: xr.Dataset | None = None
+) -> xr.Dataset:
     """What `analysis.groups` finds for every layer, errors as multiples of those of a range a step.
+
+    `answer` is what it finds, where that is known already.
 
     Returns
     -------
@@ -72,7 +86,7 @@ def group_data(dataset: xr.Dataset, *, site: str = "", bits: int = 8) -> xr.Data
         There are no histograms, or nothing was counted in any.
     """
     require_counts(dataset, where="plot groups")
-    found = step_groups(dataset, bits=bits)
+    found = step_groups(dataset, bits=bits) if answer is None else answer
     errors = {name: found[f"{name}_error"] for name in ("optimal", "cluster")}
     best = errors["optimal"].isel(groups=-1, drop=True)
     if "sigma_error" in found:

@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from taqstore.plot.parts import drawing as figures
-from taqstore.plot.parts import numbers
-from taqstore.plot.parts.pages import each_layer
-from taqstore.plot.parts.panels import Page
+from taqstore.plot.parts.densities import histogram_data
+from taqstore.plot.parts.panels import Page, each_layer, table
 from taqstore.plot.parts.views import file_name, noise_coordinate
 
 OVERLAP = 2.0
@@ -25,7 +24,7 @@ _LABELS = 13
 
 
 def ridgeline_data(view: xr.Dataset) -> xr.Dataset:
-    """Histogram of the view's only layer as `data.histogram_data` has it, with ridge heights.
+    """Histogram of the view's only layer as `densities.histogram_data` has it, with ridge heights.
 
     `height` (step, bin) is the share of a step's values per unit of the axis they are drawn on, so
     that equal areas are equal shares: the density, or on an asinh axis
@@ -36,7 +35,7 @@ def ridgeline_data(view: xr.Dataset) -> xr.Dataset:
     MissingError
         The layer's histogram is empty at every step.
     """
-    data = numbers.histogram_data(view)
+    data = histogram_data(view)
     width = data.attrs["linear_width"]
     if not width:
         return data.assign(height=data["density"])
@@ -110,4 +109,4 @@ def _page(one: xr.Dataset) -> Page:
     what = f"ridge height: log of the share of values per unit of the axis, {DECADES} decades"
     ax.set_title(f"{name}: values by step\n", loc="left")
     ax.text(0.0, 1.01, what, transform=ax.transAxes, fontsize="small", va="bottom")
-    return Page(f"ridgeline_{file_name(name)}", figure, numbers.table(data))
+    return Page(f"ridgeline_{file_name(name)}", figure, table(data))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from itertools import product
 
 import numpy as np
 import xarray as xr
@@ -15,35 +14,44 @@ from taqstore.errors import MissingError, problem
 from taqstore.plot.parts import drawing as figures
 from taqstore.plot.parts.grid import site_grid, site_table
 from taqstore.plot.parts.panels import Page
-from taqstore.plot.parts.views import BINS, EXTREMA, Alternatives, linear_view
+from taqstore.plot.parts.views import linear_view
 
-PRICED: Alternatives = tuple((*pair, *bins) for pair, bins in product(EXTREMA, BINS))
 BITS = 8
 
 
-def sqnr_data(groups: Mapping[str, xr.Dataset], *, bits: int = BITS) -> dict[str, xr.Dataset]:
+def sqnr_data(
+    groups: Mapping[str, xr.Dataset],
+    *,
+    bits: int = BITS,
+    answers: Mapping[str, xr.Dataset] | None = None,
+) -> dict[str, xr.Dataset]:
     """By site, per (step, layer): `sqnr` in dB and `error` of `analysis.error` at the absmax clip.
 
     Symmetric, one clip bound per layer and step; q, k and v are layers of their own where they
-    differ.
+    differ. `answers` is what the analysis says of the groups, by path, where it is known already.
     """
-    sites = {}
+    sites, known = {}, answers or {}
     for path, dataset in groups.items():
         site = path.rsplit("/", 1)[-1]
-        priced = error(dataset, bits=bits)[["sqnr", "error"]].compute()
-        sites[site] = linear_view(priced, ["sqnr", "error"], site=site)
+        priced = known[path] if path in known else error(dataset, bits=bits)
+        sites[site] = linear_view(priced, ["sqnr", "error"], site=site).compute()
     return sites
 
 
-def sqnr_pages(groups: Mapping[str, xr.Dataset], *, bits: int = BITS) -> Iterator[Page]:
-    """One page: a panel per stream and site.
+def sqnr_pages(
+    groups: Mapping[str, xr.Dataset],
+    *,
+    bits: int = BITS,
+    answers: Mapping[str, xr.Dataset] | None = None,
+) -> Iterator[Page]:
+    """One page: a panel per stream and site; `answers` as in `sqnr_data`.
 
     Raises
     ------
     MissingError
         Nothing was counted in any histogram.
     """
-    sites = sqnr_data(groups, bits=bits)
+    sites = sqnr_data(groups, bits=bits, answers=answers)
     values = np.concatenate([data["sqnr"].values.ravel() for data in sites.values()])
     if not np.isfinite(values).any():
         raise MissingError(problem("no values were counted in any histogram", where="plot sqnr"))

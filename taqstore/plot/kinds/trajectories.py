@@ -16,8 +16,15 @@ from taqstore.analysis import schedule, shifts
 from taqstore.errors import MissingError
 from taqstore.names import PROJECTIONS
 from taqstore.plot.parts import drawing as figures
-from taqstore.plot.parts import numbers
-from taqstore.plot.parts.panels import Page, block_bar, headline, label_outer, page_stem, site_pages
+from taqstore.plot.parts.panels import (
+    Page,
+    block_bar,
+    headline,
+    label_outer,
+    page_stem,
+    site_pages,
+    table,
+)
 from taqstore.plot.parts.views import linear_view, noise_coordinate
 from taqstore.statistics.moving_average import SHIFT_MOMENTUM
 
@@ -90,7 +97,7 @@ def draw_trajectory(
 
 def _pages(dataset: xr.Dataset, site: str, *, momentum: float) -> Iterator[Page]:
     data = trajectory_data(dataset, site=site, momentum=momentum)
-    yield Page(page_stem("trajectories", site), _figure(data, site), numbers.table(data))
+    yield Page(page_stem("trajectories", site), _figure(data, site), table(data))
 
 
 def _figure(data: xr.Dataset, site: str) -> Figure:

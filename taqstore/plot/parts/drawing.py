@@ -1,11 +1,11 @@
-"""Drawing: `f(data, ax) -> Axes`, one panel each, from the Datasets of `plot.data`.
+"""Drawing: `f(data, ax) -> Axes`, one panel each, from the Datasets that each kind makes.
 
 Only Axes are touched, never pyplot's global state. Noise is at the left: sigma falls along x.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -63,88 +63,6 @@ def sequential_colors() -> Colormap:
     return mpl.colormaps["viridis"].with_extremes(bad=MISSING_COLOR)
 
 
-def draw_median_range(data: xr.Dataset, ax: Axes, *, norm: Normalize | None = None) -> Axes:
-    """`median_range` of every layer against sigma, coloured by block (`data.range_data`)."""
-    _draw_lines(data, ax, "median_range", norm or block_norm(data))
-    values = data["median_range"].values
-    if is_wide(values[values > 0]):
-        ax.set_yscale("log")
-    ax.set_ylabel("median over channels of max - min\n(dimensionless)")
-    return noise_axis(data, ax)
-
-
-def draw_tensor_extrema(data: xr.Dataset, ax: Axes, *, norm: Normalize | None = None) -> Axes:
-    """Band from `tensor_min` to `tensor_max` of every layer against sigma (`data.range_data`)."""
-    norm = norm or block_norm(data)
-    _, x = noise_coordinate(data)
-    colors = line_colors()
-    for layer in range(data.sizes["layer"]):
-        one = data.isel(layer=layer)
-        ax.fill_between(
-            x,
-            one["tensor_min"].transpose("step").values,
-            one["tensor_max"].transpose("step").values,
-            color=colors(norm(int(one["block"]))),
-            alpha=max(0.04, 0.3 / data.sizes["layer"]),
-            linewidth=0,
-        )
-    for name in ("tensor_min", "tensor_max"):
-        _draw_lines(data, ax, name, norm)
-    ax.axhline(0.0, color="0.5", linewidth=0.6)
-    sizes = abs(np.stack([data["tensor_min"].values, data["tensor_max"].values]))
-    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
-    if is_wide(sizes):
-        asinh_scale(ax, "y", float(np.median(sizes)), float(sizes.max()))
-    ax.set_ylabel("smallest and largest channel extreme\n(dimensionless)")
-    return noise_axis(data, ax)
-
-
-def draw_histogram(data: xr.Dataset, ax: Axes, *, norm: Normalize | None = None) -> Axes:
-    """One density curve per step, coloured by sigma, log y (`data.histogram_data`)."""
-    _, noise = noise_coordinate(data)
-    norm, colors = norm or noise_norm(data), line_colors()
-    left, right = data["left"].values, data["right"].values
-    for step, level in enumerate(noise):
-        rows = (left[step], right[step]) if left.ndim == 2 else (left, right)
-        density = data["density"].transpose("step", "bin").values[step]
-        if np.isfinite(density).any():
-            edges = np.append(rows[0], rows[1][-1])
-            positive = np.where(density > 0, density, np.nan)
-            ax.stairs(positive, edges, baseline=None, color=colors(norm(level)), alpha=0.8)
-    ax.axvline(0.0, color="0.5", linewidth=0.6, zorder=0)
-    ax.set_xlabel(VALUE_LABEL)
-    if data.attrs["linear_width"]:
-        ax.set_xlabel(f"{VALUE_LABEL}, asinh axis")
-        asinh_scale(ax, "x", data.attrs["linear_width"], max(abs(left.min()), abs(right.max())))
-    ax.set_yscale("log")
-    ax.set_ylabel("density (share of values per unit)")
-    return ax
-
-
-def draw_channels(data: xr.Dataset, ax: Axes, *, order: str = "channel") -> Axes:
-    """Channel ranges as bars, the widest in red (`data.channel_data`).
-
-    `order` is what runs along x: "channel" (index) or "rank" (widest first).
-    """
-    for outlier, color in ((False, PLAIN_COLOR), (True, OUTLIER_COLOR)):
-        some = data.isel(channel=np.flatnonzero(data["outlier"].values == outlier))
-        what = "widest" if outlier else "other"
-        ax.vlines(
-            some[order].values,
-            some["lower"].values,
-            some["upper"].values,
-            color=color,
-            linewidth=max(1.0 if outlier else 0.6, 480.0 / data.sizes["channel"]),
-            label=f"{what} {some.sizes['channel']} of {data.sizes['channel']} channels",
-        )
-    ax.axhline(0.0, color="0.3", linewidth=0.6)
-    ax.set_xlim(-1, data.sizes["channel"])
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_xlabel("channel index" if order == "channel" else "channels, widest first (rank)")
-    ax.set_ylabel(VALUE_LABEL)
-    return ax
-
-
 def draw_heatmap(
     data: xr.Dataset, ax: Axes, *, variable: str, style: tuple[Normalize, Colormap] | None = None
 ) -> Axes:
@@ -166,32 +84,6 @@ def draw_heatmap(
     ax.set_ylabel("block index")
     ax.set_xticks(noise_coordinate(data)[1], minor=True)
     return noise_axis(data, ax, whole=False)
-
-
-def draw_negative(
-    data: xr.Dataset, ax: Axes, *, style: tuple[Normalize, Colormap] | None = None
-) -> Axes:
-    """Heat map of the negative share in %, at the right of each row its value over all steps."""
-    percent = data.assign(percent=100.0 * data["negative_fraction"])
-    draw_heatmap(percent, ax, variable="percent", style=style)
-    side = ax.get_yaxis_transform()
-    small: dict[str, Any] = {"transform": side, "fontsize": "x-small", "va": "center"}
-    for block, share in zip(
-        data["block"].values, data["negative_fraction_all"].values, strict=True
-    ):
-        ax.text(1.02, block, "-" if np.isnan(share) else f"{100.0 * share:.1f} %", **small)
-    ax.text(1.02, 1.01, "all steps", transform=ax.transAxes, fontsize="x-small", va="bottom")
-    return ax
-
-
-def _draw_lines(data: xr.Dataset, ax: Axes, variable: str, norm: Normalize) -> None:
-    _, x = noise_coordinate(data)
-    colors = line_colors()
-    values = data[variable].transpose("layer", "step").values
-    for row, block, stream in zip(values, data["block"].values, data["stream"].values, strict=True):
-        line, marker = STREAM_STYLES[stream]
-        color = colors(norm(block))
-        ax.plot(x, row, line, marker=marker, markersize=2.5, linewidth=1, color=color)
 
 
 def noise_axis(data: xr.Dataset, ax: Axes, *, whole: bool = True) -> Axes:

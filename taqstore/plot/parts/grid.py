@@ -14,9 +14,8 @@ from matplotlib.figure import Figure
 
 from taqstore.errors import MissingError, problem
 from taqstore.names import PROJECTIONS, SITES
-from taqstore.plot.parts import numbers
 from taqstore.plot.parts.drawing import STREAM_NAMES
-from taqstore.plot.parts.panels import label_outer
+from taqstore.plot.parts.panels import label_outer, table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +37,7 @@ def site_grid(
     Parameters
     ----------
     sites
-        By site: (step, layer) with the coordinates of a `sources.linear_view`.
+        By site: (step, layer) with the coordinates of a `views.linear_view`.
     draw
         ``f(part, ax)``, draws one panel.
     style, label
@@ -72,7 +71,7 @@ def panel_grid(
     Parameters
     ----------
     sites
-        By site: Datasets along layer with the coordinates of a `sources.linear_view`.
+        By site: Datasets along layer with the coordinates of a `views.linear_view`.
     draw
         ``f(part, ax)``, draws one panel.
     height
@@ -137,7 +136,7 @@ def site_table(sites: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """Rows of the Datasets of all sites, whose layers bear full names, below each other."""
     import pandas as pd
 
-    return pd.concat([numbers.table(data) for data in sites.values()], ignore_index=True)
+    return pd.concat([table(data) for data in sites.values()], ignore_index=True)
 
 
 def _parts(sites: Mapping[str, xr.Dataset]) -> dict[tuple[str, str, str], xr.Dataset]:

@@ -1,4 +1,4 @@
-"""What pages share: panels per stream, heat maps under one colour bar, titles and file names."""
+"""What pages share: their parts and tables, panels per stream, heat maps, titles, file names."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from taqstore.errors import MissingError
+from taqstore.files.tables import to_table
 from taqstore.names import PROJECTIONS
 from taqstore.plot.parts import drawing as figures
-from taqstore.plot.parts.views import file_name
+from taqstore.plot.parts.views import AVERAGED, file_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,13 @@ class Page:
     table: pd.DataFrame
 
 
+def table(data: xr.Dataset) -> pd.DataFrame:
+    """Rows of a figure's Dataset: one per coordinate tuple, bins without values left out."""
+    # What is one number for several rows (bounds of shared bins, all steps) is repeated in each.
+    rows = to_table(xr.broadcast(data)[0])
+    return rows[rows["count"] > 0] if "count" in rows else rows
+
+
 def heatmap_figure(
     data: xr.Dataset,
     draw: Callable[[xr.Dataset, Axes], Axes],
@@ -44,7 +52,7 @@ def heatmap_figure(
     Parameters
     ----------
     data
-        (step, layer) with the coordinates of a `sources.linear_view`.
+        (step, layer) with the coordinates of a `views.linear_view`.
     draw
         ``f(part, ax)``, draws one panel.
     style
@@ -95,6 +103,11 @@ def headline(figure: Figure, what: str, site: str, note: str) -> None:
     figure.suptitle(f"{where}{what}" + (f"\n({note})" if note else ""))
 
 
+def averaged(data: xr.Dataset) -> str:
+    """What to say of extrema that are means, nothing of true ones, from the attribute `extrema`."""
+    return AVERAGED if data.attrs["extrema"] == AVERAGED else ""
+
+
 def page_stem(kind: str, site: str, part: str = "") -> str:
     """File name of a page without suffix: kind, site and part joined by underscores."""
     return "_".join(piece for piece in (kind, file_name(site), part) if piece)
@@ -107,6 +120,26 @@ def block_bar(figure: Figure, axes: np.ndarray, norm: BoundaryNorm) -> None:
         ticks = MaxNLocator(nbins=12, integer=True)
         bar = figure.colorbar(scale, ax=axes, label="block index", ticks=ticks, aspect=40)
         bar.minorticks_off()
+
+
+def each_layer(view: xr.Dataset, make: Callable[[xr.Dataset], Page]) -> Iterator[Page]:
+    """Pages ``make(view of one layer)`` of all layers that have something to show.
+
+    Raises
+    ------
+    MissingError
+        None has; what the first one lacks.
+    """
+    missing: list[MissingError] = []
+    for index in range(view.sizes["layer"]):
+        try:
+            page = make(view.isel(layer=[index]))
+        except MissingError as error:
+            missing.append(error)
+        else:
+            yield page
+    if missing and len(missing) == view.sizes["layer"]:
+        raise missing[0]
 
 
 def site_pages(

@@ -1,8 +1,7 @@
 """One view of every source of statistics: batches pooled, linears named, layers chosen.
 
 Observed groups (`activations/<site>`) carry a batch axis, pooled ones do not, and each spells its
-statistics in its own way. Everything here returns arrays over (step, layer, ...), so that the
-figures need not know which source they show.
+layers and statistics in its own way; figures need not know which source they show.
 """
 
 from __future__ import annotations
@@ -13,25 +12,17 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from taqstore.analysis.shared.inputs import channel_bounds, first_complete
 from taqstore.errors import MissingError, problem
-from taqstore.names import LayerName, parse_layer
+from taqstore.names import Alternatives, LayerName, parse_layer
 from taqstore.query.select import select
 
-Alternatives = tuple[tuple[str, ...], ...]
-
-EXTREMA: Alternatives = (("min", "max"), ("avg_min", "avg_max"))
-MOMENTS: Alternatives = (("mean", "std"), ("mean", "m2", "count"))
-BINS: Alternatives = (
-    ("histogram", "bin_edges"),
-    ("histogram", "bin_left", "bin_right"),
-    ("hist_counts", "hist_edges"),
-)
 TRUE_EXTREMA = "extrema"
 AVERAGED = "means over images of per-image extrema"
 _SITE = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
 
 
-def require(dataset: xr.Dataset, alternatives: Alternatives, *, where: str) -> tuple[str, ...]:
+def require(dataset: xr.Dataset, alternatives: Alternatives, *, where: str) -> Sequence[str]:
     """First of `alternatives` whose variables `dataset` all has.
 
     Raises
@@ -49,14 +40,6 @@ def require(dataset: xr.Dataset, alternatives: Alternatives, *, where: str) -> t
             remedy="choose a group that holds them",
         )
     )
-
-
-def first_complete(dataset: xr.Dataset, alternatives: Alternatives) -> tuple[str, ...]:
-    """First of `alternatives` whose variables `dataset` all has; empty if none is complete."""
-    for names in alternatives:
-        if all(name in dataset.variables for name in names):
-            return names
-    return ()
 
 
 def full_name(identity: LayerName) -> str:
@@ -146,53 +129,6 @@ def extrema(view: xr.Dataset) -> xr.Dataset:
     Where the source has only `avg_min` and `avg_max`, these are means over images of per-image
     extrema, and the attribute `extrema` says so.
     """
-    low, high = require(view, EXTREMA, where="extrema")
-    lower, upper = view[low], view[high]
-    if "batch" in lower.dims:
-        # A channel that one batch did not see is unknown, not "the extreme of the others".
-        lower, upper = lower.min("batch", skipna=False), upper.max("batch", skipna=False)
-    pair = xr.Dataset({"lower": lower.astype(np.float64), "upper": upper.astype(np.float64)})
-    return pair.assign_attrs(extrema=AVERAGED if low == "avg_min" else TRUE_EXTREMA)
-
-
-def moments(view: xr.Dataset) -> xr.Dataset:
-    """`mean` and `std` (step, layer, channel) float64, population standard deviation.
-
-    Batches are merged as in Chan, Golub & LeVeque (1979): the pooled sum of squared deviations is
-    the sum of the batches' own plus ``count * (batch mean - pooled mean)**2``.
-    """
-    names = require(view, MOMENTS, where="moments")
-    mean = view["mean"].astype(np.float64)
-    if "std" in names:
-        return xr.Dataset({"mean": mean, "std": view["std"].astype(np.float64)})
-    count, m2 = view["count"].astype(np.float64), view["m2"].astype(np.float64)
-    if "batch" in mean.dims:
-        seen, weight = count > 0, count
-        count = weight.sum("batch")
-        pooled = (mean * weight).where(seen, 0.0).sum("batch", skipna=False)
-        pooled = pooled / count.where(count > 0)
-        m2 = (m2 + weight * (mean - pooled) ** 2).where(seen, 0.0).sum("batch", skipna=False)
-        mean = pooled
-    return xr.Dataset({"mean": mean, "std": np.sqrt(m2 / count.where(count > 0))})
-
-
-def bins(view: xr.Dataset) -> xr.Dataset:
-    """`counts` (step, layer, bin) with bin bounds `left` and `right`, (bin) or per step and layer.
-
-    Float-bit-prefix bins have their bounds as coordinates, fixed bins share one row of edges, and
-    sampled histograms (`hist_counts`) have edges of their own for every step and layer.
-    """
-    names = require(view, BINS, where="histogram")
-    counts = view[names[0]]
-    if "batch" in counts.dims:
-        counts = counts.sum("batch")
-    if len(names) == 3:
-        left, right = view["bin_left"], view["bin_right"]
-    else:
-        edges = view[names[1]].astype(np.float64)
-        left = edges.isel(edge=slice(None, -1)).rename(edge="bin").drop_vars("bin", errors="ignore")
-        right = edges.isel(edge=slice(1, None)).rename(edge="bin").drop_vars("bin", errors="ignore")
-    bounds = {"left": left.astype(np.float64), "right": right.astype(np.float64)}
-    return xr.Dataset({"counts": counts, **bounds}).reset_coords(
-        ["bin_left", "bin_right"] if len(names) == 3 else [], drop=True
-    )
+    bounds = channel_bounds(view, analysis="extrema")
+    kind = TRUE_EXTREMA if "min" in view.variables else AVERAGED
+    return xr.Dataset({"lower": bounds.lower, "upper": bounds.upper}, attrs={"extrema": kind})

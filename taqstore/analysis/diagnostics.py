@@ -1,0 +1,164 @@
+"""Diagnostics of the post-GELU study: medians over channels, negative share, widest channels."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from taqstore.analysis.outliers import TOP_FRACTION, widest
+from taqstore.analysis.shared.inputs import (
+    Array,
+    channel_bounds,
+    finish,
+    first_complete,
+    over,
+    require,
+)
+from taqstore.analysis.shared.merged import bounded_bins, moments
+from taqstore.names import BINS, EXTREMA, MOMENTS
+
+_NAME = "diagnostics"
+
+
+def diagnostics(dataset: xr.Dataset) -> xr.Dataset:
+    """Medians over channels, share of negative values and widest channels, as the source has them.
+
+    The rules are those of the script that studied post-GELU tensors (Phase 2), and they serve any
+    site. A channel's range is its maximum minus its minimum over all batches; outliers are the
+    ``max(1, int(0.02 * channels))`` widest channels of a step. One rule differs: every bin below
+    zero counts as negative, where the script left out the one just below it. A bin that straddles
+    zero counts by the share of its width that lies below: values are taken as spread evenly inside
+    it. In float-bit-prefix bins and in those of the script zero is an edge and the share is exact.
+
+    Parameters
+    ----------
+    dataset
+        Observations or a pooled source. What its statistics do not tell is left out.
+
+    Returns
+    -------
+    Dataset
+        From extrema, (step, layer): `step_range`, the median over channels of their ranges;
+        (layer): `median_range` over steps and channels, `max_range`, `widest_count` (channels that
+        are outliers at any step); (layer, channel): `widest_steps`, at how many steps it is one,
+        and `widest_overall`, whether its range over all steps makes it one.
+        From moments, (step, layer): `step_mean`, `step_std`, medians over channels; (layer):
+        `median_mean`, `median_std`, their means over steps.
+        From histograms, (step, layer): `negative_fraction` and `counted`; (layer):
+        `negative_fraction_all`, all steps together, each weighted by what it counted. NaN where
+        nothing was counted.
+
+    Raises
+    ------
+    MissingError
+        There are neither extrema nor moments nor histograms.
+    """
+    parts = {EXTREMA: _of_extrema, MOMENTS: _of_moments, BINS: _of_bins}
+    found: dict[str, xr.DataArray] = {}
+    for alternatives, part in parts.items():
+        if first_complete(dataset, alternatives):
+            found |= part(dataset)
+    if not found:
+        require(dataset, *EXTREMA, *MOMENTS, *BINS, analysis=_NAME)
+    return finish(xr.Dataset(found), dataset, _NAME, top_fraction=TOP_FRACTION)
+
+
+def _of_extrema(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
+    bounds = channel_bounds(dataset, analysis=_NAME)
+    width = bounds.upper - bounds.lower
+    one_step, all_steps = (("channel",),), (("step", "channel"),)
+    is_widest = over(widest, width, core=one_step, out=one_step, dtypes=(bool,))
+    overall = over(
+        _widest_overall,
+        bounds.lower,
+        bounds.upper,
+        core=all_steps * 2,
+        out=one_step,
+        dtypes=(bool,),
+    )
+    return {
+        "step_range": over(_median, width, core=one_step),
+        "median_range": over(_median, width, core=all_steps, axes=2),
+        "max_range": over(_largest, width, core=all_steps),
+        "widest_count": is_widest.any("step").sum("channel"),
+        "widest_steps": is_widest.sum("step"),
+        "widest_overall": overall,
+    }
+
+
+def _of_moments(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
+    found = {}
+    for name, moment in moments(dataset, analysis=_NAME).data_vars.items():
+        median = over(_median, moment, core=(("channel",),))
+        found[f"step_{name}"] = median
+        found[f"median_{name}"] = over(_mean_over_steps, median, core=_TABLE, out=(("layer",),))
+    return found
+
+
+def _of_bins(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
+    bins = bounded_bins(dataset, analysis=_NAME)
+    below, counted = over(
+        _below_zero,
+        bins["counts"],
+        bins["left"],
+        bins["right"],
+        core=(("bin",),) * 3,
+        out=((), ()),
+        dtypes=(np.float64, np.int64),
+    )
+    everything = counted.sum("step")
+    total = over(_sum_over_steps, below, core=_TABLE, out=(("layer",),))
+    return {
+        "negative_fraction": below / counted.where(counted > 0),
+        "negative_fraction_all": total / everything.where(everything > 0),
+        "counted": counted,
+    }
+
+
+# Sums over steps take the whole table at once: in one order, however the steps are cut in blocks.
+_TABLE = (("step", "layer"),)
+
+
+def _sum_over_steps(table: Array) -> Array:
+    total: Array = np.ascontiguousarray(table).sum(axis=-2)
+    return total
+
+
+def _mean_over_steps(table: Array) -> Array:
+    """Mean of what is known, (..., step, layer) -> (..., layer); NaN where nothing is."""
+    count = (~np.isnan(table)).sum(axis=-2)
+    total = _sum_over_steps(np.nan_to_num(table, posinf=np.inf, neginf=-np.inf))
+    mean: Array = np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
+    return mean
+
+
+def _median(values: Array, *, axes: int = 1) -> Array:
+    """Median over the last axes of what is known; NaN where nothing is."""
+    rows = values.reshape(*values.shape[: values.ndim - axes], -1)
+    median = np.full(rows.shape[:-1], np.nan)
+    known = ~np.isnan(rows).all(axis=-1)
+    median[known] = np.nanmedian(rows[known], axis=-1)
+    return median
+
+
+def _largest(values: Array) -> Array:
+    """Largest known value over the last two axes; NaN where there is none."""
+    largest: Array = np.fmax.reduce(values, axis=(-2, -1))
+    return largest
+
+
+def _widest_overall(lower: Array, upper: Array) -> Array:
+    """Mask of the widest channels by their range over all steps, of ``(..., step, channel)``."""
+    with np.errstate(invalid="ignore"):  # infinity minus infinity is not known
+        width: Array = np.fmax.reduce(upper, axis=-2) - np.fmin.reduce(lower, axis=-2)
+    return widest(width)
+
+
+def _below_zero(counts: Array, left: Array, right: Array) -> tuple[Array, Array]:
+    """How many values of ``(..., bin)`` lie below zero, and how many there are."""
+    with np.errstate(invalid="ignore"):  # outermost bins may reach to infinity
+        inside = -left / np.where(right > left, right - left, 1.0)
+    share = np.where(left < 0, np.where(right > 0, inside, 1.0), 0.0)
+    counted = counts.sum(axis=-1).astype(np.int64)
+    below = np.ascontiguousarray(counts * share).sum(axis=-1)
+    return np.where(counted > 0, below, 0.0), counted

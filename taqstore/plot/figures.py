@@ -1,0 +1,270 @@
+"""The table of figures: every word of `taqstore plot`, and what must be known to draw it.
+
+From it come the words and options of the command, its help, what is refused, and the pictures of
+`taqstore report`. It names the functions that draw, so nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import product
+from typing import Any, Literal
+
+from taqstore.errors import MissingError, TaqError, problem
+from taqstore.names import (
+    BINS,
+    CHANNEL_BINS,
+    CHANNEL_HISTOGRAMS,
+    EXTREMA,
+    MOMENTS,
+    Alternatives,
+)
+
+FORMATS = ("png", "svg", "pdf")
+"""Suffixes of pictures."""
+
+
+@dataclass(frozen=True)
+class InReport:
+    """Where a figure stands in the report.
+
+    Parameters
+    ----------
+    section
+        Key of the section whose question it answers.
+    caption
+        What the reader is to see in it; ``{focus}`` is the site or linear singled out, ``{low}``
+        the fewest bits.
+    shows
+        The site or the linear that the section singles out, or all sites.
+    stem
+        Part of the names of the pages to take; empty for all.
+    """
+
+    section: str
+    caption: str
+    shows: Literal["site", "linear", "all"]
+    stem: str = ""
+
+
+@dataclass(frozen=True)
+class FigureKind:
+    """One word of `taqstore plot`.
+
+    Parameters
+    ----------
+    doc
+        What it shows, one line.
+    source
+        ``module:function`` that makes it.
+    made
+        What the function takes and gives. "site": ``f(view, site, **options)`` yields pages, from
+        the `views.linear_view` of one group. "sites": ``f(groups, **options)`` yields pages, from
+        Datasets by group path, sliced to layers. "table": ``f(dataset, site=…, layers=…)`` gives a
+        Dataset along layer, printed and written, without pictures.
+    requires
+        Alternatives of variables, the first complete one is used; groups that hold none are not
+        offered.
+    optional
+        Variables shown where they are present ("site" only).
+    options
+        Names of the options it takes. `other` is a second store's groups, sliced likewise.
+    needs
+        Those of them that it cannot do without.
+    beside
+        Kind of group whose site stands in for an observed one where there is any.
+    report
+        Where it stands in the report, if it does.
+    """
+
+    doc: str
+    source: str
+    made: Literal["site", "sites", "table"]
+    requires: Alternatives
+    optional: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    beside: str = ""
+    report: InReport | None = None
+
+    def load(self) -> Callable[..., Any]:
+        """The function that makes it, imported now."""
+        module, _, name = self.source.partition(":")
+        function: Callable[..., Any] = getattr(import_module(module), name)
+        return function
+
+    def check_options(self, word: str, given: Collection[str]) -> None:
+        """Refuse options that this figure, called `word`, does not take, or misses.
+
+        Raises
+        ------
+        TaqError
+            The first one of either.
+        """
+        for name in given:
+            if name not in self.options:
+                found = ", ".join(self.options) or "none"
+                raise TaqError(problem(f"plot {word} takes no option {name!r}", found=found))
+        for name in self.needs:
+            if name not in given:
+                raise TaqError(problem(f"plot {word} needs the option {name!r}"))
+
+
+_KINDS = "taqstore.plot.kinds"
+_SCHEDULES: Alternatives = (
+    *EXTREMA,
+    ("tensor_min", "tensor_max"),
+    ("tensor_absmax",),
+    ("alpha",),
+)
+
+FIGURES: dict[str, FigureKind] = {
+    "range": FigureKind(
+        "channel ranges of every layer against sigma",
+        f"{_KINDS}.range:range_pages",
+        "site",
+        EXTREMA,
+        report=InReport(
+            "drift",
+            "Ranges over the steps, {focus}: the site that drifts most.",
+            "site",
+            stem="_all",
+        ),
+    ),
+    "histogram": FigureKind(
+        "histogram of each layer, its steps overlaid",
+        f"{_KINDS}.histogram:histogram_pages",
+        "site",
+        BINS,
+    ),
+    "ridgeline": FigureKind(
+        "histogram of each layer, a ridge for every step",
+        f"{_KINDS}.ridgeline:ridgeline_pages",
+        "site",
+        BINS,
+    ),
+    "channels": FigureKind(
+        "range of each layer's channels, the widest 2 % in red",
+        f"{_KINDS}.channels:channel_pages",
+        "site",
+        EXTREMA,
+        report=InReport("outliers", "Channel ranges of {focus}.", "linear"),
+    ),
+    "channelmap": FigureKind(
+        "log2 of every channel's absmax at every step",
+        f"{_KINDS}.channelmap:channelmap_pages",
+        "site",
+        EXTREMA,
+        report=InReport("outliers", "The channels of {focus} over the steps.", "linear"),
+    ),
+    "box": FigureKind(
+        "boxes of each layer's widest channels",
+        f"{_KINDS}.box:box_pages",
+        "site",
+        (*CHANNEL_BINS, *EXTREMA),
+        beside=CHANNEL_HISTOGRAMS,
+    ),
+    "heatmap": FigureKind(
+        "mean, std, absmax and shift by block and sigma",
+        f"{_KINDS}.heatmap:heatmap_pages",
+        "site",
+        (*MOMENTS, *EXTREMA),
+        optional=("min", "max", "avg_min", "avg_max", "shift"),
+    ),
+    "negative": FigureKind(
+        "share of values below zero by block and sigma",
+        f"{_KINDS}.negative:negative_pages",
+        "site",
+        BINS,
+        report=InReport("asymmetry", "Values below zero, {focus}: the most lopsided site.", "site"),
+    ),
+    "sqnr": FigureKind(
+        "expected SQNR by block and sigma",
+        f"{_KINDS}.sqnr:sqnr_pages",
+        "sites",
+        tuple((*pair, *bins) for pair, bins in product(EXTREMA, BINS)),
+        options=("bits",),
+        report=InReport("worst", "SQNR at {low} bits, absmax per step.", "all"),
+    ),
+    "trajectories": FigureKind(
+        "clip bounds and shifts over sigma, with fits",
+        f"{_KINDS}.trajectories:trajectory_pages",
+        "sites",
+        _SCHEDULES,
+        options=("momentum",),
+    ),
+    "curve": FigureKind(
+        "error against the clip bound, rules marked",
+        f"{_KINDS}.curve:curve_pages",
+        "sites",
+        BINS,
+        options=("bits", "step"),
+        report=InReport(
+            "worst",
+            "Error of {focus} against the clip bound, and where rules put it.",
+            "linear",
+        ),
+    ),
+    "groups": FigureKind(
+        "error against groups of steps, chosen cuts",
+        f"{_KINDS}.groups:group_pages",
+        "sites",
+        BINS,
+        options=("bits",),
+        report=InReport(
+            "groups", "Error of groups of steps, and where single layers would cut.", "all"
+        ),
+    ),
+    "bits": FigureKind(
+        "allocation of bit widths",
+        f"{_KINDS}.bits:bit_pages",
+        "sites",
+        BINS,
+        options=("average", "choices"),
+        report=InReport("bits", "Widths by layer and step, and error against the budget.", "all"),
+    ),
+    "diff": FigureKind(
+        "what changed in another store",
+        f"{_KINDS}.diff:diff_pages",
+        "sites",
+        (*EXTREMA, *BINS),
+        options=("other",),
+        needs=("other",),
+    ),
+    "order": FigureKind(
+        "band of an average over batch orders",
+        f"{_KINDS}.order:order_pages",
+        "sites",
+        (("min", "max", "batch"),),
+        options=("momentum", "orders"),
+    ),
+    "summary": FigureKind(
+        "the table of medians, ranges, negative share and outliers",
+        f"{_KINDS}.summary:layer_summary",
+        "table",
+        EXTREMA,
+    ),
+}
+"""Every word of `taqstore plot`, in the order of its help."""
+
+
+def known(what: str, name: str, names: Collection[str]) -> None:
+    """Refuse a name that is not one of `names`, saying which there are.
+
+    Raises
+    ------
+    MissingError
+        It is not.
+    """
+    if name not in names:
+        raise MissingError(
+            problem(f"{what} {name!r} is not known", remedy=f"choose {', '.join(names)}")
+        )
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Refuse picture formats that are not among `FORMATS`, by a MissingError."""
+    for suffix in formats:
+        known("picture format", suffix, FORMATS)

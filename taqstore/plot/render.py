@@ -1,0 +1,123 @@
+"""Pages of one group, and the files they become: pictures, each with a CSV of its numbers."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from taqstore.files.tables import write_csv
+from taqstore.plot.figures import FIGURES, check_formats, known
+from taqstore.plot.parts.panels import Page
+from taqstore.plot.parts.views import linear_view, require
+
+_DPI = 120
+
+
+def render(
+    kind: str,
+    dataset: xr.Dataset,
+    out_dir: str | os.PathLike[str],
+    *,
+    layers: Sequence[str] | None = None,
+    site: str = "",
+    formats: Sequence[str] = ("png",),
+    **options: Any,
+) -> list[Path]:
+    """Draw the figures of one kind and write them, a CSV beside each; return what was written.
+
+    Parameters
+    ----------
+    kind, dataset, layers, site, options
+        As in `make_pages`.
+    formats
+        Suffixes out of `FORMATS`; none for the CSV alone.
+
+    Raises
+    ------
+    MissingError
+        Unknown kind, format, site or layer; variables missing; no values in any histogram.
+    """
+    check_formats(formats)
+    made = make_pages(kind, dataset, layers=layers, site=site, **options)
+    return [path for page in made for path in write_page(page, Path(out_dir), formats)]
+
+
+def make_pages(
+    kind: str,
+    dataset: xr.Dataset,
+    *,
+    layers: Sequence[str] | None = None,
+    site: str = "",
+    answers: xr.Dataset | None = None,
+    **options: Any,
+) -> Iterator[Page]:
+    """Make the pages of one kind from one group; nothing is written.
+
+    Parameters
+    ----------
+    kind
+        Word of `FIGURES` whose figures are made site by site.
+    dataset
+        One group over (step, layer, channel or bin), with a batch axis if observed.
+    layers
+        Spellings of layers or linears, or globs over layer labels; None for all.
+    site
+        Site of the group (``mlp.fc2``), for titles and file names.
+    answers
+        What the analysis behind the figure says of the group, where that is known already; for
+        kinds whose function has such a parameter.
+    options
+        Those that `FigureKind.options` names.
+
+    Raises
+    ------
+    MissingError
+        Unknown kind, site or layer; variables missing; no values in any histogram.
+    """
+    known("figure", kind, [word for word, row in FIGURES.items() if row.made == "site"])
+    row = FIGURES[kind]
+    names = require(dataset, row.requires, where=f"plot {kind}")
+    extra = [name for name in row.optional if name in dataset.variables]
+    view = linear_view(dataset, [*names, *extra], site=site, layers=layers)
+    if answers is not None:
+        found = [str(name) for name in answers.data_vars]
+        options["answers"] = linear_view(answers, found, site=site, layers=layers)
+    made: Iterator[Page] = row.load()(view, site, **options)
+    return made
+
+
+def write_page(page: Page, folder: Path, formats: Sequence[str]) -> list[Path]:
+    """Write the picture in every format and its table as CSV; return the paths.
+
+    Parameters
+    ----------
+    folder
+        Made where it is missing.
+    formats
+        Suffixes out of `FORMATS`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for suffix in formats:
+        picture = io.BytesIO()
+        page.figure.savefig(picture, format=suffix, dpi=_DPI)
+        paths.append(_replace(folder / f"{page.stem}.{suffix}", picture.getvalue()))
+    rows = io.StringIO()
+    write_csv(page.table, rows)
+    return [*paths, _replace(folder / f"{page.stem}.csv", rows.getvalue().encode())]
+
+
+def _replace(path: Path, content: bytes) -> Path:
+    """Write beside `path` and rename, so that no half-written file ever bears its name."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
