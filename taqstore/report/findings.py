@@ -27,6 +27,9 @@ LAYER_GROUPS = "groups of single layers"
 STEP_BITS = "bits of every step"
 """Names of results that only pictures show; the others are called like their analyses."""
 
+CURVES = ("optimal_error", "cluster_error", "sigma_error", "group", "group_count")
+"""What is kept of groups of steps."""
+
 # Channels of several batches and recut histograms grow in the analyses: few steps at a time.
 _STEPS_AT_ONCE = 5
 _UNUSED = ("mean", "m2", "std", "nonfinite")
@@ -155,11 +158,10 @@ def _requests(
     groups: Groups, plan: Plan
 ) -> Iterator[tuple[Hashable, str, Sequence[str], dict[str, Any]]]:
     """Name of a result, its analysis, the variables to keep, the options."""
-    curves = ("optimal_error", "cluster_error", "sigma_error", "group", "group_count")
     grouping = {"bits": plan.group_bits, "count": plan.groups, "tolerance": GROUPS_TOLERANCE}
-    yield "groups", "groups", curves, {**grouping, "shared": True}
+    yield "groups", "groups", CURVES, {**grouping, "shared": True}
     single = {"bits": plan.group_bits, "tolerance": GROUPS_TOLERANCE}
-    yield LAYER_GROUPS, "groups", curves, single
+    yield LAYER_GROUPS, "groups", CURVES, single
     budget = {"average": plan.budget, "choices": plan.bits}
     yield "bits", "bits", ("bits", "allocated_error", "choice_error"), budget
     yield STEP_BITS, "bits", ("bits", "choice_error"), {**budget, "per": "step"}

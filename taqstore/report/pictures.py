@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import xarray as xr
@@ -13,7 +13,7 @@ from taqstore.plot.figures import FIGURES, FigureKind, InReport
 from taqstore.plot.parts.panels import Page
 from taqstore.plot.parts.svg import inline_svg
 from taqstore.plot.parts.views import file_name
-from taqstore.report.findings import LAYER_GROUPS, STEP_BITS, Findings, Groups, Plan
+from taqstore.report.findings import CURVES, LAYER_GROUPS, STEP_BITS, Findings, Groups, Plan
 from taqstore.report.page import Picture, Section
 
 _COLUMN_INCHES = 7.0
@@ -82,13 +82,20 @@ def _options(row: FigureKind, section: Section, plan: Plan) -> dict[str, Any]:
     return {name: settled[name] for name in row.options if name in settled}
 
 
-def _answers(word: str, plan: Plan, findings: Findings) -> Mapping[str, xr.Dataset] | None:
+def _answers(word: str, plan: Plan, findings: Findings) -> dict[str, xr.Dataset] | None:
     """Results that a figure is drawn from, if they were worked out for the text already."""
-    names: dict[str, Hashable] = {
-        "range": "diagnostics",
-        "negative": "diagnostics",
-        "sqnr": ("error", plan.bits[-1], "absmax", None),
-        "groups": LAYER_GROUPS,
-        "bits": STEP_BITS,
+    shares = ("negative_fraction", "negative_fraction_all", "counted")
+    drawn_from: dict[str, tuple[Hashable, tuple[str, ...]]] = {
+        "range": ("diagnostics", ("step_range",)),
+        "negative": ("diagnostics", shares),
+        "sqnr": (("error", plan.bits[-1], "absmax", None), ("sqnr", "error")),
+        "groups": (LAYER_GROUPS, CURVES),
+        "bits": (STEP_BITS, ("bits", "choice_error")),
     }
-    return findings.results.get(names.get(word))
+    if word not in drawn_from:
+        return None
+    name, variables = drawn_from[word]
+    found = findings.results.get(name, {})
+    # Only these: of others some may differ by projection, and would tell q, k and v apart.
+    known = {path: [v for v in variables if v in data] for path, data in found.items()}
+    return {path: found[path][some] for path, some in known.items() if some}

@@ -12,10 +12,11 @@ import pytest
 
 import taqstore
 from support.cli_runner import Runner
+from support.derived_inputs import observations
 from support.docs_tables import figure_table
-from support.plot_inputs import observed
+from support.plot_inputs import observed, timestep_stats
 from taqstore.plot.figures import FIGURES, FigureKind, InReport
-from taqstore.report.findings import Findings, Plan
+from taqstore.report.findings import Findings, Plan, gather
 from taqstore.report.page import Section
 from taqstore.report.pictures import draw
 from taqstore.testing import RunShape, make_store
@@ -92,6 +93,21 @@ def test_a_new_row_stands_in_its_section_of_the_report(toy: FigureKind) -> None:
     assert picture.svg.startswith("<svg")
     assert draw(groups, Section("toys", "Toys?", "Not known."), plan, findings) == ()
     assert draw(groups, Section("other", "Others?", "Yes."), plan, findings) == ()
+
+
+@pytest.mark.parametrize("projections", [False, True])
+def test_pictures_of_known_answers_are_those_of_the_groups(projections: bool) -> None:
+    prefix = "pooled/timestep_stats" if projections else "activations"
+    group = timestep_stats(projections=True) if projections else observations()
+    groups = {f"{prefix}/attn.qkv": group}
+    plan = Plan(prefix, (8, 4), 6.0, None)
+    known, nothing = gather(groups, plan), Findings({}, {})
+    places = [row.report for row in FIGURES.values() if row.report]
+    for key in dict.fromkeys(place.section for place in places if place.shows != "linear"):
+        section = Section(key, "", "", focus="attn.qkv" if key in ("asymmetry", "drift") else "")
+        drawn = draw(groups, section, plan, nothing)
+        assert drawn
+        assert draw(groups, section, plan, known) == drawn
 
 
 def test_every_word_has_its_file_and_every_file_its_word() -> None:
