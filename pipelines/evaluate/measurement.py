@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from taqstore.names import Block
+
 from ..models.backend import backend
 from ..models.capture import watching_blocks
 from ..models.load import LoadedModel, Prompt, Tensor, to_numpy
@@ -176,9 +178,9 @@ class Measurer:
 
 
 def _outputs(block: str, streams: dict[str, dict[int, Tensor]]) -> list[np.ndarray]:
-    after = int(block.lstrip("muni")) + 1
-    names = ("uni",) if block.startswith("uni") else ("img", "txt")
-    return [np.array(to_numpy(streams[n][after])) for n in names if after in streams.get(n, {})]
+    known = Block.parse(block)
+    found = (streams.get(name, {}).get(known.index + 1) for name in known.streams)
+    return [np.array(to_numpy(values)) for values in found if values is not None]
 
 
 def _square(values: np.ndarray, other: np.ndarray | None = None) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from taqstore.errors import SourceError
 from taqstore.files.refusal import problem
-from taqstore.names import PROJECTIONS, LayerName, linear_names
+from taqstore.names import PROJECTIONS, LayerName, array_key, linear_names
 from taqstore.store.template import Array
 
 from .json_fields import floats, without
@@ -35,7 +35,6 @@ from .timestep_run import (
     V2,
     Run,
     Step,
-    raw,
     scan,
 )
 
@@ -85,7 +84,7 @@ def _sites(run: Run, options: Options) -> list[Site]:
 
 def _width(run: Run, name: str) -> int:
     file = run.reference.file
-    key = f"{raw(name)}__avg_min"
+    key = f"{array_key(name)}__avg_min"
     shape = file.header(key).shape
     if len(shape) != 1:
         raise SourceError(problem("not a vector of channels", where=file.where(key)))
@@ -126,7 +125,7 @@ def _site(
 
 
 def _lookup(run: Run, spellings: Sequence[tuple[str, ...]], renamed: Mapping[str, str]) -> Lookup:
-    raws = [tuple(map(raw, names)) for names in spellings]
+    raws = [tuple(map(array_key, names)) for names in spellings]
 
     def find(variable: str, step: int, layer: int) -> Where | None:
         found = run.steps[step]
@@ -151,7 +150,7 @@ def _field(
     """The array of one variable, judged by the first usable step; None if no layer has it."""
     steps = [step for step in run.steps if step]
     keys = [
-        (step, tuple(f"{raw(n)}__{original}" for n in names))
+        (step, tuple(f"{array_key(n)}__{original}" for n in names))
         for step in steps
         for names in spellings
         if _promised(step, names, stored)

@@ -9,6 +9,7 @@ from typing import Any
 from taqstore.errors import SourceError
 from taqstore.files.npz import NpzFile
 from taqstore.files.refusal import problem
+from taqstore.names import is_block_key
 
 from . import block_cache, manifest, postgelu, timestep_run
 from . import latents as calibration_samples
@@ -89,7 +90,7 @@ def _kind_of_samples(folder: Path) -> str:
     """Kind of a `samples` folder whose documents are missing or are a manifest: look into one."""
     for path in sorted(folder.glob("*.npz"))[:1]:
         try:
-            if any("__arg" in name for name in NpzFile(path).names):
+            if any(is_block_key(name) for name in NpzFile(path).names):
                 return "blocks"
         except SourceError:
             break  # damaged: planning it says so
@@ -101,7 +102,7 @@ def _npz(path: Path) -> Source:
     for kind, key in (("samples", "xs"), ("postgelu", postgelu.TIMESTEPS)):
         if key in file:
             return Source(kind, path)
-    if {"x", "step_index"} <= set(file.names) or "mm0__arg0" in file:
+    if {"x", "step_index"} <= set(file.names) or any(is_block_key(name) for name in file.names):
         remedy = f"give the folder, {path.parent.parent}"
         raise SourceError(problem("one sample of a run", where=str(path), remedy=remedy))
     found = f"keys {', '.join(file.names[:6])}"

@@ -51,8 +51,6 @@ def command(  # noqa: D103 - its help text is made above, from the table
     given = {"clip": clip, "outliers": outliers or None, "source": source}
     options = {key: value for key, value in given.items() if value is not None}
     _check(name, multitier, options)
-    if name == "timestep-stats" and source:
-        options["source"] = source.rsplit("/", 1)[-1]
     summary = export(name, open_store(store, chunks=None), output, force=force, **options)
     files = "" if summary.files == 1 else f" in {summary.files} files"
     say(f"wrote {summary.path}, {format_bytes(summary.bytes)}{files}")
