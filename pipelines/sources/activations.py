@@ -13,6 +13,7 @@ from taqstore.names import PROJECTIONS, LayerName, array_key, linear_names
 from taqstore.store.template import Array
 
 from .json_fields import floats, without
+from .place import Place
 from .plan import Options, Plan, Problem
 from .pooled import (
     Field,
@@ -39,6 +40,14 @@ from .timestep_run import (
 )
 
 GROUP = {V1: V1, V2: FOLDER}
+
+
+def find(place: Place) -> Path | None:
+    """The folder with `layer_statistics.json`, given itself or by that file."""
+    if place.is_folder:
+        return place.path if (place.path / STATISTICS).is_file() else None
+    named = place.format in (V1, V2) or (place.document and place.path.name == STATISTICS)
+    return place.path.parent if named else None
 
 
 def plan(folder: Path, options: Options) -> Plan:

@@ -18,7 +18,7 @@ import numpy as np
 from taqstore.errors import SourceError, TaqError
 from taqstore.files.npz import NpzFile
 from taqstore.files.refusal import problem
-from taqstore.names import STREAMS, Block, model_blocks
+from taqstore.names import STREAMS, Block, is_block_key, model_blocks
 
 from .json_fields import field, majority, read_document, sample_files, sample_name
 
@@ -96,6 +96,18 @@ class Cache:
     kept: Mapping[str, frozenset[int]]
     timesteps: Mapping[int, np.ndarray]
     sigmas: Mapping[int, float]
+
+
+def holds_blocks(folder: Path) -> bool:
+    """Whether a folder is a cache: by its metadata, or where these are missing by a sample."""
+    if (folder / METADATA).is_file():
+        return True
+    for path in sorted((folder / FOLDER).glob("*.npz"))[:1]:
+        try:
+            return any(map(is_block_key, NpzFile(path).names))
+        except SourceError:
+            pass  # damaged: planning it says so
+    return False
 
 
 def scan(folder: Path) -> Cache:

@@ -19,6 +19,7 @@ from taqstore.files.refusal import problem
 from taqstore.names import LayerName
 from taqstore.store.template import Array
 
+from .place import Place
 from .plan import Options, Plan, Problem, PutWhole, Unit
 from .pooled import (
     Field,
@@ -52,6 +53,11 @@ class Contents:
     printed: tuple[str, ...]
     layers: tuple[str, ...]
     edges: np.ndarray
+
+
+def find(place: Place) -> Path | None:
+    """The file, by its timesteps."""
+    return place.path if TIMESTEPS in place.keys else None
 
 
 def plan(path: Path, options: Options) -> Plan:

@@ -14,12 +14,18 @@ from taqstore.names import POOLED, LayerName
 from taqstore.store.template import Array, Template
 
 from .json_fields import field, floats, read_document, without
+from .place import Place
 from .plan import Options, Plan, PutWhole, Unit
 from .pooled import Coords, group_by_site, layer_coords
 
 POLY, LUT = "poly_v1", "lut_v1"
 MAX_DEGREE = 16
 Entry = dict[str, np.ndarray]
+
+
+def find(place: Place) -> Path | None:
+    """The file, by its version."""
+    return place.path if place.format in (POLY, LUT) else None
 
 
 def plan(path: Path, options: Options) -> Plan:
