@@ -15,12 +15,12 @@ from ..models.capture import watching_blocks
 from ..models.load import LoadedModel, Prompt, Tensor, to_numpy
 from ..models.quantized.run import quantize
 from ..models.sampling import Schedule, trajectory
+from ..models.table import judge_of
 from ..run.live import Mode
 from ..run.trajectories import Trajectories
 from .linears_of_variant import Planner
 from .variants import Variant
 
-REFERENCE = "reference"
 # What of the model as it is may be held in memory for the next variant.
 _KEPT_BYTES = 512 << 20
 
@@ -95,7 +95,7 @@ class Measurer:
 
     @property
     def _judged(self) -> bool:
-        return self.model.row.name == REFERENCE
+        return bool(self.model.row.judge)
 
     @property
     def prompts(self) -> list[str]:
@@ -121,11 +121,10 @@ class Measurer:
 
     def _accuracy(self, variant: Variant, made: LoadedModel, measure: Measure) -> float:
         """Share of pictures that show the digit asked for; NaN where no prompt asks for one."""
-        from ..models.reference import accuracy as pictures
-
+        pictures = judge_of(self.model.row)
         if not self.digits:
             latents = np.stack([to_numpy(x)[0] for x in measure.finals])
-            return pictures.prompted_share(latents, self.prompts)
+            return float(pictures.prompted_share(latents, self.prompts))
         steps = self.schedule.steps
         found, _, _ = pictures.evaluate(
             made,
@@ -133,7 +132,7 @@ class Measurer:
             steps=steps,
             on_image=lambda image: self.mode.advance(f"{variant.name}, digit {image}", steps),
         )
-        return found.accuracy
+        return float(found.accuracy)
 
     def _compare(
         self, measure: Measure, made: LoadedModel, prompt: Prompt, image: int, place: int, step: int

@@ -9,6 +9,7 @@ import numpy as np
 
 from taqstore.errors import SourceError
 from taqstore.files.refusal import problem
+from taqstore.kinds.statistics_sources import TIMESTEP_STATS, TRACED_STATS
 from taqstore.names import PROJECTIONS, LayerName, array_key, linear_names
 from taqstore.store.template import Array
 
@@ -39,7 +40,7 @@ from .timestep_run import (
     scan,
 )
 
-GROUP = {V1: V1, V2: FOLDER}
+GROUP = {V1: TRACED_STATS, V2: TIMESTEP_STATS}
 
 
 def find(place: Place) -> Path | None:
@@ -107,7 +108,7 @@ def _site(
     source_names = {**EXTREMA[run.schema], **({} if run.schema == V1 else dict.fromkeys(OPTIONAL))}
     renamed = {stored: original or stored for stored, original in source_names.items()}
     lookup = _lookup(run, spellings, renamed)
-    path = f"pooled/{GROUP[run.schema]}/{label}"
+    path = f"{GROUP[run.schema]}/{label}"
     fields = tuple(
         each
         for stored, original in renamed.items()

@@ -14,9 +14,9 @@ from taqstore.errors import MissingError, problem
 from taqstore.export.documents.linears import find_source
 from taqstore.files.documents import write_document
 from taqstore.files.staged import Summary, make_folder, save_all, save_npz, staged, summarize
+from taqstore.kinds.statistics_sources import TIMESTEP_STATS, TRACED_STATS
 from taqstore.names import (
     ACTIVATIONS,
-    POOLED,
     PROJECTIONS,
     SITES,
     LayerName,
@@ -29,21 +29,22 @@ from taqstore.query.sites import site_groups
 from taqstore.statistics.moving_average import SHIFT_MOMENTUM, ema_midpoint, running_mean_float32
 
 DOCUMENT = "source_document"
-MEANS, EXTREMA = f"{POOLED}/timestep_stats", f"{POOLED}/activation_stats_v1"
-FORMATS = {MEANS: "per_timestep_npz_v2", EXTREMA: "activation_stats_v1"}
+FORMATS = {TIMESTEP_STATS: "per_timestep_npz_v2", TRACED_STATS: "activation_stats_v1"}
 BUCKETS = {"early": [0.7, 1.0], "mid": [0.3, 0.7], "late": [0.0, 0.3]}
 
 # File name of each array, by the variable that holds it, in the order of the source.
 _ARRAYS = {
-    MEANS: {name: name for name in ("avg_min", "avg_max", "shift", "hist_counts", "hist_edges")},
-    EXTREMA: {"max": "avg_max", "min": "avg_min"},
+    TIMESTEP_STATS: {
+        name: name for name in ("avg_min", "avg_max", "shift", "hist_counts", "hist_edges")
+    },
+    TRACED_STATS: {"max": "avg_max", "min": "avg_min"},
 }
 _NEEDS = {"shift": "has_shift", "hist_counts": "has_hist", "hist_edges": "has_hist"}
 _ROLLUPS = ("tensor_absmax", "tensor_min", "tensor_max")
 _TAILS = ("hist_p999", "hist_p99", "hist_p01", "hist_p001")
 _POST_GELU = "mlp.fc2"
 # Steps held in memory together: an SD3-Medium step is 7 MB pooled, 3 MB per observed batch.
-STEPS_AT_ONCE = {MEANS: 16, EXTREMA: 16, ACTIVATIONS: 1}
+STEPS_AT_ONCE = {TIMESTEP_STATS: 16, TRACED_STATS: 16, ACTIVATIONS: 1}
 
 Cell = dict[str, np.ndarray]
 
@@ -200,7 +201,7 @@ def _source_order(name: LayerName) -> tuple[Any, ...]:
 
 
 def _save_step(folder: Path, step: int, cells: Mapping[str, Cell], source: str) -> None:
-    stats = _ARRAYS.get(source, _ARRAYS[MEANS])
+    stats = _ARRAYS.get(source, _ARRAYS[TIMESTEP_STATS])
     arrays = {
         f"{array_key(linear)}__{written}": cell[name]
         for linear, cell in cells.items()
@@ -234,13 +235,13 @@ def _document(
         for step, sigma in zip(dataset["step"].values, dataset["sigma"].values, strict=True)
     }
     places = {"sigma_map": sigmas, "step_keys": [str(step) for step in steps]}
-    if source == EXTREMA:
+    if source == TRACED_STATS:
         fields = {"format": FORMATS[source], **sites[0][1].attrs.get(DOCUMENT, {})}
         return {**fields, **places}
     first = sites[0][1]
     observed = source == ACTIVATIONS
     fields = _observed_fields(first, steps) if observed else first.attrs.get(DOCUMENT, {})
-    head = {"format": FORMATS[MEANS], "timestep_dir": str(folder)}
+    head = {"format": FORMATS[TIMESTEP_STATS], "timestep_dir": str(folder)}
     return {**fields, **head, **places}
 
 

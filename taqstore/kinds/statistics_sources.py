@@ -12,6 +12,12 @@ from typing import Literal
 
 from taqstore.names import ACTIVATIONS, CHANNEL_HISTOGRAMS, POOLED, site_of
 
+TIMESTEP_STATS = f"{POOLED}/timestep_stats"
+TRACED_STATS = f"{POOLED}/activation_stats_v1"
+POSTGELU = f"{POOLED}/postgelu"
+LUT_SCHEDULE = f"{POOLED}/lut_schedule"
+POLY_SCHEDULE = f"{POOLED}/poly_schedule"
+
 Use = Literal["analyses", "figures", "documents", "extrema", "moments", "schedules", "polynomials"]
 
 
@@ -75,7 +81,7 @@ STATISTICS: dict[str, StatisticsSource] = {
             {"figures": 50},
         ),
         StatisticsSource(
-            f"{POOLED}/timestep_stats",
+            TIMESTEP_STATS,
             "running means of extrema, shifts and sampled histograms of the source's collector",
             (
                 *("avg_min", "avg_max", "shift", "hist_counts", "hist_edges", *_ROLLUPS),
@@ -86,26 +92,26 @@ STATISTICS: dict[str, StatisticsSource] = {
              "schedules": 20, "polynomials": 30},
         ),
         StatisticsSource(
-            f"{POOLED}/activation_stats_v1",
+            TRACED_STATS,
             "true extrema of the first version of the source's collector",
             ("min", "max", *_ROLLUPS),
             {"analyses": 30, "figures": 40, "documents": 20, "extrema": 20,
              "schedules": 30, "polynomials": 40},
         ),
         StatisticsSource(
-            f"{POOLED}/postgelu",
+            POSTGELU,
             "moments and histograms of the Phase 2 tracer",
             ("mean", "std", "min", "max", "count", "histogram", "bin_edges"),
             {"analyses": 40, "figures": 10, "moments": 20},
         ),
         StatisticsSource(
-            f"{POOLED}/lut_schedule",
+            LUT_SCHEDULE,
             "clip bounds at every step's sigma",
             ("alpha",),
             {"analyses": 50, "schedules": 10, "polynomials": 20},
         ),
         StatisticsSource(
-            f"{POOLED}/poly_schedule",
+            POLY_SCHEDULE,
             "clip bounds as polynomials of sigma",
             ("coefficient", "degree", "r2", "cv"),
             {"polynomials": 10},

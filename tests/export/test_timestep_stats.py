@@ -12,7 +12,8 @@ import xarray as xr
 from support.groups_from_files import pooled_groups, read_npz
 from support.same_files import assert_same_folder, read_json
 from taqstore.errors import MissingError
-from taqstore.export.timestep_stats import MEANS, timestep_stats
+from taqstore.export.timestep_stats import STEPS_AT_ONCE, timestep_stats
+from taqstore.kinds.statistics_sources import TIMESTEP_STATS
 from taqstore.testing import RunShape, make_activation_stats_v1, make_activations, raw_activations
 
 SHAPE = RunShape(images=3, steps=7, blocks=2, hidden=8, image_tokens=20, text_tokens=3)
@@ -47,7 +48,7 @@ def test_steps_are_loaded_in_more_than_one_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make_activations(tmp_path / "source", shape=SHAPE)
-    monkeypatch.setattr("taqstore.export.timestep_stats.STEPS_AT_ONCE", {MEANS: 2})
+    monkeypatch.setitem(STEPS_AT_ONCE, TIMESTEP_STATS, 2)
     timestep_stats(pooled_groups(source), tmp_path / "out")
     assert_same_statistics(tmp_path / "out", source)
 

@@ -16,11 +16,9 @@ from taqstore.export.documents.linears import (
     open_run,
 )
 from taqstore.files.documents import Document
+from taqstore.kinds.statistics_sources import LUT_SCHEDULE, POLY_SCHEDULE
 from taqstore.names import array_key
 from taqstore.query.sites import Groups, site_groups
-
-LUT = "pooled/lut_schedule"
-POLY = "pooled/poly_schedule"
 
 _PERCENTILE = "p100_absmax"
 _DIGITS = 4
@@ -78,8 +76,8 @@ def poly_schedule(
         There is nothing to make a schedule of.
     """
     prefix = find_source(store, source, "polynomials")
-    if prefix == POLY:
-        sites = site_groups(store, POLY)
+    if prefix == POLY_SCHEDULE:
+        sites = site_groups(store, POLY_SCHEDULE)
         head = next(iter(sites.values())).attrs.get("source_document", {})
         return {
             "version": "poly_v1",
@@ -98,8 +96,8 @@ def poly_schedule(
 def _clip_bounds(store: Groups, source: str | None) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
     """Per site a Dataset with `alpha` over steps, and the head of the schedule it came from."""
     prefix = find_source(store, source, "schedules")
-    if prefix == LUT:
-        sites = site_groups(store, LUT)
+    if prefix == LUT_SCHEDULE:
+        sites = site_groups(store, LUT_SCHEDULE)
         return sites, dict(next(iter(sites.values())).attrs.get("source_document", {}))
     run = open_run(store, prefix)
     return {site: schedule(dataset, rule="lut") for site, dataset in run.sites.items()}, {}

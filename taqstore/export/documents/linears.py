@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from taqstore.analysis import pool
 from taqstore.errors import MissingError, TaqError, problem
+from taqstore.export.formats import Clip
 from taqstore.kinds.statistics_sources import Use, preferred, prefix_of
 from taqstore.names import ACTIVATIONS, LayerName, linear_names, parse_layer, tensor_site
 from taqstore.query.sites import Groups, paths_of, site_groups
 
-Clip = Literal["absmax", "p999"]
-
-CLIP_VARIABLES = {"absmax": "tensor_absmax", "p999": "hist_p999"}
+CLIP_VARIABLES: dict[Clip, str] = {"absmax": "tensor_absmax", "p999": "hist_p999"}
 
 # Shift vectors read at once; SD3-Medium's 50 steps are 58 MB in float32.
 _BLOCK_BYTES = 96 << 20

@@ -10,10 +10,10 @@ import xarray as xr
 
 from taqstore.errors import MissingError, problem
 from taqstore.files.staged import Summary, save_npz, staged, summarize
-from taqstore.names import POOLED, LayerName, parse_layer, tensor_site, tracer_name
+from taqstore.kinds.statistics_sources import POSTGELU
+from taqstore.names import LayerName, parse_layer, tensor_site, tracer_name
 from taqstore.query.sites import Groups, site_groups
 
-SOURCE = f"{POOLED}/postgelu"
 _STATISTICS = ("count", "mean", "std", "min", "max", "histogram")
 
 
@@ -30,11 +30,11 @@ def postgelu_npz(groups: Groups, out: Path, *, force: bool = False) -> Summary:
     TaqError
         The file exists, or cannot be written.
     """
-    sites = site_groups(groups, SOURCE)
+    sites = site_groups(groups, POSTGELU)
     if not sites:
         raise MissingError(
             problem(
-                f"no {SOURCE}/<site> in the store",
+                f"no {POSTGELU}/<site> in the store",
                 found=", ".join(groups) or "nothing",
                 remedy="ingest an activation_stats_postgelu.npz",
             )
@@ -56,7 +56,7 @@ def _members(dataset: xr.Dataset, site: str) -> Iterator[tuple[str, np.ndarray]]
     missing = [name for name in (*_STATISTICS, "bin_edges") if name not in dataset]
     if missing:
         raise MissingError(
-            problem(f"no variable {', '.join(missing)} here", where=f"{SOURCE}/{site}")
+            problem(f"no variable {', '.join(missing)} here", where=f"{POSTGELU}/{site}")
         )
     labels = [str(label) for label in dataset["layer"].values]
     names = dataset.attrs.get("source_layers") or [_tracer_name(label, site) for label in labels]
