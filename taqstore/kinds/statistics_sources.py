@@ -32,7 +32,7 @@ class StatisticsSource:
     doc
         What it is, one line.
     holds
-        Variables that its groups may have.
+        Variables that its groups may have, and coordinates that not all sources have.
     places
         Place in the order of preference, by use; the lowest is taken first, and a source is never
         chosen unasked for a use that is not here.
@@ -69,7 +69,7 @@ STATISTICS: dict[str, StatisticsSource] = {
             "observed, batch by batch, by `taqstore collect`",
             (
                 *("min", "max", "mean", "m2", "count", "histogram", "nonfinite"),
-                *("tensor_min", "tensor_max"),
+                *("tensor_min", "tensor_max", "batch", "sigma"),
             ),
             {"analyses": 10, "figures": 20, "documents": 30, "extrema": 10, "moments": 10,
              "schedules": 40, "polynomials": 50},
@@ -86,7 +86,7 @@ STATISTICS: dict[str, StatisticsSource] = {
             (
                 *("avg_min", "avg_max", "shift", "hist_counts", "hist_edges", *_ROLLUPS),
                 *("has_shift", "has_hist", "shift_absmax"),
-                *("hist_p999", "hist_p99", "hist_p01", "hist_p001"),
+                *("hist_p999", "hist_p99", "hist_p01", "hist_p001", "sigma"),
             ),
             {"analyses": 20, "figures": 30, "documents": 10, "extrema": 30,
              "schedules": 20, "polynomials": 30},
@@ -94,20 +94,20 @@ STATISTICS: dict[str, StatisticsSource] = {
         StatisticsSource(
             TRACED_STATS,
             "true extrema of the first version of the source's collector",
-            ("min", "max", *_ROLLUPS),
+            ("min", "max", *_ROLLUPS, "sigma"),
             {"analyses": 30, "figures": 40, "documents": 20, "extrema": 20,
              "schedules": 30, "polynomials": 40},
         ),
         StatisticsSource(
             POSTGELU,
             "moments and histograms of the Phase 2 tracer",
-            ("mean", "std", "min", "max", "count", "histogram", "bin_edges"),
+            ("mean", "std", "min", "max", "count", "histogram", "bin_edges", "sigma"),
             {"analyses": 40, "figures": 10, "moments": 20},
         ),
         StatisticsSource(
             LUT_SCHEDULE,
             "clip bounds at every step's sigma",
-            ("alpha",),
+            ("alpha", "sigma"),
             {"analyses": 50, "schedules": 10, "polynomials": 20},
         ),
         StatisticsSource(
