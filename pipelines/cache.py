@@ -15,7 +15,7 @@ import numpy as np
 
 from taqstore.errors import StoreError, TaqError, problem
 from taqstore.kinds.templates import blocks_template, pooled_conditioning_template
-from taqstore.names import BLOCKS
+from taqstore.names import BLOCKS, site_of
 from taqstore.store.location import Location
 from taqstore.store.template import Template, nbytes
 from taqstore.store.writer import GroupWriter, create_store
@@ -178,7 +178,7 @@ class _Job:
     @property
     def streams(self) -> dict[str, GroupWriter]:
         """Groups of residual streams, by name of the stream."""
-        return {path.rsplit("/", 1)[1]: g for path, g in self.groups.items() if path != POOLED}
+        return {site_of(path): g for path, g in self.groups.items() if path != POOLED}
 
     def pending(self, position: int) -> list[int]:
         """Positions of the steps of an image that are not complete in every stream."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from taqstore.errors import MissingError, problem
 from taqstore.kinds.weights import METHODS
-from taqstore.names import BLOCKS, RECONSTRUCTION
+from taqstore.names import BLOCKS, RECONSTRUCTION, Block
 from taqstore.store.reader import Store, open_store
 from taqstore.store.writer import create_store
 
@@ -114,9 +114,10 @@ def _chosen(store: Store, model: LoadedModel, chosen: Sequence[str] | None) -> l
 
 
 def _is_cached(store: Store, block: str) -> bool:
-    index = int(block.lstrip("muni"))
-    path = f"{BLOCKS}/{'uni' if block.startswith('uni') else 'img'}"
-    return path in store and {index, index + 1} <= set(store[path]["boundary"].values.tolist())
+    known = Block.parse(block)
+    path = f"{BLOCKS}/{known.streams[0]}"
+    ends = {known.index, known.index + 1}
+    return path in store and ends <= set(store[path]["boundary"].values.tolist())
 
 
 def _summary(

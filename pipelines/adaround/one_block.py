@@ -25,7 +25,7 @@ from taqstore.quantization.weight_grid import (
 from taqstore.store.reader import Store
 
 from ..models.backend import backend
-from ..models.layers import Block
+from ..models.layers import ModelBlock
 from ..models.load import LoadedModel, to_numpy
 from ..models.rounding import BlockRun, Errors, Minibatch, Optimiser, Settings, positions_of
 from ..models.rounding.checkpoint import load_state, save_state
@@ -86,7 +86,7 @@ class BlockWork:
         cls,
         store: Store,
         model: LoadedModel,
-        block: Block,
+        block: ModelBlock,
         settings: Settings,
         inputs: Mapping[str, SiteInputs],
         *,

@@ -18,11 +18,11 @@ from taqstore.names import BLOCKS
 from taqstore.store.reader import Store
 from taqstore.store.writer import GroupWriter, StoreWriter
 
-from ..models.layers import Block
+from ..models.layers import ModelBlock
 from ..run.live import RUN, Outcome
 
 
-def prefix_streams(block: Block) -> dict[str, str]:
+def prefix_streams(block: ModelBlock) -> dict[str, str]:
     """Name of the quantized stream of each stream a block is given."""
     return {name: f"{name}.quantized-{block.index}" for name in block.streams}
 
@@ -48,7 +48,7 @@ class PrefixWriter:
     outcome: Outcome
 
     def write(
-        self, following: Block, samples: BlockSamples, outputs: Iterator[dict[str, np.ndarray]]
+        self, following: ModelBlock, samples: BlockSamples, outputs: Iterator[dict[str, np.ndarray]]
     ) -> None:
         """Write the input of the block after, all samples of it.
 
@@ -75,7 +75,7 @@ class PrefixWriter:
                     self._put(groups[name], samples, done + place, value)
             done += len(next(iter(inputs.values())))
 
-    def _group(self, block: Block, stream: str, shape: tuple[int, ...]) -> GroupWriter:
+    def _group(self, block: ModelBlock, stream: str, shape: tuple[int, ...]) -> GroupWriter:
         cached = self.store[f"{BLOCKS}/{stream}"]
         row, token, channel = shape
         template = blocks_template(
@@ -103,7 +103,7 @@ class PrefixWriter:
         self.outcome.wrote(group.template.path, size=size)
 
 
-def _as_inputs(block: Block, outputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+def _as_inputs(block: ModelBlock, outputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
     """Outputs of the block before as `block` takes them: text first where it holds both."""
     if block.unified and "uni" not in outputs:
         return {"uni": np.concatenate([outputs["txt"], outputs["img"]], axis=2)}

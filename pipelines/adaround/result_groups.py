@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from taqstore.kinds.weights import METHODS, reconstruction_template, weights_template
-from taqstore.names import PROJECTIONS, RECONSTRUCTION, SITES, WEIGHTS, LayerName
+from taqstore.names import PROJECTIONS, RECONSTRUCTION, SITES, STREAMS, WEIGHTS, LayerName
 from taqstore.quantization.weight_grid import weight_groups
 from taqstore.store.template import Template
 from taqstore.store.writer import GroupWriter
@@ -75,7 +75,8 @@ def rounding_templates(
             )
         )
     every = blocks(model.mmdit)
-    streams = ["img", "txt", *(["uni"] if any(b.unified for b in every) else [])]
+    present = {stream for block in every for stream in block.streams}
+    streams = [stream for stream in STREAMS if stream in present]
     return [
         *templates,
         reconstruction_template(

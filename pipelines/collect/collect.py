@@ -13,7 +13,7 @@ import numpy as np
 
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.kinds.templates import activations_template, channel_histograms_template
-from taqstore.names import CHANNEL_HISTOGRAMS, SITES
+from taqstore.names import CHANNEL_HISTOGRAMS, SITES, split_group
 from taqstore.statistics.bins import Layout
 from taqstore.statistics.observation import MANTISSA_BITS, Observation
 from taqstore.store.template import Template
@@ -205,7 +205,7 @@ class _Job:
         """Where a batch's statistics and channel histograms go, by site."""
         by_kind: tuple[dict[str, SiteBuffer], dict[str, ChannelSink]] = {}, {}
         for path, group in self.groups.items():
-            root, site = path.split("/", 1)
+            root, site = split_group(path)
             if root == CHANNEL_HISTOGRAMS:
                 by_kind[1][site] = ChannelSink(group, batch)
             else:

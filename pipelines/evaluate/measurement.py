@@ -8,17 +8,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from taqstore.names import Block
+
 from ..models.backend import backend
 from ..models.capture import watching_blocks
 from ..models.load import LoadedModel, Prompt, Tensor, to_numpy
 from ..models.quantized.run import quantize
 from ..models.sampling import Schedule, trajectory
+from ..models.table import judge_of
 from ..run.live import Mode
 from ..run.trajectories import Trajectories
 from .linears_of_variant import Planner
 from .variants import Variant
 
-REFERENCE = "reference"
 # What of the model as it is may be held in memory for the next variant.
 _KEPT_BYTES = 512 << 20
 
@@ -93,7 +95,7 @@ class Measurer:
 
     @property
     def _judged(self) -> bool:
-        return self.model.row.name == REFERENCE
+        return bool(self.model.row.judge)
 
     @property
     def prompts(self) -> list[str]:
@@ -119,11 +121,10 @@ class Measurer:
 
     def _accuracy(self, variant: Variant, made: LoadedModel, measure: Measure) -> float:
         """Share of pictures that show the digit asked for; NaN where no prompt asks for one."""
-        from ..models.reference import accuracy as pictures
-
+        pictures = judge_of(self.model.row)
         if not self.digits:
             latents = np.stack([to_numpy(x)[0] for x in measure.finals])
-            return pictures.prompted_share(latents, self.prompts)
+            return float(pictures.prompted_share(latents, self.prompts))
         steps = self.schedule.steps
         found, _, _ = pictures.evaluate(
             made,
@@ -131,7 +132,7 @@ class Measurer:
             steps=steps,
             on_image=lambda image: self.mode.advance(f"{variant.name}, digit {image}", steps),
         )
-        return found.accuracy
+        return float(found.accuracy)
 
     def _compare(
         self, measure: Measure, made: LoadedModel, prompt: Prompt, image: int, place: int, step: int
@@ -176,9 +177,9 @@ class Measurer:
 
 
 def _outputs(block: str, streams: dict[str, dict[int, Tensor]]) -> list[np.ndarray]:
-    after = int(block.lstrip("muni")) + 1
-    names = ("uni",) if block.startswith("uni") else ("img", "txt")
-    return [np.array(to_numpy(streams[n][after])) for n in names if after in streams.get(n, {})]
+    known = Block.parse(block)
+    found = (streams.get(name, {}).get(known.index + 1) for name in known.streams)
+    return [np.array(to_numpy(values)) for values in found if values is not None]
 
 
 def _square(values: np.ndarray, other: np.ndarray | None = None) -> float:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from .backend import backend
-from .layers import Block, Linear, blocks, linears
+from .layers import Linear, ModelBlock, blocks, linears
 from .load import Tensor
 from .observe import Hook, observing
 
@@ -34,7 +34,7 @@ def watching_inputs(mmdit: Any, sites: Collection[str], take: Take) -> Iterator[
     def note(linear: Linear, arguments: tuple[Any, ...], result: Any) -> None:
         seen.append((linear, arguments[0]))
 
-    def flush(block: Block, arguments: tuple[Any, ...], result: Any) -> None:
+    def flush(block: ModelBlock, arguments: tuple[Any, ...], result: Any) -> None:
         held = sum(tensor.nbytes for _, tensor in seen)
         if held <= _HELD and block is not every[-1]:
             return
@@ -79,7 +79,9 @@ def watching_blocks(mmdit: Any, chosen: Collection[str] | None = None) -> Iterat
         yield streams
 
 
-def _note_block(streams: Streams, block: Block, arguments: tuple[Any, ...], result: Any) -> None:
+def _note_block(
+    streams: Streams, block: ModelBlock, arguments: tuple[Any, ...], result: Any
+) -> None:
     index = block.index
     if block.unified:
         streams.uni |= {index: arguments[0], index + 1: result}

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from taqstore.errors import MissingError, problem
-from taqstore.names import SITES, LayerName, linear_names, parse_layer
+from taqstore.names import SITES, Block, LayerName, linear_names, model_blocks, parse_layer
 
 # The linear whose input is the site's tensor; q, k and v read one tensor, so q stands for all.
 _LINEAR = {
@@ -22,26 +22,10 @@ _LINEAR = {
 
 
 @dataclass(frozen=True)
-class Block:
-    """One transformer block: its name (`mm0`, `uni4`) and module."""
+class ModelBlock(Block):
+    """A block with the module that is it."""
 
-    name: str
-    module: Any
-
-    @property
-    def unified(self) -> bool:
-        """Whether image and text are one stream in it."""
-        return self.name.startswith("uni")
-
-    @property
-    def streams(self) -> tuple[str, ...]:
-        """Streams it is given, in the order of its arguments."""
-        return ("uni",) if self.unified else ("img", "txt")
-
-    @property
-    def index(self) -> int:
-        """Its number, and the boundary of its streams that it is given."""
-        return int(self.name.lstrip("muni"))
+    module: Any = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -53,14 +37,12 @@ class Linear:
     module: Any
 
 
-def blocks(mmdit: Any) -> list[Block]:
+def blocks(mmdit: Any) -> list[ModelBlock]:
     """Blocks in the order they run."""
     multimodal = mmdit.multimodal_transformer_blocks
     unified = mmdit.unified_transformer_blocks if mmdit.config.depth_unified > 0 else []
-    return [
-        *(Block(f"mm{i}", module) for i, module in enumerate(multimodal)),
-        *(Block(f"uni{i}", module) for i, module in enumerate(unified)),
-    ]
+    every = zip(model_blocks(len(multimodal), len(unified)), [*multimodal, *unified], strict=True)
+    return [ModelBlock(block.kind, block.index, module) for block, module in every]
 
 
 def chosen_blocks(mmdit: Any, chosen: Collection[str] | None, *, model: str) -> tuple[str, ...]:
@@ -90,7 +72,7 @@ def linears(mmdit: Any) -> list[Linear]:
     ]
 
 
-def block_linears(block: Block) -> list[tuple[LayerName, Any]]:
+def block_linears(block: ModelBlock) -> list[tuple[LayerName, Any]]:
     """Name and module of every linear of a block that the model's output depends on.
 
     Unlike in `linears`, q, k and v each stand for themselves.
@@ -104,13 +86,16 @@ def block_linears(block: Block) -> list[tuple[LayerName, Any]]:
     ]
 
 
-def halves(block: Block) -> Iterator[tuple[str, Any]]:
+def halves(block: ModelBlock) -> Iterator[tuple[str, Any]]:
     """Layer name and module of a block's streams: image and text, or the one of a unified block."""
-    if block.unified:
-        yield LayerName(block.name, "uni").layer, block.module.transformer_block
-        return
-    yield LayerName(block.name, "img").layer, block.module.image_transformer_block
-    yield LayerName(block.name, "txt").layer, block.module.text_transformer_block
+    whole = block.module
+    modules = (
+        [whole.transformer_block]
+        if block.unified
+        else [whole.image_transformer_block, whole.text_transformer_block]
+    )
+    for name, module in zip(block.layers, modules, strict=True):
+        yield name.layer, module
 
 
 def site_channels(mmdit: Any) -> dict[str, int]:

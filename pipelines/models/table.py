@@ -23,6 +23,8 @@ class ModelRow:
     ----------
     name
         What `--model` calls it.
+    doc
+        What it is, one line.
     hub
         Repository id under which DiffusionKit knows its checkpoint.
     pipeline
@@ -36,6 +38,8 @@ class ModelRow:
     decoder
         ``diffusionkit`` (its VAE), or ``module:function`` from a latent (height, width, channel)
         to a uint8 picture.
+    judge
+        Module with `prompted_share` and `evaluate`, where its pictures can be judged; or empty.
     use_t5
         Whether the T5 encoder is used unless asked otherwise.
     guidance
@@ -53,12 +57,14 @@ class ModelRow:
     checkpoint: str = ""
     text: str = DIFFUSIONKIT
     decoder: str = DIFFUSIONKIT
+    judge: str = ""
     use_t5: bool = False
     guidance: bool = True
     dtype: str = "float16"
     shift: float = 3.0
     cfg_weight: float = 7.5
     latent_size: tuple[int, int] = (64, 64)
+    doc: str = ""
 
 
 MODELS: dict[str, ModelRow] = {
@@ -71,14 +77,17 @@ MODELS: dict[str, ModelRow] = {
             checkpoint=".reference:checkpoint_path",
             text=".reference:encode_text",
             decoder=".reference:decode",
+            judge=".reference.accuracy",
             dtype="float32",
             cfg_weight=3.0,
             latent_size=(8, 8),
+            doc="a small MMDiT of handwritten digits that comes with taqstore",
         ),
         ModelRow(
             name="sd3-medium",
             hub="argmaxinc/mlx-stable-diffusion-3-medium",
             use_t5=True,
+            doc="Stable Diffusion 3 Medium",
         ),
         ModelRow(
             name="flux-schnell",
@@ -88,6 +97,7 @@ MODELS: dict[str, ModelRow] = {
             guidance=False,
             shift=1.0,
             cfg_weight=0.0,
+            doc="FLUX.1 schnell",
         ),
     )
 }
@@ -112,3 +122,8 @@ def resolve(spec: str) -> Callable[..., Any]:
     module, _, function = spec.partition(":")
     found: Callable[..., Any] = getattr(import_module(module, __package__), function)
     return found
+
+
+def judge_of(row: ModelRow) -> Any:
+    """The module that judges pictures of a model; None where there is none."""
+    return import_module(row.judge, __package__) if row.judge else None

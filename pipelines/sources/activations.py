@@ -9,10 +9,12 @@ import numpy as np
 
 from taqstore.errors import SourceError
 from taqstore.files.refusal import problem
-from taqstore.names import PROJECTIONS, LayerName, linear_names
+from taqstore.kinds.statistics_sources import TIMESTEP_STATS, TRACED_STATS
+from taqstore.names import PROJECTIONS, LayerName, array_key, linear_names
 from taqstore.store.template import Array
 
 from .json_fields import floats, without
+from .place import Place
 from .plan import Options, Plan, Problem
 from .pooled import (
     Field,
@@ -35,11 +37,18 @@ from .timestep_run import (
     V2,
     Run,
     Step,
-    raw,
     scan,
 )
 
-GROUP = {V1: V1, V2: FOLDER}
+GROUP = {V1: TRACED_STATS, V2: TIMESTEP_STATS}
+
+
+def find(place: Place) -> Path | None:
+    """The folder with `layer_statistics.json`, given itself or by that file."""
+    if place.is_folder:
+        return place.path if (place.path / STATISTICS).is_file() else None
+    named = place.format in (V1, V2) or (place.document and place.path.name == STATISTICS)
+    return place.path.parent if named else None
 
 
 def plan(folder: Path, options: Options) -> Plan:
@@ -85,7 +94,7 @@ def _sites(run: Run, options: Options) -> list[Site]:
 
 def _width(run: Run, name: str) -> int:
     file = run.reference.file
-    key = f"{raw(name)}__avg_min"
+    key = f"{array_key(name)}__avg_min"
     shape = file.header(key).shape
     if len(shape) != 1:
         raise SourceError(problem("not a vector of channels", where=file.where(key)))
@@ -99,7 +108,7 @@ def _site(
     source_names = {**EXTREMA[run.schema], **({} if run.schema == V1 else dict.fromkeys(OPTIONAL))}
     renamed = {stored: original or stored for stored, original in source_names.items()}
     lookup = _lookup(run, spellings, renamed)
-    path = f"pooled/{GROUP[run.schema]}/{label}"
+    path = f"{GROUP[run.schema]}/{label}"
     fields = tuple(
         each
         for stored, original in renamed.items()
@@ -126,7 +135,7 @@ def _site(
 
 
 def _lookup(run: Run, spellings: Sequence[tuple[str, ...]], renamed: Mapping[str, str]) -> Lookup:
-    raws = [tuple(map(raw, names)) for names in spellings]
+    raws = [tuple(map(array_key, names)) for names in spellings]
 
     def find(variable: str, step: int, layer: int) -> Where | None:
         found = run.steps[step]
@@ -151,7 +160,7 @@ def _field(
     """The array of one variable, judged by the first usable step; None if no layer has it."""
     steps = [step for step in run.steps if step]
     keys = [
-        (step, tuple(f"{raw(n)}__{original}" for n in names))
+        (step, tuple(f"{array_key(n)}__{original}" for n in names))
         for step in steps
         for names in spellings
         if _promised(step, names, stored)

@@ -6,7 +6,6 @@ block i+1's input. The parts prove the equality when they copy.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field as data_field
@@ -16,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from taqstore.errors import SourceError
+from taqstore.errors import SourceError, TaqError
 from taqstore.files.npz import NpzFile
 from taqstore.files.refusal import problem
+from taqstore.names import STREAMS, Block, is_block_key, model_blocks
 
 from .json_fields import field, majority, read_document, sample_files, sample_name
 
@@ -27,12 +27,6 @@ METADATA = "metadata.json"
 FOLDER = "samples"
 SIGMA = "__sigma__"
 VOTERS = 3
-# Slots of a block's arguments by kind of block: {stream: (input, output)}, and the timestep.
-SLOTS = {
-    "mm": ({"img": ("arg0", "out0"), "txt": ("arg1", "out1")}, "arg2"),
-    "uni": ({"uni": ("arg0", "out0")}, "arg1"),
-}
-_BLOCK = re.compile(r"(mm|uni)(0|[1-9]\d{0,3})")
 Key = tuple[int, int]
 
 
@@ -90,7 +84,7 @@ class Cache:
 
     folder: Path
     document: Mapping[str, Any]
-    blocks: tuple[str, ...]
+    blocks: tuple[Block, ...]
     streams: tuple[Stream, ...]
     clocks: tuple[str, ...]
     layout: Layout
@@ -102,6 +96,18 @@ class Cache:
     kept: Mapping[str, frozenset[int]]
     timesteps: Mapping[int, np.ndarray]
     sigmas: Mapping[int, float]
+
+
+def holds_blocks(folder: Path) -> bool:
+    """Whether a folder is a cache: by its metadata, or where these are missing by a sample."""
+    if (folder / METADATA).is_file():
+        return True
+    for path in sorted((folder / FOLDER).glob("*.npz"))[:1]:
+        try:
+            return any(map(is_block_key, NpzFile(path).names))
+        except SourceError:
+            pass  # damaged: planning it says so
+    return False
 
 
 def scan(folder: Path) -> Cache:
@@ -127,7 +133,7 @@ def scan(folder: Path) -> Cache:
     wanted = {key: sizes[key] for key in sorted(listed) if key in sizes and key not in errors}
     layout = _layout(folder, wanted, errors)
     streams = _streams(blocks, layout)
-    clocks = tuple(f"{block}__{_slots(block)[1]}" for block in blocks)
+    clocks = tuple(block.timestep_key for block in blocks)
     survey = _Survey(streams, layout, clocks[0])
     for key, size in wanted.items():
         try:
@@ -186,15 +192,18 @@ class _Survey:
         return bool(np.isfinite(values).all())
 
 
-def _blocks(document: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    """Block names, multimodal before unified, without holes."""
+def _blocks(document: Mapping[str, Any], path: Path) -> tuple[Block, ...]:
+    """Blocks, multimodal before unified, without holes."""
     names = field(document, "block_names", list, where=str(path))
-    kinds = [m[1] if (m := _BLOCK.fullmatch(str(name))) else "" for name in names]
-    expected = [f"{kind}{i}" for kind in SLOTS for i in range(kinds.count(kind))]
-    if not names or names != expected:
+    try:
+        blocks = tuple(Block.parse(str(name)) for name in names)
+    except TaqError:
+        blocks = ()
+    unified = sum(block.unified for block in blocks)
+    if not blocks or blocks != model_blocks(len(blocks) - unified, unified):
         what = "block_names are not mm0, mm1, … then uni0, uni1, …"
         raise SourceError(problem(what, where=str(path), found=repr(names)[:80]))
-    return tuple(expected)
+    return blocks
 
 
 def _listed(document: Mapping[str, Any], path: Path) -> tuple[set[Key], dict[Key, str]]:
@@ -239,30 +248,25 @@ def _layout(folder: Path, wanted: Mapping[Key, int], errors: dict[Key, str]) -> 
     return majority(votes)
 
 
-def _streams(blocks: tuple[str, ...], layout: Layout) -> tuple[Stream, ...]:
+def _streams(blocks: tuple[Block, ...], layout: Layout) -> tuple[Stream, ...]:
     """Streams of the model, checked: no hole between the first block's input and the last's."""
     names = set(layout.shapes)
     streams = []
-    for kind, (slots, _) in SLOTS.items():
-        own = [block for block in blocks if _BLOCK.fullmatch(block)[1] == kind]  # type: ignore[index]
-        for stream, (first, second) in slots.items():
-            inputs = tuple(f"{block}__{first}" for block in own)
-            outputs = tuple(f"{block}__{second}" for block in own)
-            if outputs and outputs[-1] not in names:
-                outputs = outputs[:-1]
-            if inputs:
-                streams.append(Stream(stream, inputs, outputs))
-    clocks = {f"{block}__{_slots(block)[1]}" for block in blocks}
+    for stream in STREAMS:
+        own = [block for block in blocks if stream in block.streams]
+        inputs = tuple(block.input_key(stream) for block in own)
+        outputs = tuple(block.output_key(stream) for block in own)
+        if outputs and outputs[-1] not in names:
+            outputs = outputs[:-1]
+        if inputs:
+            streams.append(Stream(stream, inputs, outputs))
+    clocks = {block.timestep_key for block in blocks}
     needed = {n for s in streams for n in (*s.inputs, *s.outputs)} | clocks
     odd = sorted(needed.symmetric_difference(names))
     if odd:
         what = f"{odd[0]!r} is {'missing' if odd[0] in needed else 'an unexpected key'}"
         raise SourceError(problem(what, where=FOLDER, remedy="all samples look like that"))
     return tuple(streams)
-
-
-def _slots(block: str) -> tuple[dict[str, tuple[str, str]], str]:
-    return SLOTS["uni" if block.startswith("uni") else "mm"]
 
 
 def _check_names(file: NpzFile, layout: Layout) -> None:

@@ -15,8 +15,20 @@ from taqstore.files.refusal import problem
 from taqstore.names import BLOCKS
 from taqstore.store.template import Array, Template
 
-from .block_cache import FOLDER, METADATA, Cache, Key, Layout, Stream, read_sigma, scan
+from .block_cache import (
+    FOLDER,
+    FORMAT,
+    METADATA,
+    Cache,
+    Key,
+    Layout,
+    Stream,
+    holds_blocks,
+    read_sigma,
+    scan,
+)
 from .json_fields import floats, majority, sample_name, strings, without
+from .place import Place
 from .plan import Options, Plan, Problem, Put, Unit
 
 POOLED_FOLDER, POOLED_KEY = "pooled", "pooled"
@@ -118,6 +130,13 @@ class PooledPart:
 def stream_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """(row, token, channel) of an array that may carry a singleton axis before its channels."""
     return (*shape[:2], shape[3]) if len(shape) == 4 and shape[2] == 1 else shape
+
+
+def find(place: Place) -> Path | None:
+    """The folder of a cache, given itself or by its metadata."""
+    if place.is_folder:
+        return place.path if holds_blocks(place.path) else None
+    return place.path.parent if place.format == FORMAT else None
 
 
 def plan(folder: Path, options: Options) -> Plan:

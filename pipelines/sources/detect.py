@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from taqstore.errors import SourceError
-from taqstore.files.npz import NpzFile
 from taqstore.files.refusal import problem
+from taqstore.names import is_block_key
 
-from . import block_cache, manifest, postgelu, timestep_run
-from . import latents as calibration_samples
-from . import schedule as schedules
-from .json_fields import read_document
-
-ACCEPTED = (
-    "a calibration_data folder or its samples, adaround_cache or activations part, "
-    "DiT_cali_data.npz, activation_stats_postgelu.npz, a poly_v1 or lut_v1 schedule"
-)
+from .place import Place
+from .table import SOURCES
 
 
 @dataclass(frozen=True)
@@ -41,18 +33,20 @@ def detect(path: Path) -> list[Source]:
         return _in_folder(path)
     if not path.exists():
         raise SourceError(problem("does not exist", where=str(path), remedy="check the path"))
-    return [_npz(path) if path.suffix == ".npz" else _json(path)]
+    place = Place(path)
+    return _found(place)[:1] or [_refuse(place)]
 
 
 def _in_folder(path: Path) -> list[Source]:
     """Parts of a run; else the known files; else the run that this is a subfolder of."""
-    subfolders = sorted(entry for entry in path.iterdir() if entry.is_dir())
-    found = _parts(path)
-    found += [s for folder in subfolders for s in _parts(folder) if s.kind != "latents"]
+    found = _found(Place(path))
+    for folder in sorted(entry for entry in path.iterdir() if entry.is_dir()):
+        found += [source for source in _found(Place(folder)) if SOURCES[source.kind].nested]
     if found:
-        return sorted(found, key=lambda source: _ORDER.index(source.kind))
-    if path.name in (calibration_samples.FOLDER, timestep_run.FOLDER):
-        found = _parts(path.parent)
+        order = list(SOURCES)
+        return sorted(found, key=lambda source: order.index(source.kind))
+    if path.name in {row.inside for row in SOURCES.values() if row.inside}:
+        found = _found(Place(path.parent))
         if found:
             return found
     unknown = ""
@@ -63,68 +57,29 @@ def _in_folder(path: Path) -> list[Source]:
             except SourceError as error:
                 unknown = unknown or str(error)
     if not found:
-        raise SourceError(
-            unknown or problem("nothing to ingest here", where=str(path), remedy=f"give {ACCEPTED}")
-        )
+        what, remedy = "nothing to ingest here", _accepted()
+        raise SourceError(unknown or problem(what, where=str(path), remedy=remedy))
     return found
 
 
-_ORDER = ("latents", "blocks", "activations")
+def _found(place: Place) -> list[Source]:
+    """Sources whose own documents or data the place holds directly."""
+    found = ((word, row.find(place)) for word, row in SOURCES.items())
+    return [Source(word, path) for word, path in found if path is not None]
 
 
-def _parts(folder: Path) -> list[Source]:
-    """Run parts whose own documents or samples lie directly in `folder`."""
-    found = []
-    cached = (folder / block_cache.METADATA).is_file()
-    if cached:
-        found.append(Source("blocks", folder))
-    if (folder / timestep_run.STATISTICS).is_file():
-        found.append(Source("activations", folder))
-    if not cached and (folder / calibration_samples.FOLDER).is_dir():
-        found.append(Source(_kind_of_samples(folder / calibration_samples.FOLDER), folder))
-    return found
+def _refuse(place: Place) -> Source:
+    """Say what a file is that no source knows."""
+    where, keys = str(place.path), place.keys
+    if {"x", "step_index"} <= set(keys) or any(map(is_block_key, keys)):
+        remedy = f"give the folder, {place.path.parent.parent}"
+        raise SourceError(problem("one sample of a run", where=where, remedy=remedy))
+    if keys:
+        found = f"keys {', '.join(keys[:6])}"
+        raise SourceError(problem("unknown npz", where=where, found=found, remedy=_accepted()))
+    found = "neither `format` nor `version`" if place.format is None else repr(place.format)[:80]
+    raise SourceError(problem("unknown format", where=where, found=found, remedy=_accepted()))
 
 
-def _kind_of_samples(folder: Path) -> str:
-    """Kind of a `samples` folder whose documents are missing or are a manifest: look into one."""
-    for path in sorted(folder.glob("*.npz"))[:1]:
-        try:
-            if any("__arg" in name for name in NpzFile(path).names):
-                return "blocks"
-        except SourceError:
-            break  # damaged: planning it says so
-    return "latents"
-
-
-def _npz(path: Path) -> Source:
-    file = NpzFile(path)
-    for kind, key in (("samples", "xs"), ("postgelu", postgelu.TIMESTEPS)):
-        if key in file:
-            return Source(kind, path)
-    if {"x", "step_index"} <= set(file.names) or "mm0__arg0" in file:
-        remedy = f"give the folder, {path.parent.parent}"
-        raise SourceError(problem("one sample of a run", where=str(path), remedy=remedy))
-    found = f"keys {', '.join(file.names[:6])}"
-    raise SourceError(
-        problem("unknown npz", where=str(path), found=found, remedy=f"give {ACCEPTED}")
-    )
-
-
-def _json(path: Path) -> Source:
-    document = read_document(path)
-    named = document.get("format", document.get("version"))
-    if named in (schedules.POLY, schedules.LUT):
-        return Source("schedule", path)
-    if named == block_cache.FORMAT:
-        return Source("blocks", path.parent)
-    if named in (timestep_run.V1, timestep_run.V2) or path.name == timestep_run.STATISTICS:
-        return Source("activations", path.parent)
-    if path.name == manifest.MANIFEST and "images" in document:
-        return Source("latents", path.parent)
-    raise SourceError(
-        problem("unknown format", where=str(path), found=_name(named), remedy=f"give {ACCEPTED}")
-    )
-
-
-def _name(named: Any) -> str:
-    return repr(named)[:80] if named is not None else "neither `format` nor `version`"
+def _accepted() -> str:
+    return f"give {'; '.join(row.doc for row in SOURCES.values())}"

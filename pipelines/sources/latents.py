@@ -20,8 +20,10 @@ from taqstore.files.refusal import problem
 from taqstore.names import LATENTS
 from taqstore.store.template import Array, Template
 
+from .block_cache import holds_blocks
 from .json_fields import majority, sample_files, sample_name, strings, without
 from .manifest import MANIFEST, Entry, Manifest, read_manifest
+from .place import Place
 from .plan import Options, Plan, Problem, Put, Unit
 
 FOLDER = "samples"
@@ -83,6 +85,15 @@ class ImagePart:
             if not np.isfinite(x).all():
                 _refuse(file, "x", "NaN or Inf")
             yield x[None]
+
+
+def find(place: Place) -> Path | None:
+    """The folder with samples of latents, given itself or by its manifest."""
+    if place.is_folder:
+        here = (place.path / FOLDER).is_dir() and not holds_blocks(place.path)
+        return place.path if here else None
+    listed = place.path.name == MANIFEST and "images" in place.document
+    return place.path.parent if listed else None
 
 
 def plan(folder: Path, options: Options) -> Plan:

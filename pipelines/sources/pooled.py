@@ -249,13 +249,13 @@ def site_template(
     coords: Coords,
     attrs: Mapping[str, Any],
 ) -> Template:
-    """Template of `pooled/<source>/<site>` whose item is every step of the site."""
+    """Template of `<source>/<site>` whose item is every step of the site."""
     used = {d for array in arrays for d in array.dims} | {"step", "layer"}
     kept = {d: n for d, n in sizes.items() if d in used}
     per_layer = [a for a in arrays if "layer" in a.dims]
     row = max(nbytes(tuple(kept[d] for d in a.dims if d != "layer"), a.dtype) for a in per_layer)
     return Template(
-        path=f"{POOLED}/{source}/{site}",
+        path=f"{source}/{site}",
         kind=POOLED,
         sizes=kept,
         arrays=arrays,

@@ -16,9 +16,11 @@ import numpy as np
 from taqstore.errors import SourceError
 from taqstore.files.npz import NpzFile
 from taqstore.files.refusal import problem
+from taqstore.kinds.statistics_sources import POSTGELU
 from taqstore.names import LayerName
 from taqstore.store.template import Array
 
+from .place import Place
 from .plan import Options, Plan, Problem, PutWhole, Unit
 from .pooled import (
     Field,
@@ -31,7 +33,6 @@ from .pooled import (
     stored_dtype,
 )
 
-SOURCE = "postgelu"
 TIMESTEPS, EDGES = "timesteps_unique", "histogram_bin_edges"
 ELEMENTS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("mean", "std", "min", "max"), ("channel",)),
@@ -52,6 +53,11 @@ class Contents:
     printed: tuple[str, ...]
     layers: tuple[str, ...]
     edges: np.ndarray
+
+
+def find(place: Place) -> Path | None:
+    """The file, by its timesteps."""
+    return place.path if TIMESTEPS in place.keys else None
 
 
 def plan(path: Path, options: Options) -> Plan:
@@ -77,7 +83,7 @@ def plan(path: Path, options: Options) -> Plan:
         edges = PutWhole(site.template.path, {"bin_edges": contents.edges})
         units.append(Unit(unit.label, unit.items, unit.nbytes, (edges, *unit.parts)))
     return Plan(
-        source=SOURCE,
+        source="postgelu",
         templates=tuple(site.template for site in sites),
         units=tuple(units),
         problems=tuple(
@@ -172,7 +178,7 @@ def _site(
     options: Options,
 ) -> Site:
     names = list(layers.values())
-    path = f"pooled/{SOURCE}/{label}"
+    path = f"{POSTGELU}/{label}"
     first = _first(contents, missing)
     fields = tuple(
         _field(contents, names, first, variable, (path, variable) in options.widen)
@@ -192,7 +198,7 @@ def _site(
     }
     edges = Array("bin_edges", ("edge",), contents.edges.dtype.newbyteorder("<").str)
     template = site_template(
-        SOURCE, label, (*(f.array for f in fields), edges), sizes=sizes, coords=coords,
+        POSTGELU, label, (*(f.array for f in fields), edges), sizes=sizes, coords=coords,
         attrs={"source_layers": names},
     )  # fmt: skip
     return Site(template, fields, find, (contents.file,), refused=frozenset(missing))

@@ -10,16 +10,23 @@ import numpy as np
 
 from taqstore.errors import SourceError
 from taqstore.files.refusal import problem
+from taqstore.kinds.statistics_sources import LUT_SCHEDULE, POLY_SCHEDULE
 from taqstore.names import POOLED, LayerName
 from taqstore.store.template import Array, Template
 
 from .json_fields import field, floats, read_document, without
+from .place import Place
 from .plan import Options, Plan, PutWhole, Unit
 from .pooled import Coords, group_by_site, layer_coords
 
 POLY, LUT = "poly_v1", "lut_v1"
 MAX_DEGREE = 16
 Entry = dict[str, np.ndarray]
+
+
+def find(place: Place) -> Path | None:
+    """The file, by its version."""
+    return place.path if place.format in (POLY, LUT) else None
 
 
 def plan(path: Path, options: Options) -> Plan:
@@ -79,7 +86,7 @@ def _poly_site(
     lead: dict[str, tuple[str, ...]] = dict.fromkeys(arrays, ())
     tail = {**lead, "coefficient": ("power",)}
     attrs = {"source_document": without(document, "layers")}
-    return _template("poly_schedule", site, members, arrays, lead, tail, power, "layer", attrs)
+    return _template(POLY_SCHEDULE, site, members, arrays, lead, tail, power, "layer", attrs)
 
 
 def _poly_entry(entry: Mapping[str, Any], where: str) -> Entry:
@@ -121,7 +128,7 @@ def _lut_site(
     attrs = {"source_document": without(document, "layers", "sigmas")}
     arrays = {"alpha": np.ascontiguousarray(values)}
     lead, tail = {"alpha": ("step",)}, {"alpha": ()}
-    return _template("lut_schedule", site, members, arrays, lead, tail, steps, "step", attrs)
+    return _template(LUT_SCHEDULE, site, members, arrays, lead, tail, steps, "step", attrs)
 
 
 def _entries(
@@ -176,7 +183,7 @@ def _template(
         declared.append(Array(name, dims, values.dtype.newbyteorder("<").str))
     sizes = {d: n for a in declared for d, n in zip(a.dims, arrays[a.name].shape, strict=True)}
     template = Template(
-        path=f"{POOLED}/{source}/{site}",
+        path=f"{source}/{site}",
         kind=POOLED,
         sizes=sizes,
         arrays=tuple(declared),

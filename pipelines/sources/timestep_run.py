@@ -15,6 +15,7 @@ from typing import Any
 from taqstore.errors import SourceError
 from taqstore.files.npz import NpzFile
 from taqstore.files.refusal import problem
+from taqstore.names import array_key
 
 from .json_fields import field, majority, read_document
 
@@ -139,12 +140,13 @@ def _load_step(folder: Path, key: int, schema: str) -> Step:
         for key_, dtype in ROLLUPS.items():
             if key_ in entry or key_ in REQUIRED or key_ == "n_batches":
                 field(entry, key_, _KINDS[dtype], where=where)
-        needed.update(f"{raw(name)}__{variable}" for variable in _held(entry, schema))
+        needed.update(f"{array_key(name)}__{variable}" for variable in _held(entry, schema))
     missing = needed - set(step.file.names)
     if missing:
         what = "missing, though the index lists its layer"
         raise SourceError(problem(what, where=step.file.where(min(missing))))
-    strangers = {n.rpartition("__")[0] for n in step.file.names} - {raw(n) for n in step.index}
+    layers = {name.rpartition("__")[0] for name in step.file.names}
+    strangers = layers.difference(map(array_key, step.index))
     if strangers:
         what = f"arrays of a layer {min(strangers)!r} that the index does not list"
         raise SourceError(problem(what, where=str(step.file.path)))
@@ -155,11 +157,6 @@ def _held(entry: Mapping[str, Any], schema: str) -> tuple[str, ...]:
     """Names, in the file, of the arrays an index entry promises."""
     optional = () if schema == V1 else (n for n, (flag, _) in OPTIONAL.items() if entry.get(flag))
     return (*EXTREMA[schema].values(), *optional)
-
-
-def raw(name: str) -> str:
-    """Spelling of a layer in array keys; it cannot be inverted."""
-    return name.replace(".", "_")
 
 
 def _other_layers(step: Step, layers: frozenset[str]) -> str:

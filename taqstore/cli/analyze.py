@@ -117,7 +117,7 @@ def _weights_of_file(path: str) -> Any:
 
 def _weights_of_store(address: str) -> Any:
     from taqstore.names import WEIGHTS
+    from taqstore.query.sites import site_groups
     from taqstore.store.reader import open_store
 
-    store = open_store(address)
-    return {p.partition("/")[2]: store[p] for p in store if p.startswith(WEIGHTS + "/")}
+    return site_groups(open_store(address), WEIGHTS)

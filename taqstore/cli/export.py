@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import click
 
 from taqstore.cli.common import say, store_argument
-from taqstore.export.formats import FORMATS, export
+from taqstore.export.formats import CLIPS, FORMATS, MULTITIER, export, taking
 
+_TIERED = [name.removesuffix(MULTITIER) for name in FORMATS if name.endswith(MULTITIER)]
 _LIST = "\n".join(f"  {name:<28} {row.doc}" for name, row in FORMATS.items())
 
 
@@ -27,11 +28,13 @@ JSON documents are validated against their schema and appear whole or not at all
 @click.option("-o", "--output", required=True, type=click.Path(), help="File or folder to write.")
 @click.option(
     "--clip",
-    type=click.Choice(["absmax", "p999"]),
+    type=click.Choice(CLIPS),
     help="Clip bounds of configs [default: absmax].",
 )
-@click.option("--outliers", is_flag=True, help="Add outlier channels (quant-config).")
-@click.option("--multitier", is_flag=True, help="The multi-tier schema (temporal-analysis).")
+@click.option(
+    "--outliers", is_flag=True, help=f"Add outlier channels ({', '.join(taking('outliers'))})."
+)
+@click.option("--multitier", is_flag=True, help=f"The multi-tier schema ({', '.join(_TIERED)}).")
 @click.option("--source", help="Group prefix to take statistics from, like pooled/timestep_stats.")
 @click.option("--force", is_flag=True, help="Replace the output.")
 def command(  # noqa: D103 - its help text is made above, from the table
@@ -47,12 +50,10 @@ def command(  # noqa: D103 - its help text is made above, from the table
     from taqstore.store.reader import open_store
     from taqstore.upkeep.info import format_bytes
 
-    name = f"{format}-multitier" if multitier else format
+    name = f"{format}{MULTITIER}" if multitier else format
     given = {"clip": clip, "outliers": outliers or None, "source": source}
     options = {key: value for key, value in given.items() if value is not None}
     _check(name, multitier, options)
-    if name == "timestep-stats" and source:
-        options["source"] = source.rsplit("/", 1)[-1]
     summary = export(name, open_store(store, chunks=None), output, force=force, **options)
     files = "" if summary.files == 1 else f" in {summary.files} files"
     say(f"wrote {summary.path}, {format_bytes(summary.bytes)}{files}")
@@ -62,7 +63,7 @@ def command(  # noqa: D103 - its help text is made above, from the table
 
 def _check(name: str, multitier: bool, options: Iterable[str]) -> None:
     if multitier and name not in FORMATS:
-        raise click.UsageError("--multitier goes with temporal-analysis and quant-config")
+        raise click.UsageError(f"--multitier goes with {' and '.join(_TIERED)}")
     for option in options:
         if option not in FORMATS[name].options:
             raise click.UsageError(f"--{option} does not go with {name}")

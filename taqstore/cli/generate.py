@@ -11,6 +11,7 @@ import click
 from taqstore.cli import GENERATE_PIPELINE
 from taqstore.cli.common import json_option, store_argument
 from taqstore.cli.live import (
+    MODEL,
     LiveCommand,
     force_option,
     forward_progress,
@@ -22,7 +23,7 @@ from taqstore.cli.live import (
 
 @click.command("generate", cls=LiveCommand)
 @store_argument
-@click.option("--model", required=True, help="reference, sd3-medium or flux-schnell.")
+@click.option("--model", required=True, metavar=MODEL, help="Model to sample with.")
 @click.option(
     "--prompts",
     required=True,

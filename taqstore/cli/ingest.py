@@ -11,15 +11,34 @@ import click
 
 from taqstore.cli import INGEST_PIPELINE
 from taqstore.cli.common import byte_progress, json_option, print_columns, print_json, say
+from taqstore.pipelines.sources.table import SOURCES
 
-KINDS = ("latents", "blocks", "activations", "samples", "postgelu", "schedule")
+_LIST = "\n".join(f"  {word:<12} {row.doc}" for word, row in SOURCES.items())
 
 
-@click.command("ingest")
+@click.command(
+    "ingest",
+    help=f"""Bring SOURCE... into STORE.
+
+A SOURCE is recognised by its content: a run's folder, any of its parts, or a file. Folders may have
+been moved. Good items are stored and bad ones listed (exit code 1).
+
+\b
+Sources, by the word that --only takes:
+{_LIST}
+
+\b
+Examples:
+  taqstore ingest calibration_data run.zarr
+  taqstore ingest calibration_data run.zarr --only activations --resume""",
+)
 @click.argument("source", nargs=-1, required=True, type=click.Path())
 @click.argument("store")
 @click.option(
-    "--only", multiple=True, type=click.Choice(KINDS), help="Take only this kind. Repeatable."
+    "--only",
+    multiple=True,
+    type=click.Choice(list(SOURCES)),
+    help="Take only this source. Repeatable.",
 )
 @click.option("--resume", is_flag=True, help="Skip what is complete, write the rest.")
 @click.option("--force", is_flag=True, help="Replace the groups these sources fill.")
@@ -31,19 +50,9 @@ KINDS = ("latents", "blocks", "activations", "samples", "postgelu", "schedule")
     help="Text or CSV file with the prompts of a Phase 1 file.",
 )
 @json_option
-def command(source: tuple[str, ...], store: str, as_json: bool, **options: Any) -> None:
-    """Bring SOURCE... into STORE.
-
-    A SOURCE is recognised by its content: a calibration_data/ folder or any of its parts (samples
-    with manifest.json, adaround_cache/, activations/), DiT_cali_data.npz,
-    activation_stats_postgelu.npz, a polynomial or LUT schedule. Folders may have been moved. Good
-    items are stored and bad ones listed (exit code 1).
-
-    \b
-    Examples:
-      taqstore ingest calibration_data run.zarr
-      taqstore ingest calibration_data run.zarr --only activations --resume
-    """
+def command(  # noqa: D103 - its help text is made above, from the table
+    source: tuple[str, ...], store: str, as_json: bool, **options: Any
+) -> None:
     ingest = import_module(INGEST_PIPELINE).ingest
     if options["resume"] and options["force"]:
         raise click.UsageError("--resume and --force exclude each other")

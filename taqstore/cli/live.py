@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from taqstore.cli.common import json_option, print_columns, print_json, say, store_argument
+from taqstore.pipelines.models.table import MODELS
 
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 _ARGUMENTS = "taqstore.arguments"
@@ -76,8 +77,13 @@ images_option = click.option(
     callback=parse_images,
     help="Image ids, like 0,3-5 [default: all that are complete].",
 )
+MODEL = f"[{'|'.join(MODELS)}]"
+"""Models as `--model` takes them. What is none is refused where a row is looked for."""
+
 model_option = click.option(
-    "--model", help="Model that made ingested latents, which do not say it themselves."
+    "--model",
+    metavar=MODEL,
+    help="Model that made ingested latents, which do not say it themselves.",
 )
 local_ckpt_option = click.option(
     "--local-ckpt",

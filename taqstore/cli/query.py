@@ -61,11 +61,12 @@ def command(
     """
     if as_csv + as_json + (output is not None) > 1:
         raise click.UsageError("--csv, --json and -o exclude each other")
+    from taqstore.names import site_of
     from taqstore.query.select import reduce, select
     from taqstore.store.reader import open_store
 
     dataset = _variables(open_store(store), group, variable)
-    site = group.rsplit("/", 1)[-1] if "layer" in dataset.coords else ""
+    site = site_of(group) if "layer" in dataset.coords else ""
     dataset = reduce(select(dataset, site=site, **selection), *reductions)
     if dataset.attrs.get("dropped"):
         say(f"note: not numeric, left out: {dataset.attrs['dropped']}")

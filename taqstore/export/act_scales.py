@@ -8,10 +8,10 @@ import numpy as np
 
 from taqstore.analysis.shared.inputs import channel_bounds
 from taqstore.errors import MissingError, problem
-from taqstore.export.documents.linears import Groups
 from taqstore.export.peers import by_linear, sites_of
 from taqstore.files.safetensors import write_safetensors
 from taqstore.files.staged import Summary, staged, summarize
+from taqstore.query.sites import Groups
 
 _NAME = "act-scales"
 _SUFFIXES = (".npz", ".safetensors")

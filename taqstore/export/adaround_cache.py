@@ -6,7 +6,7 @@ of block i-1 and as input of block i.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,11 @@ import xarray as xr
 from taqstore.errors import MissingError, problem
 from taqstore.files.documents import write_document
 from taqstore.files.staged import Summary, make_folder, save_all, save_npz, staged, summarize
-from taqstore.names import BLOCKS, LATENTS
+from taqstore.names import BLOCKS, LATENTS, STREAMS, Block, model_blocks, site_of
 
 METADATA = "source_metadata"
 FORMAT = "adaround_cache_v1"
-IMAGE_STREAM, TEXT_STREAM, UNIFIED_STREAM = (f"{BLOCKS}/{name}" for name in ("img", "txt", "uni"))
+IMAGE_STREAM, TEXT_STREAM, UNIFIED_STREAM = (f"{BLOCKS}/{name}" for name in STREAMS)
 POOLED = f"{BLOCKS}/pooled"
 
 Streams = Mapping[str, xr.Dataset]
@@ -142,29 +142,32 @@ def _jobs(
         }
         arrays = _sample_arrays(loaded)
         if not shapes:
-            shapes.update(_block_shapes(arrays))
+            shapes.update(_block_shapes(_blocks(loaded), arrays))
         yield partial(save_npz, folder / f"{image:04d}_{step:03d}.npz", arrays)
 
 
 def _sample_arrays(loaded: Streams) -> dict[str, np.ndarray]:
     """Members of one sample's file, in the order the blocks ran."""
     arrays: dict[str, np.ndarray | None] = {}
-    if IMAGE_STREAM in loaded:
-        image, text = _Residual(loaded[IMAGE_STREAM]), _Residual(loaded[TEXT_STREAM])
-        for i in range(image.blocks):
-            arrays[f"mm{i}__arg0"], arrays[f"mm{i}__arg1"] = image.before(i), text.before(i)
-            arrays[f"mm{i}__arg2"] = _timesteps(image.sample)
-            arrays[f"mm{i}__out0"], arrays[f"mm{i}__out1"] = image.after(i), text.after(i)
-    if UNIFIED_STREAM in loaded:
-        unified = _Residual(loaded[UNIFIED_STREAM])
-        for i in range(unified.blocks):
-            arrays[f"uni{i}__arg0"] = unified.before(i)
-            arrays[f"uni{i}__arg1"] = _timesteps(unified.sample)
-            arrays[f"uni{i}__out0"] = unified.after(i)
+    streams = {site_of(path): _Residual(sample) for path, sample in loaded.items()}
+    for block in _blocks(loaded):
+        residuals = {name: streams[name] for name in block.streams}
+        arrays |= {block.input_key(n): r.before(block.index) for n, r in residuals.items()}
+        arrays[block.timestep_key] = _timesteps(residuals[block.streams[0]].sample)
+        arrays |= {block.output_key(n): r.after(block.index) for n, r in residuals.items()}
     first = next(iter(loaded.values()))
     if "sigma" in first.coords and np.isfinite(first["sigma"].values):
         arrays["__sigma__"] = np.atleast_1d(first["sigma"].values)
     return {name: array for name, array in arrays.items() if array is not None}
+
+
+def _blocks(streams: Streams) -> tuple[Block, ...]:
+    """Blocks in the order they ran, those that have an output in a stream of theirs."""
+    multimodal, unified = (
+        _Residual(streams[path]).blocks if path in streams else 0
+        for path in (IMAGE_STREAM, UNIFIED_STREAM)
+    )
+    return model_blocks(multimodal, unified)
 
 
 def _timesteps(sample: xr.Dataset) -> np.ndarray:
@@ -172,22 +175,19 @@ def _timesteps(sample: xr.Dataset) -> np.ndarray:
     return np.repeat(sample["timestep"].values, sample.sizes["row"])
 
 
-def _block_shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    names = dict.fromkeys(key.split("__")[0] for key in arrays if not key.startswith("__"))
-    return {name: _shapes_of(name, arrays) for name in names}
+def _block_shapes(
+    blocks: Sequence[Block], arrays: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    def shapes(keys: Sequence[str]) -> list[Any]:
+        return [list(arrays[key].shape) if key in arrays else None for key in keys]
 
-
-def _shapes_of(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    slots = ("arg0", "arg1", "arg2"), ("out0", "out1")
-    arguments, outputs = (
-        [list(arrays[key].shape) if key in arrays else None for key in keys]
-        for keys in ([f"{name}__{slot}" for slot in group] for group in slots)
-    )
-    unified = name.startswith("uni")
     return {
-        "arg_shapes": arguments[:2] if unified else arguments,
-        "kwarg_shapes": {"positional_encodings": None},
-        "output_shapes": outputs[:1] if unified else outputs,
+        block.name: {
+            "arg_shapes": shapes([*map(block.input_key, block.streams), block.timestep_key]),
+            "kwarg_shapes": {"positional_encodings": None},
+            "output_shapes": shapes([*map(block.output_key, block.streams)]),
+        }
+        for block in blocks
     }
 
 
@@ -206,8 +206,8 @@ def _run(
     return {
         "format": FORMAT,
         "block_names": list(shapes),
-        "n_mm_blocks": sum(name.startswith("mm") for name in shapes),
-        "n_uni_blocks": sum(name.startswith("uni") for name in shapes),
+        "n_mm_blocks": sum(not Block.parse(name).unified for name in shapes),
+        "n_uni_blocks": sum(Block.parse(name).unified for name in shapes),
         "block_shapes": dict(shapes),
         **_trajectory(groups),
         **next(iter(streams.values())).attrs.get(METADATA, {}),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from taqstore.errors import MissingError, problem
 
@@ -37,6 +37,12 @@ class Format:
     schema: str = ""
     options: tuple[str, ...] = ()
 
+
+Clip = Literal["absmax", "p999"]
+CLIPS: tuple[Clip, ...] = get_args(Clip)
+"""What the option `clip` takes."""
+MULTITIER = "-multitier"
+"""End of the names of formats that `--multitier` stands for."""
 
 _HERE = "taqstore.export"
 FORMATS: dict[str, Format] = {
@@ -88,7 +94,7 @@ FORMATS: dict[str, Format] = {
         "block inputs and outputs, one file per sample", f"{_HERE}.adaround_cache:adaround_cache"
     ),
     "postgelu-npz": Format(
-        "activation_stats_postgelu.npz of Phase 2", f"{_HERE}.postgelu:postgelu_npz"
+        "activation_stats_postgelu.npz of Phase 2", f"{_HERE}.postgelu_npz:postgelu_npz"
     ),
     "onnx-calibration": Format(
         "ONNX Runtime's calibration ranges (TensorsData)",
@@ -118,6 +124,11 @@ FORMATS: dict[str, Format] = {
 }
 
 
+def taking(option: str) -> list[str]:
+    """Formats that understand an option."""
+    return [name for name, row in FORMATS.items() if option in row.options]
+
+
 def export(
     name: str,
     groups: Mapping[str, xr.Dataset],
@@ -137,7 +148,7 @@ def export(
     force
         Replace what is there.
     options
-        Those in the format's row: `clip` (absmax or p999), `outliers`, `source`.
+        Those in the format's row: `clip` (one of `CLIPS`), `outliers`, `source`.
 
     Raises
     ------

@@ -11,13 +11,11 @@ import xarray as xr
 
 from taqstore.analysis.shared.inputs import require
 from taqstore.errors import MissingError, problem
-from taqstore.export.documents.linears import Groups
 from taqstore.export.peers import by_linear, sites_of
 from taqstore.files.staged import Summary, staged, summarize
-from taqstore.names import ACTIVATIONS
+from taqstore.query.sites import Groups
 
 _NAME = "imatrix"
-_SOURCES = (ACTIVATIONS, "pooled/postgelu")
 
 
 def imatrix(store: Groups, out: Path, *, source: str | None = None, force: bool = False) -> Summary:
@@ -42,7 +40,7 @@ def imatrix(store: Groups, out: Path, *, source: str | None = None, force: bool 
     gguf = _package()
     entries: dict[str, tuple[np.ndarray, ...]] = {}
     chunks = rows = 0
-    for site, dataset in sites_of(store, source, _SOURCES).items():
+    for site, dataset in sites_of(store, source, "moments").items():
         entries |= dict(by_linear(site, dataset, _sums(dataset)))
         count = dataset["count"]
         chunks, rows = max(chunks, count.size // count.sizes["layer"]), max(rows, int(count.max()))

@@ -8,31 +8,20 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from taqstore.export.documents.linears import (
-    TIMESTEP_STATS,
-    TRACED_STATS,
-    Groups,
-    find_source,
-    linears_of,
-    site_groups,
-)
-from taqstore.names import ACTIVATIONS
-
-# Observations first: pooled extrema are averages, and lie inside the true ones.
-SOURCES = (ACTIVATIONS, TRACED_STATS, TIMESTEP_STATS)
+from taqstore.export.documents.linears import find_source, linears_of
+from taqstore.kinds.statistics_sources import Use
+from taqstore.query.sites import Groups, site_groups
 
 
-def sites_of(
-    store: Groups, source: str | None, known: Sequence[str] = SOURCES
-) -> dict[str, xr.Dataset]:
-    """Groups of a source by site; by default of the first of `known` that the store has.
+def sites_of(store: Groups, source: str | None, use: Use = "extrema") -> dict[str, xr.Dataset]:
+    """Groups of a source by site; by default of the one that is preferred for the use.
 
     Raises
     ------
     MissingError
         The store has none.
     """
-    return site_groups(store, find_source(store, known if source is None else (source,)))
+    return site_groups(store, find_source(store, source, use))
 
 
 def by_linear(

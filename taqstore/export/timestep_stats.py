@@ -5,41 +5,46 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, problem
+from taqstore.export.documents.linears import find_source
 from taqstore.files.documents import write_document
 from taqstore.files.staged import Summary, make_folder, save_all, save_npz, staged, summarize
-from taqstore.names import ACTIVATIONS, PROJECTIONS, SITES, LayerName, linear_names, parse_layer
+from taqstore.kinds.statistics_sources import TIMESTEP_STATS, TRACED_STATS
+from taqstore.names import (
+    ACTIVATIONS,
+    PROJECTIONS,
+    SITES,
+    LayerName,
+    array_key,
+    linear_names,
+    parse_layer,
+    tensor_site,
+)
+from taqstore.query.sites import site_groups
 from taqstore.statistics.moving_average import SHIFT_MOMENTUM, ema_midpoint, running_mean_float32
 
-Source = Literal["timestep_stats", "activation_stats_v1", "activations"]
-
 DOCUMENT = "source_document"
-FORMATS = {"timestep_stats": "per_timestep_npz_v2", "activation_stats_v1": "activation_stats_v1"}
+FORMATS = {TIMESTEP_STATS: "per_timestep_npz_v2", TRACED_STATS: "activation_stats_v1"}
 BUCKETS = {"early": [0.7, 1.0], "mid": [0.3, 0.7], "late": [0.0, 0.3]}
 
-_PREFIXES = {
-    "timestep_stats": "pooled/timestep_stats/",
-    "activation_stats_v1": "pooled/activation_stats_v1/",
-    "activations": f"{ACTIVATIONS}/",
-}
 # File name of each array, by the variable that holds it, in the order of the source.
 _ARRAYS = {
-    "timestep_stats": {
+    TIMESTEP_STATS: {
         name: name for name in ("avg_min", "avg_max", "shift", "hist_counts", "hist_edges")
     },
-    "activation_stats_v1": {"max": "avg_max", "min": "avg_min"},
+    TRACED_STATS: {"max": "avg_max", "min": "avg_min"},
 }
 _NEEDS = {"shift": "has_shift", "hist_counts": "has_hist", "hist_edges": "has_hist"}
 _ROLLUPS = ("tensor_absmax", "tensor_min", "tensor_max")
 _TAILS = ("hist_p999", "hist_p99", "hist_p01", "hist_p001")
 _POST_GELU = "mlp.fc2"
 # Steps held in memory together: an SD3-Medium step is 7 MB pooled, 3 MB per observed batch.
-_STEPS = {"timestep_stats": 16, "activation_stats_v1": 16, "activations": 1}
+STEPS_AT_ONCE = {TIMESTEP_STATS: 16, TRACED_STATS: 16, ACTIVATIONS: 1}
 
 Cell = dict[str, np.ndarray]
 
@@ -48,7 +53,7 @@ def timestep_stats(
     groups: Mapping[str, xr.Dataset],
     out: Path,
     *,
-    source: Source | None = None,
+    source: str | None = None,
     force: bool = False,
 ) -> Summary:
     """Write ``layer_statistics.json`` and ``timestep_stats/step_{k}.npz`` with an index each.
@@ -65,8 +70,8 @@ def timestep_stats(
     out
         Folder to make.
     source
-        Which statistics; by default the first of `timestep_stats`, `activation_stats_v1`,
-        `activations` that is there.
+        Group prefix: `pooled/timestep_stats`, `pooled/activation_stats_v1` or `activations`; by
+        default the first of these that is there.
     force
         Replace an existing folder.
 
@@ -77,7 +82,11 @@ def timestep_stats(
     TaqError
         The folder exists, or cannot be written.
     """
-    chosen, sites = _find(groups, source)
+    chosen = find_source(groups, source, "documents")
+    if chosen not in STEPS_AT_ONCE:
+        what = f"the folder is not made of {chosen}"
+        raise MissingError(problem(what, remedy=f"take {' or '.join(STEPS_AT_ONCE)}"))
+    sites = [(tensor_site(site), data) for site, data in site_groups(groups, chosen).items()]
     steps = sorted({int(step) for _, dataset in sites for step in dataset["step"].values})
     with staged(out, force=force) as folder:
         stats = make_folder(folder / "timestep_stats")
@@ -85,32 +94,13 @@ def timestep_stats(
         document = _document(sites, steps, chosen, out.resolve() / "timestep_stats")
         write_document(folder / "layer_statistics.json", "layer-statistics", document)
     note = "no histograms: they were sampled by the source, not observed"
-    return summarize(out, note if chosen == "activations" else "")
-
-
-def _find(
-    groups: Mapping[str, xr.Dataset], source: Source | None
-) -> tuple[Source, list[tuple[str, xr.Dataset]]]:
-    """The chosen source and its (site, Dataset) pairs; a width suffix of a site is cut off."""
-    for name, prefix in _PREFIXES.items():
-        paths = [path for path in groups if path.startswith(prefix)]
-        if paths and source in (None, name):
-            sites = [(".".join(p[len(prefix) :].split(".")[:2]), groups[p]) for p in paths]
-            return name, sites  # type: ignore[return-value]
-    wanted = _PREFIXES[source] + "<site>" if source else "statistics"
-    raise MissingError(
-        problem(
-            f"no {wanted} in the store",
-            found=", ".join(groups) or "nothing",
-            remedy="ingest a folder of activation statistics, or collect them",
-        )
-    )
+    return summarize(out, note if chosen == ACTIVATIONS else "")
 
 
 def _jobs(
-    sites: Sequence[tuple[str, xr.Dataset]], steps: Sequence[int], source: Source, folder: Path
+    sites: Sequence[tuple[str, xr.Dataset]], steps: Sequence[int], source: str, folder: Path
 ) -> Iterator[Callable[[], None]]:
-    count = _STEPS[source]
+    count = STEPS_AT_ONCE[source]
     for start in range(0, len(steps), count):
         wanted = steps[start : start + count]
         loaded = [(site, _load(dataset, site, wanted, source)) for site, dataset in sites]
@@ -119,12 +109,12 @@ def _jobs(
             yield partial(_save_step, folder, step, cells, source)
 
 
-def _load(dataset: xr.Dataset, site: str, steps: Sequence[int], source: Source) -> xr.Dataset:
+def _load(dataset: xr.Dataset, site: str, steps: Sequence[int], source: str) -> xr.Dataset:
     """The pooled variables of some steps, in memory."""
     # Steps ascend, so a run of them is a slice, which a mapped store reads as a view.
     first, last = np.searchsorted(dataset["step"].values, (steps[0], steps[-1] + 1))
     part = dataset.isel(step=slice(int(first), int(last)))
-    if source != "activations":
+    if source != ACTIVATIONS:
         return part.load()
     _require(part, ("min", "max"), f"{ACTIVATIONS}/{site}")
     return _replayed(part[["min", "max"]].load().transpose("batch", ...), site)
@@ -210,10 +200,10 @@ def _source_order(name: LayerName) -> tuple[Any, ...]:
     return kind, block, site > 0, stream, site, projection
 
 
-def _save_step(folder: Path, step: int, cells: Mapping[str, Cell], source: Source) -> None:
-    stats = _ARRAYS.get(source, _ARRAYS["timestep_stats"])
+def _save_step(folder: Path, step: int, cells: Mapping[str, Cell], source: str) -> None:
+    stats = _ARRAYS.get(source, _ARRAYS[TIMESTEP_STATS])
     arrays = {
-        f"{linear.replace('.', '_')}__{written}": cell[name]
+        f"{array_key(linear)}__{written}": cell[name]
         for linear, cell in cells.items()
         for name, written in stats.items()
         if name in cell and cell.get(_NEEDS.get(name, ""), True)
@@ -236,7 +226,7 @@ def _entry(cell: Cell) -> dict[str, Any]:
 
 
 def _document(
-    sites: Sequence[tuple[str, xr.Dataset]], steps: Sequence[int], source: Source, folder: Path
+    sites: Sequence[tuple[str, xr.Dataset]], steps: Sequence[int], source: str, folder: Path
 ) -> dict[str, Any]:
     """`layer_statistics.json`: the source's own fields, with the steps and place of this folder."""
     sigmas = {
@@ -245,13 +235,13 @@ def _document(
         for step, sigma in zip(dataset["step"].values, dataset["sigma"].values, strict=True)
     }
     places = {"sigma_map": sigmas, "step_keys": [str(step) for step in steps]}
-    if source == "activation_stats_v1":
+    if source == TRACED_STATS:
         fields = {"format": FORMATS[source], **sites[0][1].attrs.get(DOCUMENT, {})}
         return {**fields, **places}
     first = sites[0][1]
-    observed = source == "activations"
+    observed = source == ACTIVATIONS
     fields = _observed_fields(first, steps) if observed else first.attrs.get(DOCUMENT, {})
-    head = {"format": FORMATS["timestep_stats"], "timestep_dir": str(folder)}
+    head = {"format": FORMATS[TIMESTEP_STATS], "timestep_dir": str(folder)}
     return {**fields, **head, **places}
 
 

@@ -23,10 +23,9 @@ from taqstore.kinds.quantized_linears import (
     run_of,
 )
 from taqstore.kinds.weight_files import CONTENT
-from taqstore.names import RECONSTRUCTION, LayerName
+from taqstore.names import RECONSTRUCTION, array_key, path_in_block, path_in_model
 
 FORMAT = "adaround_v1"
-_HALVES = {"img": "image_transformer_block", "txt": "text_transformer_block"}
 # What a run calls a setting -> what the source's config.json does.
 _SETTINGS = {
     "model": "model_version",
@@ -76,15 +75,9 @@ def _jobs(
         paths = []
         for linear in quantized_linears(store, block, rounding=True):
             paths.append(path_in_block(linear.name))
-            members |= {f"{paths[-1].replace('.', '_')}__{k}": v for k, v in _members(linear)}
+            members |= {f"{array_key(paths[-1])}__{k}": v for k, v in _members(linear)}
         metrics.append({"block_name": block, "quant_paths": paths, **_metrics(store, block)})
         yield partial(save_npz, folder / f"{block}.npz", members)
-
-
-def path_in_block(name: LayerName) -> str:
-    """Where DiffusionKit's block has a linear: ``image_transformer_block.attn.q_proj``."""
-    section, part = name.site.split(".")
-    return f"{_HALVES.get(name.stream, 'transformer_block')}.{section}.{name.projection or part}"
 
 
 def _members(linear: QuantizedLinear) -> Iterator[tuple[str, np.ndarray]]:
@@ -179,7 +172,7 @@ def safetensors_mlx(store: Groups, out: Path, *, force: bool = False) -> Summary
     """
     tensors = _Made(
         {
-            f"{_place(linear.name)}.weight": partial(_half, linear)
+            f"{path_in_model(linear.name)}.weight": partial(_half, linear)
             for block in _file_of(store, out)
             for linear in quantized_linears(store, block)
         }
@@ -192,12 +185,6 @@ def _file_of(store: Groups, out: Path) -> list[str]:
         what, remedy = "not the name of a safetensors file", "write FILE.safetensors"
         raise MissingError(problem(what, where=out.name, remedy=remedy))
     return quantized_blocks(store)
-
-
-def _place(name: LayerName) -> str:
-    kind = "unified" if name.stream == "uni" else "multimodal"
-    index = name.block.lstrip("muni")
-    return f"{kind}_transformer_blocks.{index}.{path_in_block(name)}"
 
 
 def _half(linear: QuantizedLinear) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,36 +12,7 @@ import xarray as xr
 from taqstore.errors import MissingError, SourceError, problem
 from taqstore.files.npz import NpzFile
 from taqstore.files.safetensors import read_safetensors
-from taqstore.names import LayerName, parse_layer
-
-_DIFFUSERS = {
-    **{f"attn.to_{p}": f"img.attn.{p}_proj" for p in "qkv"},
-    **{f"attn.add_{p}_proj": f"txt.attn.{p}_proj" for p in "qkv"},
-    "attn.to_out.0": "img.attn.o_proj",
-    "attn.to_add_out": "txt.attn.o_proj",
-    "ff.net.0.proj": "img.mlp.fc1",
-    "ff.net.2": "img.mlp.fc2",
-    "ff_context.net.0.proj": "txt.mlp.fc1",
-    "ff_context.net.2": "txt.mlp.fc2",
-}
-_CHECKPOINT = {
-    f"{block}.{part}": f"{stream}.{ours}"
-    for block, stream in (("x_block", "img"), ("context_block", "txt"))
-    for part, ours in (
-        ("attn.qkv", "attn.qkv"),
-        ("attn.proj", "attn.o_proj"),
-        ("mlp.fc1", "mlp.fc1"),
-        ("mlp.fc2", "mlp.fc2"),
-    )
-}
-_SPELLINGS = (
-    (re.compile(r"(?:.*\.)?joint_blocks\.(\d{1,4})\.(.+)"), _CHECKPOINT),
-    (re.compile(r"(?:transformer\.)?transformer_blocks\.(\d{1,4})\.(.+)"), _DIFFUSERS),
-)
-_MLX = (
-    (re.compile(r"(?:.*\.)?multimodal_transformer_blocks\.(\d{1,4})\."), r"mm\1."),
-    (re.compile(r"(?:.*\.)?unified_transformer_blocks\.(\d{1,4})\.transformer_block\."), r"uni\1."),
-)
+from taqstore.names import LayerName, weight_layer
 
 
 @dataclass(frozen=True)
@@ -78,7 +48,7 @@ def weight_absmax(path: Path) -> WeightAbsmax:
     found: dict[str, dict[LayerName, np.ndarray]] = {}
     passed = 0
     for name, values in _tensors(path):
-        linear = resolve(name)
+        linear = weight_layer(name)
         if linear is None or values.ndim not in (1, 2) or values.dtype.kind != "f":
             passed += 1
             continue
@@ -90,25 +60,6 @@ def weight_absmax(path: Path) -> WeightAbsmax:
         raise MissingError(problem(what, where=str(path), found=f"{passed} other tensors"))
     notes = [f"{path.name}: {passed} tensors are no linears of blocks"] if passed else []
     return WeightAbsmax({site: _array(columns) for site, columns in found.items()}, notes)
-
-
-def resolve(name: str) -> LayerName | None:
-    """The linear input whose weights a name stands for, or None."""
-    if name.endswith(".bias"):
-        return None
-    stem = name.removesuffix(".weight")
-    for pattern, parts in _SPELLINGS:
-        match = pattern.fullmatch(stem)
-        if match is not None:
-            part = parts.get(match[2])
-            return parse_layer(f"mm{match[1]}.{part}") if part else None
-    for pattern, ours in _MLX:
-        stem = pattern.sub(ours, stem)
-    try:
-        linear = parse_layer(stem)
-    except MissingError:
-        return None
-    return linear if linear.site else None
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:

@@ -15,8 +15,8 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from taqstore.errors import MissingError, TaqError, problem
-from taqstore.names import BLOCKS, STREAMS, WRITTEN
+from taqstore.errors import MissingError, problem
+from taqstore.names import BLOCKS, STREAMS, WRITTEN, Block
 from taqstore.store.reader import Store, open_store
 
 Array = NDArray[Any]
@@ -191,9 +191,10 @@ def open_block(
     TaqError
         The block's name is not one.
     """
-    index = _index(block)
+    known = Block.parse(block)
+    index = known.index
     opened = open_store(store, chunks=None, checksum=True)
-    names = streams or (("uni",) if block.startswith("uni") else ("img", "txt"))
+    names = streams or known.streams
     groups = {name: _group(opened, name) for name in names}
     pooled = opened[POOLED]["pooled_conditioning"] if POOLED in opened else None
     pairs = _common([_complete(group) for group in groups.values()], pooled)
@@ -210,13 +211,6 @@ def open_block(
         raise MissingError(problem(what, where=str(store), found=found))
     present = {name: tensor for name, tensor in inputs.items() if tensor is not None}
     return BlockSamples(block, image, step, present, targets, next(iter(groups.values())), pooled)
-
-
-def _index(block: str) -> int:
-    kind = block.rstrip("0123456789")
-    if kind not in ("mm", "uni") or kind == block:
-        raise TaqError(problem(f"block {block!r} is not known", remedy="write it like mm0 or uni4"))
-    return int(block.removeprefix(kind))
 
 
 def _group(store: Store, stream: str) -> xr.Dataset:

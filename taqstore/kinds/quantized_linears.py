@@ -11,7 +11,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from taqstore.errors import MissingError, problem
-from taqstore.names import PROJECTIONS, RECONSTRUCTION, SITES, WEIGHTS, LayerName, parse_layer
+from taqstore.names import (
+    PROJECTIONS,
+    RECONSTRUCTION,
+    SITES,
+    WEIGHTS,
+    Block,
+    LayerName,
+    parse_layer,
+)
 from taqstore.quantization.weight_grid import dequantized
 
 Groups = Mapping[str, xr.Dataset]
@@ -125,13 +133,12 @@ def quantized_linears(
         Read V too, which takes four times the room of the weights.
     """
     sites = weight_groups_of(groups)
-    streams = ("uni",) if block.startswith("uni") else ("img", "txt")
-    for stream in streams:
-        layer = LayerName(block, stream).layer
+    for whole in Block.parse(block).layers:
+        layer = whole.layer
         for site, dataset in sites.items():
             if layer in dataset["layer"].values:
                 found = dataset if rounding else dataset.drop_vars("rounding")
-                yield from _linears(LayerName(block, stream, site), found.sel(layer=layer))
+                yield from _linears(LayerName(block, whole.stream, site), found.sel(layer=layer))
 
 
 def _linears(name: LayerName, layer: xr.Dataset) -> Iterator[QuantizedLinear]:

@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import xarray as xr
 
 from taqstore.analysis.shared.inputs import first_complete
 from taqstore.errors import MissingError, problem
 from taqstore.files.tables import print_table, to_table, write_csv
-from taqstore.names import ACTIVATIONS, CHANNEL_HISTOGRAMS, Alternatives
+from taqstore.kinds.statistics_sources import Use, preferred
+from taqstore.names import ACTIVATIONS, Alternatives, site_of
 from taqstore.plot.figures import FIGURES, FigureKind, check_formats, known
 from taqstore.plot.parts.panels import Page
 from taqstore.plot.render import make_pages, write_page
-from taqstore.query.analyze import PREFERENCE as OBSERVED_FIRST
-from taqstore.query.select import select
-
-# Post-GELU statistics first: they are what the five figures were made for and hold most moments.
-PREFERENCE = (
-    "pooled/postgelu",
-    "activations",
-    "pooled/timestep_stats",
-    "pooled/activation_stats_v1",
-    CHANNEL_HISTOGRAMS,
-)
-Groups = Mapping[str, xr.Dataset]
-_Made = TypeVar("_Made")
+from taqstore.query.sites import Groups, each_able, first_source, slices
 
 
 def pages(
@@ -51,8 +39,8 @@ def pages(
     groups
         A store, or any mapping of group paths to Datasets.
     group
-        Group path; by default every site of the first source that can show it, in the order of
-        `PREFERENCE`, or of `query.analyze.PREFERENCE` for figures of analyses.
+        Group path; by default every site of the first source that can show it, in the order that
+        figures prefer, or analyses where the figure is of one.
     layers
         Spellings or globs; sites without such a layer are passed over.
     answers
@@ -74,21 +62,15 @@ def pages(
     row = FIGURES[kind]
     row.check_options(kind, options)
     if row.made == "sites":
-        jobs = [partial(_pages_over_sites, kind, row, groups, group, layers, answers, options)]
-    else:
-        jobs = [
-            partial(
-                make_pages,
-                kind,
-                groups[path],
-                layers=layers,
-                site=_site(path),
-                answers=(answers or {}).get(path),
-                **options,
-            )
-            for path in _paths(kind, row, groups, group)
-        ]
-    return _each(jobs, on_skip)
+        asked = row, groups, group, layers, answers, options
+        return each_able(lambda word: _pages_over_sites(word, *asked), [kind], on_skip=on_skip)
+
+    def ask(path: str) -> Iterable[Page]:
+        known = (answers or {}).get(path)
+        site = site_of(path)
+        return make_pages(kind, groups[path], layers=layers, site=site, answers=known, **options)
+
+    return each_able(ask, _paths(kind, row, groups, group), on_skip=on_skip)
 
 
 def draw(
@@ -124,70 +106,44 @@ def draw(
     row, folder, notes = FIGURES[kind], Path(out), list[str]()
     if row.made == "table":
         row.check_options(kind, options)
-        jobs = [
-            partial(_write_table, kind, row, groups[path], _site(path), folder, layers, options)
-            for path in _paths(kind, row, groups, group)
-        ]
-        written = list(_each(jobs, notes.append))
+
+        def ask(path: str) -> list[Path]:
+            return _write_table(kind, row, groups[path], site_of(path), folder, layers, options)
+
+        written = list(each_able(ask, _paths(kind, row, groups, group), on_skip=notes.append))
     else:
         made = pages(kind, groups, group=group, layers=layers, on_skip=notes.append, **options)
         written = [path for page in made for path in write_page(page, folder, formats)]
     return written, notes if layers is None else []
 
 
-def _each(
-    jobs: Iterable[Callable[[], Iterable[_Made]]], on_skip: Callable[[str], object] | None
-) -> Iterator[_Made]:
-    """What all jobs make; those that miss something are passed over unless all do."""
-    missing: list[MissingError] = []
-    made = False
-    for job in jobs:
-        try:
-            for one in job():
-                made = True
-                yield one
-        except MissingError as error:
-            missing.append(error)
-            if on_skip is not None:
-                on_skip(str(error))
-    if missing and not made:
-        raise MissingError(str(missing[0]))
-
-
-def _site(path: str) -> str:
-    return path.rsplit("/", 1)[-1]
-
-
 def _paths(kind: str, row: FigureKind, groups: Groups, group: str | None) -> list[str]:
     if group:
         return [group]
-    chosen = _choose(kind, groups, row.requires, PREFERENCE)
+    chosen = _able(kind, groups, row.requires, "figures")
     return [_beside(path, row, groups) for path in chosen]
 
 
 def _beside(path: str, row: FigureKind, groups: Groups) -> str:
     """The group beside an observed one that the figure would rather show, or that one itself."""
-    beside = f"{row.beside}/{_site(path)}"
+    beside = f"{row.beside}/{site_of(path)}"
     if not row.beside or not path.startswith(f"{ACTIVATIONS}/") or beside not in groups:
         return path
     return beside if _can_show(groups[beside], row.requires) else path
 
 
-def _choose(
-    kind: str, groups: Groups, requires: Alternatives, preference: Sequence[str]
-) -> list[str]:
-    for prefix in preference:
-        sites = [path for path in groups if path.rsplit("/", 1)[0] == prefix]
-        able = [path for path in sites if _can_show(groups[path], requires)]
-        if able:
-            return able
-    raise MissingError(
-        problem(
-            f"no group can show {kind!r}",
-            found=", ".join(groups) or "an empty store",
-            remedy="ingest activation statistics first",
+def _able(kind: str, groups: Groups, requires: Alternatives, use: Use) -> list[str]:
+    """Paths of the first source, as preferred for the use, that can show the figure."""
+    found = first_source(groups, preferred(use), able=lambda p: _can_show(groups[p], requires))
+    if not found:
+        raise MissingError(
+            problem(
+                f"no group can show {kind!r}",
+                found=", ".join(groups) or "an empty store",
+                remedy="ingest activation statistics first",
+            )
         )
-    )
+    return found
 
 
 def _can_show(dataset: xr.Dataset, requires: Alternatives) -> bool:
@@ -206,33 +162,16 @@ def _pages_over_sites(
 ) -> Iterator[Page]:
     other = options.get("other")
     offered = {p: groups[p] for p in groups if other is None or p in other}
-    paths = [group] if group else _choose(kind, offered, row.requires, OBSERVED_FIRST)
-    chosen = _slices({path: groups[path] for path in paths}, layers)
+    paths = [group] if group else _able(kind, offered, row.requires, "analyses")
+    selection = {"layer": ",".join(layers)} if layers else {}
+    chosen = slices(groups, paths, selection)
     if answers is not None:
-        options = {
-            **options,
-            "answers": _slices({p: answers[p] for p in chosen if p in answers}, layers),
-        }
+        known = slices(answers, [path for path in chosen if path in answers], selection)
+        options = {**options, "answers": known}
     if other is not None:
-        options = {**options, "other": _slices({path: other[path] for path in chosen}, layers)}
+        options = {**options, "other": slices(other, chosen, selection)}
     made: Iterator[Page] = row.load()(chosen, **options)
     return made
-
-
-def _slices(groups: Groups, layers: Sequence[str] | None) -> dict[str, xr.Dataset]:
-    """The groups that have such layers, sliced to these."""
-    if not layers:
-        return dict(groups)
-    sliced: dict[str, xr.Dataset] = {}
-    missing: list[MissingError] = []
-    for path, dataset in groups.items():
-        try:
-            sliced[path] = select(dataset, layer=",".join(layers), site=_site(path))
-        except MissingError as error:
-            missing.append(error)
-    if missing and not sliced:
-        raise missing[0]
-    return sliced
 
 
 def _write_table(

@@ -15,20 +15,13 @@ from taqstore.analysis.table import ANALYSES
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.faces import named
 from taqstore.files.tables import to_tables
-from taqstore.names import dimension_order, parse_layer
+from taqstore.names import dimension_order, site_of
 from taqstore.query.select import select
+from taqstore.query.sites import answers, choose_groups, slices
 
 if TYPE_CHECKING:
     from os import PathLike
 
-# Observations before what arrived reduced: any rule can be worked out from them.
-PREFERENCE = (
-    "activations",
-    "pooled/timestep_stats",
-    "pooled/activation_stats_v1",
-    "pooled/postgelu",
-    "pooled/lut_schedule",
-)
 Results = dict[str, xr.Dataset]
 Key = TypeVar("Key")
 
@@ -51,7 +44,7 @@ def analyze(
     groups
         A store, or any mapping of group paths to Datasets.
     source
-        Group prefix; by default the first of `PREFERENCE` the store has.
+        Group prefix; by default what analyses prefer of what the store has.
     sites
         Sites to keep; all if empty.
     selection
@@ -70,78 +63,22 @@ def analyze(
     """
     if name not in ANALYSES:
         raise MissingError(problem(f"no analysis {name!r}", found=", ".join(ANALYSES)))
-    row = ANALYSES[name]
+    row, chosen = ANALYSES[name], selection or {}
+    paths = choose_groups(groups, source, sites=sites, layer=chosen.get("layer"))
     if row.joint:
-        slices = _selected(groups, source, sites, selection or {})
-        together: Results = named(row.joint)(slices, **options)
+        together: Results = named(row.joint)(slices(groups, paths, chosen), **options)
         return together
     function = row.load()
     takes_site = "site" in inspect.signature(function).parameters
-    results: Results = {}
-    missing: list[MissingError] = []
-    for path in _choose(groups, source, sites, (selection or {}).get("layer")):
-        site = path.rsplit("/", 1)[-1]
-        known = {"site": site} if takes_site else {}
-        try:
-            chosen = select(groups[path], site=site, **(selection or {}))
-            results[path] = function(chosen, **known, **options)
-        except MissingError as error:
-            # A shift exists after GELU only: sites that cannot answer are passed over.
-            missing.append(error)
-    if not results:
-        raise missing[0]
-    return results
 
-
-def _selected(
-    groups: Mapping[str, xr.Dataset],
-    source: str | None,
-    sites: Sequence[str],
-    selection: Mapping[str, str | None],
-) -> Results:
-    """Slices of all chosen sites that have the layers asked for."""
-    chosen: Results = {}
-    missing: list[MissingError] = []
-    for path in _choose(groups, source, sites, selection.get("layer")):
-        try:
-            chosen[path] = select(groups[path], site=path.rsplit("/", 1)[-1], **selection)
-        except MissingError as error:
-            missing.append(error)
-    if not chosen:
-        raise missing[0]
-    return chosen
-
-
-def _choose(
-    groups: Mapping[str, xr.Dataset], source: str | None, sites: Sequence[str], layer: str | None
-) -> list[str]:
-    prefixes = {path.rsplit("/", 1)[0] for path in groups}
-    known = [p for p in PREFERENCE if p in prefixes]
-    prefix = source or next(iter(known), None)
-    if prefix is None or prefix not in prefixes:
-        raise MissingError(
-            problem(
-                f"no statistics {source or ''}".rstrip(),
-                found=", ".join(known) or "none",
-                remedy="ingest activation statistics, or name a --source that is there",
-            )
+    def ask(path: str) -> xr.Dataset:
+        known = {"site": site_of(path)} if takes_site else {}
+        found: xr.Dataset = function(
+            select(groups[path], site=site_of(path), **chosen), **known, **options
         )
-    paths = [path for path in groups if path.rsplit("/", 1)[0] == prefix]
-    there = [path.rsplit("/", 1)[-1] for path in paths]
-    unknown = [site for site in sites if site not in there]
-    if unknown:
-        raise MissingError(problem(f"no site {unknown[0]!r}", where=prefix, found=", ".join(there)))
-    wanted = set(sites) or _sites_of(layer) or set(there)
-    return [path for path in paths if path.rsplit("/", 1)[-1] in wanted]
+        return found
 
-
-def _sites_of(layer: str | None) -> set[str]:
-    """Sites that layer spellings name (`mm_00_img` is an mlp.fc2 input); globs name none."""
-    found = set()
-    for text in (layer or "").split(","):
-        if text and not any(c in text for c in "*?["):
-            found.add(parse_layer(text).site)
-    return set() if "" in found else found
+    return answers(ask, paths)
 
 
 def load(results: Mapping[Key, xr.Dataset]) -> dict[Key, xr.Dataset]:
@@ -159,7 +96,7 @@ def site_tables(results: Results) -> list[pd.DataFrame]:
         for table in to_tables(result):
             dims = [dim for dim in table.attrs["dims"] if dim != "projection"]
             kind = tuple(sorted(dims, key=dimension_order))
-            table.insert(0, "site", path.rsplit("/", 1)[-1])
+            table.insert(0, "site", site_of(path))
             by_kind.setdefault(kind, []).append(table)
     return [_joined(kind, tables) for kind, tables in by_kind.items()]
 

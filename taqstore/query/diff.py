@@ -11,8 +11,11 @@ import xarray as xr
 
 from taqstore.analysis.difference import difference, variable_difference
 from taqstore.errors import MissingError, problem
-from taqstore.query.analyze import PREFERENCE, Results, site_tables
+from taqstore.kinds.statistics_sources import preferred
+from taqstore.names import site_of
+from taqstore.query.analyze import Results, site_tables
 from taqstore.query.select import select
+from taqstore.query.sites import answers, first_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +49,7 @@ def diff(
     first, second
         Stores, or any mappings of group paths to Datasets.
     source
-        Group prefix; by default the first of `analyze.PREFERENCE` that both have.
+        Group prefix; by default what analyses prefer of what both have.
     group
         One group instead of all of a source.
     variable
@@ -63,30 +66,21 @@ def diff(
     MissingError
         Nothing to compare.
     """
-    results: Results = {}
-    missing: list[MissingError] = []
-    for path in [group] if group else _common(first, second, source):
-        site = path.rsplit("/", 1)[-1]
-        try:
-            a, b = (select(side[path], site=site, **(selection or {})) for side in (first, second))
-            compared = difference(a, b) if variable is None else variable_difference(a, b, variable)
-        except MissingError as error:
-            # A layer is of some sites only: those that do not have it are passed over.
-            missing.append(error)
-        else:
-            results[path] = compared
-    if not results:
-        raise missing[0]
-    return results
+
+    def ask(path: str) -> xr.Dataset:
+        site = site_of(path)
+        a, b = (select(side[path], site=site, **(selection or {})) for side in (first, second))
+        return difference(a, b) if variable is None else variable_difference(a, b, variable)
+
+    return answers(ask, [group] if group else _common(first, second, source))
 
 
 def _common(
     first: Mapping[str, xr.Dataset], second: Mapping[str, xr.Dataset], source: str | None
 ) -> list[str]:
     both = [path for path in first if path in second]
-    prefixes = {path.rpartition("/")[0] for path in both}
-    prefix = source or next((p for p in PREFERENCE if p in prefixes), None)
-    if prefix is None or prefix not in prefixes:
+    found = first_source(both, [source] if source else preferred("analyses"))
+    if not found:
         raise MissingError(
             problem(
                 f"the two stores have no statistics {source or ''} in common".replace("  ", " "),
@@ -94,7 +88,7 @@ def _common(
                 remedy="name a GROUP and a VARIABLE that both have",
             )
         )
-    return [path for path in both if path.rpartition("/")[0] == prefix]
+    return found
 
 
 def movers(results: Results, *, by: str | None = None) -> pd.DataFrame:

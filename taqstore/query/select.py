@@ -15,13 +15,12 @@ import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, TaqError, problem
-from taqstore.names import parse_layer
+from taqstore.names import block_number, parse_layer
 from taqstore.query.reduction import reduce
 
 __all__ = ["reduce", "select"]
 
 _GLOB = re.compile(r"[*?\[]")
-_BLOCK_PREFIX = re.compile(r"(?:mm|uni)(?=\d)")
 
 
 def select(
@@ -152,7 +151,8 @@ def _select_glob(dataset: xr.Dataset, name: str, text: str) -> xr.Dataset:
 def _select_block(dataset: xr.Dataset, text: str) -> xr.Dataset:
     if "block" in dataset.coords or "boundary" not in dataset.dims:
         return _select_glob(dataset, "block", text)
-    numbers = ",".join(_BLOCK_PREFIX.sub("", part) for part in _parts(text, "--block"))
+    ends = [map(block_number, part.split(":")) for part in _parts(text, "--block")]
+    numbers = ",".join(":".join(part) for part in ends)
     keep = _inside(_labels(dataset, "boundary"), numbers, "block")
     return _keep(dataset, "boundary", keep, text, option="block")
 

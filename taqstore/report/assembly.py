@@ -9,9 +9,10 @@ from pathlib import Path
 import jinja2
 
 from taqstore.errors import TaqError, problem
+from taqstore.query.sites import choose_source
 from taqstore.report import costs, questions
 from taqstore.report.advice import bit_widths, time_groups
-from taqstore.report.findings import Findings, Plan, choose_source, gather, groups_of
+from taqstore.report.findings import Findings, Plan, gather, groups_of
 from taqstore.report.overview import overview
 from taqstore.report.page import Section
 from taqstore.report.pictures import draw
@@ -54,7 +55,7 @@ def build(
         Open for reading.
     source
         Group prefix that the numbers come from, ``activations`` or ``pooled/<source>``; by default
-        the first of `analyze.PREFERENCE` that the store has.
+        what analyses prefer of what the store has.
     bits
         Bit widths to price and to choose from, 2 to 16.
     budget

@@ -11,12 +11,11 @@ import pandas as pd
 import xarray as xr
 
 from taqstore.analysis.ranges.rules import compared
-from taqstore.errors import MissingError, problem
-from taqstore.names import ACTIVATIONS, SITES
-from taqstore.query.analyze import PREFERENCE, Results, analyze, load, site_tables
+from taqstore.errors import MissingError
+from taqstore.names import ACTIVATIONS, site_of, site_rank
+from taqstore.query.analyze import Results, analyze, load, site_tables
+from taqstore.query.sites import Groups, paths_of
 from taqstore.statistics.moving_average import SHIFT_MOMENTUM
-
-Groups = Mapping[str, xr.Dataset]
 
 CUTS = (None, "static")
 """A bound for every step, and one for all."""
@@ -95,34 +94,9 @@ def _linears(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def choose_source(groups: Groups, source: str | None) -> str:
-    """Group prefix to report on: the one asked for, or the first that analyses prefer.
-
-    Raises
-    ------
-    MissingError
-        The store holds no activation statistics, or not those.
-    """
-    prefixes = {path.rsplit("/", 1)[0] for path in groups}
-    known = [prefix for prefix in PREFERENCE if prefix in prefixes]
-    if source is None and known:
-        return known[0]
-    if source in known:
-        return str(source)
-    raise MissingError(
-        problem(
-            f"no statistics {source or ''}".rstrip(),
-            found=", ".join(known) or "none",
-            remedy="ingest or collect activation statistics first",
-        )
-    )
-
-
 def groups_of(groups: Groups, source: str) -> dict[str, xr.Dataset]:
-    """The groups of one source, sites in the order of `names.SITES`, in blocks of few steps."""
-    order = {site: place for place, site in enumerate(SITES)}
-    paths = [path for path in groups if path.rsplit("/", 1)[0] == source]
-    paths.sort(key=lambda path: order.get(path.rsplit("/", 1)[-1], len(order)))
+    """The groups of one source, sites in the order of a block, in blocks of few steps."""
+    paths = sorted(paths_of(groups, source), key=lambda path: site_rank(site_of(path)))
     return {
         path: groups[path].drop_vars(_UNUSED, errors="ignore").chunk({"step": _STEPS_AT_ONCE})
         for path in paths

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from taqstore.names import LATENTS
-from taqstore.report.findings import Groups, Plan
+from taqstore.names import LATENTS, site_of
+from taqstore.query.sites import Groups
+from taqstore.report.findings import Plan
 from taqstore.report.page import Number, Table, number
 from taqstore.store.reader import Store
 from taqstore.upkeep.info import describe_store, format_bytes, summary_lines
@@ -50,7 +51,7 @@ def overview(store: Store, groups: Groups, plan: Plan) -> Overview:
         Number("Store", f"format {described['format']}, {format_bytes(described['stored_bytes'])}"),
     )
     return Overview(
-        str(store.location).rstrip("/").rsplit("/", 1)[-1],
+        store.location.name,
         store.digest,
         facts,
         tuple(_short(text) for text in prompts[:_PROMPTS]),
@@ -97,7 +98,7 @@ def _ends(data: xr.Dataset, name: str, digits: int = 10) -> str:
 
 
 def _statistics_facts(groups: Groups, plan: Plan) -> Iterator[Number]:
-    sites = {path.rsplit("/", 1)[-1]: data for path, data in groups.items()}
+    sites = {site_of(path): data for path, data in groups.items()}
     first = next(iter(sites.values()))
     kind = "observed, batch by batch" if plan.observed else "arrived already reduced"
     yield Number("Statistics", plan.source, kind)

@@ -13,7 +13,8 @@ from taqstore.plot.figures import FIGURES, FigureKind, InReport
 from taqstore.plot.parts.panels import Page
 from taqstore.plot.parts.svg import inline_svg
 from taqstore.plot.parts.views import file_name
-from taqstore.report.findings import CURVES, LAYER_GROUPS, STEP_BITS, Findings, Groups, Plan
+from taqstore.query.sites import Groups
+from taqstore.report.findings import CURVES, LAYER_GROUPS, STEP_BITS, Findings, Plan
 from taqstore.report.page import Picture, Section
 
 _COLUMN_INCHES = 7.0

@@ -49,6 +49,11 @@ class Location:
     def __str__(self) -> str:
         return self.url
 
+    @property
+    def name(self) -> str:
+        """What the store is called: the last part of its address."""
+        return str(self).rstrip("/").rsplit("/", 1)[-1]
+
     def zarr_store(self, *, read_only: bool) -> Any:
         """The Zarr storage object behind this address."""
         from zarr.storage import FsspecStore

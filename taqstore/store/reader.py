@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, StoreError, problem
-from taqstore.names import ACTIVATIONS, POOLED, VARIABLES, WRITTEN, parse_layer
+from taqstore.names import ACTIVATIONS, VARIABLES, WRITTEN, parse_layer, site_of, split_group
 from taqstore.store.arrays import Key, StoreArray
 from taqstore.store.groups import dimension_names, read_coordinate, read_mask
 from taqstore.store.lazy import LazyArray
@@ -127,7 +127,8 @@ class Store(Mapping[str, xr.Dataset]):
         name
             `mm0.img.mlp.fc2`, `mm_00_img`, `mm0_img_attn_k_proj`, …
         source
-            `activations` or a pooled source (`timestep_stats`, …), where several hold the layer.
+            `activations` or a pooled source (`timestep_stats` or `pooled/timestep_stats`, …), where
+            several hold the layer.
 
         Raises
         ------
@@ -135,9 +136,12 @@ class Store(Mapping[str, xr.Dataset]):
             Unknown name, or no statistics of it, or several and no `source`.
         """
         layer = parse_layer(name)
-        sited = [path for path in self if path.rsplit("/", 1)[-1] == layer.site]
-        found = {_source_of(path): path for path in sited if layer.layer in self._layers(path)}
-        if source is None and len(found) > 1 and ACTIVATIONS in found:
+        sited = [path for path in self if site_of(path) == layer.site]
+        having = [path for path in sited if layer.layer in self._layers(path)]
+        found = {site_of(split_group(path)[0]): path for path in having}
+        if source is not None:
+            source = site_of(source)
+        elif len(found) > 1 and ACTIVATIONS in found:
             source = ACTIVATIONS
         if (source is None and len(found) != 1) or (source is not None and source not in found):
             what = (
@@ -248,11 +252,6 @@ def walk(group: zarr.Group) -> Iterator[tuple[str, zarr.Group]]:
             yield child.path, child
         else:
             yield from walk(child)
-
-
-def _source_of(path: str) -> str:
-    parts = path.split("/")
-    return parts[1] if parts[0] == POOLED else parts[0]
 
 
 def _coordinate(

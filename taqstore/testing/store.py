@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taqstore.kinds.templates import activations_template
+from taqstore.names import site_of
 from taqstore.statistics.histogram import Layout
 from taqstore.statistics.observation import MANTISSA_BITS, Observation, observe
 from taqstore.store.template import Template
@@ -88,7 +89,7 @@ def activations_templates(shape: RunShape, *, layout: Layout) -> list[Template]:
 def _write_batch(
     writer: GroupWriter, image: int, batch: list[dict[str, NDArray[np.float32]]], layout: Layout
 ) -> None:
-    site = writer.template.path.partition("/")[2].replace("qkv", "q_proj")
+    site = site_of(writer.template.path).replace("qkv", "q_proj")
     layers = writer.template.coords["layer"][1]
     seen = [[_observe(tensors[f"{layer}.{site}"], layout) for layer in layers] for tensors in batch]
     for array in writer.template.arrays:

@@ -131,7 +131,7 @@ def _shared_groups(stores: Sequence[Store], groups: Sequence[str], notes: list[s
 
 def _described(store: Store) -> dict[str, Any]:
     marker: Any = store.root.attrs["taqstore"]
-    name = str(store.location).rstrip("/").rsplit("/", 1)[-1]
+    name = store.location.name
     return {"name": name, "kind": "store", "uuid": marker["uuid"], "digest": store.digest}
 
 

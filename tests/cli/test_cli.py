@@ -240,7 +240,7 @@ def test_analyze_options_reach_the_library(
         (["temporal-analysis", "--multitier", "--source", "pooled/x"],
          "temporal-analysis-multitier", {"source": "pooled/x"}),
         (["timestep-stats", "--source", "pooled/activation_stats_v1"], "timestep-stats",
-         {"source": "activation_stats_v1"}),
+         {"source": "pooled/activation_stats_v1"}),
         (["adaround-cache"], "adaround-cache", {}),
     ],
 )  # fmt: skip

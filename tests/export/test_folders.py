@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,9 @@ from support.groups_from_files import (
 )
 from support.same_files import assert_same_arrays, assert_same_folder, read_json
 from taqstore.errors import MissingError, TaqError
-from taqstore.export import calibration_samples as calibration_module
 from taqstore.export.adaround_cache import adaround_cache
 from taqstore.export.calibration_samples import calibration_samples
-from taqstore.export.postgelu import postgelu_npz
+from taqstore.export.postgelu_npz import postgelu_npz
 from taqstore.export.timestep_stats import timestep_stats
 from taqstore.files.staged import save_all, staged
 from taqstore.testing import (
@@ -245,7 +245,8 @@ def test_a_failing_job_leaves_the_old_target(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(calibration_module, "save_npz", full)
+    exporter = import_module("taqstore.export.calibration_samples")
+    monkeypatch.setattr(exporter, "save_npz", full)
     with pytest.raises(TaqError, match=r"cannot write: No space left on device"):
         calibration_samples(everything, tmp_path / "out", force=True)
     assert [p.name for p in tmp_path.iterdir()] == ["out"]

@@ -12,7 +12,8 @@ import xarray as xr
 from support.groups_from_files import pooled_groups, read_npz
 from support.same_files import assert_same_folder, read_json
 from taqstore.errors import MissingError
-from taqstore.export.timestep_stats import timestep_stats
+from taqstore.export.timestep_stats import STEPS_AT_ONCE, timestep_stats
+from taqstore.kinds.statistics_sources import TIMESTEP_STATS
 from taqstore.testing import RunShape, make_activation_stats_v1, make_activations, raw_activations
 
 SHAPE = RunShape(images=3, steps=7, blocks=2, hidden=8, image_tokens=20, text_tokens=3)
@@ -47,7 +48,7 @@ def test_steps_are_loaded_in_more_than_one_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make_activations(tmp_path / "source", shape=SHAPE)
-    monkeypatch.setattr("taqstore.export.timestep_stats._STEPS", {"timestep_stats": 2})
+    monkeypatch.setitem(STEPS_AT_ONCE, TIMESTEP_STATS, 2)
     timestep_stats(pooled_groups(source), tmp_path / "out")
     assert_same_statistics(tmp_path / "out", source)
 
@@ -163,7 +164,7 @@ def test_observations_replay_the_collector(tmp_path: Path) -> None:
 
 def test_missing_statistics_are_named(tmp_path: Path) -> None:
     groups = observed_groups(SHAPE, 0)
-    with pytest.raises(MissingError, match=r"no pooled/timestep_stats/<site>.*activations/mlp"):
+    with pytest.raises(MissingError, match=r"no group pooled/timestep_stats/<site>.*activations"):
         timestep_stats(groups, tmp_path / "out", source="timestep_stats")
     groups["activations/mlp.fc1"] = groups["activations/mlp.fc1"].drop_vars("max")
     with pytest.raises(MissingError, match=r"activations/mlp\.fc1: no variable max"):

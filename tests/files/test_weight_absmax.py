@@ -11,7 +11,8 @@ import pytest
 
 from taqstore.errors import MissingError, SourceError
 from taqstore.files.safetensors import read_safetensors, write_safetensors
-from taqstore.files.weight_absmax import resolve, weight_absmax
+from taqstore.files.weight_absmax import weight_absmax
+from taqstore.names import weight_layer
 
 RNG = np.random.default_rng(12)
 SPELLINGS = {
@@ -42,7 +43,7 @@ SPELLINGS = {
     ("name", "full"), [(name, full) for full, names in SPELLINGS.items() for name in names]
 )
 def test_spellings(name: str, full: str) -> None:
-    found = resolve(name)
+    found = weight_layer(name)
     assert found is not None
     assert found.full == full
 
@@ -58,7 +59,7 @@ def test_spellings(name: str, full: str) -> None:
     ],
 )
 def test_what_is_no_linear_of_a_block(name: str) -> None:
-    assert resolve(name) is None
+    assert weight_layer(name) is None
 
 
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from taqstore.pipelines.models.table import MODELS
+from taqstore.pipelines.sources.table import SOURCES
+
 from taqstore.analysis import ANALYSES, RULES
 from taqstore.analysis.options import Option
+from taqstore.export.formats import FORMATS
+from taqstore.kinds.statistics_sources import STATISTICS
 from taqstore.plot.figures import FIGURES
 
 
@@ -41,6 +46,52 @@ def figure_table() -> str:
         options = ", ".join(f"`{name}`" for name in row.options)
         lines.append(f"| `{word}` | {row.doc} | {needs} | {options} |")
     return "\n".join(lines)
+
+
+def sources_table() -> str:
+    """What `ingest` takes: a row per word of `--only`."""
+    return markdown(
+        ("`--only`", "source", "groups"),
+        (
+            (f"`{word}`", row.doc, ", ".join(f"`{group}`" for group in row.fills))
+            for word, row in SOURCES.items()
+        ),
+    )
+
+
+def statistics_sources_table() -> str:
+    """Sources of statistics: what `--source` takes, what each holds, what it is preferred for."""
+    return markdown(
+        ("`--source`", "what it is", "variables", "taken unasked by"),
+        (
+            (
+                f"`{prefix}`",
+                row.doc,
+                ", ".join(f"`{name}`" for name in row.holds),
+                ", ".join(f"{use} ({place // 10})" for use, place in row.places.items()),
+            )
+            for prefix, row in STATISTICS.items()
+        ),
+    )
+
+
+def exporters_table() -> str:
+    """What `export` writes."""
+    return markdown(
+        ("format", "what it is", "options"),
+        (
+            (f"`{name}`", row.doc, ", ".join(f"`--{option}`" for option in row.options))
+            for name, row in FORMATS.items()
+        ),
+    )
+
+
+def models_table() -> str:
+    """What `--model` takes."""
+    return markdown(
+        ("`--model`", "what it is", "weights"),
+        ((f"`{name}`", row.doc, f"`{row.hub}`") for name, row in MODELS.items()),
+    )
 
 
 def markdown(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

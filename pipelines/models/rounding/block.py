@@ -12,7 +12,7 @@ import numpy as np
 from taqstore.names import LayerName
 
 from ..backend import backend
-from ..layers import Block, block_linears, halves
+from ..layers import ModelBlock, block_linears, halves
 from ..load import LoadedModel, Tensor
 
 # Under which the block looks its adaLN parameters up; any float will do.
@@ -81,7 +81,7 @@ class BlockRun:
     """
 
     model: LoadedModel
-    block: Block
+    block: ModelBlock
     positions: Tensor | None = None
 
     @property

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from taqstore.errors import TaqError, problem
 from taqstore.quantization.quantizer import integer_range
 from taqstore.quantization.weight_grid import WeightClip, check_weight_bits
-
-ActivationRule = Literal["baseline", "timed"]
 
 
 @dataclass(frozen=True)

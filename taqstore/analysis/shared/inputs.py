@@ -15,34 +15,12 @@ import xarray as xr
 
 from taqstore.analysis.shared.results import document
 from taqstore.errors import MissingError, problem
+from taqstore.kinds.statistics_sources import STATISTICS
 from taqstore.statistics.histogram import Layout
 
 Array = np.ndarray[Any, Any]
 
 POST_GELU_SITE = "mlp.fc2"
-
-_OBSERVED = "activations/<site>"
-_TIMESTEP = "pooled/timestep_stats/<site>"
-_TRACED = "pooled/activation_stats_v1/<site>"
-_POSTGELU = "pooled/postgelu/<site>"
-_HOLDERS = {
-    "batch": (_OBSERVED,),
-    "min": (_OBSERVED, _TRACED, _POSTGELU),
-    "max": (_OBSERVED, _TRACED, _POSTGELU),
-    "avg_min": (_TIMESTEP,),
-    "avg_max": (_TIMESTEP,),
-    "shift": ("pooled/timestep_stats/mlp.fc2",),
-    "mean": (_OBSERVED, _POSTGELU),
-    "std": (_POSTGELU,),
-    "m2": (_OBSERVED,),
-    "count": (_OBSERVED, _POSTGELU),
-    "histogram": (_OBSERVED, _POSTGELU),
-    "bin_edges": (_POSTGELU,),
-    "hist_counts": (_TIMESTEP,),
-    "hist_edges": (_TIMESTEP,),
-    "alpha": ("pooled/lut_schedule/<site>",),
-    "sigma": (_OBSERVED, _TIMESTEP, _TRACED, _POSTGELU, "pooled/lut_schedule/<site>"),
-}
 
 
 class Bounds(NamedTuple):
@@ -99,8 +77,11 @@ def require(dataset: xr.Dataset, *alternatives: Sequence[str], analysis: str) ->
 
 def _having(names: Sequence[str]) -> list[str]:
     """Groups that hold every one of `names` (variables not listed are in all of them)."""
-    known = [_HOLDERS[name] for name in names if name in _HOLDERS]
-    return [g for g in known[0] if all(g in groups for groups in known)] if known else []
+    every = {name for row in STATISTICS.values() for name in row.holds}
+    wanted = every.intersection(names)
+    site = POST_GELU_SITE if "shift" in names else "<site>"
+    having = (row.prefix for row in STATISTICS.values() if wanted.issubset(row.holds))
+    return [f"{prefix}/{site}" for prefix in having] if wanted else []
 
 
 def is_post_gelu(dataset: xr.Dataset, site: str = "") -> bool:

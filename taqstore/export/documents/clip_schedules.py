@@ -11,17 +11,14 @@ from taqstore.analysis import FitRule, schedule
 from taqstore.analysis.schedule import NO_FIT
 from taqstore.errors import MissingError, problem
 from taqstore.export.documents.linears import (
-    STATISTICS,
-    Groups,
     find_source,
     linear_table,
     open_run,
-    site_groups,
 )
 from taqstore.files.documents import Document
-
-LUT = "pooled/lut_schedule"
-POLY = "pooled/poly_schedule"
+from taqstore.kinds.statistics_sources import LUT_SCHEDULE, POLY_SCHEDULE
+from taqstore.names import array_key
+from taqstore.query.sites import Groups, site_groups
 
 _PERCENTILE = "p100_absmax"
 _DIGITS = 4
@@ -52,7 +49,7 @@ def lut_schedule(store: Groups, *, source: str | None = None) -> Document:
         **_head(head, sigmas),
         "sigmas": sigmas,
         "layers": {
-            _raw(name): {"alphas": np.ascontiguousarray(column)}
+            array_key(str(name)): {"alphas": np.ascontiguousarray(column)}
             for name, column in zip(table["linear"].values, columns, strict=True)
         },
     }
@@ -78,10 +75,9 @@ def poly_schedule(
     MissingError
         There is nothing to make a schedule of.
     """
-    sources = (POLY, LUT, *STATISTICS) if source is None else (source,)
-    prefix = find_source(store, sources)
-    if prefix == POLY:
-        sites = site_groups(store, POLY)
+    prefix = find_source(store, source, "polynomials")
+    if prefix == POLY_SCHEDULE:
+        sites = site_groups(store, POLY_SCHEDULE)
         head = next(iter(sites.values())).attrs.get("source_document", {})
         return {
             "version": "poly_v1",
@@ -99,9 +95,9 @@ def poly_schedule(
 
 def _clip_bounds(store: Groups, source: str | None) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
     """Per site a Dataset with `alpha` over steps, and the head of the schedule it came from."""
-    prefix = find_source(store, (LUT, *STATISTICS) if source is None else (source,))
-    if prefix == LUT:
-        sites = site_groups(store, LUT)
+    prefix = find_source(store, source, "schedules")
+    if prefix == LUT_SCHEDULE:
+        sites = site_groups(store, LUT_SCHEDULE)
         return sites, dict(next(iter(sites.values())).attrs.get("source_document", {}))
     run = open_run(store, prefix)
     return {site: schedule(dataset, rule="lut") for site, dataset in run.sites.items()}, {}
@@ -148,7 +144,7 @@ def _polynomials(sites: dict[str, xr.Dataset], *, rounded: bool) -> dict[str, An
         if degree == NO_FIT:
             continue
         r2, cv = (float(table[key].values[i]) for key in ("r2", "cv"))
-        layers[_raw(name)] = {
+        layers[array_key(str(name))] = {
             "degree": degree,
             "coeffs": [float(table[f"c{p}"].values[i]) for p in range(degree, -1, -1)],
             "r2": round(r2, _DIGITS) if rounded else r2,
@@ -169,8 +165,3 @@ def _columns(dataset: xr.Dataset) -> xr.Dataset:
         for power in dataset["power"].values
     }
     return dataset.drop_dims("power").assign(by_power)
-
-
-def _raw(name: str) -> str:
-    """Name of a linear in schedules: `mm0_img_mlp_fc2`."""
-    return str(name).replace(".", "_")

@@ -8,23 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from taqstore.analysis import pool
 from taqstore.errors import MissingError, TaqError, problem
-from taqstore.names import ACTIVATIONS, LayerName, linear_names, parse_layer
+from taqstore.export.formats import Clip
+from taqstore.kinds.statistics_sources import Use, preferred, prefix_of
+from taqstore.names import ACTIVATIONS, LayerName, linear_names, parse_layer, tensor_site
+from taqstore.query.sites import Groups, paths_of, site_groups
 
-Groups = Mapping[str, xr.Dataset]
-Clip = Literal["absmax", "p999"]
-
-CLIP_VARIABLES = {"absmax": "tensor_absmax", "p999": "hist_p999"}
-
-TIMESTEP_STATS = "pooled/timestep_stats"
-TRACED_STATS = "pooled/activation_stats_v1"
-STATISTICS = (TIMESTEP_STATS, TRACED_STATS, ACTIVATIONS)
+CLIP_VARIABLES: dict[Clip, str] = {"absmax": "tensor_absmax", "p999": "hist_p999"}
 
 # Shift vectors read at once; SD3-Medium's 50 steps are 58 MB in float32.
 _BLOCK_BYTES = 96 << 20
@@ -67,7 +63,7 @@ def open_run(store: Groups, source: str | None = None) -> Run:
     MissingError
         There are none, or none of `source`.
     """
-    prefix = find_source(store, STATISTICS if source is None else (source,))
+    prefix = find_source(store, source, "documents")
     sites = site_groups(store, prefix)
     documents = [d.attrs["source_document"] for d in sites.values() if "source_document" in d.attrs]
     standing = {**_described(sites), **(documents[0] if documents else {})}
@@ -76,16 +72,17 @@ def open_run(store: Groups, source: str | None = None) -> Run:
     return Run(prefix, sites, standing)
 
 
-def find_source(store: Groups, prefixes: Sequence[str]) -> str:
-    """First of `prefixes` that has groups in the store.
+def find_source(store: Groups, source: str | None, use: Use) -> str:
+    """Source to export: `source`, or else the one that is preferred for this use.
 
     Raises
     ------
     MissingError
-        None has.
+        The store has no groups of it.
     """
+    prefixes = preferred(use) if source is None else (prefix_of(source),)
     for prefix in prefixes:
-        if any(path.startswith(prefix + "/") for path in store):
+        if paths_of(store, prefix):
             return prefix
     raise MissingError(
         problem(
@@ -94,11 +91,6 @@ def find_source(store: Groups, prefixes: Sequence[str]) -> str:
             remedy="ingest such a source first",
         )
     )
-
-
-def site_groups(store: Groups, prefix: str) -> dict[str, xr.Dataset]:
-    """Groups below `prefix` by site."""
-    return {path[len(prefix) + 1 :]: store[path] for path in store if path.startswith(prefix + "/")}
 
 
 def _described(sites: Mapping[str, xr.Dataset]) -> dict[str, Any]:
@@ -179,7 +171,7 @@ def _unfolded(dataset: xr.Dataset, site: str, dims: Mapping[str, tuple[str, ...]
 def linears_of(layer: str, site: str, dataset: xr.Dataset) -> tuple[str, ...]:
     """Full names of the linears that read one layer of a site, in projection order."""
     known = parse_layer(str(layer))
-    section = ".".join(site.split(".")[:2])  # `mlp.fc2.c1280` holds `mlp.fc2` of one width
+    section = tensor_site(site)
     if section != "attn.qkv" or "projection" not in dataset.coords:
         return linear_names(LayerName(known.block, known.stream, section))
     return tuple(

@@ -16,14 +16,14 @@ import xarray as xr
 from taqstore.analysis import outliers
 from taqstore.export.documents.linears import (
     CLIP_VARIABLES,
-    Clip,
-    Groups,
     Run,
     clip_bounds,
     open_run,
     vectors_by_step,
 )
+from taqstore.export.formats import Clip
 from taqstore.files.documents import Document, Members
+from taqstore.query.sites import Groups
 
 BITS = 8
 

@@ -10,8 +10,10 @@ import numpy as np
 import xarray as xr
 
 from taqstore.analysis import Thresholds, tiers
-from taqstore.export.documents.linears import Clip, Groups, Run, check_clip, linear_table, open_run
+from taqstore.export.documents.linears import Run, check_clip, linear_table, open_run
+from taqstore.export.formats import Clip
 from taqstore.files.documents import Document, Members
+from taqstore.query.sites import Groups
 
 # A parameter of the source that it reports and no longer uses.
 _UNUSED_OUTLIER_RATIO = 4.0

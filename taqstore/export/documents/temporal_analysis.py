@@ -9,7 +9,7 @@ import xarray as xr
 
 from taqstore.analysis import Thresholds
 from taqstore.analysis.shared.inputs import mean_known
-from taqstore.export.documents.linears import Clip, Groups, clip_bounds, linear_table, open_run
+from taqstore.export.documents.linears import clip_bounds, linear_table, open_run
 from taqstore.export.documents.quant_config_multitier import (
     always,
     names_where,
@@ -17,7 +17,9 @@ from taqstore.export.documents.quant_config_multitier import (
     tier_sites,
     tier_table,
 )
+from taqstore.export.formats import Clip
 from taqstore.files.documents import Document
+from taqstore.query.sites import Groups
 
 
 def temporal_analysis(

@@ -17,8 +17,9 @@ from matplotlib.ticker import MaxNLocator
 from taqstore.analysis import joint_bits
 from taqstore.analysis.bits import CHOICES
 from taqstore.errors import MissingError, problem
+from taqstore.names import site_of, site_rank
 from taqstore.plot.parts import drawing as figures
-from taqstore.plot.parts.grid import site_grid, site_rank, site_table
+from taqstore.plot.parts.grid import site_grid, site_table
 from taqstore.plot.parts.panels import Page, label_outer, table
 from taqstore.plot.parts.views import linear_view
 from taqstore.quantization.allocation import allocate
@@ -93,7 +94,7 @@ def bit_data(
         found = joint_bits(groups, average=average, choices=choices, per="step")
     sites = {}
     for path, result in zip(found, _computed(found.values()), strict=True):
-        site = path.rsplit("/", 1)[-1]
+        site = site_of(path)
         view = linear_view(result, ["bits", "choice_error"], site=site)
         sites[site] = view.assign(bits=view["bits"].where(view["bits"] > 0))
     if not any(data["bits"].notnull().any() for data in sites.values()):

@@ -11,6 +11,7 @@ from matplotlib.colors import Colormap, Normalize
 
 from taqstore.analysis import error
 from taqstore.errors import MissingError, problem
+from taqstore.names import site_of
 from taqstore.plot.parts import drawing as figures
 from taqstore.plot.parts.grid import site_grid, site_table
 from taqstore.plot.parts.panels import Page
@@ -32,7 +33,7 @@ def sqnr_data(
     """
     sites, known = {}, answers or {}
     for path, dataset in groups.items():
-        site = path.rsplit("/", 1)[-1]
+        site = site_of(path)
         priced = known[path] if path in known else error(dataset, bits=bits)
         sites[site] = linear_view(priced, ["sqnr", "error"], site=site).compute()
     return sites

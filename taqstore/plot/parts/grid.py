@@ -13,7 +13,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
 from taqstore.errors import MissingError, problem
-from taqstore.names import PROJECTIONS, SITES
+from taqstore.names import PROJECTIONS, site_of, site_rank
 from taqstore.plot.parts.drawing import STREAM_NAMES
 from taqstore.plot.parts.panels import label_outer, table
 
@@ -109,7 +109,7 @@ def each_site(
     found: dict[str, xr.Dataset] = {}
     missing: list[MissingError] = []
     for path, group in groups.items():
-        site = path.rsplit("/", 1)[-1]
+        site = site_of(path)
         try:
             found[site] = analyse(group, site)
         except MissingError as error:
@@ -149,9 +149,3 @@ def _parts(sites: Mapping[str, xr.Dataset]) -> dict[tuple[str, str, str], xr.Dat
             chosen = [i for i, other in enumerate(keys) if other == key]
             parts[site, str(key[0]), str(key[1])] = data.isel(layer=chosen)
     return parts
-
-
-def site_rank(site: str) -> int:
-    """Place of a site in the order of a block; unknown sites come last."""
-    # A site split by width (mlp.fc2.c1280) stands where the whole one would.
-    return next((i for i, known in enumerate(SITES) if site.startswith(known)), len(SITES))

@@ -17,9 +17,10 @@ from matplotlib.ticker import MaxNLocator
 
 from taqstore.errors import MissingError
 from taqstore.files.tables import to_table
-from taqstore.names import PROJECTIONS
+from taqstore.names import PROJECTIONS, site_of
 from taqstore.plot.parts import drawing as figures
 from taqstore.plot.parts.views import AVERAGED, file_name
+from taqstore.query.sites import each_able
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,16 +131,8 @@ def each_layer(view: xr.Dataset, make: Callable[[xr.Dataset], Page]) -> Iterator
     MissingError
         None has; what the first one lacks.
     """
-    missing: list[MissingError] = []
-    for index in range(view.sizes["layer"]):
-        try:
-            page = make(view.isel(layer=[index]))
-        except MissingError as error:
-            missing.append(error)
-        else:
-            yield page
-    if missing and len(missing) == view.sizes["layer"]:
-        raise missing[0]
+    layers = range(view.sizes["layer"])
+    yield from each_able(lambda index: [make(view.isel(layer=[index]))], layers)
 
 
 def site_pages(
@@ -155,7 +148,7 @@ def site_pages(
     missing: list[MissingError] = []
     for path, dataset in groups.items():
         try:
-            yield from make(dataset, path.rsplit("/", 1)[-1])
+            yield from make(dataset, site_of(path))
         except MissingError as error:
             missing.append(error)
     if missing:

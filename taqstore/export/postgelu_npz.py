@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +10,14 @@ import xarray as xr
 
 from taqstore.errors import MissingError, problem
 from taqstore.files.staged import Summary, save_npz, staged, summarize
-from taqstore.names import parse_layer
+from taqstore.kinds.statistics_sources import POSTGELU
+from taqstore.names import LayerName, parse_layer, tensor_site, tracer_name
+from taqstore.query.sites import Groups, site_groups
 
-PREFIX = "pooled/postgelu/"
 _STATISTICS = ("count", "mean", "std", "min", "max", "histogram")
-# The tracer's first version saw only post-GELU tensors and left the site unsaid.
-_SUFFIXES = {"attn.qkv": ":qkv_in", "attn.o_proj": ":o_in", "mlp.fc1": ":fc1_in", "mlp.fc2": ""}
 
 
-def postgelu_npz(groups: Mapping[str, xr.Dataset], out: Path, *, force: bool = False) -> Summary:
+def postgelu_npz(groups: Groups, out: Path, *, force: bool = False) -> Summary:
     """Write ``{layer}::t={t:.6f}::{statistic}`` members, the timesteps and the bin edges.
 
     Layers have the names that the source gave them (group attribute `source_layers`), else the
@@ -31,11 +30,11 @@ def postgelu_npz(groups: Mapping[str, xr.Dataset], out: Path, *, force: bool = F
     TaqError
         The file exists, or cannot be written.
     """
-    sites = {path[len(PREFIX) :]: groups[path] for path in groups if path.startswith(PREFIX)}
+    sites = site_groups(groups, POSTGELU)
     if not sites:
         raise MissingError(
             problem(
-                f"no {PREFIX}<site> in the store",
+                f"no {POSTGELU}/<site> in the store",
                 found=", ".join(groups) or "nothing",
                 remedy="ingest an activation_stats_postgelu.npz",
             )
@@ -56,7 +55,9 @@ def _members(dataset: xr.Dataset, site: str) -> Iterator[tuple[str, np.ndarray]]
     """Members of one site; a layer and step that was never seen has count 0 and none."""
     missing = [name for name in (*_STATISTICS, "bin_edges") if name not in dataset]
     if missing:
-        raise MissingError(problem(f"no variable {', '.join(missing)} here", where=PREFIX + site))
+        raise MissingError(
+            problem(f"no variable {', '.join(missing)} here", where=f"{POSTGELU}/{site}")
+        )
     labels = [str(label) for label in dataset["layer"].values]
     names = dataset.attrs.get("source_layers") or [_tracer_name(label, site) for label in labels]
     times = [f"{float(t):.6f}" for t in dataset["timestep"].values]
@@ -71,11 +72,8 @@ def _members(dataset: xr.Dataset, site: str) -> Iterator[tuple[str, np.ndarray]]
 
 
 def _tracer_name(label: str, site: str) -> str:
-    """`mm0.img` as the tracer writes it: `mm_00_img`; `uni4` as `uni_04`."""
-    suffix = _SUFFIXES[".".join(site.split(".")[:2])]
     layer = parse_layer(label)
-    kind, block, _ = layer.sort_key
-    return (f"uni_{block:02d}" if kind else f"mm_{block:02d}_{layer.stream}") + suffix
+    return tracer_name(LayerName(layer.block, layer.stream, tensor_site(site)))
 
 
 def _original(array: xr.DataArray) -> np.ndarray:

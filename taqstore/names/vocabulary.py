@@ -1,17 +1,8 @@
-"""Names used in stores: groups, dimensions, variables, sites and layers, each defined once.
-
-A *layer* is one stream of one block (`mm0.img`, `uni4`); a *site* is which tensor of it was seen
-(`attn.qkv`, `attn.o_proj`, `mlp.fc1`, `mlp.fc2`: inputs of linears). q, k and v read one tensor, so
-they share the site `attn.qkv` and are told apart by `projection`.
-"""
+"""Groups, dimensions and variables of a store, with what they mean."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from typing import NamedTuple
-
-from taqstore.errors import MissingError, problem
 
 FORMAT_VERSION = 1
 
@@ -26,9 +17,20 @@ RECONSTRUCTION = "reconstruction"
 PROVENANCE = "provenance"
 WRITTEN = "written"
 
-SITES = ("attn.qkv", "attn.o_proj", "mlp.fc1", "mlp.fc2")
-PROJECTIONS = ("q_proj", "k_proj", "v_proj")
-STREAMS = ("img", "txt", "uni")
+
+def split_group(path: str) -> tuple[str, str]:
+    """Source and site of a group: `pooled/postgelu/mlp.fc2` is `pooled/postgelu` of `mlp.fc2`.
+
+    A group that is not one of several sites (`latents`) has no source.
+    """
+    source, _, site = path.rpartition("/")
+    return source, site
+
+
+def site_of(path: str) -> str:
+    """Site of a group, the last part of its path."""
+    return split_group(path)[1]
+
 
 # One statistic, spelled as its sources do: any of the alternatives, the first complete one counts.
 Alternatives = tuple[tuple[str, ...], ...]
@@ -159,92 +161,3 @@ VARIABLES: dict[str, Doc] = {
     "seconds": Doc("time", "s", "wall time of the block's optimisation"),
     "json": Doc("record", "", "one provenance record as JSON"),
 }
-
-
-@dataclass(frozen=True, order=True)
-class LayerName:
-    """Identity of one linear input (or of a whole layer where `site` is empty)."""
-
-    block: str
-    stream: str
-    site: str = ""
-    projection: str = ""
-
-    @property
-    def layer(self) -> str:
-        """Coordinate value of the `layer` dimension: `mm0.img`, `uni4`."""
-        return self.block if self.stream == "uni" else f"{self.block}.{self.stream}"
-
-    @property
-    def full(self) -> str:
-        """Canonical full name: `mm0.img.mlp.fc2`, `mm0.img.attn.k_proj`, `mm0.img.attn.qkv`."""
-        if not self.site:
-            return self.layer
-        section, part = self.site.split(".")
-        return f"{self.layer}.{section}.{self.projection or part}"
-
-    @property
-    def sort_key(self) -> tuple[bool, int, int]:
-        """Order of layers in a store: multimodal before unified, by block, img before txt."""
-        kind = self.block.rstrip("0123456789")
-        return kind == "uni", int(self.block[len(kind) :]), STREAMS.index(self.stream)
-
-
-_PARTS: dict[str, tuple[str, str]] = {
-    **{f"{p}_proj": ("attn.qkv", f"{p}_proj") for p in "qkv"},
-    **dict.fromkeys(("qkv", "qkv_in"), ("attn.qkv", "")),
-    **dict.fromkeys(("o_proj", "oproj", "o_in"), ("attn.o_proj", "")),
-    **dict.fromkeys(("fc1", "fc1_in"), ("mlp.fc1", "")),
-    **dict.fromkeys(("fc2", "fc2_in"), ("mlp.fc2", "")),
-}
-_STREAMS = {"img": "img", "image": "img", "txt": "txt", "text": "txt"}
-_PATTERN = re.compile(
-    r"(?P<kind>mm|uni|blocks)(?P<tracer>_?)(?P<index>\d{1,4})"
-    r"(?:_(?P<stream>img|image|txt|text)(?:_transformer_block)?)?"
-    r"(?:_(?P<section>attn|mlp)(?=_))?"
-    rf"(?:_(?P<part>{'|'.join(_PARTS)}))?"
-)
-
-
-def parse_layer(name: str) -> LayerName:
-    """Resolve any known spelling of a layer or linear to its identity.
-
-    `mm0.img.mlp.fc2`, `mm0_img_mlp_fc2`, `mm_00_img` (= fc2 input), `mm_00_img:fc2_in`,
-    `mm_00_img_oproj`, `mm0.image_transformer_block.mlp.fc2`, `blocks.0.image.mlp.fc2` all work, and
-    so does a bare layer (`mm0.img`, `uni4`), whose `site` is empty.
-
-    Raises
-    ------
-    MissingError
-        The spelling is not known.
-    """
-    match = _PATTERN.fullmatch(re.sub(r"[./:]", "_", name))
-    if match is None:
-        raise _unknown(name)
-    kind, part = match["kind"], match["part"]
-    block = f"{'uni' if kind == 'uni' else 'mm'}{int(match['index'])}"
-    stream = "uni" if kind == "uni" else _STREAMS.get(match["stream"] or "", "")
-    if not stream or (kind == "uni" and match["stream"]):
-        raise _unknown(name)
-    site, projection = _PARTS[part] if part else ("", "")
-    if not part and kind != "blocks" and match["tracer"]:
-        site = "mlp.fc2"  # the Phase 2 tracer saw only post-GELU tensors and left the site unsaid
-    if match["section"] and not site.startswith(match["section"]):
-        raise _unknown(name)
-    return LayerName(block, stream, site, projection)
-
-
-def _unknown(name: str) -> MissingError:
-    return MissingError(
-        problem(
-            f"layer name {name!r} is not known",
-            remedy="write it like mm0.img.mlp.fc2, mm0.txt.attn.k_proj or uni4.attn.o_proj",
-        )
-    )
-
-
-def linear_names(layer: LayerName) -> tuple[str, ...]:
-    """Full names of the linears that read this tensor: three for `attn.qkv`, one otherwise."""
-    if layer.site != "attn.qkv" or layer.projection:
-        return (layer.full,)
-    return tuple(LayerName(layer.block, layer.stream, layer.site, p).full for p in PROJECTIONS)

@@ -1,0 +1,149 @@
+"""Every spelling of a layer or linear that is read or written, and the identity it stands for."""
+
+from __future__ import annotations
+
+import re
+
+from taqstore.errors import MissingError, problem
+from taqstore.names.layers import Block, LayerName
+
+_PARTS: dict[str, tuple[str, str]] = {
+    **{f"{p}_proj": ("attn.qkv", f"{p}_proj") for p in "qkv"},
+    **dict.fromkeys(("qkv", "qkv_in"), ("attn.qkv", "")),
+    **dict.fromkeys(("o_proj", "oproj", "o_in"), ("attn.o_proj", "")),
+    **dict.fromkeys(("fc1", "fc1_in"), ("mlp.fc1", "")),
+    **dict.fromkeys(("fc2", "fc2_in"), ("mlp.fc2", "")),
+}
+_STREAMS = {"img": "img", "image": "img", "txt": "txt", "text": "txt"}
+_PATTERN = re.compile(
+    r"(?P<kind>mm|uni|blocks)(?P<tracer>_?)(?P<index>\d{1,4})"
+    r"(?:_(?P<stream>img|image|txt|text)(?:_transformer_block)?)?"
+    r"(?:_(?P<section>attn|mlp)(?=_))?"
+    rf"(?:_(?P<part>{'|'.join(_PARTS)}))?"
+)
+
+
+def parse_layer(name: str) -> LayerName:
+    """Resolve any known spelling of a layer or linear to its identity.
+
+    `mm0.img.mlp.fc2`, `mm0_img_mlp_fc2`, `mm_00_img` (= fc2 input), `mm_00_img:fc2_in`,
+    `mm_00_img_oproj`, `mm0.image_transformer_block.mlp.fc2`, `blocks.0.image.mlp.fc2` all work, and
+    so does a bare layer (`mm0.img`, `uni4`), whose `site` is empty.
+
+    Raises
+    ------
+    MissingError
+        The spelling is not known.
+    """
+    match = _PATTERN.fullmatch(re.sub(r"[./:]", "_", name))
+    if match is None:
+        raise _unknown(name)
+    kind, part = match["kind"], match["part"]
+    block = f"{'uni' if kind == 'uni' else 'mm'}{int(match['index'])}"
+    stream = "uni" if kind == "uni" else _STREAMS.get(match["stream"] or "", "")
+    if not stream or (kind == "uni" and match["stream"]):
+        raise _unknown(name)
+    site, projection = _PARTS[part] if part else ("", "")
+    if not part and kind != "blocks" and match["tracer"]:
+        site = "mlp.fc2"  # the Phase 2 tracer saw only post-GELU tensors and left the site unsaid
+    if match["section"] and not site.startswith(match["section"]):
+        raise _unknown(name)
+    return LayerName(block, stream, site, projection)
+
+
+def _unknown(name: str) -> MissingError:
+    return MissingError(
+        problem(
+            f"layer name {name!r} is not known",
+            remedy="write it like mm0.img.mlp.fc2, mm0.txt.attn.k_proj or uni4.attn.o_proj",
+        )
+    )
+
+
+def array_key(name: str) -> str:
+    """A layer's name as keys of npz files have it, `mm0_img_mlp_fc2`; it cannot be inverted."""
+    return name.replace(".", "_")
+
+
+# The tracer's first version saw only post-GELU tensors and left the site unsaid.
+_TRACER_SUFFIXES = {
+    "attn.qkv": ":qkv_in",
+    "attn.o_proj": ":o_in",
+    "mlp.fc1": ":fc1_in",
+    "mlp.fc2": "",
+}
+
+
+def tracer_name(name: LayerName) -> str:
+    """A linear input as the Phase 2 tracer writes it: `mm_00_img`, `uni_04:fc1_in`."""
+    block = Block.parse(name.block)
+    stream = "" if block.unified else f"_{name.stream}"
+    return f"{block.kind}_{block.index:02d}{stream}{_TRACER_SUFFIXES[name.site]}"
+
+
+_HALVES = {"img": "image_transformer_block", "txt": "text_transformer_block"}
+
+
+def path_in_block(name: LayerName) -> str:
+    """Where DiffusionKit's block has a linear: ``image_transformer_block.attn.q_proj``."""
+    section, part = name.site.split(".")
+    return f"{_HALVES.get(name.stream, 'transformer_block')}.{section}.{name.projection or part}"
+
+
+def path_in_model(name: LayerName) -> str:
+    """Where DiffusionKit's MMDiT has a linear, from the list of its blocks on."""
+    block = Block.parse(name.block)
+    kind = "unified" if block.unified else "multimodal"
+    return f"{kind}_transformer_blocks.{block.index}.{path_in_block(name)}"
+
+
+_DIFFUSERS = {
+    **{f"attn.to_{p}": f"img.attn.{p}_proj" for p in "qkv"},
+    **{f"attn.add_{p}_proj": f"txt.attn.{p}_proj" for p in "qkv"},
+    "attn.to_out.0": "img.attn.o_proj",
+    "attn.to_add_out": "txt.attn.o_proj",
+    "ff.net.0.proj": "img.mlp.fc1",
+    "ff.net.2": "img.mlp.fc2",
+    "ff_context.net.0.proj": "txt.mlp.fc1",
+    "ff_context.net.2": "txt.mlp.fc2",
+}
+_CHECKPOINT = {
+    f"{block}.{part}": f"{stream}.{ours}"
+    for block, stream in (("x_block", "img"), ("context_block", "txt"))
+    for part, ours in (
+        ("attn.qkv", "attn.qkv"),
+        ("attn.proj", "attn.o_proj"),
+        ("mlp.fc1", "mlp.fc1"),
+        ("mlp.fc2", "mlp.fc2"),
+    )
+}
+_SPELLINGS = (
+    (re.compile(r"(?:.*\.)?joint_blocks\.(\d{1,4})\.(.+)"), _CHECKPOINT),
+    (re.compile(r"(?:transformer\.)?transformer_blocks\.(\d{1,4})\.(.+)"), _DIFFUSERS),
+)
+_MLX = (
+    (re.compile(r"(?:.*\.)?multimodal_transformer_blocks\.(\d{1,4})\."), r"mm\1."),
+    (re.compile(r"(?:.*\.)?unified_transformer_blocks\.(\d{1,4})\.transformer_block\."), r"uni\1."),
+)
+
+
+def weight_layer(name: str) -> LayerName | None:
+    """The linear input whose weights a name stands for, or None.
+
+    Names may be those of a store, of SD3 checkpoints, of diffusers or of DiffusionKit.
+    """
+    if name.endswith(".bias"):
+        return None
+    stem = name.removesuffix(".weight")
+    for pattern, parts in _SPELLINGS:
+        match = pattern.fullmatch(stem)
+        if match is not None:
+            part = parts.get(match[2])
+            return parse_layer(f"mm{match[1]}.{part}") if part else None
+    for pattern, ours in _MLX:
+        stem = pattern.sub(ours, stem)
+    try:
+        linear = parse_layer(stem)
+    except MissingError:
+        return None
+    return linear if linear.site else None

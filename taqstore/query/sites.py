@@ -1,0 +1,161 @@
+"""Where a question is asked: which source, which of its sites; what lacks an answer is passed over.
+
+A source is a group prefix (`activations`, `pooled/postgelu`) with a group per site below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import xarray as xr
+
+from taqstore.errors import MissingError, problem
+from taqstore.kinds.statistics_sources import preferred, prefix_of
+from taqstore.names import parse_layer, site_of, split_group, tensor_site
+from taqstore.query.select import select
+
+Groups = Mapping[str, xr.Dataset]
+Selection = Mapping[str, str | None]
+_Asked = TypeVar("_Asked")
+_Answer = TypeVar("_Answer")
+
+_GLOB = "*?["
+
+
+def paths_of(groups: Iterable[str], source: str) -> list[str]:
+    """Paths of a source's groups, in the order of `groups`."""
+    prefix = prefix_of(source)
+    return [path for path in groups if split_group(path)[0] == prefix]
+
+
+def site_groups(groups: Groups, source: str) -> dict[str, xr.Dataset]:
+    """Groups of a source by site."""
+    return {site_of(path): groups[path] for path in paths_of(groups, source)}
+
+
+def first_source(
+    groups: Iterable[str], sources: Iterable[str], *, able: Callable[[str], bool] | None = None
+) -> list[str]:
+    """Paths of the first source that is there; with `able`, of its groups that are."""
+    there = list(groups)
+    for source in sources:
+        found = [path for path in paths_of(there, source) if able is None or able(path)]
+        if found:
+            return found
+    return []
+
+
+def choose_source(groups: Iterable[str], source: str | None = None) -> str:
+    """Source that analyses are asked of: `source`, or else the preferred one there is.
+
+    Raises
+    ------
+    MissingError
+        The store holds no statistics, or not those of `source`.
+    """
+    there = {split_group(path)[0] for path in groups}
+    known = [prefix for prefix in preferred("analyses") if prefix in there]
+    chosen = prefix_of(source) if source else next(iter(known), "")
+    if not chosen or chosen not in there:
+        raise MissingError(
+            problem(
+                f"no statistics {source or ''}".rstrip(),
+                found=", ".join(known) or "none",
+                remedy="ingest or collect activation statistics, or name a source that is there",
+            )
+        )
+    return chosen
+
+
+def choose_groups(
+    groups: Iterable[str],
+    source: str | None = None,
+    *,
+    sites: Sequence[str] = (),
+    layer: str | None = None,
+) -> list[str]:
+    """Paths to ask: of the source's `sites`, or of the sites that `layer` names, or of all.
+
+    Raises
+    ------
+    MissingError
+        No such source or site.
+    """
+    there = list(groups)
+    prefix = choose_source(there, source)
+    by_site = {site_of(path): path for path in paths_of(there, prefix)}
+    wanted = list(sites) or _sites_named(layer, list(by_site))
+    unknown = [site for site in wanted if site not in by_site]
+    if unknown or not wanted:
+        what = f"no site {unknown[0]!r}" if unknown else f"no site of layer {layer}"
+        raise MissingError(problem(what, where=prefix, found=", ".join(by_site)))
+    return [path for site, path in by_site.items() if site in wanted]
+
+
+def _sites_named(layer: str | None, every: list[str]) -> list[str]:
+    """Sites that layer spellings name (`mm_00_img` is an mlp.fc2 input); a glob means all."""
+    texts = [text for text in (layer or "").split(",") if text]
+    named = {parse_layer(text).site for text in texts if not any(c in text for c in _GLOB)}
+    if not named or "" in named:
+        return every
+    return [site for site in every if named & {site, tensor_site(site)}]
+
+
+def each_able(
+    ask: Callable[[_Asked], Iterable[_Answer]],
+    every: Iterable[_Asked],
+    *,
+    on_skip: Callable[[str], object] | None = None,
+) -> Iterator[_Answer]:
+    """What all can answer; those that lack something are passed over unless all do.
+
+    A shift exists after GELU only, and a layer is of some sites only: one site that cannot answer
+    must not cost the answers of the others.
+
+    Parameters
+    ----------
+    ask
+        Gives the answers of one of `every`, or raises MissingError.
+    on_skip
+        Called with a line on each that is passed over.
+
+    Raises
+    ------
+    MissingError
+        None can answer; what the first one lacks.
+    """
+    first: MissingError | None = None
+    answered = False
+    for one in every:
+        try:
+            for answer in ask(one):
+                answered = True
+                yield answer
+        except MissingError as error:
+            first = first or error
+            if on_skip is not None:
+                on_skip(str(error))
+    if first is not None and not answered:
+        raise first
+
+
+def answers(
+    ask: Callable[[str], _Answer],
+    paths: Iterable[str],
+    *,
+    on_skip: Callable[[str], object] | None = None,
+) -> dict[str, _Answer]:
+    """Answer by path, as of `each_able`."""
+    return dict(each_able(lambda path: [(path, ask(path))], paths, on_skip=on_skip))
+
+
+def slices(groups: Groups, paths: Iterable[str], selection: Selection) -> dict[str, xr.Dataset]:
+    """Groups sliced by options of `query.select`, without those that lack the layers asked for.
+
+    Raises
+    ------
+    MissingError
+        All do.
+    """
+    return answers(lambda path: select(groups[path], site=site_of(path), **selection), paths)
