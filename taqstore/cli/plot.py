@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from taqstore.cli.common import say, store_argument
+from taqstore.cli.output import output_option
 
 KINDS = (
     "range",
@@ -32,7 +33,7 @@ KINDS = (
 @click.command("plot")
 @click.argument("kind", type=click.Choice(KINDS), metavar="KIND")
 @store_argument
-@click.option("-o", "--output", required=True, type=click.Path(file_okay=False), help="Folder.")
+@output_option(help="Folder.", required=True, only="folder")
 @click.option("--layer", "layers", multiple=True, help="Layer glob or name. Repeatable.")
 @click.option("--group", help="Group to draw [default: post-GELU statistics, else all sites].")
 @click.option("--bits", type=click.IntRange(2, 16), help="Bit width, where a kind prices one.")
@@ -59,7 +60,7 @@ KINDS = (
 def command(
     kind: str,
     store: str,
-    output: str,
+    output: Path,
     layers: tuple[str, ...],
     group: str | None,
     formats: tuple[str, ...],
@@ -95,7 +96,7 @@ def command(
     written, notes = draw(
         kind,
         open_store(store),
-        Path(output),
+        output,
         group=group,
         layers=layers or None,
         formats=formats,

@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, problem
-from taqstore.files.staged import Summary, save_npz, staged, summarize
+from taqstore.files.staged import whole_file
+from taqstore.files.written import Summary, save_npz, summarize
 from taqstore.names import parse_layer
 
 PREFIX = "pooled/postgelu/"
@@ -46,9 +47,8 @@ def postgelu_npz(groups: Mapping[str, xr.Dataset], out: Path, *, force: bool = F
     first = next(iter(sites.values()))
     arrays["timesteps_unique"] = np.unique(_original(first["timestep"]))
     arrays["histogram_bin_edges"] = _original(first["bin_edges"])
-    with staged(out, force=force) as file:
-        save_npz(file.with_suffix(".npz"), arrays)
-        file.with_suffix(".npz").rename(file)
+    with whole_file(out, force=force) as fresh:
+        save_npz(fresh, arrays)
     return summarize(out)
 
 

@@ -12,13 +12,19 @@ import xarray as xr
 
 from taqstore.errors import MissingError, problem
 from taqstore.files.documents import write_document
-from taqstore.files.staged import Summary, make_folder, save_all, save_npz, staged, summarize
+from taqstore.files.staged import whole_folder
+from taqstore.files.written import Summary, make_folder, save_all, save_npz, summarize
 from taqstore.names import ACTIVATIONS, PROJECTIONS, SITES, LayerName, linear_names, parse_layer
 from taqstore.statistics.moving_average import SHIFT_MOMENTUM, ema_midpoint, running_mean_float32
 
 Source = Literal["timestep_stats", "activation_stats_v1", "activations"]
 
 DOCUMENT = "source_document"
+_CONTENT = (
+    "layer_statistics.json",
+    "timestep_stats/step_*.npz",
+    "timestep_stats/step_*_index.json",
+)
 FORMATS = {"timestep_stats": "per_timestep_npz_v2", "activation_stats_v1": "activation_stats_v1"}
 BUCKETS = {"early": [0.7, 1.0], "mid": [0.3, 0.7], "late": [0.0, 0.3]}
 
@@ -79,7 +85,7 @@ def timestep_stats(
     """
     chosen, sites = _find(groups, source)
     steps = sorted({int(step) for _, dataset in sites for step in dataset["step"].values})
-    with staged(out, force=force) as folder:
+    with whole_folder(out, content=_CONTENT, force=force) as folder:
         stats = make_folder(folder / "timestep_stats")
         save_all(_jobs(sites, steps, chosen, stats))
         document = _document(sites, steps, chosen, out.resolve() / "timestep_stats")

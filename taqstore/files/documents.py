@@ -6,7 +6,6 @@ a top-level object may be a `Members`, whose entries are made only when they are
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any, BinaryIO
 import orjson
 
 from taqstore.files.schema import validate, validate_member
-from taqstore.files.staged import Summary, staged, summarize
+from taqstore.files.staged import whole_file
+from taqstore.files.written import Summary, summarize
 
 Document = Mapping[str, Any]
 
@@ -66,19 +66,10 @@ def write_document(
         The target exists and `force` is false, or the disk refuses.
     """
     target = Path(path)
-    with staged(target, force=force) as fresh, fresh.open("wb") as file:
+    with whole_file(target, force=force) as fresh, fresh.open("wb") as file:
         validate(schema_name, _envelope(document), where=target.name)
         _write(file, document, schema_name, target.name)
-        file.flush()
-        os.fsync(file.fileno())
     return summarize(target)
-
-
-def as_plain(document: Document) -> dict[str, Any]:
-    """The document as `json.load` would give it: all entries made, arrays as lists."""
-    whole = {k: dict(v) if isinstance(v, Members) else v for k, v in document.items()}
-    plain: dict[str, Any] = orjson.loads(orjson.dumps(whole, option=_OPTIONS))
-    return plain
 
 
 def _envelope(document: Document) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, TextIO
@@ -18,6 +17,7 @@ import pandas as pd
 import xarray as xr
 
 from taqstore.errors import TaqError, problem
+from taqstore.files.aligned import print_aligned
 
 MAX_ROWS = 5_000_000
 _BLOCK_ROWS = 65_536
@@ -75,20 +75,15 @@ def print_table(
     stream
         Where to; standard output by default.
     """
-    out = sys.stdout if stream is None else stream
     shown = table.iloc[:limit] if limit else table
     columns = [
         [str(name), *map(_one_line, exact_text(values) if exact else _short_text(values))]
         for name, values in _columns(shown)
     ]
     right = [np.asarray(values).dtype.kind in "fiu" for _, values in _columns(shown)]
-    widths = [max(map(len, column)) for column in columns]
-    for row in zip(*columns, strict=True):
-        cells = zip(row, widths, right, strict=True)
-        line = "  ".join(c.rjust(w) if to_right else c.ljust(w) for c, w, to_right in cells)
-        print(line.rstrip(), file=out)
+    print_aligned(columns, right, stream=stream)
     if len(shown) < len(table):
-        print(f"... {len(table) - len(shown)} more rows (of {len(table)})", file=out)
+        print(f"... {len(table) - len(shown)} more rows (of {len(table)})", file=stream)
 
 
 def write_csv(table: pd.DataFrame, stream: TextIO) -> None:

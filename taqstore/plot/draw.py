@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import xarray as xr
 
 from taqstore.errors import MissingError, TaqError, problem
-from taqstore.files.tables import print_table, to_table, write_csv
+from taqstore.files.datasets import write_table
+from taqstore.files.tables import print_table, to_table
 from taqstore.names import ACTIVATIONS, CHANNEL_HISTOGRAMS
 from taqstore.plot import FIGURES, check_formats, known, make_pages, write_page
 from taqstore.plot.derived import DERIVED
@@ -244,8 +245,6 @@ def _summarize(
 ) -> list[Path]:
     table = to_table(layer_summary(dataset, site=site, layers=layers).compute())
     print_table(table, limit=0)
-    out.mkdir(parents=True, exist_ok=True)
     path = out / f"summary_{site}.csv"
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        write_csv(table, stream)
+    write_table(table, path, force=True)
     return [path]

@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 
 from support import source_documents as source
+from support.plain_document import as_plain
 from support.statistics_data import schedule_groups, split_name, timestep_groups
 from support.statistics_synthetic import (
     BATCHES,
@@ -32,7 +33,7 @@ from taqstore.export.documents.temporal_analysis import (
     temporal_analysis_multitier,
 )
 from taqstore.export.formats import FORMATS
-from taqstore.files.documents import as_plain, write_document
+from taqstore.files.documents import write_document
 
 Groups = dict[str, xr.Dataset]
 RUN, DOCUMENT = synthetic_run()

@@ -13,10 +13,11 @@ import pytest
 import xarray as xr
 
 from support import source_documents as source
+from support.plain_document import as_plain
 from support.statistics_synthetic import STEPS, run_groups, synthetic_run
 from taqstore.errors import TaqError
 from taqstore.export.documents.quant_config import quant_config
-from taqstore.files.documents import Members, as_plain, write_document
+from taqstore.files.documents import Members, write_document
 from taqstore.files.schema import DocumentError
 
 Groups = dict[str, xr.Dataset]
