@@ -43,12 +43,13 @@ def check_target(out: str | os.PathLike[str]) -> Path:
 
 
 def check_above_store(folder: Path) -> None:
-    """Refuse a place for a store that lies in another one, by a TaqError."""
-    _check_above(os.fspath(folder), itself=False)
+    """Refuse a place for a new store that lies in another one, by a TaqError."""
+    if not is_store(folder):
+        _check_above(os.fspath(folder), itself=False)
 
 
 def check_below_store(folder: Path) -> None:
-    """Refuse a place for a store that holds another one but is none, by a TaqError."""
+    """Refuse a place for a new store that holds another one, by a TaqError."""
     if not is_store(folder):
         _check_below(os.fspath(folder))
 
