@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import TaqError, problem
+from taqstore.files.staged import whole_file
 from taqstore.kinds.templates import latents_template
 from taqstore.names import LATENTS
 from taqstore.store.template import Template
@@ -223,5 +224,5 @@ class _Latents:
 def _save(folder: Path, image: int, picture: np.ndarray) -> None:
     from PIL import Image
 
-    folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(folder / f"{image:04d}.png")
+    with whole_file(folder / f"{image:04d}.png", force=True) as fresh:
+        Image.fromarray(picture).save(fresh)

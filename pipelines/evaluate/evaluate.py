@@ -13,7 +13,9 @@ import pandas as pd
 import xarray as xr
 
 from taqstore.errors import MissingError, problem
-from taqstore.files.tables import to_table, write_csv
+from taqstore.files.datasets import write_table
+from taqstore.files.staged import whole_file
+from taqstore.files.tables import to_table
 from taqstore.store.reader import open_store
 
 from ..models.load import LoadedModel, to_numpy
@@ -143,14 +145,14 @@ def write_evaluation(found: Evaluation, folder: Path) -> list[Path]:
     written = write_page(page, folder, ("png",))
     for dim in ("step", "block", "image"):
         (name,) = (n for n in result.data_vars if dim in result[n].dims)
-        with (folder / f"by_{dim}.csv").open("w", encoding="utf-8") as stream:
-            write_csv(to_table(result[[name]]), stream)
         written.append(folder / f"by_{dim}.csv")
+        write_table(to_table(result[[name]]), written[-1], force=True)
     if found.pictures is None:
         return written
     sheet = folder / "contact_sheet.png"
     names = [str(name) for name in result["variant"].values]
-    comparison_sheet(found.pictures, names, found.prompts, sheet)
+    with whole_file(sheet, force=True) as fresh:
+        comparison_sheet(found.pictures, names, found.prompts, fresh)
     return [*written, sheet]
 
 

@@ -14,7 +14,7 @@ _SMALLEST, _LARGEST = 64, 256
 
 
 def comparison_sheet(
-    pictures: np.ndarray, rows: Sequence[str], columns: Sequence[str], path: Path
+    pictures: np.ndarray, rows: Sequence[str], columns: Sequence[str], fresh: Path
 ) -> None:
     """Write pictures as a PNG, one row for each of `rows`.
 
@@ -45,7 +45,7 @@ def comparison_sheet(
             picture = Image.fromarray(pictures[row, column])
             resized = picture.resize((width, height), _filter(picture.size, (width, height)))
             sheet.paste(resized, (left + column * (width + _GAP), top))
-    sheet.save(path)
+    sheet.save(fresh)
 
 
 def _size(shape: tuple[int, ...]) -> tuple[int, int]:

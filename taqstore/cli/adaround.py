@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from taqstore.cli import ADAROUND_PIPELINE
-from taqstore.cli.common import json_option, print_columns, print_json, say, store_argument
+from taqstore.cli.common import say, store_argument
 from taqstore.cli.live import (
     LiveCommand,
     force_option,
@@ -20,6 +20,7 @@ from taqstore.cli.live import (
     parse_names,
     resume_option,
 )
+from taqstore.cli.output import json_option, print_json, print_rows
 
 _TIME_GROUPS = 4
 
@@ -157,7 +158,7 @@ def _print(outcome: Any, rows: list[dict[str, Any]], *, as_json: bool) -> None:
         groups = {path: vars(counts) for path, counts in outcome.groups.items()}
         print_json({"groups": groups, "blocks": rows, "notes": outcome.notes})
     else:
-        print_columns(tuple(rows[0]) if rows else ("block",), [_cells(row) for row in rows])
+        print_rows(tuple(rows[0]) if rows else ("block",), [_cells(row) for row in rows])
     for row in rows:
         if row["ratio"] >= 1:
             say(f"{row['block']} {row['stream']}: AdaRound lost to rtn by {row['ratio'] - 1:.1%}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import click
 
-from taqstore.cli.common import json_option, say, store_argument
+from taqstore.cli.common import store_argument
+from taqstore.cli.output import Output, table_output
 from taqstore.cli.scheduler import computing, scheduler_option
 
 SHARED: tuple[Callable[[Any], Any], ...] = (
@@ -19,11 +19,7 @@ SHARED: tuple[Callable[[Any], Any], ...] = (
     click.option("--layer", help="Glob over layers, or any spelling of one."),
     click.option("--step", help="Step index, or A:B:S."),
     click.option("--batch", help="Observed batches to use: A:B:S."),
-    click.option("--csv", "as_csv", is_flag=True, help="Print CSV with exact floats."),
-    json_option,
-    click.option("--limit", default=40, show_default=True, help="Rows of a printed table; 0: all."),
-    click.option("-o", "--output", type=click.Path(), help="FILE.csv, .parquet, .nc or .zarr."),
-    click.option("--force", is_flag=True, help="Overwrite the output."),
+    table_output(help="FILE.csv, .parquet, .nc or .zarr."),
     scheduler_option,
 )
 
@@ -38,11 +34,10 @@ def run(name: str, given: dict[str, Any], options: dict[str, Any]) -> None:
     options
         Those of the analysis.
     """
-    from taqstore.query.analyze import analyze
+    from taqstore.query.analyze import analyze, site_tables, write_results
     from taqstore.store.reader import open_store
 
-    if given["as_csv"] + given["as_json"] + (given["output"] is not None) > 1:
-        raise click.UsageError("--csv, --json and -o exclude each other")
+    output: Output = given["output"]
     selection = {key: given[key] for key in ("layer", "step", "batch")}
     results = analyze(
         name,
@@ -53,34 +48,4 @@ def run(name: str, given: dict[str, Any], options: dict[str, Any]) -> None:
         **options,
     )
     with computing(given["scheduler"], given["store"]):
-        if given["output"] is not None:
-            _write(results, Path(given["output"]), given["force"])
-        else:
-            _print(results, given)
-
-
-def _print(results: dict[str, Any], given: dict[str, Any]) -> None:
-    from taqstore.files.tables import print_table, write_csv, write_json
-    from taqstore.query.analyze import site_tables
-
-    tables = site_tables(results)
-    if given["as_json"]:
-        write_json(tables, sys.stdout)
-        return
-    if given["as_csv"]:
-        if len(tables) > 1:
-            say(f"note: {len(tables)} tables of different dimensions, parted by empty lines")
-        for number, table in enumerate(tables):
-            click.echo("" if number == 0 else "\n", nl=False)
-            write_csv(table, sys.stdout)
-        return
-    for number, table in enumerate(tables):
-        click.echo("" if number == 0 else "\n", nl=False)
-        print_table(table, given["limit"])
-
-
-def _write(results: dict[str, Any], path: Path, force: bool) -> None:
-    from taqstore.query.analyze import write_results
-
-    write_results(results, path, force=force)
-    say(f"wrote {path}")
+        output.give(partial(site_tables, results), partial(write_results, results))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from functools import partial
 
 import click
 
-from taqstore.cli.common import json_option, say
+from taqstore.cli.output import Output, table_output
 
 
 @click.command("diff")
@@ -19,11 +18,7 @@ from taqstore.cli.common import json_option, say
 @click.option("--by", help="Column to order by [default: jensen_shannon, where there is one].")
 @click.option("--layer", help="Glob over layers, or any spelling of one.")
 @click.option("--step", help="Step index, or A:B:S.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with exact floats.")
-@json_option
-@click.option("--limit", default=20, show_default=True, help="Rows of a printed table; 0: all.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="FILE.csv or .parquet.")
-@click.option("--force", is_flag=True, help="Overwrite the output.")
+@table_output(help="FILE.csv or .parquet.", limit=20, only="file")
 def command(
     first: str,
     second: str,
@@ -33,11 +28,7 @@ def command(
     by: str | None,
     layer: str | None,
     step: str | None,
-    as_csv: bool,
-    as_json: bool,
-    limit: int,
-    output: str | None,
-    force: bool,
+    output: Output,
 ) -> None:
     """Compare stores FIRST and SECOND per layer and step, biggest movers first.
 
@@ -49,9 +40,7 @@ def command(
       taqstore diff old.zarr new.zarr --limit 10
       taqstore diff old.zarr new.zarr latents x
     """
-    if as_csv + as_json + (output is not None) > 1:
-        raise click.UsageError("--csv, --json and -o exclude each other")
-    from taqstore.files.tables import print_table, write_csv, write_json
+    from taqstore.files.datasets import write_table
     from taqstore.query.diff import diff, movers
     from taqstore.store.reader import open_store
 
@@ -64,14 +53,4 @@ def command(
         selection={"layer": layer, "step": step},
     )
     table = movers(results, by=by)
-    if output is not None:
-        from taqstore.files.datasets import write_table
-
-        write_table(table, Path(output), force=force)
-        say(f"wrote {output}")
-    elif as_json:
-        write_json([table], sys.stdout)
-    elif as_csv:
-        write_csv(table, sys.stdout)
-    else:
-        print_table(table, limit)
+    output.give(lambda: [table], partial(write_table, table))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from taqstore.cli import EVALUATE_PIPELINE
-from taqstore.cli.common import json_option, say, store_argument
+from taqstore.cli.common import say, store_argument
 from taqstore.cli.live import (
     forward_progress,
     images_option,
@@ -18,12 +17,7 @@ from taqstore.cli.live import (
     model_option,
     parse_names,
 )
-
-if TYPE_CHECKING:
-    from types import ModuleType
-
-    import pandas as pd
-    import xarray as xr
+from taqstore.cli.output import csv_option, json_option, output_option, print_tables
 
 
 @click.command("evaluate")
@@ -69,13 +63,11 @@ if TYPE_CHECKING:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Config of export quant-config, for variants WEIGHTS/config.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
+@output_option(
     help="Folder for the contact sheet, the figure and tables by step, block and image.",
+    only="folder",
 )
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with exact floats.")
+@csv_option
 @json_option
 @model_option
 @local_ckpt_option
@@ -101,6 +93,8 @@ def command(
     """
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other")
+    from taqstore.files.tables import to_tables
+
     pipeline = import_module(EVALUATE_PIPELINE)
     ways = [pipeline.Variant.parse(name) for name in variants] or None
     names = ("chosen", "bits", "group_size", "groups", "weights", "config")
@@ -115,21 +109,7 @@ def command(
             **options,
         )
     if output is not None:
-        _write(pipeline, found, output)
-    _print(found.result, pipeline.summary(found.result), as_csv=as_csv, as_json=as_json)
-
-
-def _print(result: xr.Dataset, summary: pd.DataFrame, *, as_csv: bool, as_json: bool) -> None:
-    from taqstore.files.tables import print_table, to_tables, write_csv, write_json
-
-    if as_json:
-        write_json([summary, *to_tables(result)], sys.stdout)
-    elif as_csv:
-        write_csv(summary, sys.stdout)
-    else:
-        print_table(summary, 0)
-
-
-def _write(pipeline: ModuleType, found: Any, folder: Path) -> None:
-    for path in pipeline.write_evaluation(found, folder):
-        say(f"wrote {path}")
+        for path in pipeline.write_evaluation(found, output):
+            say(f"wrote {path}")
+    details = to_tables(found.result) if as_json else []
+    print_tables([pipeline.summary(found.result), *details], as_csv=as_csv, as_json=as_json)

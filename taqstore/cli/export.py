@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import click
 
 from taqstore.cli.common import say, store_argument
+from taqstore.cli.output import output_option, replace_option, replacing
 from taqstore.export.formats import CLIPS, FORMATS, MULTITIER, export, taking
 
 _TIERED = [name.removesuffix(MULTITIER) for name in FORMATS if name.endswith(MULTITIER)]
@@ -25,7 +27,7 @@ JSON documents are validated against their schema and appear whole or not at all
 )
 @click.argument("format", type=click.Choice(list(FORMATS)), metavar="FORMAT")
 @store_argument
-@click.option("-o", "--output", required=True, type=click.Path(), help="File or folder to write.")
+@output_option(help="File or folder to write.", required=True)
 @click.option(
     "--clip",
     type=click.Choice(CLIPS),
@@ -36,11 +38,11 @@ JSON documents are validated against their schema and appear whole or not at all
 )
 @click.option("--multitier", is_flag=True, help=f"The multi-tier schema ({', '.join(_TIERED)}).")
 @click.option("--source", help="Group prefix to take statistics from, like pooled/timestep_stats.")
-@click.option("--force", is_flag=True, help="Replace the output.")
+@replace_option
 def command(  # noqa: D103 - its help text is made above, from the table
     format: str,
     store: str,
-    output: str,
+    output: Path,
     clip: str | None,
     outliers: bool,
     multitier: bool,
@@ -54,7 +56,9 @@ def command(  # noqa: D103 - its help text is made above, from the table
     given = {"clip": clip, "outliers": outliers or None, "source": source}
     options = {key: value for key, value in given.items() if value is not None}
     _check(name, multitier, options)
-    summary = export(name, open_store(store, chunks=None), output, force=force, **options)
+    opened = open_store(store, chunks=None)
+    with replacing(output, force=force):
+        summary = export(name, opened, output, force=force, **options)
     files = "" if summary.files == 1 else f" in {summary.files} files"
     say(f"wrote {summary.path}, {format_bytes(summary.bytes)}{files}")
     for note in summary.notes:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from taqstore.cli import GENERATE_PIPELINE
-from taqstore.cli.common import json_option, store_argument
+from taqstore.cli.common import store_argument
 from taqstore.cli.live import (
     MODEL,
     LiveCommand,
@@ -19,6 +19,7 @@ from taqstore.cli.live import (
     print_outcome,
     resume_option,
 )
+from taqstore.cli.output import Target, json_option
 
 
 @click.command("generate", cls=LiveCommand)
@@ -60,7 +61,7 @@ from taqstore.cli.live import (
     "--t5/--no-t5", "use_t5", default=None, help="Text encoder T5 [default: the model's]."
 )
 @local_ckpt_option
-@click.option("--save-images", type=click.Path(file_okay=False), help="Folder for pictures.")
+@click.option("--save-images", type=Target(file_okay=False), help="Folder for pictures.")
 @resume_option
 @force_option
 @json_option

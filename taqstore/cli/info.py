@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from taqstore.cli.common import json_option, print_columns, print_json, store_argument
+from taqstore.cli.common import store_argument
+from taqstore.cli.output import json_option, print_json, print_rows
 
 
 @click.command("info")
@@ -36,7 +37,7 @@ def _print_store(description: Mapping[str, Any]) -> None:
     click.echo(f"format  {description['format']}, digest {description['digest']}")
     click.echo(f"stored  {format_bytes(description['stored_bytes'])}")
     click.echo()
-    print_columns(
+    print_rows(
         ("group", "dims", "variables", "stored", "ratio", "written"), summary_lines(description)
     )
     click.echo()
@@ -61,12 +62,12 @@ def _print_group(group: Mapping[str, Any]) -> None:
         f"{group['written_percent']:g} %"
     )
     click.echo()
-    print_columns(
+    print_rows(
         ("coordinate", "dims", "dtype", "range"),
         [(n, ", ".join(c["dims"]), c["dtype"], _range(c)) for n, c in group["coords"].items()],
     )
     click.echo()
-    print_columns(
+    print_rows(
         ("variable", "dtype", "shape", "shards", "chunks", "stored", "ratio", "codecs"),
         [
             (

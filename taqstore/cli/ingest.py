@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from taqstore.cli import INGEST_PIPELINE
-from taqstore.cli.common import byte_progress, json_option, print_columns, print_json, say
+from taqstore.cli.common import byte_progress, say
+from taqstore.cli.output import json_option, print_json, print_rows
 from taqstore.pipelines.sources.table import SOURCES
 
 _LIST = "\n".join(f"  {word:<12} {row.doc}" for word, row in SOURCES.items())
@@ -81,7 +82,7 @@ def _print_summary(summary: Any) -> None:
         (g.group, str(g.written), str(g.skipped), str(g.refused), format_bytes(g.bytes_out))
         for g in summary.groups.values()
     ]
-    print_columns(("group", "written", "skipped", "refused", "stored"), rows)
+    print_rows(("group", "written", "skipped", "refused", "stored"), rows)
     total = sum(g.bytes_out for g in summary.groups.values())
     say(f"{format_bytes(summary.bytes_in)} in, {format_bytes(total)} out, {summary.seconds:.1f} s")
     for line in summary.notes:

@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from taqstore.cli.common import json_option, print_columns, print_json, say, store_argument
+from taqstore.cli.common import say, store_argument
+from taqstore.cli.output import json_option, print_json, print_rows
 from taqstore.pipelines.models.table import MODELS
 
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
@@ -158,6 +159,6 @@ def print_outcome(outcome: Any, *, as_json: bool) -> None:
             (path, str(c.written), str(c.skipped), format_bytes(c.bytes_out))
             for path, c in outcome.groups.items()
         ]
-        print_columns(("group", "written", "skipped", "stored"), rows)
+        print_rows(("group", "written", "skipped", "stored"), rows)
     for note in outcome.notes:
         say(f"note: {note}")

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from taqstore.cli.common import byte_progress, json_option, print_columns, print_json, say
+from taqstore.cli.common import byte_progress, say
+from taqstore.cli.output import json_option, print_json, print_rows
 
 
 @click.command("merge")
@@ -47,6 +48,6 @@ def command(first: str, second: str, out: str, as_json: bool, **options: Any) ->
         print_json(asdict(merged))
     else:
         rows = [(g, str(n), str(merged.skipped[g])) for g, n in merged.written.items()]
-        print_columns(("group", "copied", "skipped"), rows)
+        print_rows(("group", "copied", "skipped"), rows)
     for note in merged.notes:
         say(f"note: {note}")

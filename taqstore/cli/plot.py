@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from taqstore.cli.common import say, store_argument
+from taqstore.cli.output import output_option
 from taqstore.plot.figures import FIGURES, FORMATS, FigureKind
 
 _FLAGS = {
@@ -38,7 +39,7 @@ Kinds:
 @click.command("plot", help=_HELP)
 @click.argument("kind", type=click.Choice(tuple(FIGURES)), metavar="KIND")
 @store_argument
-@click.option("-o", "--output", required=True, type=click.Path(file_okay=False), help="Folder.")
+@output_option(help="Folder.", required=True, only="folder")
 @click.option("--layer", "layers", multiple=True, help="Layer glob or name. Repeatable.")
 @click.option("--group", help="Group to draw [default: post-GELU statistics, else all sites].")
 @click.option("--bits", type=click.IntRange(2, 16), help="Bit width, where a kind prices one.")
@@ -65,7 +66,7 @@ Kinds:
 def command(
     kind: str,
     store: str,
-    output: str,
+    output: Path,
     layers: tuple[str, ...],
     group: str | None,
     formats: tuple[str, ...],
@@ -81,7 +82,7 @@ def command(
     written, notes = draw(
         kind,
         open_store(store),
-        Path(output),
+        output,
         group=group,
         layers=layers or None,
         formats=formats,

@@ -17,16 +17,12 @@ from taqstore.cli.live import (
     local_ckpt_option,
     model_option,
 )
+from taqstore.cli.output import output_option
 
 
 @click.command("profile", cls=LiveCommand)
 @store_argument
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for figures [default: STORE's name with -profile].",
-)
+@output_option(help="Folder for figures [default: STORE's name with -profile].", only="folder")
 @images_option
 @click.option(
     "--stride",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import click
 
-from taqstore.cli.common import json_option, say, store_argument
+from taqstore.cli.common import say, store_argument
+from taqstore.cli.output import Output, table_output
 
 
 @click.command("query")
@@ -30,23 +30,13 @@ from taqstore.cli.common import json_option, say, store_argument
     metavar="DIM=HOW",
     help="HOW is max, min, mean, std, median or pNN. Repeatable, in order.",
 )
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with exact floats.")
-@json_option
-@click.option("--limit", default=40, show_default=True, help="Rows of a printed table; 0: all.")
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=True), help="FILE.nc, .zarr, .parquet or .csv."
-)
-@click.option("--force", is_flag=True, help="Overwrite the output.")
+@table_output(help="FILE.nc, .zarr, .parquet or .csv.")
 def command(
     store: str,
     group: str,
     variable: tuple[str, ...],
     reductions: tuple[str, ...],
-    as_csv: bool,
-    as_json: bool,
-    limit: int,
-    output: str | None,
-    force: bool,
+    output: Output,
     **selection: str | None,
 ) -> None:
     """Slice GROUP of STORE, reduce it, print it or write it to a file.
@@ -59,8 +49,8 @@ def command(
           --layer mm0.img --reduce channel=max
       taqstore query run.zarr latents x --image 0 --step 0:10 -o x.nc
     """
-    if as_csv + as_json + (output is not None) > 1:
-        raise click.UsageError("--csv, --json and -o exclude each other")
+    from taqstore.files.datasets import write_file
+    from taqstore.files.tables import to_table, to_tables
     from taqstore.names import site_of
     from taqstore.query.select import reduce, select
     from taqstore.store.reader import open_store
@@ -70,10 +60,9 @@ def command(
     dataset = reduce(select(dataset, site=site, **selection), *reductions)
     if dataset.attrs.get("dropped"):
         say(f"note: not numeric, left out: {dataset.attrs['dropped']}")
-    if output is not None:
-        _write(dataset, Path(output), force)
-    else:
-        _print(dataset, as_csv, as_json, limit)
+    # CSV is one table: variables of several kinds are refused there.
+    tables = (lambda: [to_table(dataset)]) if output.as_csv else partial(to_tables, dataset)
+    output.give(tables, partial(write_file, dataset))
 
 
 def _variables(store: Any, group: str, names: tuple[str, ...]) -> Any:
@@ -90,23 +79,3 @@ def _variables(store: Any, group: str, names: tuple[str, ...]) -> Any:
             )
         )
     return dataset[list(names)] if names else dataset
-
-
-def _print(dataset: Any, as_csv: bool, as_json: bool, limit: int) -> None:
-    from taqstore.files.tables import print_table, to_table, to_tables, write_csv, write_json
-
-    if as_csv:
-        write_csv(to_table(dataset), sys.stdout)
-    elif as_json:
-        write_json(to_tables(dataset), sys.stdout)
-    else:
-        for number, table in enumerate(to_tables(dataset)):
-            click.echo("" if number == 0 else "\n", nl=False)
-            print_table(table, limit)
-
-
-def _write(dataset: Any, path: Path, force: bool) -> None:
-    from taqstore.files.datasets import write_file
-
-    write_file(dataset, path, force=force)
-    say(f"wrote {path}")

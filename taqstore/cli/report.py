@@ -7,13 +7,12 @@ from pathlib import Path
 import click
 
 from taqstore.cli.common import store_argument
+from taqstore.cli.output import output_option, replace_option, replacing
 
 
 @click.command("report")
 @store_argument
-@click.option(
-    "-o", "--output", required=True, type=click.Path(dir_okay=False), help="FILE.html to write."
-)
+@output_option(help="FILE.html to write.", required=True, only="file")
 @click.option("--source", help="Group prefix [default: first of those in the store].")
 @click.option(
     "--bits",
@@ -31,10 +30,10 @@ from taqstore.cli.common import store_argument
     type=click.IntRange(min=1),
     help="Number of time groups [default: the least that costs at most 5 % more].",
 )
-@click.option("--force", is_flag=True, help="Overwrite the output.")
+@replace_option
 def command(
     store: str,
-    output: str,
+    output: Path,
     source: str | None,
     bits: tuple[int, ...],
     budget: float,
@@ -52,12 +51,12 @@ def command(
       taqstore report store.zarr -o report.html
       taqstore report store.zarr -o report.html --bits 8 --bits 4 --budget 5 --groups 4
     """
-    from taqstore.files.staged import staged
+    from taqstore.files.staged import whole_file
     from taqstore.report import build
     from taqstore.store.reader import open_store
 
     opened = open_store(store)
-    with staged(Path(output), force=force) as fresh:
+    with replacing(output, force=force), whole_file(output, force=force) as fresh:
         page = build(opened, source=source, bits=bits, budget=budget, groups=groups)
         fresh.write_text(page, encoding="utf-8", newline="\n")
-    click.echo(output)
+    click.echo(str(output))

@@ -15,7 +15,7 @@ from taqstore.errors import TaqError, problem
 _LOCAL = ("threads", "synchronous", "processes")
 _CLUSTER = "distributed"
 _IN_PROCESS = ("threads", "synchronous")
-_CONNECT_SECONDS = 10
+CONNECT_SECONDS = 10
 
 
 def _known(context: click.Context, option: click.Parameter, name: str) -> str:
@@ -82,7 +82,7 @@ def _client(scheduler: str) -> Iterator[Any]:
             yield client
         return
     try:
-        client = distributed.Client(scheduler, timeout=_CONNECT_SECONDS)
+        client = distributed.Client(scheduler, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         what = "no dask scheduler answers"
         raise TaqError(problem(what, where=scheduler, found=str(error))) from error

@@ -7,7 +7,8 @@ from dataclasses import asdict
 
 import click
 
-from taqstore.cli.common import json_option, print_json, say, store_argument
+from taqstore.cli.common import say, store_argument
+from taqstore.cli.output import json_option, print_json
 
 
 @click.command("verify")

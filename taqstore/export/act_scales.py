@@ -10,7 +10,8 @@ from taqstore.analysis.shared.inputs import channel_bounds
 from taqstore.errors import MissingError, problem
 from taqstore.export.peers import by_linear, sites_of
 from taqstore.files.safetensors import write_safetensors
-from taqstore.files.staged import Summary, staged, summarize
+from taqstore.files.staged import whole_file
+from taqstore.files.written import Summary, summarize
 from taqstore.query.sites import Groups
 
 _NAME = "act-scales"
@@ -50,7 +51,7 @@ def act_scales(
         for name, (row,) in by_linear(site, dataset, [absmax]):
             tensors[name] = row.astype(np.float32)
     ordered = dict(sorted(tensors.items()))
-    with staged(out, force=force) as fresh:
+    with whole_file(out, force=force) as fresh:
         if out.suffix == ".npz":
             np.savez(fresh, allow_pickle=False, **ordered)
         else:

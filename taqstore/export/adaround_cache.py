@@ -17,13 +17,15 @@ import xarray as xr
 
 from taqstore.errors import MissingError, problem
 from taqstore.files.documents import write_document
-from taqstore.files.staged import Summary, make_folder, save_all, save_npz, staged, summarize
+from taqstore.files.staged import whole_folder
+from taqstore.files.written import Summary, make_folder, save_all, save_npz, summarize
 from taqstore.names import BLOCKS, LATENTS, STREAMS, Block, model_blocks, site_of
 
 METADATA = "source_metadata"
 FORMAT = "adaround_cache_v1"
 IMAGE_STREAM, TEXT_STREAM, UNIFIED_STREAM = (f"{BLOCKS}/{name}" for name in STREAMS)
 POOLED = f"{BLOCKS}/pooled"
+_CONTENT = ("metadata.json", "samples/*.npz", "pooled/*.npz")
 
 Streams = Mapping[str, xr.Dataset]
 
@@ -73,7 +75,7 @@ def adaround_cache(groups: Mapping[str, xr.Dataset], out: Path, *, force: bool =
     streams = _find(groups)
     samples = _complete_samples(streams)
     shapes: dict[str, Any] = {}
-    with staged(out, force=force) as folder:
+    with whole_folder(out, content=_CONTENT, force=force) as folder:
         save_all(_jobs(streams, samples, make_folder(folder / "samples"), shapes))
         files = sorted((folder / "samples").iterdir())
         size = sum(file.stat().st_size for file in files)

@@ -12,10 +12,12 @@ import xarray as xr
 
 from taqstore.errors import MissingError, problem
 from taqstore.files.documents import write_document
-from taqstore.files.staged import Summary, make_folder, save_all, save_npz, staged, summarize
+from taqstore.files.staged import whole_folder
+from taqstore.files.written import Summary, make_folder, save_all, save_npz, summarize
 from taqstore.names import LATENTS
 
 MANIFEST = "source_manifest"
+_CONTENT = ("manifest.json", "samples/*.npz", "latents/*.npy")
 # Scale and shift of the SD3 latent space; the source undoes them before it saves final latents.
 LATENT_SCALE, LATENT_SHIFT = 1.5305, 0.0609
 
@@ -45,7 +47,7 @@ def calibration_samples(
         )
     dataset = groups[LATENTS]
     final = np.flatnonzero(dataset["is_final"].values)
-    with staged(out, force=force) as folder:
+    with whole_folder(out, content=_CONTENT, force=force) as folder:
         samples = make_folder(folder / "samples")
         latents = make_folder(folder / "latents") if final.size else None
         save_all(_jobs(dataset, samples, latents))
@@ -80,9 +82,9 @@ def _jobs(dataset: xr.Dataset, samples: Path, latents: Path | None) -> Iterator[
                 yield partial(_save_final, latents / f"{image:04d}.npy", arrays["x"])
 
 
-def _save_final(path: Path, x: np.ndarray) -> None:
+def _save_final(fresh: Path, x: np.ndarray) -> None:
     # Python floats are weak: the arithmetic stays in float32, as the source did it.
-    np.save(path, (x / LATENT_SCALE + LATENT_SHIFT).astype(np.float16))
+    np.save(fresh, (x / LATENT_SCALE + LATENT_SHIFT).astype(np.float16))
 
 
 def _manifest(dataset: xr.Dataset, *, latents_saved: bool) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from taqstore.errors import MissingError, problem
 if TYPE_CHECKING:
     import xarray as xr
 
-    from taqstore.files.staged import Summary
+    from taqstore.files.written import Summary
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import xarray as xr
 from taqstore.analysis.shared.inputs import require
 from taqstore.errors import MissingError, problem
 from taqstore.export.peers import by_linear, sites_of
-from taqstore.files.staged import Summary, staged, summarize
+from taqstore.files.staged import whole_file
+from taqstore.files.written import Summary, summarize
 from taqstore.query.sites import Groups
 
 _NAME = "imatrix"
@@ -45,7 +46,7 @@ def imatrix(store: Groups, out: Path, *, source: str | None = None, force: bool 
         count = dataset["count"]
         chunks, rows = max(chunks, count.size // count.sizes["layer"]), max(rows, int(count.max()))
     digest = next(iter(store.values())).attrs.get("store_digest", "")
-    with staged(out, force=force) as fresh:
+    with whole_file(out, force=force) as fresh:
         writer: Any = gguf.GGUFWriter(fresh, _NAME)
         writer.add_type(_NAME)
         writer.add_array("imatrix.datasets", [f"taqstore {digest}".strip()])

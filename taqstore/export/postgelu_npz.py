@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, problem
-from taqstore.files.staged import Summary, save_npz, staged, summarize
+from taqstore.files.staged import whole_file
+from taqstore.files.written import Summary, save_npz, summarize
 from taqstore.kinds.statistics_sources import POSTGELU
 from taqstore.names import LayerName, parse_layer, tensor_site, tracer_name
 from taqstore.query.sites import Groups, site_groups
@@ -45,9 +46,8 @@ def postgelu_npz(groups: Groups, out: Path, *, force: bool = False) -> Summary:
     first = next(iter(sites.values()))
     arrays["timesteps_unique"] = np.unique(_original(first["timestep"]))
     arrays["histogram_bin_edges"] = _original(first["bin_edges"])
-    with staged(out, force=force) as file:
-        save_npz(file.with_suffix(".npz"), arrays)
-        file.with_suffix(".npz").rename(file)
+    with whole_file(out, force=force) as fresh:
+        save_npz(fresh, arrays)
     return summarize(out)
 
 

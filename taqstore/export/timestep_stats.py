@@ -13,7 +13,8 @@ import xarray as xr
 from taqstore.errors import MissingError, problem
 from taqstore.export.documents.linears import find_source
 from taqstore.files.documents import write_document
-from taqstore.files.staged import Summary, make_folder, save_all, save_npz, staged, summarize
+from taqstore.files.staged import whole_folder
+from taqstore.files.written import Summary, make_folder, save_all, save_npz, summarize
 from taqstore.kinds.statistics_sources import TIMESTEP_STATS, TRACED_STATS
 from taqstore.names import (
     ACTIVATIONS,
@@ -29,6 +30,11 @@ from taqstore.query.sites import site_groups
 from taqstore.statistics.moving_average import SHIFT_MOMENTUM, ema_midpoint, running_mean_float32
 
 DOCUMENT = "source_document"
+_CONTENT = (
+    "layer_statistics.json",
+    "timestep_stats/step_*.npz",
+    "timestep_stats/step_*_index.json",
+)
 FORMATS = {TIMESTEP_STATS: "per_timestep_npz_v2", TRACED_STATS: "activation_stats_v1"}
 BUCKETS = {"early": [0.7, 1.0], "mid": [0.3, 0.7], "late": [0.0, 0.3]}
 
@@ -88,7 +94,7 @@ def timestep_stats(
         raise MissingError(problem(what, remedy=f"take {' or '.join(STEPS_AT_ONCE)}"))
     sites = [(tensor_site(site), data) for site, data in site_groups(groups, chosen).items()]
     steps = sorted({int(step) for _, dataset in sites for step in dataset["step"].values})
-    with staged(out, force=force) as folder:
+    with whole_folder(out, content=_CONTENT, force=force) as folder:
         stats = make_folder(folder / "timestep_stats")
         save_all(_jobs(sites, steps, chosen, stats))
         document = _document(sites, steps, chosen, out.resolve() / "timestep_stats")

@@ -14,7 +14,8 @@ import xarray as xr
 from taqstore.errors import MissingError, problem
 from taqstore.files.documents import write_document
 from taqstore.files.safetensors import write_safetensors
-from taqstore.files.staged import Summary, make_folder, save_all, save_npz, staged, summarize
+from taqstore.files.staged import whole_file, whole_folder
+from taqstore.files.written import Summary, make_folder, save_all, save_npz, summarize
 from taqstore.kinds.quantized_linears import (
     Groups,
     QuantizedLinear,
@@ -26,6 +27,7 @@ from taqstore.kinds.weight_files import CONTENT
 from taqstore.names import RECONSTRUCTION, array_key, path_in_block, path_in_model
 
 FORMAT = "adaround_v1"
+_CONTENT = ("config.json", "weights/*.npz")
 # What a run calls a setting -> what the source's config.json does.
 _SETTINGS = {
     "model": "model_version",
@@ -55,7 +57,7 @@ def adaround(store: Groups, out: Path, *, force: bool = False) -> Summary:
         No block of quantized weights is complete.
     """
     blocks = quantized_blocks(store)
-    with staged(out, force=force) as folder:
+    with whole_folder(out, content=_CONTENT, force=force) as folder:
         weights = make_folder(folder / "weights")
         metrics: list[dict[str, Any]] = []
         save_all(_jobs(store, blocks, weights, metrics))
@@ -212,7 +214,7 @@ def _write(
 ) -> Summary:
     run = dict(run_of(store))
     texts = {**metadata, "bits": run.get("bits"), "run": run}
-    with staged(out, force=force) as fresh:
+    with whole_file(out, force=force) as fresh:
         write_safetensors(
             fresh,
             tensors,

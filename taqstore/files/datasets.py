@@ -13,8 +13,11 @@ import pandas as pd
 import xarray as xr
 
 from taqstore.errors import TaqError, problem
-from taqstore.files.staged import staged
+from taqstore.files.staged import whole_file, whole_folder
 from taqstore.files.tables import to_table, write_csv
+
+_FOLDER = ".zarr"
+_ZARR = ("zarr.json", "*/zarr.json", "*/c", "*/c/*")
 
 
 def write_file(dataset: xr.Dataset, path: Path, *, force: bool = False) -> None:
@@ -39,8 +42,12 @@ def write_file(dataset: xr.Dataset, path: Path, *, force: bool = False) -> None:
     if writer is None:
         what = f"cannot tell a format from the suffix {path.suffix!r}"
         raise TaqError(problem(what, where=str(path), remedy=f"use {', '.join(_WRITERS)}"))
-    with staged(path, force=force) as fresh:
-        writer(dataset, fresh)
+    if path.suffix == _FOLDER:
+        with whole_folder(path, content=_ZARR, force=force) as fresh:
+            writer(dataset, fresh)
+    else:
+        with whole_file(path, force=force) as fresh:
+            writer(dataset, fresh)
 
 
 def write_table(table: pd.DataFrame, path: Path, *, force: bool = False) -> None:
@@ -55,20 +62,20 @@ def write_table(table: pd.DataFrame, path: Path, *, force: bool = False) -> None
     if writer is None:
         what = f"a table cannot be written as {path.suffix!r}"
         raise TaqError(problem(what, where=str(path), remedy=f"use {', '.join(_TABLE_WRITERS)}"))
-    with staged(path, force=force) as fresh:
+    with whole_file(path, force=force) as fresh:
         writer(table, fresh)
 
 
-def _write_netcdf(dataset: xr.Dataset, path: Path) -> None:
-    _need("h5netcdf", path)
-    _need("h5py", path)
+def _write_netcdf(dataset: xr.Dataset, fresh: Path) -> None:
+    _need("h5netcdf", fresh)
+    _need("h5py", fresh)
     plain = _plain_strings(dataset.drop_encoding())
     halves = [name for name, array in plain.variables.items() if array.dtype == np.float16]
     plain = _replaced(plain, {name: _widened(plain.variables[name]) for name in halves})
     plain.attrs = _netcdf_attributes(plain.attrs)
     for name in plain.variables:
         plain[name].attrs = _netcdf_attributes(plain[name].attrs)
-    plain.to_netcdf(path, engine="h5netcdf")
+    plain.to_netcdf(fresh, engine="h5netcdf")
 
 
 def _netcdf_attributes(attrs: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,14 +87,14 @@ def _netcdf_attributes(attrs: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write_zarr(dataset: xr.Dataset, path: Path) -> None:
+def _write_zarr(dataset: xr.Dataset, fresh: Path) -> None:
     plain = _plain_strings(dataset.drop_encoding())
     for name, array in plain.data_vars.items():
         if array.chunks is not None:
             # A selection leaves chunks of uneven sizes, which Zarr does not have.
             even = {dim: max(sizes) for dim, sizes in array.chunksizes.items()}
             plain[name] = array.chunk(even)
-    plain.to_zarr(path, mode="w-", zarr_format=3, consolidated=False)
+    plain.to_zarr(fresh, mode="w-", zarr_format=3, consolidated=False)
 
 
 def _plain_strings(dataset: xr.Dataset) -> xr.Dataset:
@@ -112,13 +119,13 @@ def _replaced(dataset: xr.Dataset, arrays: Mapping[Hashable, xr.Variable]) -> xr
     return dataset.assign_coords(coords).assign(others)
 
 
-def _write_parquet(table: pd.DataFrame, path: Path) -> None:
-    _need("pyarrow", path)
-    table.to_parquet(path, engine="pyarrow", index=False)
+def _write_parquet(table: pd.DataFrame, fresh: Path) -> None:
+    _need("pyarrow", fresh)
+    table.to_parquet(fresh, engine="pyarrow", index=False)
 
 
-def _write_csv(table: pd.DataFrame, path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
+def _write_csv(table: pd.DataFrame, fresh: Path) -> None:
+    with fresh.open("w", encoding="utf-8", newline="") as stream:
         write_csv(table, stream)
 
 
@@ -136,7 +143,7 @@ _TABLE_WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 }
 _WRITERS: dict[str, Callable[[xr.Dataset, Path], None]] = {
     ".nc": _write_netcdf,
-    ".zarr": _write_zarr,
+    _FOLDER: _write_zarr,
     ".parquet": lambda dataset, path: _write_parquet(to_table(dataset), path),
     ".csv": lambda dataset, path: _write_csv(to_table(dataset), path),
 }

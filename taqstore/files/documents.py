@@ -6,7 +6,6 @@ a top-level object may be a `Members`, whose entries are made only when they are
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any, BinaryIO
 import orjson
 
 from taqstore.files.schema import validate, validate_member
-from taqstore.files.staged import Summary, staged, summarize
+from taqstore.files.staged import whole_file
+from taqstore.files.written import Summary, summarize
 
 Document = Mapping[str, Any]
 
@@ -66,11 +66,9 @@ def write_document(
         The target exists and `force` is false, or the disk refuses.
     """
     target = Path(path)
-    with staged(target, force=force) as fresh, fresh.open("wb") as file:
+    with whole_file(target, force=force) as fresh, fresh.open("wb") as file:
         validate(schema_name, _envelope(document), where=target.name)
         _write(file, document, schema_name, target.name)
-        file.flush()
-        os.fsync(file.fileno())
     return summarize(target)
 
 

@@ -38,7 +38,7 @@ _DTYPES = {
 _NAMES = {np.dtype(code): name for name, code in _DTYPES.items() if name != "BF16"}
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], **metadata: str) -> None:
+def write_safetensors(fresh: Path, tensors: Mapping[str, np.ndarray], **metadata: str) -> None:
     """Write tensors in the order given.
 
     Parameters
@@ -54,7 +54,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], **metadata:
         header[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors start aligned
-    with path.open("wb") as file:
+    with fresh.open("wb") as file:
         file.write(_LENGTH.pack(len(text)) + text)
         for values in tensors.values():
             little = values.dtype.newbyteorder("<")

@@ -1,79 +1,98 @@
-"""Outputs that appear whole or not at all, and the npz files inside them."""
+"""Outputs that appear whole or not at all: a file, or a folder.
+
+Everything is made in `.NAME.partial` beside the output NAME and renamed at the end. Such a folder
+is locked by the process that makes it: what a killed one left behind is taken up by the next writer
+of that output, which first puts an old output back that was already set aside.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-import numpy as np
+from filelock import FileLock, Timeout
 
 from taqstore.errors import TaqError, problem
+from taqstore.files.targets import check_target
 
-# Deflating releases the GIL; two threads keep memory at two files.
-_THREADS = 2
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What an export wrote.
-
-    Parameters
-    ----------
-    path
-        The file or folder.
-    files, bytes
-        How many files, and their size.
-    notes
-        What the reader of the output should know, one sentence each.
-    """
-
-    path: Path
-    files: int
-    bytes: int
-    notes: tuple[str, ...] = ()
-
-
-def summarize(path: Path, *notes: str) -> Summary:
-    """Count what lies at `path`, a file or a folder; empty notes are left out."""
-    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-    size = sum(file.stat().st_size for file in files)
-    return Summary(path, len(files), size, tuple(note for note in notes if note))
+# Entries of a `.NAME.partial`: its lock, what is being made, the old output, and that once it has
+# been replaced (another name, so that half of a deleted output is never put back).
+_LOCK, _NEW, _OLD, _DONE = "lock", "new", "old", "replaced"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def staged(out: Path, *, force: bool = False) -> Iterator[Path]:
-    """Hand out a path for new output; rename what was made there to `out` at the end.
+def whole_file(out: str | os.PathLike[str], *, force: bool = False) -> Iterator[Path]:
+    """Hand out the path of a file to make; it becomes `out` at the end, flushed to disk.
 
-    The path lies in a temporary folder beside `out` and does not exist yet: make a file or a folder
-    there. After an error, or a kill, `out` is as it was.
+    The path has the name of `out`, in a folder of its own. After an error, or a kill, `out` is as
+    it was.
 
     Parameters
     ----------
     out
-        The target.
+        The target; its folder is made where it is missing.
     force
-        Replace an existing target: it is renamed aside, and deleted once the new one is in place.
+        Replace a file that stands there. Folders are never replaced by a file.
 
     Raises
     ------
     TaqError
-        The target exists and `force` is false, or the disk refuses.
+        The target exists and `force` is false, is no file, or has to do with a store; another
+        process writes it; the disk refuses.
     """
-    if os.path.lexists(out) and not force:
-        raise TaqError(problem("the target exists", where=str(out), remedy="use --force"))
+    with _staged(check_target(out), force, _refuse_folder) as fresh:
+        yield fresh
+        _flush(fresh)
+
+
+@contextmanager
+def whole_folder(
+    out: str | os.PathLike[str], *, content: Sequence[str], force: bool = False
+) -> Iterator[Path]:
+    """Hand out the path of a folder to make; it becomes `out` at the end.
+
+    Parameters
+    ----------
+    out
+        The target; the folder around it is made where it is missing.
+    content
+        Patterns of the files that such an output holds, relative to it. The first is the file by
+        which it is known.
+    force
+        Replace an earlier output of the same kind: a folder that holds the first of `content`, and
+        nothing else than `content`; or an empty folder.
+
+    Raises
+    ------
+    TaqError
+        As by `whole_file`; or the folder that stands there is not such an output.
+    """
+
+    def refuse(standing: Path) -> None:
+        _refuse_foreign(standing, content)
+
+    with _staged(check_target(out), force, refuse) as fresh:
+        yield fresh
+
+
+@contextmanager
+def _staged(out: Path, force: bool, refuse: Callable[[Path], None]) -> Iterator[Path]:
     try:
+        _check_standing(out, force, refuse)
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f".{out.name}.", suffix=".partial", dir=out.parent
-        ) as folder:
-            fresh = Path(folder) / out.name
+        with _work_folder(out) as work:
+            _check_standing(out, force, refuse)
+            (work / _NEW).mkdir()
+            fresh = work / _NEW / out.name
             yield fresh
-            _put_in_place(fresh, out, aside=Path(folder) / "replaced", force=force)
+            _check_standing(out, force, refuse)
+            _put_in_place(fresh, out, work)
     except OSError as error:
         what = f"cannot write: {error.strerror or error}"
         raise TaqError(
@@ -81,39 +100,103 @@ def staged(out: Path, *, force: bool = False) -> Iterator[Path]:
         ) from error
 
 
-def _put_in_place(fresh: Path, out: Path, *, aside: Path, force: bool) -> None:
-    """Rename `fresh` to `out`; what stood there goes to `aside`, and back if that fails."""
-    standing = os.path.lexists(out)
-    if standing and not force:
-        raise TaqError(problem("the target appeared meanwhile", where=str(out)))
-    if standing:
-        out.rename(aside)
+def _check_standing(out: Path, force: bool, refuse: Callable[[Path], None]) -> None:
+    if not os.path.lexists(out):
+        return
+    if not force:
+        raise TaqError(problem("the target exists", where=str(out), remedy="use --force"))
+    if not out.is_symlink():  # a link is replaced, not followed
+        refuse(out)
+
+
+def _refuse_folder(standing: Path) -> None:
+    if not standing.is_file():
+        what = "not a file, so it is not replaced by one"
+        raise TaqError(problem(what, where=str(standing), remedy="choose another path"))
+
+
+def _refuse_foreign(standing: Path, content: Sequence[str]) -> None:
+    if not standing.is_dir():
+        what = "not a folder, so it is not replaced by one"
+        raise TaqError(problem(what, where=str(standing), remedy="choose another path"))
+    files = list(_files(standing))
+    foreign = [f for f in files if not any(fnmatchcase(f, pattern) for pattern in content)]
+    if foreign or (files and content[0] not in files):
+        found = min(foreign, default=f"no {content[0]}")
+        what = "not an earlier output of this kind, so it is not replaced"
+        raise TaqError(
+            problem(what, where=str(standing), found=found, remedy="choose another path")
+        )
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """All that is no folder in a folder, relative to it; what cannot be listed is an error."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        for name in (*names, *links):
+            yield Path(place, name).relative_to(folder).as_posix()
+
+
+@contextmanager
+def _work_folder(out: Path) -> Iterator[Path]:
+    """`.NAME.partial`, ours alone and empty; it is gone afterwards."""
+    work = out.with_name(f".{out.name}.partial")
+    work.mkdir(exist_ok=True)
+    foreign = set(os.listdir(work)) - {_LOCK, _NEW, _OLD, _DONE}
+    if foreign:
+        what = "in the way of an output, and not left behind by one"
+        raise TaqError(problem(what, where=str(work), found=min(foreign), remedy="move it away"))
+    with _locked(work / _LOCK, out):
+        try:
+            _take_up(work, out)
+            yield work
+        finally:
+            _take_up(work, out)
+            shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _locked(path: Path, out: Path) -> Iterator[None]:
+    lock = FileLock(path, timeout=0)
     try:
-        fresh.rename(out)
-    except OSError:
-        if standing:
-            aside.rename(out)
-        raise
+        lock.acquire()
+    except Timeout as error:
+        what, remedy = "another process is writing this output", "wait for it"
+        raise TaqError(problem(what, where=str(out), remedy=remedy)) from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write one compressed npz, members in the order given."""
-    np.savez_compressed(path, allow_pickle=False, **dict(arrays))
+def _take_up(work: Path, out: Path) -> None:
+    """Undo what was cut short: an old output goes back to its place, the rest away."""
+    if os.path.lexists(work / _OLD) and not os.path.lexists(out):
+        (work / _OLD).rename(out)
+    for path in (work / _NEW, work / _OLD, work / _DONE):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
-def save_all(jobs: Iterable[Callable[[], None]]) -> None:
-    """Run writing jobs in two threads, at most a few waiting; the first error is raised."""
-    with ThreadPoolExecutor(_THREADS) as pool:
-        waiting = []
-        for job in jobs:
-            waiting.append(pool.submit(job))
-            if len(waiting) > _THREADS:
-                waiting.pop(0).result()
-        for future in waiting:
-            future.result()
+def _put_in_place(fresh: Path, out: Path, work: Path) -> None:
+    """Rename `fresh` to `out`; where a folder cannot replace what stands, that is set aside."""
+    aside = fresh.is_dir() and os.path.lexists(out)
+    if aside:
+        out.rename(work / _OLD)
+    fresh.replace(out)
+    if aside:
+        (work / _OLD).rename(work / _DONE)
 
 
-def make_folder(path: Path) -> Path:
-    """Create a folder and return it."""
-    path.mkdir(parents=True)
-    return path
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

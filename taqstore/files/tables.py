@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, TextIO
@@ -18,9 +17,10 @@ import pandas as pd
 import xarray as xr
 
 from taqstore.errors import TaqError, problem
+from taqstore.files.aligned import print_aligned
 
 MAX_ROWS = 5_000_000
-_BLOCK_ROWS = 65_536
+BLOCK_ROWS = 65_536
 _TEXT_WIDTH = 40
 
 
@@ -60,35 +60,24 @@ def to_tables(dataset: xr.Dataset) -> list[pd.DataFrame]:
     return [_table(dataset, dims, names) for dims, names in _kinds(dataset).items()]
 
 
-def print_table(
-    table: pd.DataFrame, limit: int = 40, *, exact: bool = False, stream: TextIO | None = None
-) -> None:
-    """Print aligned plain text: numbers to the right, text to the left.
+def print_table(table: pd.DataFrame, limit: int = 40, *, stream: TextIO | None = None) -> None:
+    """Print aligned plain text: numbers to the right, with six digits; text to the left, cut.
 
     Parameters
     ----------
     limit
         Rows shown; 0 shows all. A last line says how many are left out.
-    exact
-        Floats with every digit (shortest text that reads back equal) instead of six digits, and
-        long texts whole.
     stream
         Where to; standard output by default.
     """
-    out = sys.stdout if stream is None else stream
     shown = table.iloc[:limit] if limit else table
     columns = [
-        [str(name), *map(_one_line, exact_text(values) if exact else _short_text(values))]
-        for name, values in _columns(shown)
+        [str(name), *map(_one_line, _short_text(values))] for name, values in _columns(shown)
     ]
     right = [np.asarray(values).dtype.kind in "fiu" for _, values in _columns(shown)]
-    widths = [max(map(len, column)) for column in columns]
-    for row in zip(*columns, strict=True):
-        cells = zip(row, widths, right, strict=True)
-        line = "  ".join(c.rjust(w) if to_right else c.ljust(w) for c, w, to_right in cells)
-        print(line.rstrip(), file=out)
+    print_aligned(columns, right, stream=stream)
     if len(shown) < len(table):
-        print(f"... {len(table) - len(shown)} more rows (of {len(table)})", file=out)
+        print(f"... {len(table) - len(shown)} more rows (of {len(table)})", file=stream)
 
 
 def write_csv(table: pd.DataFrame, stream: TextIO) -> None:
@@ -159,8 +148,8 @@ def _json_text(values: np.ndarray) -> list[str]:
 
 def _blocks(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Slices of rows, so that the text of a large table is never in memory at once."""
-    for start in range(0, len(table), _BLOCK_ROWS):
-        yield table.iloc[start : start + _BLOCK_ROWS]
+    for start in range(0, len(table), BLOCK_ROWS):
+        yield table.iloc[start : start + BLOCK_ROWS]
 
 
 def _columns(table: pd.DataFrame) -> Iterator[tuple[Any, np.ndarray]]:

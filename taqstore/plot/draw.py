@@ -11,7 +11,8 @@ import xarray as xr
 
 from taqstore.analysis.shared.inputs import first_complete
 from taqstore.errors import MissingError, problem
-from taqstore.files.tables import print_table, to_table, write_csv
+from taqstore.files.datasets import write_table
+from taqstore.files.tables import print_table, to_table
 from taqstore.kinds.statistics_sources import Use, preferred
 from taqstore.names import ACTIVATIONS, Alternatives, site_of
 from taqstore.plot.figures import FIGURES, FigureKind, check_formats, known
@@ -185,8 +186,6 @@ def _write_table(
 ) -> list[Path]:
     table = to_table(row.load()(dataset, site=site, layers=layers, **options).compute())
     print_table(table, limit=0)
-    out.mkdir(parents=True, exist_ok=True)
     path = out / f"{kind}_{site}.csv"
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        write_csv(table, stream)
+    write_table(table, path, force=True)
     return [path]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 import xarray as xr
 
-from taqstore.files.tables import write_csv
+from taqstore.files.datasets import write_table
+from taqstore.files.staged import whole_file
 from taqstore.plot.figures import FIGURES, check_formats, known
 from taqstore.plot.parts.panels import Page
 from taqstore.plot.parts.views import linear_view, require
@@ -101,23 +101,10 @@ def write_page(page: Page, folder: Path, formats: Sequence[str]) -> list[Path]:
     formats
         Suffixes out of `FORMATS`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for suffix in formats:
-        picture = io.BytesIO()
-        page.figure.savefig(picture, format=suffix, dpi=_DPI)
-        paths.append(_replace(folder / f"{page.stem}.{suffix}", picture.getvalue()))
-    rows = io.StringIO()
-    write_csv(page.table, rows)
-    return [*paths, _replace(folder / f"{page.stem}.csv", rows.getvalue().encode())]
-
-
-def _replace(path: Path, content: bytes) -> Path:
-    """Write beside `path` and rename, so that no half-written file ever bears its name."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    paths = [folder / f"{page.stem}.{suffix}" for suffix in formats]
+    for path, suffix in zip(paths, formats, strict=True):
+        with whole_file(path, force=True) as fresh:
+            page.figure.savefig(fresh, format=suffix, dpi=_DPI)
+    table = folder / f"{page.stem}.csv"
+    write_table(page.table, table, force=True)
+    return [*paths, table]

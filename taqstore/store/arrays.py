@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import zarr
 
 # Open maps kept per array: enough for a minibatch, far below the kernel's limit of 65,530 maps.
-_MAPS_KEPT = 64
+MAPS_KEPT = 64
 Key: TypeAlias = tuple[int | slice | np.ndarray, ...]
 
 
@@ -230,9 +230,9 @@ class StoreArray(BackendArray):
     @property
     def _maps_kept(self) -> int:
         if self.mapped_bytes is None:
-            return _MAPS_KEPT
+            return MAPS_KEPT
         shard = max(1, math.prod(self.shard_shape) * self.dtype.itemsize)
-        return min(_MAPS_KEPT, max(1, self.mapped_bytes // shard))
+        return min(MAPS_KEPT, max(1, self.mapped_bytes // shard))
 
     def _read_zarr(self, coords: tuple[int, ...], local: list[Any]) -> np.ndarray:
         first = [c * s for c, s in zip(coords, self.shard_shape, strict=True)]

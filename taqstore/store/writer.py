@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from taqstore.errors import StoreError, problem
+from taqstore.files.targets import check_above_store, check_below_store
 from taqstore.names import FORMAT_VERSION, WRITTEN
 from taqstore.store.disk import disk_errors, lock, try_lock
 from taqstore.store.folder_store import PARTIAL, drop_partial_metadata
@@ -65,7 +66,7 @@ class StoreWriter:
     def _open_root(self) -> zarr.Group:
         folder = self.location.folder
         if folder is not None and folder.is_dir():
-            found = [path.name for path in folder.iterdir() if path.suffix != PARTIAL]
+            found = [path.name for path in folder.iterdir() if not _left_behind(path)]
             if found and "zarr.json" not in found:
                 raise StoreError(
                     problem(
@@ -79,8 +80,12 @@ class StoreWriter:
             raise StoreError(
                 problem("a file is in the way of the store", where=str(folder), remedy=remedy)
             )
+        if folder is not None:
+            check_above_store(folder)
         with self.locked():
             if folder is not None:
+                # Under the lock: a store that another process is making is one by now.
+                check_below_store(folder)
                 drop_partial_metadata(folder)
             root = self.location.root(mode="a")
             if "taqstore" not in root.attrs and not dict(root.members()):
@@ -312,6 +317,10 @@ class GroupWriter:
             flags[place] = True
         write_chunk(path, flags)
         return path.parent
+
+
+def _left_behind(path: Path) -> bool:
+    return path.suffix == PARTIAL and path.is_file()
 
 
 def _new_marker() -> dict[str, Any]:

@@ -59,7 +59,7 @@ def make_store(
                 for step in sizes.stats_steps
             ]
             for writer in writers:
-                _write_batch(writer, image, batch, layout)
+                write_batch(writer, image, batch, layout)
     return Path(path)
 
 
@@ -86,9 +86,10 @@ def activations_templates(shape: RunShape, *, layout: Layout) -> list[Template]:
     ]
 
 
-def _write_batch(
+def write_batch(
     writer: GroupWriter, image: int, batch: list[dict[str, NDArray[np.float32]]], layout: Layout
 ) -> None:
+    """Write and flag one batch: the tensors of an image at every step, observed."""
     site = site_of(writer.template.path).replace("qkv", "q_proj")
     layers = writer.template.coords["layer"][1]
     seen = [[_observe(tensors[f"{layer}.{site}"], layout) for layer in layers] for tensors in batch]

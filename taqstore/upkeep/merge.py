@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import LayoutError, MissingError, StoreError, problem
+from taqstore.files.staged import whole_file
 from taqstore.store.arrays import StoreArray
 from taqstore.store.location import Location
 from taqstore.store.provenance import make_record, read_records
@@ -156,9 +157,8 @@ def _begun(
         what, remedy = "the target holds something else", "choose another path"
         raise StoreError(problem(what, where=str(location), remedy=remedy))
     if note is not None and not recorded:
-        fresh = note.with_name(note.name + ".partial")
-        fresh.write_text(json.dumps(work), encoding="utf-8")
-        fresh.replace(note)
+        with whole_file(note, force=True) as fresh:
+            fresh.write_text(json.dumps(work), encoding="utf-8")
     return writer
 
 

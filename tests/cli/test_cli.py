@@ -251,7 +251,7 @@ def test_export_options_reach_the_library(
     name: str,
     options: dict[str, Any],
 ) -> None:
-    from taqstore.files.staged import Summary as Written
+    from taqstore.files.written import Summary as Written
 
     library = Recorder(Written(Path("out"), 3, 1500, ("a note",)))
     monkeypatch.setattr("taqstore.cli.export.export", library)
@@ -260,7 +260,7 @@ def test_export_options_reach_the_library(
     )
     shown = taq("export", arguments[0], "s", "-o", "out", "--force", *arguments[1:])
     assert shown.code == 0, shown.err
-    assert library.calls == [((name, "opened s", "out"), {"force": True, **options})]
+    assert library.calls == [((name, "opened s", Path("out")), {"force": True, **options})]
     assert shown.out == ""
     assert shown.err == "wrote out, 1.5 kB in 3 files\nnote: a note\n"
 

@@ -62,7 +62,7 @@ def test_workers_of_a_cluster(taq: Runner, store: Path) -> None:
 @pytest.mark.filterwarnings("default")
 def test_nobody_at_the_address(taq: Runner, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="extra `distributed` not installed")
-    monkeypatch.setattr("taqstore.cli.scheduler._CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("taqstore.cli.scheduler.CONNECT_SECONDS", 0.5)
     done = taq("analyze", "scales", store, "--scheduler", "tcp://127.0.0.1:9")
     assert done.code == 1
     assert done.err.count("\n") == 1

@@ -25,7 +25,7 @@ from taqstore.export.adaround_cache import adaround_cache
 from taqstore.export.calibration_samples import calibration_samples
 from taqstore.export.postgelu_npz import postgelu_npz
 from taqstore.export.timestep_stats import timestep_stats
-from taqstore.files.staged import save_all, staged
+from taqstore.files.written import save_all
 from taqstore.testing import (
     RunShape,
     make_activations,
@@ -204,18 +204,29 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Groups:
 
 
 @pytest.mark.parametrize("name", EXPORTS)
-def test_targets_are_replaced_only_when_asked(
+def test_an_earlier_output_is_replaced_only_when_asked(
     everything: Groups, tmp_path: Path, name: str
 ) -> None:
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "precious").touch()
+    EXPORTS[name](everything, out)
+    first = next(path for path in [out, *out.rglob("*")] if path.is_file())
+    first.write_bytes(b"of an earlier run")
     with pytest.raises(TaqError, match=r"out: the target exists; use --force"):
         EXPORTS[name](everything, out)
-    assert (out / "precious").exists()
+    assert first.read_bytes() == b"of an earlier run"
     EXPORTS[name](everything, out, force=True)
-    assert not (out / "precious").exists()
+    assert first.read_bytes() != b"of an earlier run"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_what_another_made_is_never_replaced(everything: Groups, tmp_path: Path, name: str) -> None:
+    precious = tmp_path / "out/precious"
+    precious.parent.mkdir()
+    precious.touch()
+    with pytest.raises(TaqError, match="not replaced"):
+        EXPORTS[name](everything, precious.parent, force=True)
+    assert [p.name for p in tmp_path.rglob("*")] == ["out", "precious"]
 
 
 @pytest.mark.parametrize("name", EXPORTS)
@@ -252,24 +263,6 @@ def test_a_failing_job_leaves_the_old_target(
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     after = read_npz(tmp_path / "out/samples/0000_000.npz")
     assert all(np.array_equal(after[name], before[name]) for name in before)
-
-
-def test_a_failed_last_rename_puts_the_old_target_back(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.write_text("old")
-    with pytest.raises(TaqError, match="No such file"), staged(out, force=True):
-        pass  # nothing was made, so there is nothing to rename
-    assert out.read_text() == "old"
-
-
-def test_a_symbolic_link_is_replaced_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / "file").touch()
-    (tmp_path / "out").symlink_to("kept")
-    with staged(tmp_path / "out", force=True) as fresh:
-        fresh.mkdir()
-    assert not (tmp_path / "out").is_symlink()
-    assert (tmp_path / "kept" / "file").exists()
 
 
 def test_jobs_raise_their_first_error_and_are_not_piled_up() -> None:

@@ -122,12 +122,14 @@ def test_a_target_is_replaced_only_when_asked(
     statistics: xr.Dataset, tmp_path: Path, suffix: str
 ) -> None:
     path = tmp_path / f"a{suffix}"
-    path.write_text("precious")
+    write_file(statistics[["avg_min"]], path)
+    known = path / "zarr.json" if suffix == ".zarr" else path
+    known.write_text("{}")
     with pytest.raises(TaqError, match=r"exists.*--force"):
         write_file(statistics[["avg_min"]], path)
-    assert path.read_text() == "precious"
+    assert known.read_text() == "{}"
     write_file(statistics[["avg_min"]], path, force=True)
-    assert path.is_dir() or path.read_bytes() != b"precious"
+    assert known.read_bytes() != b"{}"
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 

@@ -151,7 +151,7 @@ def test_text_in_many_blocks_equals_text_in_one(
     table = to_table(statistics[["avg_min"]])
     texts = []
     for rows in (10**6, 9):
-        monkeypatch.setattr(table_module, "_BLOCK_ROWS", rows)
+        monkeypatch.setattr(table_module, "BLOCK_ROWS", rows)
         for stream, write in ((io.StringIO(), write_csv), (io.StringIO(), _write_one_json)):
             write(table, stream)
             texts.append(stream.getvalue())
@@ -167,14 +167,14 @@ def test_printed_tables_are_aligned_and_say_what_is_left_out() -> None:
     data = {"name": ("row", ["a", "long"]), "value": ("row", np.float32([1 / 3, -1234.5678]))}
     table, stream = to_table(xr.Dataset(data)), io.StringIO()
     print_table(table, 1, stream=stream)
-    print_table(table, 0, exact=True, stream=stream)
+    print_table(table, 0, stream=stream)
     assert stream.getvalue().splitlines() == [
         "row  name     value",
         "  0  a     0.333333",
         "... 1 more rows (of 2)",
-        "row  name       value",
-        "  0  a     0.33333334",
-        "  1  long  -1234.5677",
+        "row  name     value",
+        "  0  a     0.333333",
+        "  1  long  -1234.57",
     ]
 
 
@@ -184,8 +184,6 @@ def test_printed_text_stays_on_its_line_and_harmless() -> None:
     print_table(table, stream=stream)
     lines = ["row  text", r"  0  \x1b[31mred\nü", f"  1  {'a' * 37}...", f"  2  {'b' * 40}"]
     assert stream.getvalue().splitlines() == lines
-    print_table(table, exact=True, stream=stream)
-    assert "a" * 41 in stream.getvalue()
 
 
 def test_the_frozen_shortest_texts_are_right() -> None:

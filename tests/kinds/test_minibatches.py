@@ -260,7 +260,7 @@ def test_a_chunk_is_compared_once_however_often_it_is_mapped(
         compared.append((self.path, number))
         original(self, number)
 
-    monkeypatch.setattr(arrays, "_MAPS_KEPT", 2)
+    monkeypatch.setattr(arrays, "MAPS_KEPT", 2)
     monkeypatch.setattr(MappedShard, "_check_one", counting)
     list(islice(iter_batches(store, "mm0", batch_size=5), 6))
     chunks = 4 * len(complete("img", "txt")) + len(IMAGES)  # the last: pooled conditioning

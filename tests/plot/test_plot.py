@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
 import taqstore
 from support.plot_inputs import (
@@ -28,7 +29,7 @@ from support.plot_inputs import (
     view_of,
 )
 from taqstore.analysis import diagnostics
-from taqstore.errors import MissingError
+from taqstore.errors import MissingError, TaqError
 from taqstore.plot import FIGURES, make_pages, render
 from taqstore.plot.kinds.channels import channel_data, draw_channels
 from taqstore.plot.kinds.heatmap import heatmap_data
@@ -253,12 +254,12 @@ def test_a_failed_write_leaves_the_old_file_whole(
 ) -> None:
     (tmp_path / "negative.png").write_text("old")
 
-    def full(self: Path, content: bytes) -> int:
-        self.touch()
+    def full(self: Figure, path: Path, **options: object) -> None:
+        path.touch()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(Figure, "savefig", full)
+    with pytest.raises(TaqError, match="No space"):
         render("negative", pooled_postgelu(), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["negative.png"]
     assert (tmp_path / "negative.png").read_text() == "old"

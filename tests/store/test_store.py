@@ -161,7 +161,7 @@ def test_the_digest_follows_the_records(path: Path) -> None:
 
 def test_maps_are_kept_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_latents(tmp_path / "s.zarr", list(range(9)))
-    monkeypatch.setattr("taqstore.store.arrays._MAPS_KEPT", 2)
+    monkeypatch.setattr("taqstore.store.arrays.MAPS_KEPT", 2)
     opened: list[Path] = []
     original = MappedShard.__init__
 

@@ -14,7 +14,7 @@ from taqstore.store.provenance import make_record
 from taqstore.store.template import Array, Template
 from taqstore.store.writer import create_store
 from taqstore.testing import RunShape, raw_activations
-from taqstore.testing.store import _write_batch, activations_templates
+from taqstore.testing.store import activations_templates, write_batch
 
 SHAPE = RunShape(images=5, blocks=2, hidden=8, image_tokens=6, text_tokens=3, stats_stride=5)
 SITE = "activations/mlp.fc1"
@@ -71,7 +71,7 @@ def write_activations(store: Any, ids: list[int], run: dict[str, Any]) -> None:
         group = store.group(replace(template, coords=coords, attrs={"run": run}))
         for position, image in enumerate(ids):
             batch = [raw_activations(SHAPE, image=image, step=s) for s in SHAPE.stats_steps]
-            _write_batch(group, position, batch, LAYOUT)
+            write_batch(group, position, batch, LAYOUT)
 
 
 def write_blocks(store: Any, ids: list[int]) -> None:

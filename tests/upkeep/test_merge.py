@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from support.same_stores import assert_same_stores
 from taqstore.errors import LayoutError, MissingError, StoreError, TaqError
 from taqstore.statistics.histogram import Layout
 from taqstore.store.provenance import read_records
-from taqstore.store.writer import create_store
+from taqstore.store.writer import GroupWriter, Item, create_store
 from taqstore.testing import raw_activations
-from taqstore.testing.store import _write_batch, activations_templates
+from taqstore.testing.store import activations_templates, write_batch
 from taqstore.upkeep.merge import merge
 from taqstore.upkeep.verify import verify_store
 
@@ -97,19 +97,18 @@ def test_resume_after_a_kill(
     stop: int,
 ) -> None:
     """Killed before the item's flag is set: what is flagged is kept, the rest is copied."""
-    merging: Any = import_module("taqstore.upkeep.merge")
-    copy, left = merging._copy_item, [stop]
+    commit, left = GroupWriter.commit, [stop]
 
-    def killed(*arguments: Any) -> bool:
+    def killed(self: GroupWriter, items: Iterable[Item]) -> None:
         if left[0] == 0:
             raise KeyboardInterrupt
         left[0] -= 1
-        return copy(*arguments)
+        commit(self, items)
 
-    monkeypatch.setattr(merging, "_copy_item", killed)
+    monkeypatch.setattr(GroupWriter, "commit", killed)
     with pytest.raises(KeyboardInterrupt):
         merge(*sources, tmp_path / "out.zarr")
-    monkeypatch.setattr(merging, "_copy_item", copy)
+    monkeypatch.setattr(GroupWriter, "commit", commit)
     again = merge(*sources, tmp_path / "out.zarr")
     assert sum(again.skipped.values()) == stop
     assert files(tmp_path / "out.zarr") == files(whole)
@@ -190,7 +189,7 @@ def test_layouts_of_histograms_that_differ(tmp_path: Path) -> None:
                 continue
             group = store.group(replace(template, attrs={"run": RUN}))
             batch = [raw_activations(SHAPE, image=7, step=s) for s in SHAPE.stats_steps]
-            _write_batch(group, 0, batch, coarse)
+            write_batch(group, 0, batch, coarse)
     with pytest.raises(LayoutError, match=r"bin \(248 and 124\), variable histogram"):
         merge(first, second, tmp_path / "out", groups=["activations/mlp.fc1"])
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from taqstore.files.staged import whole_file
 
 from ..backend import backend
 from .optimise import Optimiser
@@ -32,12 +33,8 @@ def save_state(
         _ABOUT: json.dumps(about, sort_keys=True),
         _KEPT: json.dumps(list(kept.items())),
     }
-    path.parent.mkdir(exist_ok=True)
-    fresh = path.with_name(f"{path.stem}.partial.safetensors")
-    mx.save_safetensors(str(fresh), tensors, metadata)
-    with fresh.open("rb") as stream:
-        os.fsync(stream.fileno())
-    fresh.replace(path)
+    with whole_file(path, force=True) as fresh:
+        mx.save_safetensors(str(fresh), tensors, metadata)
 
 
 def load_state(path: Path, optimiser: Optimiser, *, about: Mapping[str, Any]) -> dict[int, float]:

@@ -1,0 +1,184 @@
+"""What commands print and write: `--csv`, `--json`, `--limit`, `-o`, `--force`, each once."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from taqstore.cli.common import say
+from taqstore.files.aligned import print_aligned
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Option = Callable[[Any], Any]
+
+csv_option = click.option("--csv", "as_csv", is_flag=True, help="Print CSV with exact floats.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON document.")
+replace_option = click.option("--force", is_flag=True, help="Overwrite the output.")
+
+
+class Target(click.Path):
+    """A path to write to; URLs, stores and what lies in or around a store are refused at once."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """The path, if an output may lie there; else a TaqError."""
+        from taqstore.files.targets import check_target
+
+        check_target(value)
+        return super().convert(value, param, ctx)
+
+
+def output_option(
+    *, help: str, required: bool = False, only: Literal["file", "folder"] | None = None
+) -> Option:
+    """`-o`, of a command that writes a file, a folder, or (None) either."""
+    kind = Target(file_okay=only != "folder", dir_okay=only != "file", path_type=Path)
+    return click.option("-o", "--output", required=required, type=kind, help=help)
+
+
+@dataclass(frozen=True)
+class Output:
+    """How the answer of a command was asked for.
+
+    Parameters
+    ----------
+    as_csv, as_json
+        Print that instead of aligned text.
+    limit
+        Rows of a printed table; 0: all.
+    path
+        File to write instead of printing.
+    force
+        Replace what stands there.
+    """
+
+    as_csv: bool
+    as_json: bool
+    limit: int
+    path: Path | None
+    force: bool
+
+    def give(
+        self, tables: Callable[[], Sequence[pd.DataFrame]], write: Callable[..., object]
+    ) -> None:
+        """Print the tables, or call `write(path, force=...)` and say what was written."""
+        if self.path is None:
+            print_tables(tables(), as_csv=self.as_csv, as_json=self.as_json, limit=self.limit)
+            return
+        with replacing(self.path, force=self.force):
+            write(self.path, force=self.force)
+        say(f"wrote {self.path}")
+
+
+def table_output(
+    *, help: str, limit: int = 40, only: Literal["file"] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command `--csv`, `--json`, `--limit`, `-o` and `--force`, as its `output`.
+
+    Parameters
+    ----------
+    help
+        Of `-o`.
+    limit
+        Rows that are printed unless told otherwise.
+    only
+        Whether `-o` may not be a folder.
+    """
+    options = (
+        csv_option,
+        json_option,
+        click.option(
+            "--limit", default=limit, show_default=True, help="Rows of a printed table; 0: all."
+        ),
+        output_option(help=help, only=only),
+        replace_option,
+    )
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def command(
+            *,
+            as_csv: bool,
+            as_json: bool,
+            limit: int,
+            output: Path | None,
+            force: bool,
+            **given: Any,
+        ) -> None:
+            if as_csv + as_json + (output is not None) > 1:
+                raise click.UsageError("--csv, --json and -o exclude each other")
+            function(output=Output(as_csv, as_json, limit, output, force), **given)
+
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@contextmanager
+def replacing(path: Path, *, force: bool) -> Iterator[None]:
+    """Say what an output that is written inside has replaced, once it has."""
+    standing = _described(path) if force else None
+    yield
+    if standing:
+        say(f"replaced {path}: {standing}")
+
+
+def _described(path: Path) -> str | None:
+    from taqstore.upkeep.info import format_bytes
+
+    if path.is_symlink():
+        return f"a link to {os.readlink(path)}"
+    if path.is_file():
+        return f"a file of {format_bytes(path.stat().st_size)}"
+    if path.is_dir():
+        return f"a folder of {sum(len(names) for _, _, names in os.walk(path))} files"
+    return None
+
+
+def print_tables(
+    tables: Sequence[pd.DataFrame], *, as_csv: bool, as_json: bool, limit: int = 0
+) -> None:
+    """Print tables: aligned, or exactly as CSV or as one JSON document."""
+    from taqstore.files.tables import print_table, write_csv, write_json
+
+    if as_json:
+        write_json(tables, sys.stdout)
+        return
+    if as_csv and len(tables) > 1:
+        say(f"note: {len(tables)} tables of different dimensions, parted by empty lines")
+    for number, table in enumerate(tables):
+        click.echo("" if number == 0 else "\n", nl=False)
+        if as_csv:
+            write_csv(table, sys.stdout)
+        else:
+            print_table(table, limit)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout, floats in their shortest exact form."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Rows of text under a header, aligned: words left, numbers right."""
+    right = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(header))]
+    print_aligned([list(column) for column in zip(header, *rows, strict=True)], right)
+
+
+def _is_number(cell: str) -> bool:
+    head = cell.split(" ")[0].rstrip("%")
+    return head in ("", "-") or head.replace(".", "", 1).replace("-", "", 1).isdigit()

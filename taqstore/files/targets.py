@@ -1,0 +1,86 @@
+"""Where an output may lie: on this machine's disk, and never over, around or in a store."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+from taqstore.errors import TaqError, problem
+
+_METADATA = "zarr.json"
+_MARKER = "taqstore"
+# `Path` turns `s3://bucket` into `s3:/bucket`. One letter is a drive of Windows.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+# What a writer of the format could have left; larger metadata is not read to be judged.
+_MOST_BYTES = 1 << 26
+_ELSEWHERE = "choose a path that has nothing to do with a store"
+
+
+def check_target(out: str | os.PathLike[str]) -> Path:
+    """The path of an output, if neither it nor what lies above or below it is a store.
+
+    A store is a folder whose `zarr.json` carries the marker of taqstore, or cannot be read.
+    Symbolic links are followed.
+
+    Raises
+    ------
+    TaqError
+        It is a URL; or it is a store, lies in one, or is a folder that holds one.
+    """
+    text = os.fspath(out)
+    if _URL.match(text):
+        what = "outputs are written to a local disk, not to a URL"
+        raise TaqError(problem(what, where=text, remedy="write to a path and copy it there"))
+    try:
+        _check_above(text)
+        _check_below(text)
+    except OSError as error:
+        what = f"no place for an output: {error.strerror or error}"
+        raise TaqError(problem(what, where=text, remedy="choose another path")) from error
+    return Path(text)
+
+
+def check_above_store(folder: Path) -> None:
+    """Refuse a place for a new store that lies in another one, by a TaqError."""
+    if not is_store(folder):
+        _check_above(os.fspath(folder), itself=False)
+
+
+def check_below_store(folder: Path) -> None:
+    """Refuse a place for a new store that holds another one, by a TaqError."""
+    if not is_store(folder):
+        _check_below(os.fspath(folder))
+
+
+def _check_above(text: str, *, itself: bool = True) -> None:
+    # The place of the entry that would change, and where it leads if it is a link.
+    head, name = os.path.split(text.rstrip(os.sep))
+    for place in (Path(os.path.realpath(head), name), Path(os.path.realpath(text))):
+        for folder in ((place,) * itself) + tuple(place.parents):
+            if is_store(folder):
+                what = "is a store" if folder == place else "lies in a store"
+                raise TaqError(problem(what, where=text, found=str(folder), remedy=_ELSEWHERE))
+
+
+def _check_below(text: str) -> None:
+    for folder, _, files in os.walk(os.path.realpath(text)):
+        if _METADATA in files and is_store(Path(folder)):
+            what = "a store lies in this folder"
+            raise TaqError(problem(what, where=text, found=folder, remedy=_ELSEWHERE))
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder's metadata carry the marker of taqstore, or cannot be read."""
+    path = os.path.join(folder, _METADATA)
+    if not os.path.isfile(path):
+        return False
+    try:
+        if os.path.getsize(path) > _MOST_BYTES:
+            return True
+        with open(path, "rb") as file:
+            node = json.load(file)
+        return _MARKER in node.get("attributes", {})
+    except (OSError, ValueError, RecursionError, AttributeError, TypeError):
+        return True  # what cannot be read may be a damaged store

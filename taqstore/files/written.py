@@ -1,0 +1,64 @@
+"""What an export wrote, and how it writes a folder of npz files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+# Deflating releases the GIL; two threads keep memory at two files.
+_THREADS = 2
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an export wrote.
+
+    Parameters
+    ----------
+    path
+        The file or folder.
+    files, bytes
+        How many files, and their size.
+    notes
+        What the reader of the output should know, one sentence each.
+    """
+
+    path: Path
+    files: int
+    bytes: int
+    notes: tuple[str, ...] = ()
+
+
+def summarize(path: Path, *notes: str) -> Summary:
+    """Count what lies at `path`, a file or a folder; empty notes are left out."""
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    return Summary(path, len(files), size, tuple(note for note in notes if note))
+
+
+def save_npz(fresh: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write one compressed npz, members in the order given, whatever the suffix."""
+    with fresh.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **dict(arrays))
+
+
+def save_all(jobs: Iterable[Callable[[], None]]) -> None:
+    """Run writing jobs in two threads, at most a few waiting; the first error is raised."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        waiting = []
+        for job in jobs:
+            waiting.append(pool.submit(job))
+            if len(waiting) > _THREADS:
+                waiting.pop(0).result()
+        for future in waiting:
+            future.result()
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and return it."""
+    path.mkdir(parents=True)
+    return path
