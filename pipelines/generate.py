@@ -14,13 +14,16 @@ import numpy as np
 from taqstore.errors import TaqError, problem
 from taqstore.kinds.templates import latents_template
 from taqstore.names import LATENTS
+from taqstore.run.mode import Mode
+from taqstore.run.outcome import Outcome
 from taqstore.store.template import Template
 from taqstore.store.writer import GroupWriter, StoreWriter, create_store
 
 from .models.backend import LIBRARIES
 from .models.load import LoadedModel, load_pipeline, to_numpy
 from .models.sampling import Schedule, make_schedule, trajectory
-from .run.live import RUN, Mode, Outcome, open_groups, record_run
+from .run.groups import RUN, open_groups
+from .run.record import record_run
 from .run.trajectories import ID
 from .sources.prompts import prompt_file
 
@@ -98,7 +101,7 @@ def generate(
         group = open_groups(writer, [template], mode)[LATENTS]
         pending = np.flatnonzero(~group.written())
         outcome.count(LATENTS).skipped = request.images - len(pending)
-        mode.start(len(pending) * schedule.steps)
+        mode.progress.start(len(pending) * schedule.steps)
         job = _Job(model, schedule, run, template, mode)
         for position in pending:
             _one_image(job, group, int(position), outcome, save_images)
@@ -181,7 +184,7 @@ def _one_image(
     with group.claim((position,)) as held:
         if not held or group.written()[position]:
             outcome.notes.append(f"image {image}: another process is writing it; left to that one")
-            job.mode.advance(f"image {image}", job.schedule.steps)
+            job.mode.progress.advance(f"image {image}", job.schedule.steps)
             return
         latents = _Latents(job, position)
         size = group.put("x", (position, 0, 0, 0, 0), latents)
@@ -216,7 +219,7 @@ class _Latents:
         )
         for step, self.last in enumerate(steps):
             if step:
-                job.mode.advance(f"image {image}, step {step - 1}")
+                job.mode.progress.advance(f"image {image}, step {step - 1}")
             yield to_numpy(self.last)[None]
 
 

@@ -15,11 +15,12 @@ from taqstore.errors import TaqError, problem
 from taqstore.kinds.block_samples import BlockSamples
 from taqstore.kinds.templates import blocks_template
 from taqstore.names import BLOCKS
+from taqstore.run.outcome import Outcome
 from taqstore.store.reader import Store
 from taqstore.store.writer import GroupWriter, StoreWriter
 
 from ..models.layers import Block
-from ..run.live import RUN, Outcome
+from ..run.groups import RUN
 
 
 def prefix_streams(block: Block) -> dict[str, str]:

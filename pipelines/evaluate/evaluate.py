@@ -14,11 +14,11 @@ import xarray as xr
 
 from taqstore.errors import MissingError, problem
 from taqstore.files.tables import to_table, write_csv
-from taqstore.store.reader import open_store
+from taqstore.run.progress import SILENT, Progress
+from taqstore.store.reader import Store, open_store
 
 from ..models.load import LoadedModel, to_numpy
 from ..models.sampling import Schedule, restored_schedule
-from ..run.live import Mode
 from ..run.trajectories import Trajectories, load_model_of, read_trajectories
 from .linears_of_variant import Options, Planner
 from .measurement import Measure, Measurer
@@ -46,7 +46,7 @@ class Evaluation:
 
 
 def evaluate(
-    store: str | os.PathLike[str],
+    store: Store | str | os.PathLike[str],
     *,
     variants: Sequence[Variant] | None = None,
     images: Iterable[int] | None = None,
@@ -56,7 +56,7 @@ def evaluate(
     pictures: bool = False,
     model: str | None = None,
     local_ckpt: str | os.PathLike[str] | None = None,
-    mode: Mode | None = None,
+    progress: Progress = SILENT,
 ) -> Evaluation:
     """Measure variants against the model as it is, which always comes first.
 
@@ -64,7 +64,7 @@ def evaluate(
     ----------
     variants
         None: `default_variants`.
-    images, stride, model, local_ckpt
+    store, images, stride, model, local_ckpt
         As of `cache`; `stride` is that of the steps at which denoiser and blocks are compared.
     options
         Blocks, bits, groups and files; see `Options`.
@@ -92,16 +92,15 @@ def evaluate(
     TaqError
         The model cannot run.
     """
-    mode = mode or Mode()
-    found = read_trajectories(store, images=images, stride=stride, model=model)
     opened = open_store(store)
+    found = read_trajectories(opened, images=images, stride=stride, model=model)
     options = options or Options()
     asked = variants or default_variants(opened, config=options.config is not None)
     ways = list(dict.fromkeys([Variant("float"), *asked]))
     loaded = load_model_of(found.run, local_ckpt=local_ckpt)
     planner = Planner(loaded, opened, options)
-    job = Measurer(found, loaded, _whole_schedule(found, loaded), planner.chosen, digits, mode)
-    mode.start(len(ways) * job.forwards)
+    job = Measurer(found, loaded, _whole_schedule(found, loaded), planner.chosen, digits, progress)
+    progress.start(len(ways) * job.forwards)
     measures = [job.measure(variant, planner) for variant in ways]
     result = _dataset(measures, ways, job)
     drawn = [[loaded.picture(x) for x in m.finals] for m in measures] if pictures else None

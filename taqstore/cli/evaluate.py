@@ -11,13 +11,14 @@ import click
 
 from taqstore.cli import EVALUATE_PIPELINE
 from taqstore.cli.common import json_option, say, store_argument
-from taqstore.cli.live import (
-    forward_progress,
+from taqstore.cli.long_command import LongCommand
+from taqstore.cli.model_options import (
     images_option,
     local_ckpt_option,
     model_option,
     parse_names,
 )
+from taqstore.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-@click.command("evaluate")
+@click.command("evaluate", cls=LongCommand)
 @store_argument
 @click.option(
     "--variant",
@@ -105,13 +106,13 @@ def command(
     ways = [pipeline.Variant.parse(name) for name in variants] or None
     names = ("chosen", "bits", "group_size", "groups", "weights", "config")
     open_ends = pipeline.Options(**{name: options.pop(name) for name in names})
-    with forward_progress() as (start, advance):
+    with progress_bar("loading the model", unit="forwards") as progress:
         found = pipeline.evaluate(
             store,
             variants=ways,
             options=open_ends,
             pictures=output is not None,
-            mode=pipeline.Mode(on_start=start, on_progress=advance),
+            progress=progress,
             **options,
         )
     if output is not None:

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from importlib import import_module
 from typing import Any
 
 import click
 
 from taqstore.cli import INGEST_PIPELINE
-from taqstore.cli.common import byte_progress, json_option, print_columns, print_json, say
+from taqstore.cli.common import json_option, print_json, say
+from taqstore.cli.long_command import LongCommand, resume_option
+from taqstore.cli.outcome import print_groups, say_notes
+from taqstore.cli.progress import progress_bar
+from taqstore.run.mode import Mode
+from taqstore.run.outcome import Outcome
 
 KINDS = ("latents", "blocks", "activations", "samples", "postgelu", "schedule")
 
 
-@click.command("ingest")
+@click.command("ingest", cls=LongCommand)
 @click.argument("source", nargs=-1, required=True, type=click.Path())
 @click.argument("store")
 @click.option(
     "--only", multiple=True, type=click.Choice(KINDS), help="Take only this kind. Repeatable."
 )
-@click.option("--resume", is_flag=True, help="Skip what is complete, write the rest.")
+@resume_option
 @click.option("--force", is_flag=True, help="Replace the groups these sources fill.")
 @click.option("--strict", is_flag=True, help="Stop at the first bad item.")
 @click.option("--workers", type=click.IntRange(1, 64), help="Threads that read and write.")
@@ -31,7 +35,9 @@ KINDS = ("latents", "blocks", "activations", "samples", "postgelu", "schedule")
     help="Text or CSV file with the prompts of a Phase 1 file.",
 )
 @json_option
-def command(source: tuple[str, ...], store: str, as_json: bool, **options: Any) -> None:
+def command(
+    source: tuple[str, ...], store: str, resume: bool, force: bool, as_json: bool, **options: Any
+) -> None:
     """Bring SOURCE... into STORE.
 
     A SOURCE is recognised by its content: a calibration_data/ folder or any of its parts (samples
@@ -45,35 +51,34 @@ def command(source: tuple[str, ...], store: str, as_json: bool, **options: Any) 
       taqstore ingest calibration_data run.zarr --only activations --resume
     """
     ingest = import_module(INGEST_PIPELINE).ingest
-    if options["resume"] and options["force"]:
-        raise click.UsageError("--resume and --force exclude each other")
-    try:
-        with byte_progress("reading") as (start, advance):
-            summary = ingest(source, store, on_start=start, on_progress=advance, **options)
-    except KeyboardInterrupt:
-        say("taqstore: stopped; what was complete is kept. Go on with:")
-        say(f"  taqstore ingest {' '.join(source)} {store} --resume")
-        sys.exit(130)
+    with progress_bar("reading", unit="bytes") as progress:
+        outcome = ingest(source, store, mode=Mode(resume, force, progress), **options)
     if as_json:
-        print_json({**asdict(summary), "groups": [asdict(g) for g in summary.groups.values()]})
+        print_json(_document(outcome))
     else:
-        _print_summary(summary)
-    for line in summary.problems:
+        _print_outcome(outcome)
+    for line in outcome.problems:
         say(f"refused: {line}")
-    if summary.problems:
+    if outcome.problems:
         say("Mend these and run the same command with --resume; everything else is stored.")
         sys.exit(1)
 
 
-def _print_summary(summary: Any) -> None:
+def _document(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "groups": [{"group": path, **vars(counts)} for path, counts in outcome.groups.items()],
+        "problems": outcome.problems,
+        "notes": outcome.notes,
+        "bytes_in": outcome.bytes_in,
+        "seconds": outcome.seconds,
+    }
+
+
+def _print_outcome(outcome: Outcome) -> None:
     from taqstore.upkeep.info import format_bytes
 
-    rows = [
-        (g.group, str(g.written), str(g.skipped), str(g.refused), format_bytes(g.bytes_out))
-        for g in summary.groups.values()
-    ]
-    print_columns(("group", "written", "skipped", "refused", "stored"), rows)
-    total = sum(g.bytes_out for g in summary.groups.values())
-    say(f"{format_bytes(summary.bytes_in)} in, {format_bytes(total)} out, {summary.seconds:.1f} s")
-    for line in summary.notes:
-        say(f"note: {line}")
+    counted = {name: name for name in ("written", "skipped", "refused")}
+    print_groups(outcome, {**counted, "stored": "bytes_out"})
+    read, stored = format_bytes(outcome.bytes_in), format_bytes(outcome.bytes_out)
+    say(f"{read} in, {stored} out, {outcome.seconds:.1f} s")
+    say_notes(outcome)
