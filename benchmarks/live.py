@@ -27,7 +27,7 @@ from taqstore.pipelines.generate import Request, generate
 from taqstore.pipelines.models.backend import backend
 from taqstore.pipelines.models.capture import watching_inputs
 from taqstore.pipelines.models.load import LoadedModel, Prompt, load_pipeline
-from taqstore.pipelines.models.reduce import default_reducer
+from taqstore.pipelines.models.reducers import default_reducer
 from taqstore.pipelines.models.sampling import Schedule, make_schedule
 from taqstore.pipelines.models.table import MODELS, ModelRow
 from taqstore.pipelines.run.trajectories import load_model_of, read_trajectories

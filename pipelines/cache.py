@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from taqstore.errors import StoreError, TaqError, problem
+from taqstore.errors import StoreError, problem
+from taqstore.kinds.float16 import as_float16
 from taqstore.kinds.templates import blocks_template, pooled_conditioning_template
 from taqstore.names import BLOCKS
 from taqstore.run.mode import Mode
@@ -268,14 +269,6 @@ def _chunks(stream: dict[int, Tensor], where: str) -> Iterator[np.ndarray]:
     """Boundaries in order as float16 ``(1, 1, 1, row, token, channel)``, freed when written."""
     for boundary in sorted(stream):
         values: Any = to_numpy(stream.pop(boundary))
-        with np.errstate(over="ignore"):
-            half = values.astype(np.float16, copy=False)
-        if not np.isfinite(half).all():
-            raise TaqError(
-                problem(
-                    f"boundary {boundary} of stream {where} does not fit float16",
-                    found=f"absmax {np.abs(values).max()}",
-                    remedy="leave its blocks out with --blocks",
-                )
-            )
+        what = f"boundary {boundary} of stream {where}"
+        half = as_float16(values, what, remedy="leave its blocks out with --blocks")
         yield half[:, :, 0][None, None, None]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import TaqError, problem
+from taqstore.files.png import save_picture
 from taqstore.kinds.templates import latents_template
 from taqstore.names import LATENTS
 from taqstore.run.mode import Mode
@@ -189,7 +190,8 @@ def _one_image(
         latents = _Latents(job, position)
         size = group.put("x", (position, 0, 0, 0, 0), latents)
         if save_images is not None:
-            _save(Path(save_images), image, job.model.picture(latents.last))
+            path = Path(save_images) / f"{image:04d}.png"
+            save_picture(job.model.picture(latents.last), path)
         group.commit([(position,)])
         outcome.wrote(LATENTS, size=size)
 
@@ -221,10 +223,3 @@ class _Latents:
             if step:
                 job.mode.progress.advance(f"image {image}, step {step - 1}")
             yield to_numpy(self.last)[None]
-
-
-def _save(folder: Path, image: int, picture: np.ndarray) -> None:
-    from PIL import Image
-
-    folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(folder / f"{image:04d}.png")

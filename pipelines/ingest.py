@@ -16,8 +16,8 @@ from taqstore.run.outcome import Outcome
 from taqstore.store.writer import StoreWriter, create_store
 
 from . import sources
+from .run.plan_units import PlanRun
 from .run.record import record_run
-from .run.units import PlanRun
 from .sources.plan import Options, Plan
 
 _WORKERS = 4

@@ -26,7 +26,7 @@ from ..models.backend import LIBRARIES, backend
 from ..models.capture import watching_inputs
 from ..models.layers import linears, site_channels
 from ..models.load import LoadedModel, Prompt, Tensor
-from ..models.reduce import Reducer, default_reducer
+from ..models.reducers import Reducer, default_reducer
 from ..models.sampling import Schedule
 from ..run.groups import RUN, open_groups
 from ..run.record import record_run

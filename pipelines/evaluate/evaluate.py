@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from taqstore.errors import MissingError, problem
+from taqstore.files.png import contact_sheet
 from taqstore.files.tables import to_table, write_csv
 from taqstore.run.progress import SILENT, Progress
 from taqstore.store.reader import Store, open_store
@@ -22,7 +23,6 @@ from ..models.sampling import Schedule, restored_schedule
 from ..run.trajectories import Trajectories, load_model_of, read_trajectories
 from .linears_of_variant import Options, Planner
 from .measurement import Measure, Measurer
-from .sheet import comparison_sheet
 from .variants import Variant, default_variants
 
 
@@ -149,7 +149,8 @@ def write_evaluation(found: Evaluation, folder: Path) -> list[Path]:
         return written
     sheet = folder / "contact_sheet.png"
     names = [str(name) for name in result["variant"].values]
-    comparison_sheet(found.pictures, names, found.prompts, sheet)
+    captions = [found.prompts, *[[]] * (len(names) - 1)]
+    contact_sheet(list(found.pictures), sheet, captions=captions, labels=names)
     return [*written, sheet]
 
 

@@ -13,7 +13,7 @@ from taqstore.run.progress import Progress
 from ..models.backend import backend
 from ..models.capture import watching_blocks
 from ..models.load import LoadedModel, Prompt, Tensor, to_numpy
-from ..models.quantized.run import quantize
+from ..models.quantized.quantized_model import quantize
 from ..models.sampling import Schedule, trajectory
 from ..run.trajectories import Trajectories
 from .linears_of_variant import Planner

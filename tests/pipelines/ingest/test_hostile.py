@@ -203,8 +203,8 @@ def test_a_store_of_a_newer_format_is_left_alone(tmp_path: Path, run: Path, whol
     marker: Any = root.attrs["taqstore"]
     root.attrs["taqstore"] = {**marker, "format": 2}
     before = raw_arrays(store)
-    for options in ({"resume": True}, {"force": True}):
-        line = refusal([run], store, **options)
+    for mode in (Mode(resume=True), Mode(force=True)):
+        line = refusal([run], store, mode=mode)
         assert "store format 2 is newer" in line
         assert "upgrade taqstore" in line
     assert all(np.array_equal(v, raw_arrays(store)[k]) for k, v in before.items() if "x" in k)

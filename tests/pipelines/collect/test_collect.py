@@ -11,7 +11,7 @@ from taqstore.pipelines.collect.collect import collect
 from taqstore.pipelines.generate import Request, generate
 from taqstore.pipelines.ingest import ingest
 from taqstore.pipelines.models.load import LoadedModel
-from taqstore.pipelines.models.reduce import mlx_reducer, numpy_reducer
+from taqstore.pipelines.models.reducers import mlx_reducer, numpy_reducer
 from taqstore.pipelines.models.table import ModelRow
 
 from support.live_capture import naive_histogram, needs_models, raw_inputs
