@@ -60,6 +60,8 @@ class PlanRun:
         self._lock = Lock()
         self.groups = open_groups(writer, plan.templates, mode, replaced=replaced)
         self.done = {path: group.written() for path, group in self.groups.items()}
+        for path in self.groups:  # the table lists them in this order, not as threads finish
+            outcome.count(path)
         outcome.notes.extend(plan.notes)
         for found in plan.problems:
             self._report(found)
