@@ -121,8 +121,8 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
     from taqstore.store.reader import open_store
 
     pipeline = import_module(ADAROUND_PIPELINE)
-    opened = open_store(store)
     settings, plan = _settings(pipeline, options), _plan(pipeline, options)
+    opened = open_store(store)
     with progress_bar("loading the model", unit="forwards") as progress:
         outcome = pipeline.adaround(
             opened,
