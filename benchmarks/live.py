@@ -27,13 +27,13 @@ from taqstore.pipelines.generate import Request, generate
 from taqstore.pipelines.models.backend import backend
 from taqstore.pipelines.models.capture import watching_inputs
 from taqstore.pipelines.models.load import LoadedModel, Prompt, load_pipeline
-from taqstore.pipelines.models.reduce import default_reducer
+from taqstore.pipelines.models.reducers import default_reducer
 from taqstore.pipelines.models.sampling import Schedule, make_schedule
 from taqstore.pipelines.models.table import MODELS, ModelRow
-from taqstore.pipelines.run.live import Mode
 from taqstore.pipelines.run.trajectories import load_model_of, read_trajectories
 
 from taqstore.names import SITES
+from taqstore.run.mode import Mode
 from taqstore.statistics.observation import MANTISSA_BITS
 from taqstore.testing.checkpoint import SD3_MEDIUM, MMDiTShape, make_checkpoint
 
@@ -200,9 +200,21 @@ def replayed(store: Path, checkpoint: Path | None) -> float:
 
 def timed(run: Callable[..., object]) -> float:
     """Seconds from where a command has its model and groups to its end."""
-    started: list[float] = []
-    run(mode=Mode(force=True, on_start=lambda total: started.append(time.perf_counter())))
-    return time.perf_counter() - started[0]
+    watch = _Watch()
+    run(mode=Mode(force=True, progress=watch))
+    return time.perf_counter() - watch.started
+
+
+class _Watch:
+    """Notes when a command has its model and groups."""
+
+    started = 0.0
+
+    def start(self, total: int) -> None:
+        self.started = time.perf_counter()
+
+    def advance(self, label: str, amount: int = 1) -> None:
+        pass
 
 
 def timed_write(path: Path, size: int) -> float:

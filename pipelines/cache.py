@@ -13,10 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from taqstore.errors import StoreError, TaqError, problem
+from taqstore.errors import StoreError, problem
+from taqstore.kinds.float16 import as_float16
 from taqstore.kinds.templates import blocks_template, pooled_conditioning_template
 from taqstore.names import BLOCKS, site_of
+from taqstore.run.mode import Mode
+from taqstore.run.outcome import Outcome
 from taqstore.store.location import Location
+from taqstore.store.reader import Store, open_store
 from taqstore.store.template import Template, nbytes
 from taqstore.store.writer import GroupWriter, create_store
 
@@ -25,7 +29,8 @@ from .models.capture import watching_blocks
 from .models.layers import chosen_blocks
 from .models.load import LoadedModel, Prompt, Tensor, to_numpy
 from .models.sampling import Schedule
-from .run.live import RUN, Mode, Outcome, open_groups, record_run
+from .run.groups import RUN, open_groups
+from .run.record import record_run
 from .run.trajectories import Trajectories, load_model_of, read_trajectories
 
 POOLED = f"{BLOCKS}/pooled"
@@ -44,7 +49,7 @@ class Space:
 
 
 def cache(
-    store: str | os.PathLike[str],
+    store: Store | str | os.PathLike[str],
     *,
     images: Iterable[int] | None = None,
     stride: int = 5,
@@ -58,8 +63,8 @@ def cache(
 
     Parameters
     ----------
-    images, stride, model
-        As of `read_trajectories`.
+    store, images, stride, model
+        As of `read_trajectories`; a store that is open sees afterwards what was written.
     chosen
         Blocks whose inputs and outputs are kept (`mm0`, `uni4`); None: all.
     local_ckpt
@@ -75,23 +80,25 @@ def cache(
         The space does not suffice, or the store holds blocks of another configuration.
     """
     mode, outcome = mode or Mode(), Outcome()
-    found = read_trajectories(store, images=images, stride=stride, model=model)
+    opened = open_store(store, chunks=None, checksum=True)
+    found = read_trajectories(opened, images=images, stride=stride, model=model)
     loaded = load_model_of(found.run, local_ckpt=local_ckpt)
     names = chosen_blocks(loaded.mmdit, chosen, model=loaded.row.name)
     schedule = found.schedule(loaded)
     first = found.prepare(loaded, found.images[0], schedule)
     templates = _templates(found, loaded, schedule, first, names)
-    with create_store(store) as writer:
+    with create_store(opened.location.url) as writer:
         groups = open_groups(writer, templates, mode)
         job = _Job(found, loaded, schedule, names, groups, outcome, mode)
         pending = {image: job.pending(position) for position, image in enumerate(found.images)}
         _check_space(writer.location, groups, on_space)
-        mode.start(sum(map(len, pending.values())))
+        mode.progress.start(sum(map(len, pending.values())))
         for position, image in enumerate(found.images):
             prompt = first if position == 0 else None
             job.one_image(position, image, pending[image], prompt)
         parameters = {**found.summary(), "stride": stride, "blocks": list(names)}
         record_run(writer, "cache", outcome, parameters=parameters, libraries=LIBRARIES)
+    opened.refresh(*groups)
     return outcome
 
 
@@ -226,7 +233,7 @@ class _Job:
                 if time.monotonic() - flagged >= FLAG_SECONDS:
                     self._flag(unflagged)
                     flagged = time.monotonic()
-                self.mode.advance(label)
+                self.mode.progress.advance(label)
             self._flag(unflagged)
 
     def _claimed(self, claims: ExitStack, item: tuple[int, int]) -> bool:
@@ -262,14 +269,6 @@ def _chunks(stream: dict[int, Tensor], where: str) -> Iterator[np.ndarray]:
     """Boundaries in order as float16 ``(1, 1, 1, row, token, channel)``, freed when written."""
     for boundary in sorted(stream):
         values: Any = to_numpy(stream.pop(boundary))
-        with np.errstate(over="ignore"):
-            half = values.astype(np.float16, copy=False)
-        if not np.isfinite(half).all():
-            raise TaqError(
-                problem(
-                    f"boundary {boundary} of stream {where} does not fit float16",
-                    found=f"absmax {np.abs(values).max()}",
-                    remedy="leave its blocks out with --blocks",
-                )
-            )
+        what = f"boundary {boundary} of stream {where}"
+        half = as_float16(values, what, remedy="leave its blocks out with --blocks")
         yield half[:, :, 0][None, None, None]

@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import TaqError, problem
-from taqstore.files.staged import whole_file
+from taqstore.files.png import save_picture
 from taqstore.kinds.templates import latents_template
 from taqstore.names import LATENTS
+from taqstore.run.mode import Mode
+from taqstore.run.outcome import Outcome
 from taqstore.store.template import Template
 from taqstore.store.writer import GroupWriter, StoreWriter, create_store
 
 from .models.backend import LIBRARIES
 from .models.load import LoadedModel, load_pipeline, to_numpy
 from .models.sampling import Schedule, make_schedule, trajectory
-from .run.live import RUN, Mode, Outcome, open_groups, record_run
+from .run.groups import RUN, open_groups
+from .run.record import record_run
 from .run.trajectories import ID
 from .sources.prompts import prompt_file
 
@@ -99,7 +102,7 @@ def generate(
         group = open_groups(writer, [template], mode)[LATENTS]
         pending = np.flatnonzero(~group.written())
         outcome.count(LATENTS).skipped = request.images - len(pending)
-        mode.start(len(pending) * schedule.steps)
+        mode.progress.start(len(pending) * schedule.steps)
         job = _Job(model, schedule, run, template, mode)
         for position in pending:
             _one_image(job, group, int(position), outcome, save_images)
@@ -182,12 +185,13 @@ def _one_image(
     with group.claim((position,)) as held:
         if not held or group.written()[position]:
             outcome.notes.append(f"image {image}: another process is writing it; left to that one")
-            job.mode.advance(f"image {image}", job.schedule.steps)
+            job.mode.progress.advance(f"image {image}", job.schedule.steps)
             return
         latents = _Latents(job, position)
         size = group.put("x", (position, 0, 0, 0, 0), latents)
         if save_images is not None:
-            _save(Path(save_images), image, job.model.picture(latents.last))
+            path = Path(save_images) / f"{image:04d}.png"
+            save_picture(job.model.picture(latents.last), path)
         group.commit([(position,)])
         outcome.wrote(LATENTS, size=size)
 
@@ -217,12 +221,5 @@ class _Latents:
         )
         for step, self.last in enumerate(steps):
             if step:
-                job.mode.advance(f"image {image}, step {step - 1}")
+                job.mode.progress.advance(f"image {image}, step {step - 1}")
             yield to_numpy(self.last)[None]
-
-
-def _save(folder: Path, image: int, picture: np.ndarray) -> None:
-    from PIL import Image
-
-    with whole_file(folder / f"{image:04d}.png", force=True) as fresh:
-        Image.fromarray(picture).save(fresh)

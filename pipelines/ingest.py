@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import numpy as np
 
-from taqstore.store.provenance import describe_input, make_record
+from taqstore.run.mode import Mode
+from taqstore.run.outcome import Outcome
 from taqstore.store.writer import StoreWriter, create_store
 
 from . import sources
-from .run.plan_run import Mode, PlanRun, Progress
-from .run.summary import Summary
+from .run.plan_units import PlanRun
+from .run.record import record_run
 from .sources.plan import Options, Plan
 
 _WORKERS = 4
@@ -27,14 +28,11 @@ def ingest(
     store: str | os.PathLike[str],
     *,
     only: Iterable[str] = (),
-    resume: bool = False,
-    force: bool = False,
     strict: bool = False,
     workers: int | None = None,
     prompts: str | os.PathLike[str] | None = None,
-    on_start: Callable[[int], None] | None = None,
-    on_progress: Progress | None = None,
-) -> Summary:
+    mode: Mode | None = None,
+) -> Outcome:
     """Bring run folders or files into a store.
 
     Parameters
@@ -45,18 +43,14 @@ def ingest(
         Path or URL; made when it does not exist.
     only
         Kinds to take: latents, blocks, activations, samples, postgelu, schedule. Empty: all.
-    resume
-        Skip what is complete. Without it, finding complete items is an error.
-    force
-        Replace the groups that the sources fill.
     strict
         Stop at the first bad item instead of listing it.
     workers
         Threads that read and write; default up to 4.
     prompts
         Text or CSV file that stands in for the pickled prompts of a Phase 1 file.
-    on_start, on_progress
-        Called with the total of input bytes, and with (label, bytes) after each unit.
+    mode
+        What to do with what is there already, and whom to tell of input bytes, unit by unit.
 
     Raises
     ------
@@ -66,45 +60,69 @@ def ingest(
         The store is of another kind or format, busy, full or read-only.
     """
     started = monotonic()
+    mode, outcome = mode or Mode(), Outcome()
     options = Options(prompts=None if prompts is None else Path(prompts))
     plans = [p for path in paths for p in sources.plan(Path(path), only=only, options=options)]
-    summary = Summary()
-    if on_start:
-        on_start(sum(unit.nbytes for plan in plans for unit in plan.units))
+    mode.progress.start(sum(unit.nbytes for plan in plans for unit in plan.units))
     threads = workers or min(_WORKERS, os.cpu_count() or 1)
     replaced: set[str] = set()
     with create_store(store) as writer:
+        job = _Job(writer, outcome, mode, strict, threads)
         for plan in plans:
             # A group is replaced once: a second source that fills it adds to the first.
-            fresh = {t.path for t in plan.templates} - replaced if force else set()
+            fresh = {t.path for t in plan.templates} - replaced if mode.force else set()
             replaced |= fresh
-            mode = Mode(resume, strict, frozenset(fresh), threads, on_progress)
-            _execute(writer, plan, summary, mode, options)
-            writer.record(_record(plan, summary, options))
-    summary.seconds = monotonic() - started
-    return summary
+            job.execute(plan, options, fresh)
+            job.record(plan, options)
+    outcome.seconds = monotonic() - started
+    return outcome
 
 
-def _execute(
-    writer: StoreWriter, plan: Plan, summary: Summary, mode: Mode, options: Options
-) -> None:
-    """Run a plan; groups where a value proved inexact once more, with wider dtypes."""
-    stored = _stored_wider(writer, plan, mode.replaced)
-    if stored:
-        options = replace(options, widen=options.widen | stored)
-        plan = sources.replan(plan, options=options)
-    run = PlanRun(writer, plan, summary, mode)
-    run.execute(mode.threads, mode.on_progress)
-    if not run.inexact:
-        return
-    options = replace(options, widen=options.widen | run.inexact)
-    groups = frozenset(group for group, _ in run.inexact)
-    again = _only_groups(sources.replan(plan, options=options), groups)
-    _execute(writer, again, summary, replace(mode, replaced=groups), options)
+@dataclass(frozen=True)
+class _Job:
+    """One run of `ingest`."""
+
+    writer: StoreWriter
+    outcome: Outcome
+    mode: Mode
+    strict: bool
+    threads: int
+
+    def execute(self, plan: Plan, options: Options, replaced: Collection[str]) -> None:
+        """Run a plan; groups where a value proved inexact once more, with wider dtypes."""
+        stored = _stored_wider(self.writer, plan, replaced)
+        if stored:
+            options = replace(options, widen=options.widen | stored)
+            plan = sources.replan(plan, options=options)
+        run = PlanRun(
+            self.writer, plan, self.outcome, self.mode, strict=self.strict, replaced=replaced
+        )
+        run.execute(self.threads)
+        if not run.inexact:
+            return
+        options = replace(options, widen=options.widen | run.inexact)
+        groups = frozenset(group for group, _ in run.inexact)
+        again = _only_groups(sources.replan(plan, options=options), groups)
+        self.execute(again, options, groups)
+
+    def record(self, plan: Plan, options: Options) -> None:
+        """Append the provenance record of a plan."""
+        parameters = {"source": plan.source, **plan.parameters}
+        if options.prompts is not None:
+            parameters["prompts"] = options.prompts.name
+        record_run(
+            self.writer,
+            "ingest",
+            self.outcome,
+            parameters=parameters,
+            inputs=plan.inputs,
+            groups=[template.path for template in plan.templates],
+            counted=("written", "refused"),
+        )
 
 
 def _stored_wider(
-    writer: StoreWriter, plan: Plan, replaced: frozenset[str]
+    writer: StoreWriter, plan: Plan, replaced: Collection[str]
 ) -> frozenset[tuple[str, str]]:
     """Variables that an earlier run had to keep in the source's dtype, or apart."""
     found = set()
@@ -130,21 +148,4 @@ def _only_groups(plan: Plan, groups: frozenset[str]) -> Plan:
         units=tuple(unit for unit in plan.units if groups.issuperset(unit.items)),
         problems=(),
         notes=(),
-    )
-
-
-def _record(plan: Plan, summary: Summary, options: Options) -> dict[str, Any]:
-    parameters = {"source": plan.source, **plan.parameters}
-    if options.prompts is not None:
-        parameters["prompts"] = options.prompts.name
-    counts = [summary.count(t.path) for t in plan.templates]
-    return make_record(
-        "ingest",
-        parameters=parameters,
-        inputs=[describe_input(path) for path in plan.inputs],
-        groups=[t.path for t in plan.templates],
-        counts={
-            "written": sum(c.written for c in counts),
-            "refused": sum(c.refused for c in counts),
-        },
     )

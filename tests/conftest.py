@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from support.cli_runner import taq  # noqa: F401 - a fixture for all
+from support.openings import openings  # noqa: F401
 
 # The same examples in every run; TAQSTORE_EXPLORE=1 looks for new ones.
 settings.register_profile("repeatable", derandomize=not os.environ.get("TAQSTORE_EXPLORE"))

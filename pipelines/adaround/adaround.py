@@ -15,6 +15,8 @@ import numpy as np
 from taqstore.errors import MissingError, problem
 from taqstore.kinds.weights import METHODS
 from taqstore.names import BLOCKS, RECONSTRUCTION, Block
+from taqstore.run.mode import Mode
+from taqstore.run.outcome import Outcome
 from taqstore.store.reader import Store, open_store
 from taqstore.store.writer import create_store
 
@@ -22,7 +24,8 @@ from ..models.backend import LIBRARIES
 from ..models.layers import blocks, chosen_blocks
 from ..models.load import LoadedModel
 from ..models.rounding import Settings
-from ..run.live import RUN, Mode, Outcome, open_groups, record_run
+from ..run.groups import RUN, open_groups
+from ..run.record import record_run
 from ..run.trajectories import load_model_of
 from .activation_inputs import ActivationPlan, read_inputs
 from .one_block import BlockWork, Checkpoint, check_samples
@@ -33,7 +36,7 @@ _CHECKPOINT_SECONDS = 60.0
 
 
 def adaround(
-    store: str | os.PathLike[str],
+    store: Store | str | os.PathLike[str],
     *,
     settings: Settings | None = None,
     plan: ActivationPlan | None = None,
@@ -50,6 +53,8 @@ def adaround(
 
     Parameters
     ----------
+    store
+        Path or URL, or a store that is open, which sees afterwards what was written.
     settings, plan
         Of weights and optimiser, and of activations.
     chosen
@@ -76,12 +81,12 @@ def adaround(
     made_by = _run_of(opened, model)
     loaded = load_model_of(made_by, local_ckpt=local_ckpt)
     names = _chosen(opened, loaded, chosen)
-    inputs = read_inputs(open_store(store), plan, bits=settings.activation_bits)
+    inputs = read_inputs(open_store(opened), plan, bits=settings.activation_bits)
     for name in names:
         check_samples(opened, name, settings)
     run = _summary(settings, plan, loaded, opened) | {"prefix": prefix}
     templates = rounding_templates(loaded, settings, inputs, run)
-    with create_store(store) as writer:
+    with create_store(opened.location.url) as writer:
         groups = open_groups(writer, templates, mode)
         results = RoundingWriter(groups, inputs, settings.activation_bits, outcome)
         folder = writer.location.folder and writer.location.beside("adaround")
@@ -91,6 +96,7 @@ def adaround(
         record_run(
             writer, "adaround", outcome, parameters={**run, "blocks": names}, libraries=LIBRARIES
         )
+    opened.refresh(*outcome.groups, *groups)
     return outcome
 
 
@@ -147,7 +153,7 @@ def _summary(
 
 
 def block_errors(
-    store: str | os.PathLike[str], *, chosen: Sequence[str] | None = None
+    store: Store | str | os.PathLike[str], *, chosen: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
     """What each complete block's output lost, a row for each stream.
 
@@ -191,7 +197,7 @@ class _Job:
         every = [(i, b) for i, b in enumerate(blocks(self.model.mmdit)) if b.name in names]
         pending = [(i, block) for i, block in every if not done[i]]
         outcome.count(RECONSTRUCTION).skipped += len(every) - len(pending)
-        self.mode.start(len(pending) * self.settings.iterations)
+        self.mode.progress.start(len(pending) * self.settings.iterations)
         for place, block in pending:
             if self.prefix and place and not group.written()[place - 1]:
                 outcome.notes.append(f"{block.name}: the block before it is not complete")
@@ -206,6 +212,8 @@ class _Job:
         begun, every = monotonic(), blocks(self.model.mmdit)
         block = every[place]
         given = prefix_streams(block) if self.prefix and place else {}
+        # Written since the store was opened, by the block before, in this process or another.
+        self.store.refresh(*(f"{BLOCKS}/{name}" for name in given.values()))
         work = BlockWork.open(
             self.store, self.model, block, self.settings, self.results.inputs, given=given
         )
@@ -213,7 +221,7 @@ class _Job:
         if self.folder is not None:
             path = self.folder / f"{block.name}.safetensors"
             checkpoint = Checkpoint(path, about, self.checkpoint_seconds)
-        rounding = work.learn(checkpoint, self.mode)
+        rounding = work.learn(checkpoint, self.mode.progress)
         result = BlockResult(
             work.optimiser.rounded(),
             work.errors(),

@@ -22,6 +22,7 @@ from taqstore.quantization.weight_grid import (
     round_to_nearest,
     weight_steps,
 )
+from taqstore.run.progress import Progress
 from taqstore.store.reader import Store
 
 from ..models.backend import backend
@@ -29,7 +30,6 @@ from ..models.layers import ModelBlock
 from ..models.load import LoadedModel, to_numpy
 from ..models.rounding import BlockRun, Errors, Minibatch, Optimiser, Settings, positions_of
 from ..models.rounding.checkpoint import load_state, save_state
-from ..run.live import Mode
 from .activation_inputs import SiteInputs
 from .result_groups import kept_iterations
 
@@ -105,7 +105,7 @@ class BlockWork:
             Samples or activations are not in the store.
         """
         streams = [*block.streams, *given.values()]
-        samples = open_block(store.location.url, block.name, streams=streams)
+        samples = open_block(store, block.name, streams=streams)
         first = samples.read([0])
         tokens = first.inputs["txt"].shape[2] if "txt" in first.inputs else _text_tokens(store)
         positions = positions_of(model, latent_size=_latent_size(store), text_tokens=tokens)
@@ -115,28 +115,28 @@ class BlockWork:
             starts = {name: inputs[name.site].start(name) for name, _ in run.linears}
         return cls(samples, store, settings, inputs, given, Optimiser(run, settings, starts))
 
-    def learn(self, checkpoint: Checkpoint | None, mode: Mode) -> dict[int, float]:
+    def learn(self, checkpoint: Checkpoint | None, progress: Progress) -> dict[int, float]:
         """Optimise to the end; the rounding terms at the iterations that are kept."""
         optimiser, settings = self.optimiser, self.settings
         rounding = checkpoint.load(optimiser) if checkpoint else {}
         kept, saved = kept_iterations(settings.iterations), monotonic()
         name = self.samples.block
-        mode.advance(name, optimiser.iteration)
+        progress.advance(name, optimiser.iteration)
         with closing(self._minibatches(optimiser.iteration)) as minibatches:
             while not optimiser.done:
                 if optimiser.iteration in kept:
                     rounding[optimiser.iteration] = optimiser.rounding_loss()
                 loss = optimiser.learn(next(minibatches))
-                mode.advance(f"{name}: loss {loss:.3g}")
+                progress.advance(f"{name}: loss {loss:.3g}")
                 if checkpoint and monotonic() - saved >= checkpoint.seconds:
                     checkpoint.save(optimiser, rounding)
                     saved = monotonic()
-        mode.advance(name, settings.iterations - optimiser.iteration)
+        progress.advance(name, settings.iterations - optimiser.iteration)
         return rounding
 
     def _minibatches(self, start: int) -> Generator[Minibatch, None, None]:
         batches = iter_batches(
-            self.store.location.url,
+            self.store,
             self.samples.block,
             batch_size=self.settings.batch_size,
             seed=self.settings.seed,
@@ -205,12 +205,12 @@ def check_samples(store: Store, block: str, settings: Settings) -> None:
     TaqError
         There are fewer than a batch, or batches do not fit the memory budget.
     """
-    first = open_block(store.location.url, block).read([0])
+    first = open_block(store, block).read([0])
     if first.pooled is None or first.timestep is None or first.sigma is None:
         what = f"blocks need pooled conditioning, timestep and sigma to run {block}"
         remedy = "taqstore cache keeps them"
         raise MissingError(problem(what, where=str(store.location), remedy=remedy))
-    iter_batches(store.location.url, block, batch_size=settings.batch_size)
+    iter_batches(store, block, batch_size=settings.batch_size)
 
 
 def _latent_size(store: Store) -> tuple[int, int] | None:

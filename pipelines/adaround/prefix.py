@@ -5,21 +5,22 @@ The quantized input of block i is the group `blocks/<stream>.quantized-<i>`, wit
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from taqstore.errors import TaqError, problem
 from taqstore.kinds.block_samples import BlockSamples
+from taqstore.kinds.float16 import as_float16
 from taqstore.kinds.templates import blocks_template
 from taqstore.names import BLOCKS
+from taqstore.run.outcome import Outcome
 from taqstore.store.reader import Store
 from taqstore.store.writer import GroupWriter, StoreWriter
 
 from ..models.layers import ModelBlock
-from ..run.live import RUN, Outcome
+from ..run.groups import RUN
 
 
 def prefix_streams(block: ModelBlock) -> dict[str, str]:
@@ -71,7 +72,9 @@ class PrefixWriter:
             if not groups:
                 groups = {n: self._group(following, n, x.shape[1:]) for n, x in inputs.items()}
             for name, values in inputs.items():
-                for place, value in enumerate(_halves(values, f"{name} of {following.name}")):
+                what = f"quantized input {name} of {following.name}"
+                half = as_float16(values, what, remedy="leave --prefix out")
+                for place, value in enumerate(half):
                     self._put(groups[name], samples, done + place, value)
             done += len(next(iter(inputs.values())))
 
@@ -108,15 +111,3 @@ def _as_inputs(block: ModelBlock, outputs: Mapping[str, np.ndarray]) -> Mapping[
     if block.unified and "uni" not in outputs:
         return {"uni": np.concatenate([outputs["txt"], outputs["img"]], axis=2)}
     return outputs
-
-
-def _halves(values: np.ndarray, where: str) -> Sequence[np.ndarray]:
-    with np.errstate(over="ignore"):
-        half = values.astype(np.float16)
-    if not np.isfinite(half).all():
-        found = f"absmax {np.abs(values).max()}"
-        remedy = "leave --prefix out"
-        raise TaqError(
-            problem(f"quantized input {where} does not fit float16", found=found, remedy=remedy)
-        )
-    return list(half)

@@ -11,13 +11,14 @@ import numpy as np
 from taqstore.kinds.weights import METHODS, reconstruction_template, weights_template
 from taqstore.names import PROJECTIONS, RECONSTRUCTION, SITES, STREAMS, WEIGHTS, LayerName
 from taqstore.quantization.weight_grid import weight_groups
+from taqstore.run.outcome import Outcome
 from taqstore.store.template import Template
 from taqstore.store.writer import GroupWriter
 
 from ..models.layers import blocks, linears
 from ..models.load import LoadedModel
 from ..models.rounding import Errors, Rounded, Settings
-from ..run.live import RUN, Outcome
+from ..run.groups import RUN
 from .activation_inputs import SiteInputs
 
 # Losses kept of a block, evenly over its iterations.

@@ -14,8 +14,11 @@ import numpy as np
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.kinds.templates import activations_template, channel_histograms_template
 from taqstore.names import CHANNEL_HISTOGRAMS, SITES, split_group
+from taqstore.run.mode import Mode
+from taqstore.run.outcome import Outcome
 from taqstore.statistics.bins import Layout
 from taqstore.statistics.observation import MANTISSA_BITS, Observation
+from taqstore.store.reader import Store, open_store
 from taqstore.store.template import Template
 from taqstore.store.writer import GroupWriter, create_store
 
@@ -23,9 +26,10 @@ from ..models.backend import LIBRARIES, backend
 from ..models.capture import watching_inputs
 from ..models.layers import linears, site_channels
 from ..models.load import LoadedModel, Prompt, Tensor
-from ..models.reduce import Reducer, default_reducer
+from ..models.reducers import Reducer, default_reducer
 from ..models.sampling import Schedule
-from ..run.live import RUN, Mode, Outcome, open_groups, record_run
+from ..run.groups import RUN, open_groups
+from ..run.record import record_run
 from ..run.trajectories import Trajectories, load_model_of, read_trajectories
 from .buffers import ChannelSink, Recorder, SiteBuffer
 
@@ -36,7 +40,7 @@ CHANNEL_MANTISSA_BITS = 3
 
 
 def collect(
-    store: str | os.PathLike[str],
+    store: Store | str | os.PathLike[str],
     *,
     images: Iterable[int] | None = None,
     stride: int = 2,
@@ -53,8 +57,8 @@ def collect(
 
     Parameters
     ----------
-    images, stride, model
-        As of `read_trajectories`.
+    store, images, stride, model
+        As of `read_trajectories`; a store that is open sees afterwards what was written.
     sites
         Out of `names.SITES`; None: all.
     histogram_bits
@@ -79,18 +83,21 @@ def collect(
     mode, outcome = mode or Mode(), Outcome()
     wanted = _checked_sites(sites)
     channel_sites = _checked_per_channel(per_channel or (), wanted, images_per_batch)
-    found = read_trajectories(store, images=images, stride=stride, model=model)
+    opened = open_store(store, chunks=None, checksum=True)
+    found = read_trajectories(opened, images=images, stride=stride, model=model)
     loaded = load_model_of(found.run, local_ckpt=local_ckpt)
     batches = _grouped(found.images, images_per_batch)
     templates = {site: _template(found, loaded, site, batches, histogram_bits) for site in wanted}
     coarse = Layout(_dtype(loaded), min(histogram_bits, CHANNEL_MANTISSA_BITS))
     channel = [channel_histograms_template(templates[site], coarse) for site in channel_sites]
-    with create_store(store) as writer:
+    with create_store(opened.location.url) as writer:
         groups = open_groups(writer, [*templates.values(), *channel], mode)
         reduce = partial(reducer or default_reducer(), mantissa_bits=histogram_bits)
         job = _Job(found, loaded, reduce, found.schedule(loaded), groups, outcome, mode)
         pending = job.pending()
-        mode.start(sum(int((batches[batch] >= 0).sum()) for batch in pending) * len(found.steps))
+        mode.progress.start(
+            sum(int((batches[batch] >= 0).sum()) for batch in pending) * len(found.steps)
+        )
         for batch in pending:
             job.one_batch(batch, [int(image) for image in batches[batch] if image >= 0])
         parameters = {
@@ -102,6 +109,7 @@ def collect(
             "images_per_batch": images_per_batch,
         }
         record_run(writer, "collect", outcome, parameters=parameters, libraries=LIBRARIES)
+    opened.refresh(*groups)
     return outcome
 
 
@@ -187,7 +195,7 @@ class _Job:
             held = [stack.enter_context(group.claim((batch,))) for group in groups]
             if not all(held) or all(group.written()[batch] for group in groups):
                 self.outcome.notes.append(f"{label}: left to another process that is writing it")
-                self.mode.advance(label, len(images) * len(self.found.steps))
+                self.mode.progress.advance(label, len(images) * len(self.found.steps))
                 return
             # Claimed before, so shut down first: no thread writes what is no longer held. A thread
             # per group, for what they do is wait for the disk.
@@ -225,7 +233,7 @@ class _Job:
                 recorder.begin(position)
                 for image, prompt in prompts.items():
                     self._forward(image, position, prompt)
-                    self.mode.advance(f"image {image}, step {step}")
+                    self.mode.progress.advance(f"image {image}, step {step}")
                 for site, buffer in buffers.items():
                     buffer.add(recorder.seen[site])
 

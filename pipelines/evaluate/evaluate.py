@@ -14,17 +14,16 @@ import xarray as xr
 
 from taqstore.errors import MissingError, problem
 from taqstore.files.datasets import write_table
-from taqstore.files.staged import whole_file
+from taqstore.files.png import contact_sheet
 from taqstore.files.tables import to_table
-from taqstore.store.reader import open_store
+from taqstore.run.progress import SILENT, Progress
+from taqstore.store.reader import Store, open_store
 
 from ..models.load import LoadedModel, to_numpy
 from ..models.sampling import Schedule, restored_schedule
-from ..run.live import Mode
 from ..run.trajectories import Trajectories, load_model_of, read_trajectories
 from .linears_of_variant import Options, Planner
 from .measurement import Measure, Measurer
-from .sheet import comparison_sheet
 from .variants import Variant, default_variants
 
 
@@ -48,7 +47,7 @@ class Evaluation:
 
 
 def evaluate(
-    store: str | os.PathLike[str],
+    store: Store | str | os.PathLike[str],
     *,
     variants: Sequence[Variant] | None = None,
     images: Iterable[int] | None = None,
@@ -58,7 +57,7 @@ def evaluate(
     pictures: bool = False,
     model: str | None = None,
     local_ckpt: str | os.PathLike[str] | None = None,
-    mode: Mode | None = None,
+    progress: Progress = SILENT,
 ) -> Evaluation:
     """Measure variants against the model as it is, which always comes first.
 
@@ -66,7 +65,7 @@ def evaluate(
     ----------
     variants
         None: `default_variants`.
-    images, stride, model, local_ckpt
+    store, images, stride, model, local_ckpt
         As of `cache`; `stride` is that of the steps at which denoiser and blocks are compared.
     options
         Blocks, bits, groups and files; see `Options`.
@@ -94,16 +93,15 @@ def evaluate(
     TaqError
         The model cannot run.
     """
-    mode = mode or Mode()
-    found = read_trajectories(store, images=images, stride=stride, model=model)
     opened = open_store(store)
+    found = read_trajectories(opened, images=images, stride=stride, model=model)
     options = options or Options()
     asked = variants or default_variants(opened, config=options.config is not None)
     ways = list(dict.fromkeys([Variant("float"), *asked]))
     loaded = load_model_of(found.run, local_ckpt=local_ckpt)
     planner = Planner(loaded, opened, options)
-    job = Measurer(found, loaded, _whole_schedule(found, loaded), planner.chosen, digits, mode)
-    mode.start(len(ways) * job.forwards)
+    job = Measurer(found, loaded, _whole_schedule(found, loaded), planner.chosen, digits, progress)
+    progress.start(len(ways) * job.forwards)
     measures = [job.measure(variant, planner) for variant in ways]
     result = _dataset(measures, ways, job)
     drawn = [[loaded.picture(x) for x in m.finals] for m in measures] if pictures else None
@@ -151,8 +149,8 @@ def write_evaluation(found: Evaluation, folder: Path) -> list[Path]:
         return written
     sheet = folder / "contact_sheet.png"
     names = [str(name) for name in result["variant"].values]
-    with whole_file(sheet, force=True) as fresh:
-        comparison_sheet(found.pictures, names, found.prompts, fresh)
+    captions = [found.prompts, *[[]] * (len(names) - 1)]
+    contact_sheet(list(found.pictures), sheet, captions=captions, labels=names)
     return [*written, sheet]
 
 

@@ -27,7 +27,7 @@ from taqstore.store.reader import Store
 
 from ..models.layers import block_linears, blocks, chosen_blocks
 from ..models.load import LoadedModel, to_numpy
-from ..models.quantized.run import LinearPlan
+from ..models.quantized.quantized_model import LinearPlan
 from .variants import ADAROUND, CONFIG, FLOAT, LEARNED, Variant
 
 # Rounding to nearest, by the rule of the weight's clip bound.

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from taqstore.names import Block
+from taqstore.run.progress import Progress
 
 from ..models.backend import backend
 from ..models.capture import watching_blocks
 from ..models.load import LoadedModel, Prompt, Tensor, to_numpy
-from ..models.quantized.run import quantize
+from ..models.quantized.quantized_model import quantize
 from ..models.sampling import Schedule, trajectory
 from ..models.table import judge_of
-from ..run.live import Mode
 from ..run.trajectories import Trajectories
 from .linears_of_variant import Planner
 from .variants import Variant
@@ -75,7 +75,7 @@ class Measurer:
         Blocks whose outputs are compared.
     digits
         Pictures to judge accuracy by; 0: the images themselves.
-    mode
+    progress
         Whom to tell.
     """
 
@@ -84,7 +84,7 @@ class Measurer:
     schedule: Schedule
     chosen: Sequence[str]
     digits: int
-    mode: Mode
+    progress: Progress
     _plain: dict[tuple[int, int], _Forward] = field(default_factory=dict)
 
     @property
@@ -112,9 +112,9 @@ class Measurer:
             prompt = self.found.prepare(self.model, image, self.schedule)
             for place, step in enumerate(self.found.steps):
                 self._compare(measure, made, prompt, image, place, step)
-                self.mode.advance(f"{variant.name}, image {image}, step {step}")
+                self.progress.advance(f"{variant.name}, image {image}, step {step}")
             measure.finals.append(self._sampled(made, prompt, image))
-            self.mode.advance(f"{variant.name}, image {image}, sampled", self.schedule.steps)
+            self.progress.advance(f"{variant.name}, image {image}, sampled", self.schedule.steps)
         if self._judged:
             measure.accuracy = self._accuracy(variant, made, measure)
         return measure
@@ -130,7 +130,7 @@ class Measurer:
             made,
             images=self.digits,
             steps=steps,
-            on_image=lambda image: self.mode.advance(f"{variant.name}, digit {image}", steps),
+            on_image=lambda image: self.progress.advance(f"{variant.name}, digit {image}", steps),
         )
         return float(found.accuracy)
 

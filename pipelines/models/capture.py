@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 from .backend import backend
+from .hooks import Hook, observing
 from .layers import Linear, ModelBlock, blocks, linears
 from .load import Tensor
-from .observe import Hook, observing
 
 # Called with linears and their inputs (row, token, 1, channel), evaluated; must not keep these.
 Take = Callable[[Sequence[tuple[Linear, Tensor]]], None]

@@ -12,13 +12,13 @@ import xarray as xr
 
 from taqstore.errors import MissingError, StoreError, TaqError, problem
 from taqstore.names import LATENTS
-from taqstore.store.reader import open_store
+from taqstore.store.reader import Store, open_store
 
 from ..models.backend import backend
 from ..models.load import LoadedModel, Prompt, Tensor, load_pipeline
 from ..models.sampling import Schedule, restored_schedule
 from ..models.table import find_model
-from .live import RUN
+from .groups import RUN
 
 ID = "id"
 
@@ -87,7 +87,7 @@ class Trajectories:
 
 
 def read_trajectories(
-    store: str | os.PathLike[str],
+    store: Store | str | os.PathLike[str],
     *,
     images: Iterable[int] | None,
     stride: int,
@@ -97,6 +97,8 @@ def read_trajectories(
 
     Parameters
     ----------
+    store
+        Path or URL, or a store that is open.
     images
         Image ids; None: all that are complete.
     stride
@@ -116,7 +118,8 @@ def read_trajectories(
     opened = open_store(store, chunks=None, checksum=True)
     if LATENTS not in opened:
         what = "no latents to run the model on"
-        raise MissingError(problem(what, where=str(store), remedy="taqstore generate makes them"))
+        remedy = "taqstore generate makes them"
+        raise MissingError(problem(what, where=str(opened.location), remedy=remedy))
     latents = opened[LATENTS]
     there = [int(image) for image in latents["image"].values]
     chosen = tuple(there if images is None else dict.fromkeys(images))
@@ -124,7 +127,8 @@ def read_trajectories(
     if absent or not chosen:
         what = f"no complete latents of image {', '.join(map(str, absent))}".rstrip()
         found = ", ".join(map(str, there)) or "none"
-        raise MissingError(problem(what, where=str(store), found=f"complete: {found}"))
+        where = str(opened.location)
+        raise MissingError(problem(what, where=where, found=f"complete: {found}"))
     steps = np.flatnonzero(~latents["is_final"].values.astype(bool))[::stride]
     return Trajectories(latents, chosen, tuple(map(int, steps)), _run(latents, model))
 

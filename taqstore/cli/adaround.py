@@ -11,21 +11,17 @@ import click
 
 from taqstore.cli import ADAROUND_PIPELINE
 from taqstore.cli.common import say, store_argument
-from taqstore.cli.live import (
-    LiveCommand,
-    force_option,
-    forward_progress,
-    local_ckpt_option,
-    model_option,
-    parse_names,
-    resume_option,
-)
+from taqstore.cli.long_command import LongCommand, force_option, resume_option
+from taqstore.cli.model_options import local_ckpt_option, model_option, parse_names
+from taqstore.cli.outcome import groups_document, say_notes
 from taqstore.cli.output import json_option, print_json, print_rows
+from taqstore.cli.progress import progress_bar
+from taqstore.run.mode import Mode
 
 _TIME_GROUPS = 4
 
 
-@click.command("adaround", cls=LiveCommand)
+@click.command("adaround", cls=LongCommand)
 @store_argument
 @click.option(
     "--blocks", "chosen", callback=parse_names, help="Blocks, like mm0,mm5 [default: all cached]."
@@ -123,17 +119,20 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
       taqstore adaround run.zarr --rule timed --activation-bits 4 --activation-clip mse --shift ''
       taqstore adaround run.zarr --blocks mm0 --iterations 1000 --learning-rate 0.01
     """
+    from taqstore.store.reader import open_store
+
     pipeline = import_module(ADAROUND_PIPELINE)
     settings, plan = _settings(pipeline, options), _plan(pipeline, options)
-    with forward_progress() as (start, advance):
+    opened = open_store(store)
+    with progress_bar("loading the model", unit="forwards") as progress:
         outcome = pipeline.adaround(
-            store,
+            opened,
             settings=settings,
             plan=plan,
-            mode=pipeline.Mode(resume, force, start, advance),
+            mode=Mode(resume, force, progress),
             **{name: options[name] for name in ("chosen", "prefix", "model", "local_ckpt")},
         )
-    rows = pipeline.block_errors(store, chosen=options["chosen"])
+    rows = pipeline.block_errors(opened, chosen=options["chosen"])
     _print(outcome, rows, as_json=as_json)
 
 
@@ -155,15 +154,14 @@ def _plan(pipeline: ModuleType, options: dict[str, Any]) -> Any:
 def _print(outcome: Any, rows: list[dict[str, Any]], *, as_json: bool) -> None:
     """Errors of the blocks on stdout; where AdaRound lost, and notes, on stderr."""
     if as_json:
-        groups = {path: vars(counts) for path, counts in outcome.groups.items()}
+        groups = groups_document(outcome)
         print_json({"groups": groups, "blocks": rows, "notes": outcome.notes})
     else:
         print_rows(tuple(rows[0]) if rows else ("block",), [_cells(row) for row in rows])
     for row in rows:
         if row["ratio"] >= 1:
             say(f"{row['block']} {row['stream']}: AdaRound lost to rtn by {row['ratio'] - 1:.1%}")
-    for note in outcome.notes:
-        say(f"note: {note}")
+    say_notes(outcome)
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -9,16 +9,14 @@ import click
 
 from taqstore.cli import CACHE_PIPELINE
 from taqstore.cli.common import say
-from taqstore.cli.live import (
-    LiveCommand,
-    forward_progress,
-    parse_names,
-    print_outcome,
-    rerun_options,
-)
+from taqstore.cli.long_command import LongCommand
+from taqstore.cli.model_options import parse_names, rerun_options
+from taqstore.cli.outcome import print_outcome
+from taqstore.cli.progress import progress_bar
+from taqstore.run.mode import Mode
 
 
-@click.command("cache", cls=LiveCommand)
+@click.command("cache", cls=LongCommand)
 @click.option(
     "--blocks", "chosen", callback=parse_names, help="Blocks to keep, like mm0,mm5 [default: all]."
 )
@@ -32,11 +30,11 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
       taqstore cache run.zarr --images 0-7 --blocks mm0,mm1 --resume
     """
     pipeline = import_module(CACHE_PIPELINE)
-    with forward_progress() as (start, advance):
+    with progress_bar("loading the model", unit="forwards") as progress:
         outcome = pipeline.cache(
             store,
             on_space=_say_space,
-            mode=pipeline.Mode(resume, force, start, advance),
+            mode=Mode(resume, force, progress),
             **options,
         )
     print_outcome(outcome, as_json=as_json)

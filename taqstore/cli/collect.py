@@ -8,16 +8,14 @@ from typing import Any
 import click
 
 from taqstore.cli import COLLECT_PIPELINE
-from taqstore.cli.live import (
-    LiveCommand,
-    forward_progress,
-    parse_names,
-    print_outcome,
-    rerun_options,
-)
+from taqstore.cli.long_command import LongCommand
+from taqstore.cli.model_options import parse_names, rerun_options
+from taqstore.cli.outcome import print_outcome
+from taqstore.cli.progress import progress_bar
+from taqstore.run.mode import Mode
 
 
-@click.command("collect", cls=LiveCommand)
+@click.command("collect", cls=LongCommand)
 @click.option(
     "--sites", callback=parse_names, help="Sites, like mlp.fc2,attn.qkv [default: all four]."
 )
@@ -53,8 +51,6 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
       taqstore collect run.zarr --sites mlp.fc2 --stride 1 --histogram-bits 10
     """
     pipeline = import_module(COLLECT_PIPELINE)
-    with forward_progress() as (start, advance):
-        outcome = pipeline.collect(
-            store, mode=pipeline.Mode(resume, force, start, advance), **options
-        )
+    with progress_bar("loading the model", unit="forwards") as progress:
+        outcome = pipeline.collect(store, mode=Mode(resume, force, progress), **options)
     print_outcome(outcome, as_json=as_json)

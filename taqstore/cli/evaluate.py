@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from taqstore.cli import EVALUATE_PIPELINE
 from taqstore.cli.common import say, store_argument
-from taqstore.cli.live import (
-    forward_progress,
+from taqstore.cli.long_command import LongCommand
+from taqstore.cli.model_options import (
     images_option,
     local_ckpt_option,
     model_option,
     parse_names,
 )
 from taqstore.cli.output import csv_option, json_option, output_option, print_tables
+from taqstore.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    pass
 
 
-@click.command("evaluate")
+@click.command("evaluate", cls=LongCommand)
 @store_argument
 @click.option(
     "--variant",
@@ -99,13 +103,13 @@ def command(
     ways = [pipeline.Variant.parse(name) for name in variants] or None
     names = ("chosen", "bits", "group_size", "groups", "weights", "config")
     open_ends = pipeline.Options(**{name: options.pop(name) for name in names})
-    with forward_progress() as (start, advance):
+    with progress_bar("loading the model", unit="forwards") as progress:
         found = pipeline.evaluate(
             store,
             variants=ways,
             options=open_ends,
             pictures=output is not None,
-            mode=pipeline.Mode(on_start=start, on_progress=advance),
+            progress=progress,
             **options,
         )
     if output is not None:

@@ -10,19 +10,15 @@ import click
 
 from taqstore.cli import GENERATE_PIPELINE
 from taqstore.cli.common import store_argument
-from taqstore.cli.live import (
-    MODEL,
-    LiveCommand,
-    force_option,
-    forward_progress,
-    local_ckpt_option,
-    print_outcome,
-    resume_option,
-)
+from taqstore.cli.long_command import LongCommand, force_option, resume_option
+from taqstore.cli.model_options import MODEL, local_ckpt_option
+from taqstore.cli.outcome import print_outcome
 from taqstore.cli.output import Target, json_option
+from taqstore.cli.progress import progress_bar
+from taqstore.run.mode import Mode
 
 
-@click.command("generate", cls=LiveCommand)
+@click.command("generate", cls=LongCommand)
 @store_argument
 @click.option("--model", required=True, metavar=MODEL, help="Model to sample with.")
 @click.option(
@@ -84,11 +80,11 @@ def command(
       taqstore generate run.zarr --model sd3-medium --prompts p.csv --images 32 --resume
     """
     pipeline = import_module(GENERATE_PIPELINE)
-    with forward_progress() as (start, advance):
+    with progress_bar("loading the model", unit="forwards") as progress:
         outcome = pipeline.generate(
             store,
             pipeline.Request(**options),
             save_images=save_images,
-            mode=pipeline.Mode(resume, force, start, advance),
+            mode=Mode(resume, force, progress),
         )
     print_outcome(outcome, as_json=as_json)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from importlib import import_module
 from typing import Any
 
 import click
 
 from taqstore.cli import INGEST_PIPELINE
-from taqstore.cli.common import byte_progress, say
-from taqstore.cli.output import json_option, print_json, print_rows
+from taqstore.cli.common import say
+from taqstore.cli.long_command import LongCommand, resume_option
+from taqstore.cli.outcome import print_groups, say_notes
+from taqstore.cli.output import json_option, print_json
+from taqstore.cli.progress import progress_bar
 from taqstore.pipelines.sources.table import SOURCES
+from taqstore.run.mode import Mode
+from taqstore.run.outcome import Outcome
 
 _LIST = "\n".join(f"  {word:<12} {row.doc}" for word, row in SOURCES.items())
 
 
 @click.command(
     "ingest",
+    cls=LongCommand,
     help=f"""Bring SOURCE... into STORE.
 
 A SOURCE is recognised by its content: a run's folder, any of its parts, or a file. Folders may have
@@ -41,7 +46,7 @@ Examples:
     type=click.Choice(list(SOURCES)),
     help="Take only this source. Repeatable.",
 )
-@click.option("--resume", is_flag=True, help="Skip what is complete, write the rest.")
+@resume_option
 @click.option("--force", is_flag=True, help="Replace the groups these sources fill.")
 @click.option("--strict", is_flag=True, help="Stop at the first bad item.")
 @click.option("--workers", type=click.IntRange(1, 64), help="Threads that read and write.")
@@ -52,38 +57,37 @@ Examples:
 )
 @json_option
 def command(  # noqa: D103 - its help text is made above, from the table
-    source: tuple[str, ...], store: str, as_json: bool, **options: Any
+    source: tuple[str, ...], store: str, resume: bool, force: bool, as_json: bool, **options: Any
 ) -> None:
     ingest = import_module(INGEST_PIPELINE).ingest
-    if options["resume"] and options["force"]:
-        raise click.UsageError("--resume and --force exclude each other")
-    try:
-        with byte_progress("reading") as (start, advance):
-            summary = ingest(source, store, on_start=start, on_progress=advance, **options)
-    except KeyboardInterrupt:
-        say("taqstore: stopped; what was complete is kept. Go on with:")
-        say(f"  taqstore ingest {' '.join(source)} {store} --resume")
-        sys.exit(130)
+    with progress_bar("reading", unit="bytes") as progress:
+        outcome = ingest(source, store, mode=Mode(resume, force, progress), **options)
     if as_json:
-        print_json({**asdict(summary), "groups": [asdict(g) for g in summary.groups.values()]})
+        print_json(_document(outcome))
     else:
-        _print_summary(summary)
-    for line in summary.problems:
+        _print_outcome(outcome)
+    for line in outcome.problems:
         say(f"refused: {line}")
-    if summary.problems:
+    if outcome.problems:
         say("Mend these and run the same command with --resume; everything else is stored.")
         sys.exit(1)
 
 
-def _print_summary(summary: Any) -> None:
+def _document(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "groups": [{"group": path, **vars(counts)} for path, counts in outcome.groups.items()],
+        "problems": outcome.problems,
+        "notes": outcome.notes,
+        "bytes_in": outcome.bytes_in,
+        "seconds": outcome.seconds,
+    }
+
+
+def _print_outcome(outcome: Outcome) -> None:
     from taqstore.upkeep.info import format_bytes
 
-    rows = [
-        (g.group, str(g.written), str(g.skipped), str(g.refused), format_bytes(g.bytes_out))
-        for g in summary.groups.values()
-    ]
-    print_rows(("group", "written", "skipped", "refused", "stored"), rows)
-    total = sum(g.bytes_out for g in summary.groups.values())
-    say(f"{format_bytes(summary.bytes_in)} in, {format_bytes(total)} out, {summary.seconds:.1f} s")
-    for line in summary.notes:
-        say(f"note: {line}")
+    counted = {name: name for name in ("written", "skipped", "refused")}
+    print_groups(outcome, {**counted, "stored": "bytes_out"})
+    read, stored = format_bytes(outcome.bytes_in), format_bytes(outcome.bytes_out)
+    say(f"{read} in, {stored} out, {outcome.seconds:.1f} s")
+    say_notes(outcome)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import asdict
 from typing import Any
 
 import click
 
-from taqstore.cli.common import byte_progress, say
-from taqstore.cli.output import json_option, print_json, print_rows
+from taqstore.cli.long_command import LongCommand
+from taqstore.cli.outcome import print_groups, say_notes
+from taqstore.cli.output import json_option, print_json
+from taqstore.cli.progress import progress_bar
+from taqstore.run.outcome import Outcome
 
 
-@click.command("merge")
+@click.command("merge", cls=LongCommand)
 @click.argument("first")
 @click.argument("second")
 @click.argument("out")
@@ -36,18 +37,21 @@ def command(first: str, second: str, out: str, as_json: bool, **options: Any) ->
     Examples:
       taqstore merge monday.zarr tuesday.zarr both.zarr --renumber
     """
-    from taqstore.upkeep.merge import Progress, merge
+    from taqstore.upkeep.merge import merge
 
-    try:
-        with byte_progress("copying") as (start, advance):
-            merged = merge(first, second, out, progress=Progress(start, advance), **options)
-    except KeyboardInterrupt:
-        say("taqstore: stopped; what was copied is kept. Run the same command again to go on.")
-        sys.exit(130)
+    with progress_bar("copying", unit="bytes") as progress:
+        outcome = merge(first, second, out, progress=progress, **options)
     if as_json:
-        print_json(asdict(merged))
+        print_json(_document(outcome))
     else:
-        rows = [(g, str(n), str(merged.skipped[g])) for g, n in merged.written.items()]
-        print_rows(("group", "copied", "skipped"), rows)
-    for note in merged.notes:
-        say(f"note: {note}")
+        print_groups(outcome, {"copied": "written", "skipped": "skipped"})
+    say_notes(outcome)
+
+
+def _document(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "written": {path: counts.written for path, counts in outcome.groups.items()},
+        "skipped": {path: counts.skipped for path, counts in outcome.groups.items()},
+        "bytes": outcome.bytes_out,
+        "notes": outcome.notes,
+    }

@@ -9,18 +9,15 @@ from typing import Any
 import click
 
 from taqstore.cli import PROFILE_PIPELINE
-from taqstore.cli.common import say, store_argument
-from taqstore.cli.live import (
-    LiveCommand,
-    forward_progress,
-    images_option,
-    local_ckpt_option,
-    model_option,
-)
+from taqstore.cli.common import store_argument
+from taqstore.cli.long_command import LongCommand
+from taqstore.cli.model_options import images_option, local_ckpt_option, model_option
+from taqstore.cli.outcome import say_notes
 from taqstore.cli.output import output_option
+from taqstore.cli.progress import progress_bar
 
 
-@click.command("profile", cls=LiveCommand)
+@click.command("profile", cls=LongCommand)
 @store_argument
 @output_option(help="Folder for figures [default: STORE's name with -profile].", only="folder")
 @images_option
@@ -42,9 +39,8 @@ def command(store: str, output: Path | None, resume: bool, **options: Any) -> No
     """
     profile = import_module(PROFILE_PIPELINE).profile
     folder = output or Path(f"{Path(store).name.removesuffix('.zarr')}-profile")
-    with forward_progress() as (start, advance):
-        result = profile(store, folder, on_start=start, on_progress=advance, **options)
-    for note in result.notes:
-        say(f"note: {note}")
-    for path in result.written:
+    with progress_bar("loading the model", unit="forwards") as progress:
+        outcome = profile(store, folder, progress=progress, **options)
+    say_notes(outcome)
+    for path in outcome.files:
         click.echo(str(path))

@@ -170,14 +170,14 @@ class BlockSamples:
 
 
 def open_block(
-    store: str | os.PathLike[str], block: str, *, streams: Sequence[str] | None = None
+    store: Store | str | os.PathLike[str], block: str, *, streams: Sequence[str] | None = None
 ) -> BlockSamples:
     """Find the samples of a block in `blocks/<stream>`.
 
     Parameters
     ----------
     store
-        Path or URL.
+        Path or URL, or a store that is open.
     block
         `mm0`, `uni4`.
     streams
@@ -194,13 +194,14 @@ def open_block(
     known = Block.parse(block)
     index = known.index
     opened = open_store(store, chunks=None, checksum=True)
+    where = str(opened.location)
     names = streams or known.streams
     groups = {name: _group(opened, name) for name in names}
     pooled = opened[POOLED]["pooled_conditioning"] if POOLED in opened else None
     pairs = _common([_complete(group) for group in groups.values()], pooled)
     if not pairs:
         what = f"no sample of {block} is complete in {', '.join(names)}"
-        raise MissingError(problem(what, where=str(store), remedy="run taqstore cache --resume"))
+        raise MissingError(problem(what, where=where, remedy="run taqstore cache --resume"))
     image, step = (np.array(labels, np.int64) for labels in zip(*pairs, strict=True))
     inputs = {name: _tensor(group, index, image, step) for name, group in groups.items()}
     outputs = {n: _output(g, index, image, step) for n, g in groups.items() if n in STREAMS}
@@ -208,7 +209,7 @@ def open_block(
     if None in inputs.values() or not targets:
         kept = ", ".join(str(b) for b in next(iter(groups.values()))["boundary"].values)
         what, found = f"input or output of {block} was not kept", f"boundaries {kept}"
-        raise MissingError(problem(what, where=str(store), found=found))
+        raise MissingError(problem(what, where=where, found=found))
     present = {name: tensor for name, tensor in inputs.items() if tensor is not None}
     return BlockSamples(block, image, step, present, targets, next(iter(groups.values())), pooled)
 

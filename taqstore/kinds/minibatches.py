@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from taqstore.errors import TaqError, problem
 from taqstore.kinds.block_samples import Batch, BlockSamples, joined, open_block
+from taqstore.store.reader import Store
 
 Shuffle = Literal["global", "window"]
 Numbers = NDArray[np.int64]
@@ -23,7 +24,7 @@ _IN_HAND = 2
 
 
 def iter_batches(
-    store: str | os.PathLike[str],
+    store: Store | str | os.PathLike[str],
     block: str,
     *,
     batch_size: int = 32,

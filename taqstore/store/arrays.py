@@ -11,6 +11,7 @@ import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -215,7 +216,7 @@ class StoreArray(BackendArray):
     def _map(self, coords: tuple[int, ...]) -> MappedShard | None:
         assert self.folder is not None
         assert self.framing is not None
-        if coords in self._maps:
+        with suppress(KeyError):  # another thread may be making room
             self._maps.move_to_end(coords)
             return self._maps[coords]
         path = self.folder.joinpath("c", *map(str, coords))

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from copy import copy
 from functools import cached_property
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,8 +15,16 @@ import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, StoreError, problem
-from taqstore.names import ACTIVATIONS, VARIABLES, WRITTEN, parse_layer, site_of, split_group
-from taqstore.store.arrays import Key, StoreArray
+from taqstore.names import (
+    ACTIVATIONS,
+    VARIABLES,
+    WRITTEN,
+    parse_layer,
+    site_of,
+    split_group,
+)
+from taqstore.store.arrays import StoreArray
+from taqstore.store.dask_blocks import as_dask
 from taqstore.store.groups import dimension_names, read_coordinate, read_mask
 from taqstore.store.lazy import LazyArray
 from taqstore.store.location import Location, check_format
@@ -25,9 +33,6 @@ from taqstore.store.provenance import read_records
 if TYPE_CHECKING:
     import zarr
 
-# Shards are merged into dask blocks of about this size: small blocks drown in scheduling
-# (ZARR_NOTES: one layer per task takes 2-6 s for what a loop does in 0.4-0.8 s).
-_BLOCK_BYTES = 32 << 20
 # A pass over a whole array reads every shard once: pages of maps that stay would fill the memory.
 _MAPPED_BYTES = 16 << 20
 _DATA_KINDS = (
@@ -42,7 +47,7 @@ _DATA_KINDS = (
 
 
 def open_store(
-    address: str | os.PathLike[str],
+    address: Store | str | os.PathLike[str],
     *,
     chunks: Literal["auto"] | None = "auto",
     checksum: bool | None = None,
@@ -53,7 +58,8 @@ def open_store(
     Parameters
     ----------
     address
-        A path or URL (`file://`, `memory://`, any scheme fsspec knows).
+        A path or URL (`file://`, `memory://`, any scheme fsspec knows). A store that is open
+        already is not opened again, but read in the way asked for here.
     chunks
         ``"auto"``: dask-backed Datasets in blocks of about 32 MB. ``None``: no dask; selections
         are read on use, as views of memory-mapped files where the store is local.
@@ -69,6 +75,8 @@ def open_store(
         There is no store there, or it is of a newer format.
     """
     check = chunks is not None if checksum is None else checksum
+    if isinstance(address, Store):
+        return address.reading(chunks=chunks, checksum=check, incomplete=incomplete)
     return Store(Location.parse(address), chunks=chunks, checksum=check, incomplete=incomplete)
 
 
@@ -83,6 +91,7 @@ class Store(Mapping[str, xr.Dataset]):
         self.root = _open_root(location)
         self._opened: dict[str, xr.Dataset] = {}
         self._labels: dict[str, frozenset[str]] = {}
+        self._views = {(chunks, checksum, incomplete): self}
 
     def __repr__(self) -> str:
         return f"<taqstore.Store {self.location} with {', '.join(self) or 'no groups'}>"
@@ -98,6 +107,38 @@ class Store(Mapping[str, xr.Dataset]):
     def __len__(self) -> int:
         return len(self.nodes)
 
+    def reading(self, *, chunks: str | None, checksum: bool, incomplete: bool) -> Store:
+        """The same open store, its groups read in another way; options as of `open_store`."""
+        way = chunks, checksum, incomplete
+        if way not in self._views:
+            view = copy(self)
+            view._chunks, view._checksum, view._incomplete = way
+            view._opened, view._labels = {}, {}
+            self._views[way] = view
+        return self._views[way]
+
+    def refresh(self, *paths: str) -> None:
+        """Look at groups again: items flagged since they were opened are seen, and groups made.
+
+        This holds for the store however it is read. Datasets that were handed out stay as they are.
+        """
+        import zarr
+
+        # Consolidated metadata was read when the store was opened and knows of nothing since.
+        root = zarr.open_group(self.root.store, mode="r", use_consolidated=False)
+        nodes = dict(self.nodes)
+        for path in paths:
+            nodes.pop(path, None)
+            node: Any = root.get(path)
+            if node is not None and _is_finished(node):
+                nodes[path] = node
+        for view in self._views.values():
+            view.root, view.nodes = root, dict(sorted(nodes.items()))
+            view.__dict__.pop("digest", None)
+            for path in paths:
+                view._opened.pop(path, None)
+                view._labels.pop(path, None)
+
     def __getitem__(self, path: str) -> xr.Dataset:
         """A group as a lazy Dataset of its completed items.
 
@@ -106,8 +147,9 @@ class Store(Mapping[str, xr.Dataset]):
         MissingError
             No such group; the message lists those there are.
         """
+        path = path.strip("/")
         if path not in self._opened:
-            node = self.nodes.get(path.strip("/"))
+            node = self.nodes.get(path)
             if node is None:
                 raise MissingError(
                     problem(
@@ -116,7 +158,7 @@ class Store(Mapping[str, xr.Dataset]):
                         found=", ".join(self) or "an empty store",
                     )
                 )
-            self._opened[path] = self._open(path.strip("/"), node)
+            self._opened[path] = self._open(path, node)
         return self._opened[path]
 
     def layer(self, name: str, *, source: str | None = None) -> xr.Dataset:
@@ -226,7 +268,7 @@ class Store(Mapping[str, xr.Dataset]):
         attrs = dict(array.attrs)
         if self._chunks is None:
             return xr.Variable(names, LazyArray(lazy), attrs)
-        return xr.Variable(names, _as_dask(lazy, f"{self.location}/{array.path}"), attrs)
+        return xr.Variable(names, as_dask(lazy, f"{self.location}/{array.path}"), attrs)
 
 
 def _open_root(location: Location) -> zarr.Group:
@@ -247,11 +289,16 @@ def _open_root(location: Location) -> zarr.Group:
 def walk(group: zarr.Group) -> Iterator[tuple[str, zarr.Group]]:
     """Finished data groups below a group, with their paths."""
     for _, child in group.groups():
-        marker: Any = child.attrs.get("taqstore")
-        if marker and marker["kind"] in _DATA_KINDS:
+        if _is_finished(child):
             yield child.path, child
         else:
             yield from walk(child)
+
+
+def _is_finished(group: zarr.Group) -> bool:
+    """Whether it holds data; its marker is written when all its arrays are there."""
+    marker: Any = group.attrs.get("taqstore")
+    return bool(marker) and marker["kind"] in _DATA_KINDS
 
 
 def _coordinate(
@@ -284,34 +331,3 @@ def _documented_order(named: tuple[str, Any]) -> tuple[int, str]:
 
 def _one_item_per_shard(array: zarr.Array[Any], items: int) -> bool:
     return all(n == 1 for n in (array.shards or array.chunks)[:items])
-
-
-class _DaskSource:
-    """What dask slices: a StoreArray behind the few attributes `from_array` asks for."""
-
-    def __init__(self, lazy: StoreArray) -> None:
-        self.lazy, self.shape, self.dtype, self.ndim = lazy, lazy.shape, lazy.dtype, lazy.ndim
-
-    def __getitem__(self, key: Key) -> np.ndarray:
-        return self.lazy.read(key)
-
-
-def _as_dask(lazy: StoreArray, token: str) -> Any:
-    import dask.array as da
-
-    blocks = _block_shape(lazy.shape, lazy.shard_shape, lazy.dtype.itemsize)
-    meta = np.empty((0,) * lazy.ndim, lazy.dtype)
-    name = f"taqstore-{hashlib.sha256(token.encode()).hexdigest()[:12]}-{id(lazy):x}"
-    return da.from_array(  # type: ignore[no-untyped-call]
-        _DaskSource(lazy), chunks=blocks, name=name, asarray=False, meta=meta
-    )
-
-
-def _block_shape(shape: tuple[int, ...], shard: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Whole shards, several along the first axes while a block stays small."""
-    block = [max(1, min(s, n)) for s, n in zip(shard, shape, strict=True)]
-    for axis in reversed(range(len(block))):
-        room = _BLOCK_BYTES // max(1, prod(block) * itemsize)
-        if room > 1:
-            block[axis] = max(1, min(shape[axis], block[axis] * room))
-    return tuple(block)

@@ -9,7 +9,6 @@ from taqstore.faces import lazy_face
 if TYPE_CHECKING:
     from taqstore.upkeep.info import describe_group as describe_group
     from taqstore.upkeep.info import describe_store as describe_store
-    from taqstore.upkeep.merge import Merged as Merged
     from taqstore.upkeep.merge import merge as merge
     from taqstore.upkeep.verify import Finding as Finding
     from taqstore.upkeep.verify import Report as Report
@@ -19,7 +18,6 @@ lazy_face(
     __name__,
     {
         "Finding": "taqstore.upkeep.verify",
-        "Merged": "taqstore.upkeep.merge",
         "Report": "taqstore.upkeep.verify",
         "describe_group": "taqstore.upkeep.info",
         "describe_store": "taqstore.upkeep.info",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import numpy as np
 
 from taqstore.errors import LayoutError, MissingError, StoreError, problem
 from taqstore.files.staged import whole_file
+from taqstore.run.outcome import Outcome
+from taqstore.run.progress import SILENT, Progress
 from taqstore.store.arrays import StoreArray
 from taqstore.store.location import Location
 from taqstore.store.provenance import make_record, read_records
@@ -27,24 +28,6 @@ _COMMAND = "merge"
 _WORK = "merge.json"
 
 
-@dataclass
-class Merged:
-    """What a merge did: items written and skipped by group, and what it left out."""
-
-    written: dict[str, int] = field(default_factory=dict)
-    skipped: dict[str, int] = field(default_factory=dict)
-    bytes: int = 0
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Whom to tell: called with the bytes to come, and with (label, bytes done)."""
-
-    start: Callable[[int], None] = lambda total: None
-    advance: Callable[[str, int], None] = lambda label, amount: None
-
-
 def merge(
     first: str | os.PathLike[str],
     second: str | os.PathLike[str],
@@ -53,8 +36,8 @@ def merge(
     groups: Sequence[str] = (),
     renumber: bool = False,
     duplicates: Duplicates = "refuse",
-    progress: Progress | None = None,
-) -> Merged:
+    progress: Progress = SILENT,
+) -> Outcome:
     """Concatenate two stores along image and batch into a new one.
 
     Values are copied without loss, by whole shards; the result is, byte for byte, what one run over
@@ -76,6 +59,8 @@ def merge(
         What to do with an image of the second store that the first has too (same prompt, seed and
         guidance weight; or, without latents, equal extrema throughout): refuse, skip it, or keep it
         twice, which counts its statistics twice.
+    progress
+        Told of bytes, item by item.
 
     Raises
     ------
@@ -89,8 +74,8 @@ def merge(
         A store is missing, or `out` is something else.
     """
     stores = [open_store(address, chunks=None, incomplete=True) for address in (first, second)]
-    result, progress = Merged(), progress or Progress()
-    paths = _shared_groups(stores, groups, result.notes)
+    outcome = Outcome()
+    paths = _shared_groups(stores, groups, outcome.notes)
     found = {path: [read_part(store, path) for store in stores] for path in paths}
     check_alike(found)
     parts, offset = numbered(found, renumber, duplicates)
@@ -99,17 +84,17 @@ def merge(
     with _begun(stores, out, {"inputs": inputs, "options": options}) as writer:
         progress.start(sum(_nbytes(part) for pair in parts.values() for part in pair))
         for path, pair in parts.items():
-            _copy_group(writer, path, pair, result, progress)
+            _copy_group(writer, path, pair, outcome, progress)
         _carry_provenance(writer, stores)
         if not _recorded(writer, inputs):
-            counts = {"written": sum(result.written.values())}
+            counts = {"written": outcome.written}
             record = make_record(
                 _COMMAND, parameters=options, inputs=inputs, groups=paths, counts=counts
             )
             writer.record(record)
     if writer.location.folder is not None:
         writer.location.beside(_WORK).unlink(missing_ok=True)
-    return result
+    return outcome
 
 
 def _shared_groups(stores: Sequence[Store], groups: Sequence[str], notes: list[str]) -> list[str]:
@@ -185,36 +170,41 @@ def _carry_provenance(writer: StoreWriter, stores: Sequence[Store]) -> None:
 
 
 def _copy_group(
-    writer: StoreWriter, path: str, pair: Sequence[Part], result: Merged, progress: Progress
+    writer: StoreWriter, path: str, pair: Sequence[Part], outcome: Outcome, progress: Progress
 ) -> None:
     group = writer.group(joined(*pair))
     done, before = group.written(), 0
-    result.written[path] = result.skipped[path] = 0
+    counts = outcome.count(path)
     for part in pair:
         source = _Source(part)
         for item in map(tuple, np.argwhere(part.mask).tolist()):
             target = (before + item[0], *item[1:])
-            fresh = not done[target] and _copy_item(group, source, item, target, result)
-            (result.written if fresh else result.skipped)[path] += 1
+            size = None if done[target] else _copy_item(group, source, item, target)
+            if size is None:
+                counts.skipped += 1
+            else:
+                outcome.wrote(path, size=size)
             progress.advance(path, source.item_bytes)
         before += len(part.places)
 
 
-def _copy_item(
-    group: GroupWriter, source: _Source, item: Item, target: Item, result: Merged
-) -> bool:
-    """Copy every shard of an item, then flag it; False where another process is at it."""
+def _copy_item(group: GroupWriter, source: _Source, item: Item, target: Item) -> int | None:
+    """Copy every shard of an item, then flag it; its bytes, or None where it is another's.
+
+    Another process may be at it, or have finished it by now.
+    """
+    size = 0
     with group.claim(target) as held:
         if not held or group.complete([target]):
-            return False
+            return None
         for array in source.part.template.arrays:
             for start in source.starts(array, item):
                 values = source.read(array, start)
                 if values is not None:
                     moved = (target[0], *start[1:])
-                    result.bytes += group.put(array.name, moved, values)
+                    size += group.put(array.name, moved, values)
         group.commit([target])
-    return True
+    return size
 
 
 class _Source:

@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 import pytest
-from taqstore.pipelines.run.summary import GroupCount, Summary
 
 from support.cli_runner import Runner
 from taqstore import __version__
@@ -19,6 +18,8 @@ from taqstore.cli import COMMANDS, cli
 from taqstore.errors import TaqError
 from taqstore.export.formats import FORMATS
 from taqstore.plot import FIGURES
+from taqstore.run.mode import Mode
+from taqstore.run.outcome import Counts, Outcome
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
@@ -157,17 +158,16 @@ def test_ingest_options_reach_the_library(
 ) -> None:
     prompts = tmp_path / "p.txt"
     prompts.write_text("a\n")
-    summary = Summary({"latents": GroupCount("latents", 1)}, ["bad.npz: x: NaN; mend"], ["a note"])
+    summary = Outcome({"latents": Counts(1)}, ["a note"], ["bad.npz: x: NaN; mend"])
     library = Recorder(summary)
     monkeypatch.setattr("taqstore.pipelines.ingest.ingest", library)
     shown = taq("ingest", "a", "b", "s", "--only", "latents", "--only", "blocks", "--resume",
                 "--strict", "--workers", "3", "--prompts", prompts)  # fmt: skip
     ((args, kwargs),) = library.calls
     assert args == (("a", "b"), "s")
-    assert {k: v for k, v in kwargs.items() if not k.startswith("on_")} == {
+    assert kwargs == {
         "only": ("latents", "blocks"),
-        "resume": True,
-        "force": False,
+        "mode": Mode(resume=True),
         "strict": True,
         "workers": 3,
         "prompts": str(prompts),
@@ -176,19 +176,6 @@ def test_ingest_options_reach_the_library(
     assert shown.out.splitlines()[1].split()[:2] == ["latents", "1"]
     assert "refused: bad.npz: x: NaN; mend" in shown.err
     assert "note: a note" in shown.err
-
-
-def test_an_interrupted_ingest_says_how_to_go_on(
-    taq: Runner,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def stop(*args: Any, **kwargs: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("taqstore.pipelines.ingest.ingest", stop)
-    shown = taq("ingest", "a", "s")
-    assert shown.code == 130
-    assert "taqstore ingest a s --resume" in shown.err
 
 
 @pytest.mark.parametrize(

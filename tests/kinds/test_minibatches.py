@@ -23,7 +23,7 @@ from support.block_store import (
     value,
     write_blocks,
 )
-from taqstore import create_store
+from taqstore import create_store, open_store
 from taqstore.errors import MissingError, StoreError, TaqError
 from taqstore.kinds import block_samples
 from taqstore.kinds.block_samples import Batch, BlockSamples, open_block
@@ -285,3 +285,13 @@ def test_refusals(store: Path, tmp_path: Path) -> None:
     create_store(tmp_path / "empty.zarr").finish()
     with pytest.raises(MissingError, match="no residual stream blocks/img"):
         open_block(tmp_path / "empty.zarr", "mm0")
+
+
+def test_a_store_that_is_open_is_handed_on(store: Path, openings: list[str]) -> None:
+    opened = open_store(store)
+    given, found = (iter_batches(s, "mm0", batch_size=3, seed=8) for s in (store, opened))
+    assert openings == ["r", "r"]
+    for ours, theirs in islice(zip(found, given, strict=False), 4):
+        assert ours.inputs["img"].tobytes() == theirs.inputs["img"].tobytes()
+    found.close()
+    given.close()

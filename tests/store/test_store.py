@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,44 @@ def test_maps_are_kept_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for image in (0, 1, 0, 1, 5, 0):
         assert values.sel(image=image).values.tobytes() == latent(image).tobytes()
     assert len(opened) == 4
+
+
+def test_a_store_that_is_open_is_not_opened_again(path: Path, openings: list[str]) -> None:
+    store = open_store(path)
+    mapped = open_store(store, chunks=None)
+    assert openings == ["r"]
+    assert store["latents"].x.chunks is not None
+    assert mapped["latents"].x.chunks is None
+    xr.testing.assert_identical(store["latents"].load(), mapped["latents"].load())
+    assert open_store(mapped) is store
+
+
+def test_a_group_is_looked_at_again_without_opening_the_store_again(
+    tmp_path: Path, openings: list[str]
+) -> None:
+    """Items flagged, images added and groups made since, by a store read in two ways."""
+    from taqstore.store.provenance import make_record
+
+    write_latents(tmp_path / "s.zarr", [3, 1], only=[3])
+    store = open_store(tmp_path / "s.zarr")
+    mapped = open_store(store, chunks=None)
+    before, digest = mapped["latents"], store.digest
+    assert before["image"].values.tolist() == [3]
+    write_latents(tmp_path / "s.zarr", [3, 1, 4])
+    with create_store(tmp_path / "s.zarr") as writer:
+        writer.group(replace(latents_template([5]), path="more/latents"))
+        writer.record(make_record("test", parameters={}, inputs=[], groups=[], counts={}))
+    assert mapped["latents"] is before
+    openings.clear()
+    mapped.refresh("latents", "more/latents", "nowhere")
+    for found in (mapped, store):
+        assert found["latents"]["image"].values.tolist() == [3, 1, 4]
+        assert found["latents"].x.sel(image=4).values.tobytes() == latent(4).tobytes()
+        assert found["latents"].attrs["store_digest"] == store.digest != digest
+    assert before["image"].values.tolist() == [3]
+    assert list(store) == ["latents", "more/latents"]
+    assert openings == []
+    with create_store(tmp_path / "s.zarr") as writer:
+        del writer.root["more/latents"]
+    store.refresh("more/latents")
+    assert list(mapped) == ["latents"]

@@ -8,16 +8,18 @@ from pathlib import Path
 import click
 
 from taqstore.errors import TaqError
+from taqstore.files.png import contact_sheet
 
 from ..load import load_pipeline
 from .accuracy import evaluate as judge_pictures
 from .latent import grey
 from .model import checkpoint_path
 from .record import publish as publish_run
-from .sheet import contact_sheet
 from .train import WEIGHTS, Recipe, read_run
 from .train import train as train_model
 
+# Of the contact sheet: pictures in a row, and their side in pixels.
+_COLUMNS, _SIDE = 10, 96
 _POSITIVE = click.IntRange(min=1)
 
 
@@ -69,7 +71,13 @@ def evaluate(
         model, images=images, steps=steps, cfg_weight=cfg, seed=seed, on_image=_tell
     )
     if sheet:
-        contact_sheet(grey(pictures), prompts, sheet)
+        shown, firsts = grey(pictures), range(0, images, _COLUMNS)
+        contact_sheet(
+            [shown[first : first + _COLUMNS] for first in firsts],
+            sheet,
+            captions=[prompts[first : first + _COLUMNS] for first in firsts],
+            smallest=_SIDE,
+        )
     for name, value in vars(result).items():
         click.echo(f"{name}: {value}")
 

@@ -18,7 +18,6 @@ from taqstore.pipelines.models.backend import backend
 from taqstore.pipelines.models.layers import blocks
 from taqstore.pipelines.models.rounding import Optimiser, Settings
 from taqstore.pipelines.models.table import ModelRow
-from taqstore.pipelines.run.live import Mode
 
 from support.cli_runner import Runner
 from support.live_capture import needs_models
@@ -30,6 +29,7 @@ from taqstore.errors import LayoutError, MissingError, StoreError, TaqError
 from taqstore.kinds.quantized_linears import quantized_linears
 from taqstore.names import SITES
 from taqstore.quantization.weight_grid import weight_steps
+from taqstore.run.mode import Mode
 from taqstore.store.disk import try_lock
 from taqstore.store.location import Location
 from taqstore.store.writer import create_store
@@ -308,3 +308,14 @@ def test_the_command(store: Path, filled: Path, taq: Runner) -> None:
     assert len(document["blocks"]) == 3
     assert taq(*words, "--bits", "9").code == 2
     assert taq(*words, "--activation-clip", "p1").code == 1
+
+
+def test_the_store_is_opened_once_to_read_and_once_to_write(
+    store: Path, filled: Path, taq: Runner, openings: list[str]
+) -> None:
+    """Whatever the number of blocks and streams, and with the table of errors at the end."""
+    words = ["--local-ckpt", filled.with_name("w.safetensors"), "--iterations", "2"]
+    shown = taq("adaround", store, *words, "--batch-size", "2", "--prefix")
+    assert shown.code == 0, shown.err
+    assert len(shown.out.splitlines()) == 1 + 5
+    assert sorted(openings) == ["a", "r"]

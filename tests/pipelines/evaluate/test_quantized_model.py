@@ -12,7 +12,7 @@ import pytest
 from taqstore.pipelines.models.backend import backend
 from taqstore.pipelines.models.layers import block_linears, blocks
 from taqstore.pipelines.models.load import LoadedModel, to_numpy
-from taqstore.pipelines.models.quantized.run import LinearPlan, QuantizedModel, quantize
+from taqstore.pipelines.models.quantized.quantized_model import LinearPlan, QuantizedModel, quantize
 from taqstore.pipelines.models.sampling import make_schedule, trajectory
 
 from support.live_capture import full_names, needs_models, patched_linears

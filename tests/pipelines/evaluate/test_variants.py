@@ -1,13 +1,9 @@
-"""Names of variants, digits that are judged, and sheets of pictures."""
+"""Names of variants, and digits that are judged."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from PIL import Image
-from taqstore.pipelines.evaluate.sheet import comparison_sheet
 from taqstore.pipelines.evaluate.variants import Variant
 
 from support.live_capture import needs_models
@@ -61,22 +57,3 @@ def test_digits_of_final_latents_are_judged() -> None:
     assert prompted_share(latents, prompts) == right.mean() > 0.9
     assert prompted_share(latents[:3], ["a cat", prompts[1], "one or two"]) == right[1]
     assert np.isnan(prompted_share(latents[:1], ["a cat"]))
-
-
-@pytest.mark.parametrize(("side", "drawn"), [(8, 64), (64, 64), (100, 100), (512, 256)])
-@pytest.mark.parametrize("colors", [(), (3,)])
-def test_sheets_hold_every_picture(
-    tmp_path: Path, side: int, drawn: int, colors: tuple[int, ...]
-) -> None:
-    """Each cell shows its picture: enlarged pixel by pixel, or shrunk, never moved."""
-    shades = np.arange(1, 7, dtype=np.uint8).reshape(2, 3) * 30
-    pictures = np.broadcast_to(
-        shades.reshape(2, 3, 1, 1, *[1] * len(colors)), (2, 3, side, side, *colors)
-    )
-    comparison_sheet(np.array(pictures), ["one", "another"], ["a", "b", "c"], tmp_path / "s.png")
-    with Image.open(tmp_path / "s.png") as sheet:
-        assert sheet.mode == ("RGB" if colors else "L")
-        values = np.array(sheet).reshape(*sheet.size[::-1], -1)[..., 0]
-    for shade in shades.ravel():
-        mask = values == shade  # letters have such pixels too, but no run of them
-        assert [(mask.sum(axis) >= drawn).sum() for axis in (0, 1)] == [drawn, drawn]

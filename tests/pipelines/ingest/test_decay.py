@@ -8,6 +8,7 @@ import numpy as np
 from taqstore.pipelines.ingest import ingest
 
 from taqstore import open_store
+from taqstore.run.mode import Mode
 from taqstore.testing import RunShape, damage, make_run_folder
 from taqstore.upkeep.verify import verify_store
 
@@ -28,7 +29,7 @@ def test_a_decayed_source_overwrites_nothing(tmp_path: Path) -> None:
 
     (steps / "step_2.npz").write_bytes(good[2])
     damage.truncate(steps / "step_0.npz")
-    summary = ingest([run], store, resume=True)
+    summary = ingest([run], store, mode=Mode(resume=True))
     assert any("stored in part" in line and "step_0.npz" in line for line in summary.problems)
     assert all(line.count("\n") == 0 for line in summary.problems)
     for path, dataset in before.items():
@@ -36,7 +37,7 @@ def test_a_decayed_source_overwrites_nothing(tmp_path: Path) -> None:
     assert verify_store(store).damage == ()
 
     (steps / "step_0.npz").write_bytes(good[0])
-    assert ingest([run], store, resume=True).problems == []
+    assert ingest([run], store, mode=Mode(resume=True)).problems == []
     after = open_store(store)
     for path, dataset in before.items():
         assert after[path].step.values.tolist() == [0, 2, 4]

@@ -23,6 +23,7 @@ from taqstore.pipelines.ingest import ingest
 from support.same_stores import assert_same_stores, raw_arrays
 from taqstore import open_store
 from taqstore.errors import SourceError, StoreError, TaqError
+from taqstore.run.mode import Mode
 from taqstore.testing import (
     RunShape,
     damage,
@@ -112,7 +113,7 @@ def test_a_nan_row_of_phase_1_is_one_bad_sample(tmp_path: Path) -> None:
     assert summary.groups["samples"].refused == 1
     assert 1 not in open_store(tmp_path / "s.zarr")["samples"].sample.values
     shutil.copy(good, bad)
-    assert ingest([bad], tmp_path / "s.zarr", resume=True).problems == []
+    assert ingest([bad], tmp_path / "s.zarr", mode=Mode(resume=True)).problems == []
     ingest([good], tmp_path / "whole.zarr")
     assert_same_stores(tmp_path / "s.zarr", tmp_path / "whole.zarr")
 
@@ -127,7 +128,7 @@ def test_a_timestep_missing_from_phase_2(tmp_path: Path) -> None:
     assert len(summary.problems) == 1
     assert f"stats.npz: {key}: missing" in summary.problems[0]
     shutil.copy(good, bad)
-    assert ingest([bad], tmp_path / "s.zarr", resume=True).problems == []
+    assert ingest([bad], tmp_path / "s.zarr", mode=Mode(resume=True)).problems == []
     ingest([good], tmp_path / "whole.zarr")
     assert_same_stores(tmp_path / "s.zarr", tmp_path / "whole.zarr")
 
@@ -202,8 +203,8 @@ def test_a_store_of_a_newer_format_is_left_alone(tmp_path: Path, run: Path, whol
     marker: Any = root.attrs["taqstore"]
     root.attrs["taqstore"] = {**marker, "format": 2}
     before = raw_arrays(store)
-    for options in ({"resume": True}, {"force": True}):
-        line = refusal([run], store, **options)
+    for mode in (Mode(resume=True), Mode(force=True)):
+        line = refusal([run], store, mode=mode)
         assert "store format 2 is newer" in line
         assert "upgrade taqstore" in line
     assert all(np.array_equal(v, raw_arrays(store)[k]) for k, v in before.items() if "x" in k)
@@ -228,17 +229,17 @@ def test_a_flipped_bit_in_a_chunk(tmp_path: Path, run: Path, whole: Path) -> Non
     (finding,) = verify_store(store).damage
     assert finding.where.startswith("latents/x chunk 1/")
     assert str(file) in finding.what
-    ingest([run], store, only=["latents"], force=True)  # the remedy the line names
+    ingest([run], store, only=["latents"], mode=Mode(force=True))  # the remedy the line names
     assert_same_stores(store, whole)
 
 
 def test_a_flipped_bit_in_a_flag(tmp_path: Path, run: Path, whole: Path) -> None:
     store = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
     file = flip(store, "latents/written/c/2")
-    line = refusal([run], store, resume=True)
+    line = refusal([run], store, mode=Mode(resume=True))
     assert f"{file}: damaged completion flag; delete this file" in line
     file.unlink()  # the remedy the line names
-    summary = ingest([run], store, resume=True)
+    summary = ingest([run], store, mode=Mode(resume=True))
     assert (summary.groups["latents"].written, summary.groups["latents"].skipped) == (1, 2)
     assert_same_stores(store, whole)
 
@@ -246,10 +247,10 @@ def test_a_flipped_bit_in_a_flag(tmp_path: Path, run: Path, whole: Path) -> None
 def test_a_flipped_bit_in_a_coordinate(tmp_path: Path, run: Path, whole: Path) -> None:
     store = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
     flip(store, "latents/sigma/c/0")
-    line = refusal([run], store, resume=True)
+    line = refusal([run], store, mode=Mode(resume=True))
     assert "latents/sigma: damaged coordinate" in line
     assert "--force" in line
-    ingest([run], store, only=["latents"], force=True)
+    ingest([run], store, only=["latents"], mode=Mode(force=True))
     assert_same_stores(store, whole)
 
 
@@ -280,7 +281,7 @@ def test_a_full_disk_then_more_room(small_disk: Path, run: Path, whole: Path) ->
     assert "--resume" in line
     remount(small_disk, "size=64m")
     assert verify_store(store).damage == ()
-    assert ingest([run], store, resume=True).problems == []
+    assert ingest([run], store, mode=Mode(resume=True)).problems == []
     assert_same_stores(store, whole)
 
 
@@ -291,7 +292,7 @@ def test_a_read_only_disk(small_disk: Path, run: Path, whole: Path) -> None:
     remount(small_disk, "rw")
     ingest([run], small_disk / "s.zarr")
     remount(small_disk, "ro")
-    assert "read-only" in refusal([run], small_disk / "s.zarr", resume=True)
+    assert "read-only" in refusal([run], small_disk / "s.zarr", mode=Mode(resume=True))
     assert verify_store(small_disk / "s.zarr").damage == ()  # reading needs no lock and no write
     assert list(open_store(small_disk / "s.zarr")) == list(open_store(whole))
 

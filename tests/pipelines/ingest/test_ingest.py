@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import xarray as xr
 from taqstore.pipelines.ingest import ingest
-from taqstore.pipelines.run.summary import Summary
 
 from support.same_stores import assert_same_bits
 from taqstore import open_store
 from taqstore.names import parse_layer
+from taqstore.run.mode import Mode
+from taqstore.run.outcome import Outcome
 from taqstore.testing import (
     RunShape,
     damage,
@@ -38,7 +39,7 @@ FC2 = "pooled/timestep_stats/mlp.fc2"
 QKV = "pooled/timestep_stats/attn.qkv"
 
 
-def store_of(source: Path, **options: Any) -> tuple[dict[str, xr.Dataset], Summary]:
+def store_of(source: Path, **options: Any) -> tuple[dict[str, xr.Dataset], Outcome]:
     """Groups, in memory, of a store beside the source that holds it without complaints."""
     path = source.parent / "store.zarr"
     summary = ingest([source], path, **options)
@@ -192,7 +193,7 @@ def test_float64_that_float32_cannot_hold_stays_float64(tmp_path: Path) -> None:
     assert {(c.written, c.skipped, c.refused) for c in summary.groups.values()} == {(2, 0, 0)}
     assert len(set(summary.notes)) == len(summary.notes)
     assert len(open_store(tmp_path / "store.zarr").provenance) == 1
-    again = ingest([folder], tmp_path / "store.zarr", resume=True)
+    again = ingest([folder], tmp_path / "store.zarr", mode=Mode(resume=True))
     assert {(c.written, c.skipped, c.refused) for c in again.groups.values()} == {(0, 2, 0)}
     assert again.problems == []
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from taqstore.pipelines.ingest import ingest
-from taqstore.pipelines.run.summary import Summary
 
 from support.same_stores import as_bytes, assert_same_bits, assert_same_stores, raw_arrays
+from support.told import Told
 from taqstore import open_store
 from taqstore.errors import SourceError, StoreError
+from taqstore.run.mode import Mode
+from taqstore.run.outcome import Outcome
 from taqstore.testing import (
     RunShape,
     damage,
@@ -47,8 +48,8 @@ def whole(run: Path) -> Path:
     return path
 
 
-def counts(summary: Summary) -> dict[str, tuple[int, int, int]]:
-    return {c.group: (c.written, c.skipped, c.refused) for c in summary.groups.values()}
+def counts(summary: Outcome) -> dict[str, tuple[int, int, int]]:
+    return {path: (c.written, c.skipped, c.refused) for path, c in summary.groups.items()}
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -93,7 +94,7 @@ def test_memory_url_holds_the_same(run: Path, whole: Path) -> None:
     for path, dataset in local.items():
         for name, values in dataset.variables.items():
             assert_same_bits(remote[path][name].values, values.values, (path, name))
-    again = ingest([run], address, resume=True)
+    again = ingest([run], address, mode=Mode(resume=True))
     assert {(c.written, c.refused) for c in again.groups.values()} == {(0, 0)}
 
 
@@ -118,12 +119,12 @@ def test_writing_again_is_refused_resumed_or_forced(tmp_path: Path, run: Path) -
     with pytest.raises(StoreError, match=r"latents already holds 3 of the 3.*--resume.*--force"):
         ingest([run], store)
     assert snapshot(store) == before
-    again = ingest([run], store, resume=True)
+    again = ingest([run], store, mode=Mode(resume=True))
     assert counts(again)["latents"] == (0, 3, 0)
     assert {(w, r) for w, _, r in counts(again).values()} == {(0, 0)}
     assert again.bytes_in == 0
     assert snapshot(store) == before  # not one file was touched
-    forced = ingest([run], store, force=True)
+    forced = ingest([run], store, mode=Mode(force=True))
     assert counts(forced)["latents"] == (3, 0, 0)
     assert snapshot(store).keys() == before.keys()
     assert all(snapshot(store)[k][0] != t for k, (t, _) in before.items())
@@ -133,8 +134,8 @@ def test_force_replaces_only_what_the_source_fills(tmp_path: Path, run: Path, wh
     store = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
     other = make_latents(tmp_path / "other", shape=replace(SHAPE, images=2), seed=5)
     with pytest.raises(StoreError, match="prompt of images already written"):
-        ingest([other], store, resume=True)
-    ingest([other], store, force=True)
+        ingest([other], store, mode=Mode(resume=True))
+    ingest([other], store, mode=Mode(force=True))
     ingest([other], tmp_path / "expected.zarr")
     ours, kept, new = (raw_arrays(p) for p in (store, whole, tmp_path / "expected.zarr"))
     assert ours.keys() == kept.keys()
@@ -150,7 +151,7 @@ def test_force_with_two_sources_of_one_group_keeps_both(tmp_path: Path) -> None:
     for image in (0, 1):
         damage.hole_in_manifest(folders[1], image=image)
     for _ in range(2):
-        summary = ingest(folders, tmp_path / "s.zarr", force=True)
+        summary = ingest(folders, tmp_path / "s.zarr", mode=Mode(force=True))
         assert counts(summary) == {"latents": (3, 0, 0)}
         assert open_store(tmp_path / "s.zarr")["latents"].image.values.tolist() == [0, 1, 2]
 
@@ -162,7 +163,7 @@ def test_growth_by_a_longer_run(tmp_path: Path) -> None:
         first = maker(tmp_path / "first" / maker.__name__, shape=SHAPE)
         second = maker(tmp_path / "second" / maker.__name__, shape=longer)
         ingest([first], tmp_path / "grown.zarr")
-        ingest([second], tmp_path / "grown.zarr", resume=True)
+        ingest([second], tmp_path / "grown.zarr", mode=Mode(resume=True))
         ingest([second], tmp_path / "once.zarr")
     grown, once = open_store(tmp_path / "grown.zarr"), open_store(tmp_path / "once.zarr")
     assert grown["blocks/img"].image.values.tolist() == [0, 1, 2]  # 0 and 1, then 0 and 2
@@ -179,7 +180,7 @@ def test_growth_of_streams_whose_outputs_are_kept(tmp_path: Path) -> None:
     longer = make_adaround_cache(tmp_path / "l" / "cache", shape=replace(SHAPE, images=5))
     (broken / "samples" / "0000_000.npz").replace(tmp_path / "aside.npz")
     assert len(ingest([broken], tmp_path / "s.zarr").problems) == 1
-    assert ingest([longer], tmp_path / "s.zarr", resume=True).problems == []
+    assert ingest([longer], tmp_path / "s.zarr", mode=Mode(resume=True)).problems == []
     group = open_store(tmp_path / "s.zarr")["blocks/img"]
     assert group.output_kept.sel(image=1).values[:, 0].all()
     assert not group.output_kept.sel(image=2).values.any()
@@ -193,14 +194,14 @@ def test_growth_of_streams_whose_outputs_are_kept(tmp_path: Path) -> None:
     assert "missing, though" in verify_store(tmp_path / "s.zarr").damage[0].what
     ingest([longer], tmp_path / "plain.zarr")
     with pytest.raises(StoreError, match=r"output missing in the store.*--force"):
-        ingest([broken], tmp_path / "plain.zarr", resume=True)
+        ingest([broken], tmp_path / "plain.zarr", mode=Mode(resume=True))
 
 
 def test_statistics_of_other_steps_do_not_fit(tmp_path: Path) -> None:
     ingest([make_activations(tmp_path / "a", shape=SHAPE)], tmp_path / "s.zarr")
     finer = make_activations(tmp_path / "b", shape=replace(SHAPE, stats_stride=1))
     with pytest.raises(StoreError, match=r"differs from the source in .*step.*another store"):
-        ingest([finer], tmp_path / "s.zarr", resume=True)
+        ingest([finer], tmp_path / "s.zarr", mode=Mode(resume=True))
 
 
 def test_strict_stops_at_the_first_bad_item(tmp_path: Path) -> None:
@@ -213,7 +214,7 @@ def test_strict_stops_at_the_first_bad_item(tmp_path: Path) -> None:
     damage.drop_step(folder, step=0, image=2)
     with pytest.raises(SourceError, match=r"step 0 is missing"):
         ingest([folder], tmp_path / "t.zarr", strict=True)
-    summary = ingest([folder], tmp_path / "t.zarr", resume=True)
+    summary = ingest([folder], tmp_path / "t.zarr", mode=Mode(resume=True))
     assert (summary.groups["latents"].refused, len(summary.problems)) == (2, 2)
     assert open_store(tmp_path / "t.zarr")["latents"].image.values.tolist() == [0]
 
@@ -231,19 +232,13 @@ def test_progress_adds_up_to_the_total(tmp_path: Path, run: Path) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     statistics = copy / "activations" / "timestep_stats" / "step_2.npz"
     damage.poison(statistics, "mm0_img_mlp_fc2__avg_max", value=0.1)  # planned twice
-    totals: list[int] = []
-    seen: list[tuple[str, int]] = []
-    options: dict[str, Any] = {
-        "on_start": totals.append,
-        "on_progress": lambda label, size: seen.append((label, size)),
-    }
-    summary = ingest([copy], tmp_path / "s.zarr", **options)
-    assert totals == [summary.bytes_in] == [sum(size for _, size in seen)]
-    assert len({label for label, _ in seen}) == len(seen) == 3 + 4 + 4
-    seen.clear()
-    ingest([copy], tmp_path / "s.zarr", resume=True, **options)
-    assert totals == [summary.bytes_in] * 2
-    assert sum(size for _, size in seen) == totals[1]
+    first, again = Told(), Told()
+    summary = ingest([copy], tmp_path / "s.zarr", mode=Mode(progress=first))
+    assert first.totals == [summary.bytes_in] == [sum(size for _, size in first.advances)]
+    labels = [label for label, _ in first.advances]
+    assert len(set(labels)) == len(labels) == 3 + 4 + 4
+    ingest([copy], tmp_path / "s.zarr", mode=Mode(resume=True, progress=again))
+    assert again.totals == [summary.bytes_in] == [sum(size for _, size in again.advances)]
 
 
 def test_sources_of_several_kinds_at_once(tmp_path: Path, run: Path) -> None:

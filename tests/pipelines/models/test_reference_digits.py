@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-from taqstore.pipelines.models.reference import data, encoder, judge, latent, sheet
+from taqstore.pipelines.models.reference import data, encoder, judge, latent
 from taqstore.pipelines.models.reference.judge import judge as make_judge
 
 from taqstore.errors import TaqError
@@ -187,16 +185,3 @@ def test_without_scikit_learn_one_line_says_what_to_install(
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(TaqError, match="pip install scikit-learn"):
         data.real_digits()
-
-
-def test_the_contact_sheet_shows_every_picture(tmp_path: Path) -> None:
-    pictures = np.arange(3, dtype=np.uint8)[:, None, None] * np.full((32, 32), 80, np.uint8)
-    path = tmp_path / "sheet.png"
-    sheet.contact_sheet(pictures, ["a seven", "b", "a very long caption, bold"], path, columns=2)
-    with Image.open(path) as image:
-        grey = np.asarray(image)
-    assert grey.shape == (8 + 2 * (96 + 8 + 24), 8 + 2 * 104)
-    assert (grey[8:104, 8:104] == 0).all()
-    assert (grey[8:104, 112:208] == 80).all()
-    assert (grey[136:232, 8:104] == 160).all()
-    assert (grey[106:128, 8:104] < 128).any()  # the caption

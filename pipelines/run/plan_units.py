@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from taqstore.errors import SourceError, StoreError, problem
+from taqstore.errors import SourceError, problem
+from taqstore.run.mode import Mode
+from taqstore.run.outcome import Outcome
 from taqstore.store.writer import StoreWriter
 
 from ..sources.plan import Inexact, Item, Plan, Problem, Put, Unit
-from .summary import Summary
-
-Progress = Callable[[str, int], None]
-
-
-@dataclass(frozen=True)
-class Mode:
-    """How to treat what is there already and what is bad; threads, and whom to tell."""
-
-    resume: bool
-    strict: bool
-    replaced: frozenset[str]
-    threads: int
-    on_progress: Progress | None
+from .groups import open_groups
 
 
 def _run_parts(unit: Unit, pool: ThreadPoolExecutor, put: Put) -> list[Problem]:
@@ -44,59 +32,65 @@ def _discard(group: str, name: str, start: Item, values: Any) -> None:
 
 
 class PlanRun:
-    """One plan on its way into the store."""
+    """One plan on its way into the store.
 
-    def __init__(self, writer: StoreWriter, plan: Plan, summary: Summary, mode: Mode) -> None:
-        self.plan, self.summary, self.strict = plan, summary, mode.strict
+    Parameters
+    ----------
+    outcome
+        Counts, notes and problems are added here.
+    mode, strict
+        As of `ingest`.
+    replaced
+        Groups to replace.
+    """
+
+    def __init__(
+        self,
+        writer: StoreWriter,
+        plan: Plan,
+        outcome: Outcome,
+        mode: Mode,
+        *,
+        strict: bool,
+        replaced: Collection[str],
+    ) -> None:
+        self.plan, self.outcome, self.strict = plan, outcome, strict
+        self.progress = mode.progress
         self.inexact: set[tuple[str, str]] = set()
         self._lock = Lock()
-        self.groups = {
-            t.path: writer.group(t, replace=t.path in mode.replaced) for t in plan.templates
-        }
+        self.groups = open_groups(writer, plan.templates, mode, replaced=replaced)
         self.done = {path: group.written() for path, group in self.groups.items()}
-        if not mode.resume:
-            self._refuse_overwriting(str(writer.location))
-        summary.notes.extend(plan.notes)
+        for path in self.groups:  # the table lists them in this order, not as threads finish
+            outcome.count(path)
+        outcome.notes.extend(plan.notes)
         for found in plan.problems:
             self._report(found)
 
-    def _refuse_overwriting(self, where: str) -> None:
-        for path, done in self.done.items():
-            if done.any():
-                raise StoreError(
-                    problem(
-                        f"{path} already holds {int(done.sum())} of the {done.size} items",
-                        where=where,
-                        remedy="--resume skips them, --force replaces the group",
-                    )
-                )
-
-    def execute(self, workers: int, on_progress: Progress | None) -> None:
+    def execute(self, threads: int) -> None:
         """Run every unit that is not complete; the first error that is not a bad item stops all."""
-        pending = [unit for unit in self.plan.units if not self._skip(unit, on_progress)]
-        with ThreadPoolExecutor(workers) as units, ThreadPoolExecutor(workers) as parts:
+        pending = [unit for unit in self.plan.units if not self._skip(unit)]
+        with ThreadPoolExecutor(threads) as units, ThreadPoolExecutor(threads) as parts:
             futures = {units.submit(self._unit, unit, parts): unit for unit in pending}
             try:
                 for future in as_completed(futures):
-                    if future.result() and on_progress:
-                        on_progress(futures[future].label, futures[future].nbytes)
+                    if future.result():
+                        self.progress.advance(futures[future].label, futures[future].nbytes)
             except BaseException:
                 units.shutdown(wait=False, cancel_futures=True)
                 parts.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _skip(self, unit: Unit, on_progress: Progress | None) -> bool:
+    def _skip(self, unit: Unit) -> bool:
         missing = any(not self.done[g][i] for g, items in unit.items.items() for i in items)
         if not missing:
             self._count_skipped(unit)
-            if on_progress:
-                on_progress(unit.label, unit.nbytes)
+            self.progress.advance(unit.label, unit.nbytes)
         return not missing
 
     def _count_skipped(self, unit: Unit) -> None:
         with self._lock:
             for group, items in unit.items.items():
-                self.summary.count(group).skipped += len(items)
+                self.outcome.count(group).skipped += len(items)
 
     def _unit(self, unit: Unit, parts: ThreadPoolExecutor) -> bool:
         """Write one unit; False if it has to be planned again."""
@@ -169,11 +163,9 @@ class PlanRun:
             good = [item for item in items if (group, item) not in bad]
             self.groups[group].commit(good)
             with self._lock:
-                count = self.summary.count(group)
-                count.written += len(good)
-                count.bytes_out += written.get(group, 0)
+                self.outcome.wrote(group, items=len(good), size=written.get(group, 0))
         with self._lock:
-            self.summary.bytes_in += unit.nbytes
+            self.outcome.bytes_in += unit.nbytes
         for entry in found:
             self._report(entry)
 
@@ -181,21 +173,21 @@ class PlanRun:
         if self.strict:
             raise error
         for group, items in unit.items.items():
-            self.summary.count(group).refused += len(items)
+            self.outcome.count(group).refused += len(items)
         self._say(str(error))
 
     def _report(self, found: Problem) -> None:
         if self.strict:
             raise SourceError(found.text)
         if found.item is not None:
-            self.summary.count(found.group).refused += 1
+            self.outcome.count(found.group).refused += 1
         self._say(found.text)
 
     def _say(self, text: str) -> None:
         with self._lock:
-            if text not in self.summary.problems:
-                self.summary.problems.append(text)
+            if text not in self.outcome.problems:
+                self.outcome.problems.append(text)
 
     def _note(self, text: str) -> None:
         with self._lock:
-            self.summary.notes.append(text)
+            self.outcome.notes.append(text)

@@ -306,3 +306,19 @@ def test_both_tracks_at_once_killed_and_resumed_equal_a_serial_run(
         finish(*arguments(command, store, weights, *LIVE, "--resume"))
     assert_same_stores(store, whole, attributes=False)
     assert verify_store(store).damage == ()
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [("cache", ["a", "r"]), ("collect", ["a", "r"]), ("profile", ["a", "r"]), ("evaluate", ["r"])],
+)
+def test_a_store_is_opened_once(
+    command: str, expected: list[str], weights: Path, tmp_path: Path, openings: list[str]
+) -> None:
+    """Once to read and, where it is written to, once to write."""
+    store = tmp_path / "run.zarr"
+    succeed("generate", store, weights, "--images", "1")
+    openings.clear()
+    more = {"profile": ["-o", str(tmp_path / "figures")], "evaluate": ["--variant", "rtn"]}
+    succeed(command, store, weights, *more.get(command, []))
+    assert sorted(openings) == expected

@@ -11,9 +11,8 @@ from taqstore.pipelines.collect.collect import collect
 from taqstore.pipelines.generate import Request, generate
 from taqstore.pipelines.ingest import ingest
 from taqstore.pipelines.models.load import LoadedModel
-from taqstore.pipelines.models.reduce import mlx_reducer, numpy_reducer
+from taqstore.pipelines.models.reducers import mlx_reducer, numpy_reducer
 from taqstore.pipelines.models.table import ModelRow
-from taqstore.pipelines.run.live import Mode
 
 from support.live_capture import naive_histogram, needs_models, raw_inputs
 from support.live_models import TINY, TINY32, TINY_FLUX, load_tiny, write_checkpoint
@@ -22,6 +21,7 @@ from taqstore import TaqError, open_store
 from taqstore.analysis.pooling import pool
 from taqstore.errors import MissingError
 from taqstore.names import SITES, parse_layer
+from taqstore.run.mode import Mode
 from taqstore.statistics.bins import Layout
 from taqstore.statistics.channel_histogram import count_blocks
 from taqstore.statistics.observation import observe

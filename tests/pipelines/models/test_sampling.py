@@ -16,9 +16,9 @@ import pytest
 from taqstore.pipelines.models import backend as backend_module
 from taqstore.pipelines.models.backend import backend
 from taqstore.pipelines.models.capture import watching_blocks, watching_inputs
+from taqstore.pipelines.models.hooks import observing
 from taqstore.pipelines.models.layers import linears
 from taqstore.pipelines.models.load import LoadedModel, Prompt, load_pipeline, to_numpy
-from taqstore.pipelines.models.observe import observing
 from taqstore.pipelines.models.sampling import (
     Schedule,
     make_schedule,

@@ -1,0 +1,48 @@
+"""The provenance record of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from taqstore.run.outcome import Outcome
+from taqstore.store.provenance import describe_input, library_versions, make_record
+from taqstore.store.writer import StoreWriter
+
+
+def record_run(
+    writer: StoreWriter,
+    command: str,
+    outcome: Outcome,
+    *,
+    parameters: Mapping[str, Any],
+    inputs: Iterable[Path] = (),
+    groups: Sequence[str] | None = None,
+    counted: Sequence[str] = ("written", "skipped"),
+    libraries: Sequence[str] = (),
+) -> None:
+    """Append the provenance record of a run.
+
+    Parameters
+    ----------
+    parameters, inputs
+        What it was asked, and the files and folders it read.
+    groups
+        Groups it filled; None: all of the outcome.
+    counted
+        Fields of `Counts` to record, summed over these groups.
+    libraries
+        Whose versions shaped the result, besides taqstore's own.
+    """
+    paths = list(outcome.groups) if groups is None else list(groups)
+    counts = [outcome.count(path) for path in paths]
+    record = make_record(
+        command,
+        parameters=parameters,
+        inputs=[describe_input(path) for path in inputs],
+        groups=paths,
+        counts={name: sum(getattr(count, name) for count in counts) for name in counted},
+    )
+    record["versions"] |= library_versions(libraries)
+    writer.record(record)
