@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import zarr
 
 # Shards are merged into dask blocks of about this size: small blocks drown in scheduling
-# (ZARR_NOTES: one layer per task takes 2-6 s for what a loop does in 0.4-0.8 s).
+# (one layer per task takes 2-6 s for what a loop does in 0.4-0.8 s, measured: docs/notes.md).
 _BLOCK_BYTES = 32 << 20
 # A pass over a whole array reads every shard once: pages of maps that stay would fill the memory.
 _MAPPED_BYTES = 16 << 20

@@ -1,0 +1,38 @@
+"""Tables in the written pages say what the code says. `make tables` writes them anew."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from support.doc_tables import TABLES, DocTable
+from support.pages import read_page, read_table, ticked
+
+
+@pytest.mark.parametrize("table", TABLES, ids=str)
+def test_a_table_has_the_rows_of_the_code(table: DocTable) -> None:
+    made, written = table.made(), read_table(table.page, table.name)
+    assert len(made) > 1
+    known = [cells[: len(row)] for cells, row in zip(written, made, strict=False)]
+    assert known == made, "`make tables` writes the table anew"
+    assert len(written) == len(made)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=str)
+def test_every_cell_is_filled(table: DocTable) -> None:
+    rows = read_table(table.page, table.name)
+    assert [row for row in rows if not all(row[:2])] == []
+    assert len({len(row) for row in rows}) == 1
+
+
+def test_the_groups_of_the_store_are_those_of_the_format() -> None:
+    shown = {ticked(cells[0])[0] for cells in read_table("docs/store.md", "groups")}
+    rows = re.findall(r"^\| ((?:`[a-z_/<>]+`(?:, )?)+) \|", read_page("schemas/README.md"), re.M)
+    normative = {name for row in rows for name in ticked(row)}
+    assert len(normative) > 8
+
+    def root(name: str) -> str:
+        return name.split("/")[0]
+
+    assert {root(name) for name in shown} == {root(name) for name in normative}
