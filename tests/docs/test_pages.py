@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
-from support.doc_tables import command_of
+from support.doc_tables import command_of, root_context
 from support.pages import PAGES, fenced, links, read_page
 from support.rooms import ROOT
 
@@ -75,7 +75,7 @@ def test_commands_shown_are_commands(
         if isinstance(command, click.Group):
             command, taken = command_of(*words[:2]), 2
         try:
-            command.make_context(words[0], words[taken:])
+            command.make_context(words[0], words[taken:], parent=root_context())
         except click.ClickException as error:
             pytest.fail(f"taqstore {shlex.join(words)}: {error.format_message()}")
 

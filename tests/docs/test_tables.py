@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from benchmarks.questions import GROUPS, QUESTIONS, SIZES
 from support.doc_tables import TABLES, DocTable
 from support.pages import read_page, read_table, ticked
 
@@ -36,3 +37,9 @@ def test_the_groups_of_the_store_are_those_of_the_format() -> None:
         return name.split("/")[0]
 
     assert {root(name) for name in shown} == {root(name) for name in normative}
+
+
+def test_what_the_benchmarks_can_measure_is_listed_once() -> None:
+    rows = read_table("benchmarks/README.md", "rows")
+    listed = [name for cells in rows for name in ticked(cells[0])]
+    assert sorted(listed) == sorted([*QUESTIONS, *GROUPS, SIZES])

@@ -47,9 +47,14 @@ class DocTable:
         return f"{self.page}: {self.name}"
 
 
+def root_context() -> click.Context:
+    """What `taqstore` hands to its commands: commands remember the first one they are shown in."""
+    return click.Context(cli, info_name="taqstore", **cli.context_settings)
+
+
 def command_of(*words: str) -> click.Command:
     """A command or subcommand by its words."""
-    context = click.Context(cli)
+    context = root_context()
     found = cli.get_command(context, words[0])
     for word in words[1:]:
         assert isinstance(found, click.Group)
@@ -88,7 +93,7 @@ def commands() -> Rows:
         if isinstance(command, click.Group):
             usage, options = f"{name} NAME STORE", ["see below"]
         else:
-            pieces = command.collect_usage_pieces(click.Context(command))
+            pieces = command.collect_usage_pieces(click.Context(command, parent=root_context()))
             usage = " ".join((name, *pieces[1:]))
             options = [_code(option) for option in _options(command)]
         rows.append([_code(f"taqstore {usage}"), text.rstrip("."), " ".join(options)])
