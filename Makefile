@@ -52,9 +52,8 @@ canary: ## pytest against pre-releases of what the store stands on; tells what i
 	@$(MAKE) --no-print-directory VENV=$(CANARY) $(CANARY)/bin/python
 	@for name in $(COMING); do \
 	  $(CANARY)/bin/python -m pip install --quiet --disable-pip-version-check --pre --upgrade $$name \
-	  || echo "$$name: no pre-release could be had, what was there is tried"; done
-	@$(CANARY)/bin/python -c 'from importlib.metadata import version; \
-	  [print(name, version(name)) for name in "$(COMING)".split()]'
+	  || echo "$$name: could not be upgraded, what was there is tried"; done
+	@$(CANARY)/bin/python tests/support/coming.py $(COMING)
 	@$(CANARY)/bin/python -m pytest $(TESTS) && echo "canary: passed with the versions above" \
 	  || echo "canary: FAILED with the versions above; a release like them will break the suite"
 
