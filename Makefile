@@ -58,7 +58,7 @@ canary: ## pytest against pre-releases of what the store stands on; tells what i
 	  || echo "canary: FAILED with the versions above; a release like them will break the suite"
 
 tables: $(BIN)/python ## write the tables of docs/ anew from the code
-	PYTHONPATH=tests $(BIN)/python -m support.doc_tables
+	PYTHONPATH=tests $(BIN)/python -m support.docs_pages
 
 bench: $(BIN)/python ## measure against npz folders, h5py and tensorstore
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
-from support.doc_tables import command_of, root_context
+from support.docs_tables import command_of, root_context
 from support.pages import PAGES, fenced, links, read_page
 from support.rooms import ROOT
 

@@ -24,13 +24,22 @@ def read_page(page: str) -> str:
     return (ROOT / page).read_text(encoding="utf-8")
 
 
-def read_table(page: str, name: str) -> list[list[str]]:
-    """Cells of the rows below ``<!-- table: name -->``, without the head."""
+def table_lines(page: str, name: str) -> list[str]:
+    """Lines of the table below ``<!-- table: name -->``: head, rule, rows."""
     marker = f"<!-- table: {name} -->\n"
     text = read_page(page)
     assert text.count(marker) == 1, f"{page} has no table {name!r}, or two"
-    lines = text.split(marker)[1].split("\n\n")[0].splitlines()
-    return [[cell.strip() for cell in _CELL.split(line)[1:-1]] for line in lines[2:]]
+    return text.split(marker)[1].split("\n\n")[0].splitlines()
+
+
+def cells(line: str) -> list[str]:
+    """Cells of one line of a table."""
+    return [cell.strip() for cell in _CELL.split(line)[1:-1]]
+
+
+def read_table(page: str, name: str) -> list[list[str]]:
+    """Cells of the rows of a table, without its head."""
+    return [cells(line) for line in table_lines(page, name)[2:]]
 
 
 def ticked(cell: str) -> list[str]:
