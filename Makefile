@@ -8,8 +8,10 @@ SCALE ?= 1
 DIFFUSIONKIT = diffusionkit==0.5.2
 export MLX_DISABLE_COMPILE = 1
 DEMO ?= demo
+CANARY = .venv-canary
+COMING = numpy dask distributed zarr xarray
 
-.PHONY: help demo demo-ingest test lint types unit test-all bench clean
+.PHONY: help demo demo-ingest test lint types unit test-all canary tables bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -27,16 +29,17 @@ demo: $(BIN)/python ## from the reference model to configs and figures, command 
 demo-ingest: $(BIN)/python ## the same from a run folder of the old scripts; leaves demo-ingest/
 	@$(BIN)/python -m taqstore.pipelines.demo ingest $(DEMO)-ingest
 
-test: lint types unit ## ruff, mypy and pytest
+test: lint types unit ## ruff, codespell, mypy and pytest
 
-lint: $(BIN)/python
+lint: $(BIN)/python ## ruff and codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
-types: $(BIN)/python
+types: $(BIN)/python ## mypy
 	$(BIN)/mypy
 
-unit: $(BIN)/python
+unit: $(BIN)/python ## pytest
 	$(BIN)/python -m pytest $(TESTS)
 
 test-all: ## pytest on every interpreter found (3.11, 3.12, 3.13)
@@ -45,9 +48,21 @@ test-all: ## pytest on every interpreter found (3.11, 3.12, 3.13)
 	    $(MAKE) --no-print-directory unit PYTHON=python$$version VENV=.venv-$$version || exit 1; \
 	  else echo "python$$version: not found, skipped"; fi; done
 
+canary: ## pytest against pre-releases of what the store stands on; tells what is coming, judges nothing
+	@$(MAKE) --no-print-directory VENV=$(CANARY) $(CANARY)/bin/python
+	@for name in $(COMING); do \
+	  $(CANARY)/bin/python -m pip install --quiet --disable-pip-version-check --pre --upgrade $$name \
+	  || echo "$$name: could not be upgraded, what was there is tried"; done
+	@$(CANARY)/bin/python tests/support/coming.py $(COMING)
+	@$(CANARY)/bin/python -m pytest $(TESTS) && echo "canary: passed with the versions above" \
+	  || echo "canary: FAILED with the versions above; a release like them will break the suite"
+
+tables: $(BIN)/python ## write the tables of docs/ anew from the code
+	PYTHONPATH=tests $(BIN)/python -m support.docs_pages
+
 bench: $(BIN)/python ## measure against npz folders, h5py and tensorstore
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks --scale $(SCALE)
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) .venv-3.* $(DEMO) $(DEMO)-ingest bench-work .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-3.* $(CANARY) $(DEMO) $(DEMO)-ingest bench-work .pytest_cache .mypy_cache .ruff_cache .hypothesis

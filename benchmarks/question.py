@@ -37,7 +37,7 @@ class Question:
     inverse
         Ratios without a target are costs too, ours / theirs.
     peak_limit
-        Bytes our process may take at most, where the issue sets a limit.
+        Bytes our process may take at most, where a limit is set.
     measures_peak
         False where our answer is itself another process.
     """

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from taqstore.files.staged import whole_file
+
 if TYPE_CHECKING:
     from PIL import Image
 

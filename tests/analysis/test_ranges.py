@@ -18,7 +18,7 @@ from taqstore.statistics.histogram import Layout, count
 
 @pytest.fixture(scope="module")
 def group() -> xr.Dataset:
-    """CALIBRATION.md's tensor as observations, in the default layout of 5 mantissa bits."""
+    """The tensor of docs/notes.md as observations, in the default layout of 5 mantissa bits."""
     x = oracle.tensor()
     layout = Layout("float32", 5)
     dims = ("batch", "step", "layer")
@@ -53,7 +53,7 @@ def ends(result: xr.Dataset) -> tuple[float, float]:
     return result["lower"].item(), result["upper"].item()
 
 
-# -- frozen values (CALIBRATION.md) ----------------------------------------------------------------
+# -- frozen values (docs/notes.md) --------------------------------------------------------------
 
 
 def test_torch_moving_average(group: xr.Dataset) -> None:

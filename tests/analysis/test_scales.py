@@ -33,7 +33,7 @@ def groups() -> dict[str, xr.Dataset]:
 
 
 def oracle_group() -> xr.Dataset:
-    """CALIBRATION.md's tensor as observations: 16 batches, one step, one layer, 32 channels."""
+    """The tensor of docs/notes.md as observations: 16 batches, one step, one layer, 32 channels."""
     x = oracle.tensor()[:, None, None]
     low, high = x.min(axis=-2), x.max(axis=-2)
     layout = Layout("float32", 8)
@@ -49,7 +49,7 @@ def oracle_group() -> xr.Dataset:
     )
 
 
-# -- frozen values (CALIBRATION.md) ----------------------------------------------------------------
+# -- frozen values (docs/notes.md) --------------------------------------------------------------
 
 
 def test_affine_oracle() -> None:

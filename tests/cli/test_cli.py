@@ -16,7 +16,6 @@ from taqstore import __version__
 from taqstore.analysis import FitRule, Thresholds
 from taqstore.cli import COMMANDS, cli
 from taqstore.errors import TaqError
-from taqstore.export.formats import FORMATS
 from taqstore.plot import FIGURES
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Counts, Outcome
@@ -63,16 +62,6 @@ def test_every_command_has_help_for_itself_and_its_options(taq: Runner, name: st
         if isinstance(parameter, click.Option):
             assert parameter.help, (name, parameter.name)
             assert parameter.opts[0] in shown.out
-
-
-OFFERED = [n for n in FORMATS if n != "temporal-analysis-multitier"]  # an option, --multitier
-
-
-@pytest.mark.parametrize("name", [n for n in commands() if " " not in n] + OFFERED)
-def test_every_command_and_format_stands_in_the_readme(name: str) -> None:
-    readme = ROOT / "README.md"
-    assert readme.exists(), "README.md is missing"
-    assert name in readme.read_text(encoding="utf-8")
 
 
 def test_version_and_overview(taq: Runner) -> None:

@@ -28,6 +28,8 @@ class Runner:
 
     def __call__(self, *arguments: Any) -> Result:
         self._patch.setattr(sys, "argv", ["taqstore", *map(str, arguments)])
+        # As the console script has it: click names the program after the package that is run.
+        self._patch.setattr(sys.modules["__main__"], "__package__", None, raising=False)
         self._capsys.readouterr()
         code = 0
         try:

@@ -1,17 +1,87 @@
-"""The tables of the documentation, made from the tables of the code."""
+"""The tables of the documentation, made from the tables of the code.
+
+Each function gives a table as Markdown. `support.docs_pages` says where they stand.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+import click
 from taqstore.pipelines.models.table import MODELS
 from taqstore.pipelines.sources.table import SOURCES
 
 from taqstore.analysis import ANALYSES, RULES
 from taqstore.analysis.options import Option
+from taqstore.cli import COMMANDS, cli
 from taqstore.export.formats import FORMATS
 from taqstore.kinds.statistics_sources import STATISTICS
 from taqstore.plot.figures import FIGURES
+
+
+def root_context() -> click.Context:
+    """What `taqstore` hands to its commands: commands remember the first one they are shown in."""
+    return click.Context(cli, info_name="taqstore", **cli.context_settings)
+
+
+def command_of(*words: str) -> click.Command:
+    """A command or subcommand by its words."""
+    found: click.Command = cli
+    for word in words:
+        assert isinstance(found, click.Group), words
+        inner = found.get_command(root_context(), word)
+        assert inner is not None, words
+        found = inner
+    return found
+
+
+def commands_table() -> str:
+    """Markdown: every command with its arguments, its line of help, its options."""
+    rows = []
+    for name, (_, text) in COMMANDS.items():
+        command = command_of(name)
+        if isinstance(command, click.Group):
+            usage, options = f"{name} NAME STORE", "see below"
+        else:
+            context = click.Context(command, parent=root_context())
+            usage = " ".join((name, *command.collect_usage_pieces(context)[1:]))
+            options = " ".join(f"`{flags}`" for flags, _ in _options(command))
+        rows.append((f"`taqstore {usage}`", text.rstrip("."), options))
+    return markdown(("command", "does", "options"), rows)
+
+
+def shared_options_table() -> str:
+    """Markdown: the options that every word of `taqstore analyze` takes."""
+    shown = [_options(command_of("analyze", word)) for word in ANALYSES]
+    rows = (
+        (f"`{flags}`", text) for flags, text in shown[0] if all((flags, text) in o for o in shown)
+    )
+    return markdown(("option", ""), rows)
+
+
+def _options(command: click.Command) -> list[tuple[str, str]]:
+    """Options, each by the name that is written first, with their help."""
+    return [
+        ("/".join((p.opts[0], *p.secondary_opts)), p.help or "")
+        for p in command.params
+        if isinstance(p, click.Option)
+    ]
+
+
+def formats_table() -> str:
+    """Markdown: every format of `taqstore export`."""
+    rows = (
+        (f"`{name}`", row.doc, _listed(f"--{option}" for option in row.options))
+        for name, row in FORMATS.items()
+    )
+    return markdown(("format", "is", "options"), rows)
+
+
+def every_option_table() -> str:
+    """Markdown: `options_table` of every analysis, one below the other."""
+    lines = [(word, line) for word in ANALYSES for line in options_table(word).splitlines()[2:]]
+    head = "| analysis | option | values | default | |\n|---|---|---|---|---|\n"
+    return head + "".join(f"| `{word}` {line}\n" for word, line in lines)
 
 
 def rules_table() -> str:
@@ -87,11 +157,21 @@ def exporters_table() -> str:
 
 
 def models_table() -> str:
-    """What `--model` takes."""
-    return markdown(
-        ("`--model`", "what it is", "weights"),
-        ((f"`{name}`", row.doc, f"`{row.hub}`") for name, row in MODELS.items()),
+    """What `--model` takes: every model with its weights and its defaults of sampling."""
+    rows = (
+        (
+            f"`{name}`",
+            row.doc,
+            f"`{row.hub}`",
+            row.dtype,
+            "x".join(map(str, row.latent_size)),
+            f"{row.shift:g}",
+            f"{row.cfg_weight:g}" if row.guidance else "none",
+        )
+        for name, row in MODELS.items()
     )
+    header = ("`--model`", "what it is", "weights", "dtype", "latent", "shift", "guidance")
+    return markdown(header, rows)
 
 
 def markdown(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
