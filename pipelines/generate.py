@@ -26,7 +26,7 @@ from .models.sampling import Schedule, make_schedule, trajectory
 from .run.groups import RUN, open_groups
 from .run.record import record_run
 from .run.trajectories import ID
-from .sources.prompts import prompt_file
+from .sources.parts.prompts import prompt_file
 
 LATENT_CHANNELS = 16
 

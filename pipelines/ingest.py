@@ -18,7 +18,7 @@ from taqstore.store.writer import StoreWriter, create_store
 from . import sources
 from .run.plan_units import PlanRun
 from .run.record import record_run
-from .sources.plan import Options, Plan
+from .sources.parts.plan import Options, Plan
 
 _WORKERS = 4
 

@@ -14,7 +14,7 @@ from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.store.writer import StoreWriter
 
-from ..sources.plan import Inexact, Item, Plan, Problem, Put, Unit
+from ..sources.parts.plan import Inexact, Item, Plan, Problem, Put, Unit
 from .groups import open_groups
 
 

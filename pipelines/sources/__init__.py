@@ -12,7 +12,7 @@ from taqstore.faces import lazy_face
 
 if TYPE_CHECKING:
     from .detect import Source, detect
-    from .plan import Inexact, Item, Options, Part, Plan, Problem, Put, Unit
+    from .parts.plan import Inexact, Item, Options, Part, Plan, Problem, Put, Unit
     from .plans import plan, replan
     from .table import SOURCES
 

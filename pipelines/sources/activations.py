@@ -13,10 +13,10 @@ from taqstore.kinds.statistics_sources import TIMESTEP_STATS, TRACED_STATS
 from taqstore.names import PROJECTIONS, LayerName, array_key, linear_names
 from taqstore.store.template import Array
 
-from .json_fields import floats, without
-from .place import Place
-from .plan import Options, Plan, Problem
-from .pooled import (
+from .parts.json_fields import floats, without
+from .parts.place import Place
+from .parts.plan import Options, Plan, Problem
+from .parts.pooled import (
     Field,
     Lookup,
     Site,
@@ -27,7 +27,7 @@ from .pooled import (
     site_unit,
     stored_dtype,
 )
-from .timestep_run import (
+from .parts.timestep_run import (
     EXTREMA,
     FOLDER,
     OPTIONAL,

@@ -15,7 +15,7 @@ from taqstore.files.refusal import problem
 from taqstore.names import BLOCKS
 from taqstore.store.template import Array, Template
 
-from .block_cache import (
+from .parts.block_cache import (
     FOLDER,
     FORMAT,
     METADATA,
@@ -27,9 +27,9 @@ from .block_cache import (
     read_sigma,
     scan,
 )
-from .json_fields import floats, majority, sample_name, strings, without
-from .place import Place
-from .plan import Options, Plan, Problem, Put, Unit
+from .parts.json_fields import floats, majority, sample_name, strings, without
+from .parts.place import Place
+from .parts.plan import Options, Plan, Problem, Put, Unit
 
 POOLED_FOLDER, POOLED_KEY = "pooled", "pooled"
 DIMS = ("image", "step", "boundary", "row", "token", "channel")

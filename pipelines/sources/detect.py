@@ -9,7 +9,7 @@ from taqstore.errors import SourceError
 from taqstore.files.refusal import problem
 from taqstore.names import is_block_key
 
-from .place import Place
+from .parts.place import Place
 from .table import SOURCES
 
 

@@ -20,11 +20,11 @@ from taqstore.files.refusal import problem
 from taqstore.names import LATENTS
 from taqstore.store.template import Array, Template
 
-from .block_cache import holds_blocks
-from .json_fields import majority, sample_files, sample_name, strings, without
-from .manifest import MANIFEST, Entry, Manifest, read_manifest
-from .place import Place
-from .plan import Options, Plan, Problem, Put, Unit
+from .parts.block_cache import holds_blocks
+from .parts.json_fields import majority, sample_files, sample_name, strings, without
+from .parts.manifest import MANIFEST, Entry, Manifest, read_manifest
+from .parts.place import Place
+from .parts.plan import Options, Plan, Problem, Put, Unit
 
 FOLDER = "samples"
 KEYS = ("x", "timestep", "sigma", "step_index", "image_id", "is_final")

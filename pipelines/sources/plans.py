@@ -10,7 +10,7 @@ from taqstore.errors import SourceError
 from taqstore.files.refusal import problem
 
 from .detect import Source, detect
-from .plan import Options, Plan, Problem
+from .parts.plan import Options, Plan, Problem
 from .table import SOURCES
 
 DEFAULTS = Options()

@@ -20,9 +20,9 @@ from taqstore.kinds.statistics_sources import POSTGELU
 from taqstore.names import LayerName
 from taqstore.store.template import Array
 
-from .place import Place
-from .plan import Options, Plan, Problem, PutWhole, Unit
-from .pooled import (
+from .parts.place import Place
+from .parts.plan import Options, Plan, Problem, PutWhole, Unit
+from .parts.pooled import (
     Field,
     Site,
     Where,

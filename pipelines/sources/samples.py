@@ -14,10 +14,10 @@ from taqstore.files.refusal import problem
 from taqstore.names import SAMPLES
 from taqstore.store.template import Array, Template, nbytes, rows_per_shard
 
-from .json_fields import strings
-from .place import Place
-from .plan import Options, Plan, Problem, Put, Unit
-from .prompts import pickled_strings, prompt_file
+from .parts.json_fields import strings
+from .parts.place import Place
+from .parts.plan import Options, Plan, Problem, Put, Unit
+from .parts.prompts import pickled_strings, prompt_file
 
 # Key: kinds of dtype that are taken, number of dims.
 KEYS = {

@@ -14,10 +14,10 @@ from taqstore.kinds.statistics_sources import LUT_SCHEDULE, POLY_SCHEDULE
 from taqstore.names import POOLED, LayerName
 from taqstore.store.template import Array, Template
 
-from .json_fields import field, floats, read_document, without
-from .place import Place
-from .plan import Options, Plan, PutWhole, Unit
-from .pooled import Coords, group_by_site, layer_coords
+from .parts.json_fields import field, floats, read_document, without
+from .parts.place import Place
+from .parts.plan import Options, Plan, PutWhole, Unit
+from .parts.pooled import Coords, group_by_site, layer_coords
 
 POLY, LUT = "poly_v1", "lut_v1"
 MAX_DEGREE = 16

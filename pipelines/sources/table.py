@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .place import Place
-    from .plan import Options, Plan
+    from .parts.place import Place
+    from .parts.plan import Options, Plan
 
 
 @dataclass(frozen=True)

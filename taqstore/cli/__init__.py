@@ -51,6 +51,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("taqstore.cli.report", "Write one HTML page of findings, costs and advice."),
     "verify": ("taqstore.cli.verify", "Check schema, masks and every chunk's checksum."),
 }
+SOURCES_TABLE = "taqstore.pipelines.sources.table"
+MODELS_TABLE = "taqstore.pipelines.models.table"
 INGEST_PIPELINE = "taqstore.pipelines.ingest"
 GENERATE_PIPELINE = "taqstore.pipelines.generate"
 CACHE_PIPELINE = "taqstore.pipelines.cache"

@@ -11,12 +11,7 @@ import click
 from taqstore.cli import EVALUATE_PIPELINE
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.long_command import LongCommand
-from taqstore.cli.model_options import (
-    images_option,
-    local_ckpt_option,
-    model_option,
-    parse_names,
-)
+from taqstore.cli.model_options import images_option, local_ckpt_option, model_option, parse_names
 from taqstore.cli.output import csv_option, json_option, output_option, print_tables
 from taqstore.cli.progress import progress_bar
 

@@ -9,7 +9,8 @@ import click
 
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.output import output_option, replace_option, replacing
-from taqstore.export.formats import CLIPS, FORMATS, MULTITIER, export, taking
+from taqstore.export.documents.clips import CLIPS
+from taqstore.export.formats import FORMATS, MULTITIER, export, taking
 
 _TIERED = [name.removesuffix(MULTITIER) for name in FORMATS if name.endswith(MULTITIER)]
 _LIST = "\n".join(f"  {name:<28} {row.doc}" for name, row in FORMATS.items())

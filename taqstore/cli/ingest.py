@@ -8,16 +8,16 @@ from typing import Any
 
 import click
 
-from taqstore.cli import INGEST_PIPELINE
+from taqstore.cli import INGEST_PIPELINE, SOURCES_TABLE
 from taqstore.cli.common import say
 from taqstore.cli.long_command import LongCommand, resume_option
 from taqstore.cli.outcome import print_groups, say_notes
 from taqstore.cli.output import json_option, print_json
 from taqstore.cli.progress import progress_bar
-from taqstore.pipelines.sources.table import SOURCES
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 
+SOURCES = import_module(SOURCES_TABLE).SOURCES
 _LIST = "\n".join(f"  {word:<12} {row.doc}" for word, row in SOURCES.items())
 
 

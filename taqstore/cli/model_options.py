@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import click
 
+from taqstore.cli import MODELS_TABLE
 from taqstore.cli.common import store_argument
 from taqstore.cli.long_command import force_option, resume_option
 from taqstore.cli.output import json_option
-from taqstore.pipelines.models.table import MODELS
 
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 _MAX_IMAGES = 1_000_000
@@ -47,7 +48,7 @@ images_option = click.option(
     callback=parse_images,
     help="Image ids, like 0,3-5 [default: all that are complete].",
 )
-MODEL = f"[{'|'.join(MODELS)}]"
+MODEL = f"[{'|'.join(import_module(MODELS_TABLE).MODELS)}]"
 """Models as `--model` takes them. What is none is refused where a row is looked for."""
 
 model_option = click.option(

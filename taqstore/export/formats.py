@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from taqstore.errors import MissingError, problem
 
@@ -38,8 +38,6 @@ class Format:
     options: tuple[str, ...] = ()
 
 
-Clip = Literal["absmax", "p999"]
-CLIPS: tuple[Clip, ...] = get_args(Clip)
 """What the option `clip` takes."""
 MULTITIER = "-multitier"
 """End of the names of formats that `--multitier` stands for."""

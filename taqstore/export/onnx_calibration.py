@@ -9,8 +9,8 @@ import xarray as xr
 
 from taqstore.analysis.ranges.percentile import absolute_percentile
 from taqstore.analysis.shared.inputs import Bounds, observed_histogram, require, tensor_bounds
+from taqstore.export.documents.clips import Clip
 from taqstore.export.documents.linears import check_clip
-from taqstore.export.formats import Clip
 from taqstore.export.peers import by_linear, sites_of
 from taqstore.files.documents import Document
 from taqstore.query.sites import Groups

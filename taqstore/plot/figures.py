@@ -13,14 +13,7 @@ from itertools import product
 from typing import Any, Literal
 
 from taqstore.errors import MissingError, TaqError, problem
-from taqstore.names import (
-    BINS,
-    CHANNEL_BINS,
-    CHANNEL_HISTOGRAMS,
-    EXTREMA,
-    MOMENTS,
-    Alternatives,
-)
+from taqstore.names import BINS, CHANNEL_BINS, CHANNEL_HISTOGRAMS, EXTREMA, MOMENTS, Alternatives
 
 FORMATS = ("png", "svg", "pdf")
 """Suffixes of pictures."""

@@ -15,14 +15,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, StoreError, problem
-from taqstore.names import (
-    ACTIVATIONS,
-    VARIABLES,
-    WRITTEN,
-    parse_layer,
-    site_of,
-    split_group,
-)
+from taqstore.names import ACTIVATIONS, VARIABLES, WRITTEN, parse_layer, site_of, split_group
 from taqstore.store.arrays import StoreArray
 from taqstore.store.dask_blocks import as_dask
 from taqstore.store.groups import dimension_names, read_coordinate, read_mask

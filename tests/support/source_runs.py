@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from taqstore.pipelines.sources.plan import Inexact, Plan
+from taqstore.pipelines.sources.parts.plan import Inexact, Plan
 
 from taqstore.errors import SourceError
 from taqstore.store.template import Template

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from taqstore.pipelines.sources.plan import Options, Plan, PutWhole, Unit
-from taqstore.pipelines.sources.pooled import site_template
+from taqstore.pipelines.sources.parts.plan import Options, Plan, PutWhole, Unit
+from taqstore.pipelines.sources.parts.pooled import site_template
 
 from taqstore.store.template import Array
 
 if TYPE_CHECKING:
-    from taqstore.pipelines.sources.place import Place
+    from taqstore.pipelines.sources.parts.place import Place
 
 PREFIX, SITE = "pooled/toy", "mlp.fc2"
 SIZES = {"step": 3, "layer": 2, "channel": 4}

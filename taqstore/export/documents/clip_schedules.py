@@ -10,11 +10,7 @@ import xarray as xr
 from taqstore.analysis import FitRule, schedule
 from taqstore.analysis.schedule import NO_FIT
 from taqstore.errors import MissingError, problem
-from taqstore.export.documents.linears import (
-    find_source,
-    linear_table,
-    open_run,
-)
+from taqstore.export.documents.linears import find_source, linear_table, open_run
 from taqstore.files.documents import Document
 from taqstore.kinds.statistics_sources import LUT_SCHEDULE, POLY_SCHEDULE
 from taqstore.names import array_key

@@ -15,7 +15,7 @@ import xarray as xr
 
 from taqstore.analysis import pool
 from taqstore.errors import MissingError, TaqError, problem
-from taqstore.export.formats import Clip
+from taqstore.export.documents.clips import Clip
 from taqstore.kinds.statistics_sources import Use, preferred, prefix_of
 from taqstore.names import ACTIVATIONS, LayerName, linear_names, parse_layer, tensor_site
 from taqstore.query.sites import Groups, paths_of, site_groups

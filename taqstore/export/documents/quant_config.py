@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.analysis import outliers
+from taqstore.export.documents.clips import Clip
 from taqstore.export.documents.linears import (
     CLIP_VARIABLES,
     Run,
@@ -21,7 +22,6 @@ from taqstore.export.documents.linears import (
     open_run,
     vectors_by_step,
 )
-from taqstore.export.formats import Clip
 from taqstore.files.documents import Document, Members
 from taqstore.query.sites import Groups
 

@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 
 from taqstore.analysis import Thresholds, tiers
+from taqstore.export.documents.clips import Clip
 from taqstore.export.documents.linears import Run, check_clip, linear_table, open_run
-from taqstore.export.formats import Clip
 from taqstore.files.documents import Document, Members
 from taqstore.query.sites import Groups
 

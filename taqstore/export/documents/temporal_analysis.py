@@ -9,6 +9,7 @@ import xarray as xr
 
 from taqstore.analysis import Thresholds
 from taqstore.analysis.shared.inputs import mean_known
+from taqstore.export.documents.clips import Clip
 from taqstore.export.documents.linears import clip_bounds, linear_table, open_run
 from taqstore.export.documents.quant_config_multitier import (
     always,
@@ -17,7 +18,6 @@ from taqstore.export.documents.quant_config_multitier import (
     tier_sites,
     tier_table,
 )
-from taqstore.export.formats import Clip
 from taqstore.files.documents import Document
 from taqstore.query.sites import Groups
 

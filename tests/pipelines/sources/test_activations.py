@@ -157,7 +157,9 @@ def test_shards_are_streamed_and_cover_every_layer(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(one_plan(folder))
-    monkeypatch.setattr("taqstore.pipelines.sources.pooled.rows_per_shard", lambda row, rows: 3)
+    monkeypatch.setattr(
+        "taqstore.pipelines.sources.parts.pooled.rows_per_shard", lambda row, rows: 3
+    )
     got = one_plan(folder)
     split = run(got)
     assert [len(unit.parts) for unit in got.units] == [1, 2, 1, 1]

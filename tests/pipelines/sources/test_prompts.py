@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from taqstore.pipelines.sources.prompts import pickled_strings, prompt_file
+from taqstore.pipelines.sources.parts.prompts import pickled_strings, prompt_file
 
 from support.source_runs import one_line
 from taqstore.errors import SourceError
