@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from taqstore import quantization as quantization
     from taqstore import query as query
     from taqstore import report as report
+    from taqstore import run as run
     from taqstore import statistics as statistics
     from taqstore import testing as testing
     from taqstore import upkeep as upkeep
@@ -32,7 +33,7 @@ __all__ = ["Store", "StoreWriter", "TaqError", "__version__", "create_store", "o
 
 _ROOMS = (
     *("analysis", "export", "kinds", "pipelines", "plot", "quantization"),
-    *("query", "report", "statistics", "testing", "upkeep"),
+    *("query", "report", "run", "statistics", "testing", "upkeep"),
 )
 lazy_face(
     __name__,

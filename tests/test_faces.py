@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOMS = ("analysis", "export", "kinds", "quantization", "query", "statistics", "upkeep")
+ROOMS = ("analysis", "export", "kinds", "quantization", "query", "run", "statistics", "upkeep")
 
 
 def run(code: str) -> str:
