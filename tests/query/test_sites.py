@@ -134,8 +134,12 @@ def test_a_layer_of_no_site_is_an_error_not_a_traceback() -> None:
 
 
 SPLITS = re.compile(r"""split\(\s*["']/["']|partition\(\s*["']/["']""")
-# The function itself, a store's address, a variant's name.
+# The function itself, a store's address, a variant's name, a pair of flags.
 ALLOWED = {
+    (
+        "taqstore/analysis/options.py",
+        'words = (self.flag or self.name.replace("_", "-")).split("/")',
+    ),
     ("taqstore/names/vocabulary.py", 'source, _, site = path.rpartition("/")'),
     ("taqstore/store/location.py", 'return str(self).rstrip("/").rsplit("/", 1)[-1]'),
     ("taqstore/plot/evaluation.py", 'shape, color = _WEIGHTS[str(name).partition("/")[0]]'),

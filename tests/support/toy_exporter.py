@@ -7,7 +7,8 @@ from pathlib import Path
 
 import xarray as xr
 
-from taqstore.files.staged import Summary, staged, summarize
+from taqstore.files.staged import whole_file
+from taqstore.files.written import Summary, summarize
 from taqstore.query.sites import site_groups
 
 
@@ -17,6 +18,6 @@ def toy(
     lines = [
         f"{site} {float(data['max'].max())}" for site, data in site_groups(groups, source).items()
     ]
-    with staged(out, force=force) as fresh:
+    with whole_file(out, force=force) as fresh:
         fresh.write_text("\n".join(lines), encoding="utf-8")
     return summarize(out)
