@@ -80,7 +80,7 @@ def joined(parts: Sequence[Batch]) -> Batch:
 
 
 @dataclass(frozen=True)
-class _Tensor:
+class StreamTensor:
     """One stream at one boundary.
 
     Parameters
@@ -135,8 +135,8 @@ class BlockSamples:
     block: str
     image: Array
     step: Array
-    _inputs: Mapping[str, _Tensor]
-    _targets: Mapping[str, _Tensor]
+    _inputs: Mapping[str, StreamTensor]
+    _targets: Mapping[str, StreamTensor]
     _labels: xr.Dataset
     _pooled: xr.DataArray | None
 
@@ -243,7 +243,7 @@ def _common(
     return sorted(pairs)
 
 
-def _tensor(group: xr.Dataset, label: int, image: Array, step: Array) -> _Tensor | None:
+def _tensor(group: xr.Dataset, label: int, image: Array, step: Array) -> StreamTensor | None:
     """The stream at the boundary with that label; None where it was not kept."""
     boundaries = group["boundary"].values.tolist()
     if label not in boundaries:
@@ -252,10 +252,10 @@ def _tensor(group: xr.Dataset, label: int, image: Array, step: Array) -> _Tensor
         dim: group.get_index(dim).get_indexer(pd.Index(v))
         for dim, v in (("image", image), ("step", step))
     }
-    return _Tensor(group, at["image"], at["step"], boundaries.index(label))
+    return StreamTensor(group, at["image"], at["step"], boundaries.index(label))
 
 
-def _output(group: xr.Dataset, block: int, image: Array, step: Array) -> _Tensor | None:
+def _output(group: xr.Dataset, block: int, image: Array, step: Array) -> StreamTensor | None:
     """What the block put out: the next boundary, or its own output where that differs."""
     tensor = _tensor(group, block + 1, image, step)
     if tensor is None or "output_kept" not in group:

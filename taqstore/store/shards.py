@@ -199,10 +199,11 @@ class MappedShard:
         """
         for number in np.arange(self.present) if chunks is None else np.unique(chunks):
             if number < self.present and not self.checked[number]:
-                self._check_one(int(number))
+                self.check_one(int(number))
                 self.checked[number] = True
 
-    def _check_one(self, number: int) -> None:
+    def check_one(self, number: int) -> None:
+        """Compare the checksum of one inner chunk; raises as `check`."""
         start = number * self.framing.stride
         end = start + self.framing.chunk_bytes
         with memoryview(self._map) as whole, whole[start:end] as data:

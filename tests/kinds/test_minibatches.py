@@ -175,7 +175,7 @@ def test_a_window_is_read_once(store: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_memory_is_what_was_said(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes alive at once, with a caller that keeps its batch until it has the next."""
     alive, peak = 0, 0
-    original = block_samples._Tensor.read
+    original = block_samples.StreamTensor.read
 
     def freed(size: int) -> None:
         nonlocal alive
@@ -189,7 +189,7 @@ def test_memory_is_what_was_said(store: Path, monkeypatch: pytest.MonkeyPatch) -
         peak = max(peak, alive)
         return values
 
-    monkeypatch.setattr(block_samples._Tensor, "read", tracked)
+    monkeypatch.setattr(block_samples.StreamTensor, "read", tracked)
     size = open_block(store, "mm0").nbytes
     for prefetch in (0, 2):
         peak = 0
@@ -254,14 +254,14 @@ def test_a_chunk_is_compared_once_however_often_it_is_mapped(
 ) -> None:
     """More samples than maps are kept: a second pass maps them again."""
     compared: list[tuple[Path, int]] = []
-    original = MappedShard._check_one
+    original = MappedShard.check_one
 
     def counting(self: MappedShard, number: int) -> None:
         compared.append((self.path, number))
         original(self, number)
 
     monkeypatch.setattr(arrays, "MAPS_KEPT", 2)
-    monkeypatch.setattr(MappedShard, "_check_one", counting)
+    monkeypatch.setattr(MappedShard, "check_one", counting)
     list(islice(iter_batches(store, "mm0", batch_size=5), 6))
     chunks = 4 * len(complete("img", "txt")) + len(IMAGES)  # the last: pooled conditioning
     assert len(compared) == len(set(compared)) == chunks

@@ -46,10 +46,11 @@ class Judge:
 
         About 1 where pictures are as new as real ones; 0 where they are copies.
         """
-        real = np.median(self._nearest(self.held_out))
-        return float(np.median(self._nearest(_features(pictures))) / real)
+        real = np.median(self.nearest(self.held_out))
+        return float(np.median(self.nearest(_features(pictures))) / real)
 
-    def _nearest(self, features: Floats) -> Floats:
+    def nearest(self, features: Floats) -> Floats:
+        """Distance of each of ``(picture, feature)`` to the nearest real digit that was known."""
         squares = (features**2).sum(1)[:, None] + (self.known**2).sum(1)
         distances = squares - 2 * features @ self.known.T
         return np.asarray(np.sqrt(np.maximum(distances, 0).min(1)), np.float32)

@@ -18,7 +18,7 @@ from .block import BlockRun, Minibatch
 
 # Bytes that a forward keeps for the backward pass are held near this: larger minibatches are
 # taken in parts whose gradients add up.
-_PART_BYTES = 1 << 30
+PART_BYTES = 1 << 30
 # Floats kept for each channel of each token: inputs of linears, of GELU (4 wide) and of norms,
 # with their gradients; and for each pair of tokens and head.
 _PER_CHANNEL, _PER_PAIR = 56, 5
@@ -133,7 +133,7 @@ class QuantizedForward:
         tokens = sum(x.shape[2] for x in batch.inputs.values())
         heads = self.run.block.module.config.num_heads
         floats = rows * tokens * (_PER_CHANNEL * channels + _PER_PAIR * heads * tokens)
-        return batch.parts(max(1, _PART_BYTES // (4 * floats)))
+        return batch.parts(max(1, PART_BYTES // (4 * floats)))
 
     def errors(
         self, batches: Iterable[Minibatch], weights: Sequence[np.ndarray], steps: Sequence[Tensor]

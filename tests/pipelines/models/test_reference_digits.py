@@ -175,7 +175,7 @@ def test_nearest_distance_is_that_of_a_loop() -> None:
     known, seen = rng.random((6, 64), np.float32), rng.random((4, 64), np.float32)
     critic = judge.Judge(None, 1.0, known, seen)
     expected = [min(float(np.linalg.norm(a - b)) for b in known) for a in seen]
-    np.testing.assert_allclose(critic._nearest(seen), expected, rtol=1e-5)
+    np.testing.assert_allclose(critic.nearest(seen), expected, rtol=1e-5)
 
 
 def test_without_scikit_learn_one_line_says_what_to_install(

@@ -178,7 +178,7 @@ def test_a_minibatch_in_parts_has_the_same_gradients(
     optimiser = Optimiser(run, Settings(iterations=10), starts(run, [0.05]))
     batch = minibatch(store, model, "mm1", range(5))
     loss, of_v, of_steps = optimiser.gradients(batch)
-    monkeypatch.setattr("taqstore.pipelines.models.rounding.forward._PART_BYTES", 1)
+    monkeypatch.setattr("taqstore.pipelines.models.rounding.forward.PART_BYTES", 1)
     parts_loss, parts_v, parts_steps = optimiser.gradients(batch)
     assert loss == pytest.approx(parts_loss, rel=1e-5)
     for one, other in zip((*of_v, *of_steps), (*parts_v, *parts_steps), strict=True):
