@@ -23,7 +23,7 @@ __all__ = [
 
 _HOMES = {
     "detect": ("Source", "detect"),
-    "plan": ("Inexact", "Item", "Options", "Part", "Plan", "Problem", "Put", "Unit"),
+    "parts.plan": ("Inexact", "Item", "Options", "Part", "Plan", "Problem", "Put", "Unit"),
     "plans": ("plan", "replan"),
     "table": ("SOURCES",),
 }
