@@ -11,7 +11,7 @@ DEMO ?= demo
 CANARY = .venv-canary
 COMING = numpy dask distributed zarr xarray
 
-.PHONY: help demo demo-ingest test lint types unit test-all canary tables bench clean
+.PHONY: help demo demo-ingest test lint types unit test-all canary campaign tables bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,9 @@ canary: ## pytest against pre-releases of what the store stands on; tells what i
 	@$(CANARY)/bin/python tests/support/coming.py $(COMING)
 	@$(CANARY)/bin/python -m pytest $(TESTS) && echo "canary: passed with the versions above" \
 	  || echo "canary: FAILED with the versions above; a release like them will break the suite"
+
+campaign: $(BIN)/python ## try everything that a store promises: damage, kills, power cuts, crowds; hours (MOST=80: a part)
+	PYTHONPATH=.:tests $(BIN)/python -m campaign $(if $(MOST),--most $(MOST)) $(PARTS)
 
 tables: $(BIN)/python ## write the tables of docs/ anew from the code
 	PYTHONPATH=tests $(BIN)/python -m support.docs_pages

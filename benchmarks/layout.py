@@ -16,8 +16,8 @@ from time import perf_counter
 
 import numpy as np
 
+from taqstore.layout.template import Array, Template, rows_per_shard
 from taqstore.store.reader import Store, open_store
-from taqstore.store.template import Array, Template, rows_per_shard
 from taqstore.store.writer import create_store
 
 STEPS, LAYERS, CHANNELS = 50, 47, 6144

@@ -16,13 +16,14 @@ import numpy as np
 from taqstore.errors import StoreError, problem
 from taqstore.kinds.float16 import as_float16
 from taqstore.kinds.templates import blocks_template, pooled_conditioning_template
+from taqstore.layout.template import Template, nbytes
 from taqstore.names import BLOCKS, site_of
+from taqstore.place.location import Location
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
-from taqstore.store.location import Location
+from taqstore.store.group_writer import GroupWriter
 from taqstore.store.reader import Store, open_store
-from taqstore.store.template import Template, nbytes
-from taqstore.store.writer import GroupWriter, create_store
+from taqstore.store.writer import create_store
 
 from .models.backend import LIBRARIES, backend
 from .models.capture import watching_blocks

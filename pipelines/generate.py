@@ -14,11 +14,12 @@ import numpy as np
 from taqstore.errors import TaqError, problem
 from taqstore.files.png import save_picture
 from taqstore.kinds.templates import latents_template
+from taqstore.layout.template import Template
 from taqstore.names import LATENTS
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
-from taqstore.store.template import Template
-from taqstore.store.writer import GroupWriter, StoreWriter, create_store
+from taqstore.store.group_writer import GroupWriter
+from taqstore.store.writer import StoreWriter, create_store
 
 from .models.backend import LIBRARIES
 from .models.load import LoadedModel, load_pipeline, to_numpy
@@ -81,7 +82,7 @@ def generate(
     Raises
     ------
     TaqError
-        The model or the prompts cannot be read, or the latent size is odd.
+        The model or the prompts cannot be read, the latent size is odd, or latents are not finite.
     StoreError
         The store cannot be written, or holds latents of another configuration.
     """
@@ -141,7 +142,7 @@ def _configuration(request: Request, model: LoadedModel) -> dict[str, Any]:
 
 def _identity(writer: StoreWriter, mode: Mode) -> str:
     """What tells these latents from others: theirs if there are any, else a new one."""
-    node = None if mode.force else writer.root.get(LATENTS)
+    node = None if mode.force else writer.node(LATENTS)
     return str(uuid.uuid4() if node is None else node.attrs.get(ID, ""))
 
 
@@ -222,4 +223,26 @@ class _Latents:
         for step, self.last in enumerate(steps):
             if step:
                 job.mode.progress.advance(f"image {image}, step {step - 1}")
-            yield to_numpy(self.last)[None]
+            latent = to_numpy(self.last)[None]
+            _check_finite(latent, int(image), step)
+            yield latent
+
+
+def _check_finite(latent: np.ndarray, image: int, step: int) -> None:
+    """Refuse an image whose latents are no numbers; it is never flagged.
+
+    Raises
+    ------
+    TaqError
+        They are not. The other images wait: what breaks one breaks many, and costs as long.
+    """
+    bad = int(latent.size - np.isfinite(latent).sum())
+    if bad:
+        raise TaqError(
+            problem(
+                f"image {image} has non-finite latents at step {step}",
+                found=f"{bad} of {latent.size} values",
+                remedy="it is not stored, images before it are; --resume tries it again, "
+                "--force with another --dtype, --cfg, --shift or --seed starts anew",
+            )
+        )

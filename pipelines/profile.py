@@ -66,6 +66,8 @@ def profile(
         written, notes = draw(kind, opened, Path(out), group=group)
         outcome.files += written
         outcome.notes += notes
+    # Figures are drawn from what was collected, and say so again.
+    outcome.notes[:] = dict.fromkeys(outcome.notes)
     return outcome
 
 

@@ -6,6 +6,9 @@ wrong, where, what was found and what to do; `problem` puts these four in a fixe
 
 from __future__ import annotations
 
+LONGEST = 2000
+"""Characters of a line of ours: what a file holds is shown, and never floods a terminal."""
+
 
 class TaqError(Exception):
     """Something the user can mend: a file, a store, a request. Everything else is a bug."""
@@ -17,6 +20,10 @@ class SourceError(TaqError, ValueError):
 
 class StoreError(TaqError):
     """A store is missing, damaged, of another format, or busy."""
+
+
+class NewerError(StoreError):
+    """A store, or a group of it, is of a format that this version does not know."""
 
 
 class LayoutError(StoreError, ValueError):
@@ -38,6 +45,24 @@ def problem(what: str, *, where: str = "", found: str = "", remedy: str = "") ->
     "0001_003.npz: no key 'x' (found y); write it again"
     """
     head = f"{where}: {what}" if where else what
-    middle = f" (found {found})" if found else ""
+    middle = f" (found {_cut(found, LONGEST // 2)})" if found else ""
     tail = f"; {remedy}" if remedy else ""
-    return " ".join(f"{head}{middle}{tail}".split())
+    return printable(_cut(f"{head}{middle}", LONGEST - len(tail)) + tail)
+
+
+def printable(text: str, *, longest: int = LONGEST) -> str:
+    """Text as one line that a terminal shows and does not obey, of `longest` characters at most.
+
+    White space becomes single spaces, other control characters and half surrogates their escapes.
+
+    >>> printable("one\\n  two\\x1b[2J")
+    'one two\\\\x1b[2J'
+    """
+    line = " ".join(_cut(text, 4 * longest).split())
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return _cut(line, longest)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: max(0, length - 4)]} ..."

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import MissingError, problem
+from taqstore.kinds import nonfinite
 from taqstore.kinds.weights import METHODS
-from taqstore.names import BLOCKS, RECONSTRUCTION, Block
+from taqstore.names import ACTIVATIONS, BLOCKS, RECONSTRUCTION, Block
+from taqstore.query.sites import paths_of
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.store.reader import Store, open_store
@@ -82,6 +84,8 @@ def adaround(
     loaded = load_model_of(made_by, local_ckpt=local_ckpt)
     names = _chosen(opened, loaded, chosen)
     inputs = read_inputs(open_store(opened), plan, bits=settings.activation_bits)
+    if settings.activation_bits:
+        outcome.notes += nonfinite.notes(opened, paths_of(opened, ACTIVATIONS))
     for name in names:
         check_samples(opened, name, settings)
     run = _summary(settings, plan, loaded, opened) | {"prefix": prefix}

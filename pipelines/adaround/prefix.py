@@ -16,8 +16,9 @@ from taqstore.kinds.float16 import as_float16
 from taqstore.kinds.templates import blocks_template
 from taqstore.names import BLOCKS
 from taqstore.run.outcome import Outcome
+from taqstore.store.group_writer import GroupWriter
 from taqstore.store.reader import Store
-from taqstore.store.writer import GroupWriter, StoreWriter
+from taqstore.store.writer import StoreWriter
 
 from ..models.layers import ModelBlock
 from ..run.groups import RUN

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from taqstore.kinds.weights import METHODS, reconstruction_template, weights_template
+from taqstore.layout.template import Template
 from taqstore.names import PROJECTIONS, RECONSTRUCTION, SITES, STREAMS, WEIGHTS, LayerName
 from taqstore.quantization.weight_grid import weight_groups
 from taqstore.run.outcome import Outcome
-from taqstore.store.template import Template
-from taqstore.store.writer import GroupWriter
+from taqstore.store.group_writer import GroupWriter
 
 from ..models.layers import blocks, linears
 from ..models.load import LoadedModel

@@ -7,11 +7,12 @@ from concurrent.futures import Executor, Future
 
 import numpy as np
 
+from taqstore.errors import LayoutError, problem
+from taqstore.layout.template import Template
 from taqstore.statistics.bins import Layout
 from taqstore.statistics.channel_histogram import count_blocks
 from taqstore.statistics.observation import Observation, merge
-from taqstore.store.template import Template
-from taqstore.store.writer import GroupWriter
+from taqstore.store.group_writer import GroupWriter
 
 from ..models.layers import Linear
 from ..models.load import Tensor, to_numpy
@@ -74,7 +75,9 @@ class SiteBuffer:
     def commit(self) -> None:
         """Flag the batch, once it is written."""
         self._finish_writing()
-        assert self._start == self.template.sizes["step"]
+        if self._start != self.template.sizes["step"]:
+            what = f"{self._start} of {self.template.sizes['step']} steps of a batch"
+            raise LayoutError(problem(what, where=self.template.path))
         self._group.commit([(self._batch,)])
 
 

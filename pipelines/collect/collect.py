@@ -12,15 +12,17 @@ from functools import partial
 import numpy as np
 
 from taqstore.errors import MissingError, TaqError, problem
+from taqstore.kinds import nonfinite
 from taqstore.kinds.templates import activations_template, channel_histograms_template
+from taqstore.layout.template import Template
 from taqstore.names import CHANNEL_HISTOGRAMS, SITES, split_group
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.statistics.bins import Layout
 from taqstore.statistics.observation import MANTISSA_BITS, Observation
+from taqstore.store.group_writer import GroupWriter
 from taqstore.store.reader import Store, open_store
-from taqstore.store.template import Template
-from taqstore.store.writer import GroupWriter, create_store
+from taqstore.store.writer import create_store
 
 from ..models.backend import LIBRARIES, backend
 from ..models.capture import watching_inputs
@@ -110,6 +112,7 @@ def collect(
         }
         record_run(writer, "collect", outcome, parameters=parameters, libraries=LIBRARIES)
     opened.refresh(*groups)
+    outcome.notes += nonfinite.notes(opened, groups)
     return outcome
 
 

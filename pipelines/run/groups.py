@@ -6,9 +6,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from taqstore.errors import LayoutError, StoreError, problem
+from taqstore.layout.template import Template
 from taqstore.run.mode import Mode
-from taqstore.store.template import Template
-from taqstore.store.writer import GroupWriter, StoreWriter
+from taqstore.store.group_writer import GroupWriter
+from taqstore.store.writer import StoreWriter
 
 # Group attribute with what made a group; another configuration may not add to it.
 RUN = "run"
@@ -47,7 +48,7 @@ def open_groups(
 
 
 def _check_run(writer: StoreWriter, template: Template) -> None:
-    node: Any = writer.root.get(template.path)
+    node: Any = writer.node(template.path)
     if RUN not in template.attrs or node is None or "taqstore" not in node.attrs:
         return
     stored, asked = node.attrs.get(RUN, {}), template.attrs[RUN]
@@ -72,7 +73,7 @@ def _refuse_overwriting(path: str, group: GroupWriter) -> None:
         raise StoreError(
             problem(
                 f"{path} already holds {int(done.sum())} of the {done.size} items",
-                where=str(group.store.location),
+                where=str(group.location),
                 remedy="--resume skips them, --force replaces the group",
             )
         )

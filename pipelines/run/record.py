@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from taqstore.metadata.provenance import describe_input, library_versions, make_record
 from taqstore.run.outcome import Outcome
-from taqstore.store.provenance import describe_input, library_versions, make_record
 from taqstore.store.writer import StoreWriter
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from taqstore.errors import SourceError
 from taqstore.files.refusal import problem
 from taqstore.kinds.statistics_sources import TIMESTEP_STATS, TRACED_STATS
+from taqstore.layout.template import Array
 from taqstore.names import PROJECTIONS, LayerName, array_key, linear_names
-from taqstore.store.template import Array
 
 from .parts.json_fields import floats, without
 from .parts.place import Place

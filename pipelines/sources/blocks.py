@@ -12,8 +12,8 @@ import numpy as np
 from taqstore.errors import SourceError
 from taqstore.files.npz import NpzFile
 from taqstore.files.refusal import problem
+from taqstore.layout.template import Array, Template
 from taqstore.names import BLOCKS
-from taqstore.store.template import Array, Template
 
 from .parts.block_cache import (
     FOLDER,

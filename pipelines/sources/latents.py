@@ -17,8 +17,8 @@ from taqstore.errors import SourceError
 from taqstore.files.npy import read_npy
 from taqstore.files.npz import NpzFile
 from taqstore.files.refusal import problem
+from taqstore.layout.template import Array, Template
 from taqstore.names import LATENTS
-from taqstore.store.template import Array, Template
 
 from .parts.block_cache import holds_blocks
 from .parts.json_fields import majority, sample_files, sample_name, strings, without

@@ -17,8 +17,8 @@ from taqstore.errors import SourceError
 from taqstore.files.npz import NpzFile
 from taqstore.files.refusal import problem
 from taqstore.kinds.statistics_sources import POSTGELU
+from taqstore.layout.template import Array
 from taqstore.names import LayerName
-from taqstore.store.template import Array
 
 from .parts.place import Place
 from .parts.plan import Options, Plan, Problem, PutWhole, Unit

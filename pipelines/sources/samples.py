@@ -11,8 +11,8 @@ from taqstore.errors import SourceError
 from taqstore.files.npy import Header
 from taqstore.files.npz import NpzFile
 from taqstore.files.refusal import problem
+from taqstore.layout.template import Array, Template, nbytes, rows_per_shard
 from taqstore.names import SAMPLES
-from taqstore.store.template import Array, Template, nbytes, rows_per_shard
 
 from .parts.json_fields import strings
 from .parts.place import Place

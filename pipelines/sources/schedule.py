@@ -11,8 +11,8 @@ import numpy as np
 from taqstore.errors import SourceError
 from taqstore.files.refusal import problem
 from taqstore.kinds.statistics_sources import LUT_SCHEDULE, POLY_SCHEDULE
+from taqstore.layout.template import Array, Template
 from taqstore.names import POOLED, LayerName
-from taqstore.store.template import Array, Template
 
 from .parts.json_fields import field, floats, read_document, without
 from .parts.place import Place

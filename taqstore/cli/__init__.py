@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
-from taqstore.errors import TaqError
+from taqstore.errors import LONGEST, TaqError, printable, problem
 from taqstore.version import __version__
 
 # In the order of a day's work: fill, look, ask, analyse, hand on, draw, check.
@@ -49,7 +50,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("taqstore.cli.export", "Write configs and files in other tools' formats."),
     "plot": ("taqstore.cli.plot", "Draw the diagnostic figures, with their numbers as CSV."),
     "report": ("taqstore.cli.report", "Write one HTML page of findings, costs and advice."),
-    "verify": ("taqstore.cli.verify", "Check schema, masks and every chunk's checksum."),
+    "verify": ("taqstore.cli.verify", "Check that everything is what was written."),
+    "repair": ("taqstore.cli.repair", "Mend what verify names; unflag what is lost."),
+    "upgrade": ("taqstore.cli.upgrade", "Bring a store of an older format to this one, in place."),
 }
 SOURCES_TABLE = "taqstore.pipelines.sources.table"
 MODELS_TABLE = "taqstore.pipelines.models.table"
@@ -100,14 +103,33 @@ def main() -> None:
         click.echo("taqstore: stopped", err=True)
         sys.exit(130)
     except click.ClickException as error:
+        error.message = printable(error.message, longest=LONGEST // 2)  # type: ignore[misc]
         error.show()
         sys.exit(error.exit_code)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except TaqError as error:
-        click.echo(f"taqstore: {error}", err=True)
-        sys.exit(1)
+        _refuse(str(error))
     except BrokenPipeError:
         # `taqstore query … | head`: the reader has seen enough.
         sys.stderr.close()
         sys.exit(0)
+    except MemoryError:
+        _refuse(problem("not enough memory", remedy="ask for less of the store at once"))
+    except KeyError as error:
+        # xarray's words for what a group of another maker may lack.
+        found = str(error.args[0]) if error.args else ""
+        if not found.startswith("No variable named"):
+            raise
+        remedy = "see taqstore info"
+        _refuse(problem("the store lacks what this needs", found=found, remedy=remedy))
+    except OSError as error:
+        # The machine refuses, not the program: a bug has no number of an error of the system.
+        if error.errno is None:
+            raise
+        _refuse(problem(error.strerror or str(error), where=str(error.filename or "")))
+
+
+def _refuse(text: str) -> NoReturn:
+    click.echo(printable(f"taqstore: {text}"), err=True)
+    sys.exit(1)

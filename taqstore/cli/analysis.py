@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from taqstore.cli.common import store_argument
+from taqstore.cli.common import say_nonfinite, store_argument
 from taqstore.cli.output import Output, table_output
 from taqstore.cli.scheduler import computing, scheduler_option
 
@@ -35,17 +35,20 @@ def run(name: str, given: dict[str, Any], options: dict[str, Any]) -> None:
         Those of the analysis.
     """
     from taqstore.query.analyze import analyze, site_tables, write_results
+    from taqstore.query.sites import slices
     from taqstore.store.reader import open_store
 
     output: Output = given["output"]
     selection = {key: given[key] for key in ("layer", "step", "batch")}
+    opened = open_store(given["store"])
     results = analyze(
         name,
-        open_store(given["store"]),
+        opened,
         source=given["source"],
         sites=given["sites"],
         selection=selection,
         **options,
     )
+    say_nonfinite(slices(opened, results, selection))
     with computing(given["scheduler"], given["store"]):
         output.give(partial(site_tables, results), partial(write_results, results))

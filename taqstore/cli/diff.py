@@ -6,6 +6,7 @@ from functools import partial
 
 import click
 
+from taqstore.cli.common import say_nonfinite
 from taqstore.cli.output import Output, table_output
 
 
@@ -42,15 +43,13 @@ def command(
     """
     from taqstore.files.datasets import write_table
     from taqstore.query.diff import diff, movers
+    from taqstore.query.sites import slices
     from taqstore.store.reader import open_store
 
-    results = diff(
-        open_store(first),
-        open_store(second),
-        source=source,
-        group=group,
-        variable=variable,
-        selection={"layer": layer, "step": step},
-    )
+    stores = open_store(first), open_store(second)
+    selection = {"layer": layer, "step": step}
+    results = diff(*stores, source=source, group=group, variable=variable, selection=selection)
+    for name, store in zip((first, second), stores, strict=True):
+        say_nonfinite(slices(store, results, selection), where=name)
     table = movers(results, by=by)
     output.give(lambda: [table], partial(write_table, table))

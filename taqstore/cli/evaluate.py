@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taqstore.cli import EVALUATE_PIPELINE
-from taqstore.cli.common import say, store_argument
+from taqstore.cli.common import say, say_nonfinite, store_argument
 from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import images_option, local_ckpt_option, model_option, parse_names
 from taqstore.cli.output import csv_option, json_option, output_option, print_tables
@@ -93,14 +93,18 @@ def command(
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other")
     from taqstore.files.tables import to_tables
+    from taqstore.names import ACTIVATIONS
+    from taqstore.query.sites import paths_of
+    from taqstore.store.reader import open_store
 
     pipeline = import_module(EVALUATE_PIPELINE)
     ways = [pipeline.Variant.parse(name) for name in variants] or None
     names = ("chosen", "bits", "group_size", "groups", "weights", "config")
     open_ends = pipeline.Options(**{name: options.pop(name) for name in names})
+    opened = open_store(store)
     with progress_bar("loading the model", unit="forwards") as progress:
         found = pipeline.evaluate(
-            store,
+            opened,
             variants=ways,
             options=open_ends,
             pictures=output is not None,
@@ -110,5 +114,6 @@ def command(
     if output is not None:
         for path in pipeline.write_evaluation(found, output):
             say(f"wrote {path}")
+    say_nonfinite(opened, paths_of(opened, ACTIVATIONS))
     details = to_tables(found.result) if as_json else []
     print_tables([pipeline.summary(found.result), *details], as_csv=as_csv, as_json=as_json)

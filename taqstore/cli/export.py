@@ -10,7 +10,7 @@ import click
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.output import output_option, replace_option, replacing
 from taqstore.export.documents.clips import CLIPS
-from taqstore.export.formats import FORMATS, MULTITIER, export, taking
+from taqstore.export.formats import FORMATS, INCOMPLETE, MULTITIER, export, taking
 
 _TIERED = [name.removesuffix(MULTITIER) for name in FORMATS if name.endswith(MULTITIER)]
 _LIST = "\n".join(f"  {name:<28} {row.doc}" for name, row in FORMATS.items())
@@ -39,6 +39,11 @@ JSON documents are validated against their schema and appear whole or not at all
 )
 @click.option("--multitier", is_flag=True, help=f"The multi-tier schema ({', '.join(_TIERED)}).")
 @click.option("--source", help="Group prefix to take statistics from, like pooled/timestep_stats.")
+@click.option(
+    "--allow-incomplete",
+    is_flag=True,
+    help="Leave out, by name, layers without a finite value at some step.",
+)
 @replace_option
 def command(  # noqa: D103 - its help text is made above, from the table
     format: str,
@@ -48,6 +53,7 @@ def command(  # noqa: D103 - its help text is made above, from the table
     outliers: bool,
     multitier: bool,
     source: str | None,
+    allow_incomplete: bool,
     force: bool,
 ) -> None:
     from taqstore.store.reader import open_store
@@ -55,9 +61,10 @@ def command(  # noqa: D103 - its help text is made above, from the table
 
     name = f"{format}{MULTITIER}" if multitier else format
     given = {"clip": clip, "outliers": outliers or None, "source": source}
+    given[INCOMPLETE] = allow_incomplete or None
     options = {key: value for key, value in given.items() if value is not None}
     _check(name, multitier, options)
-    opened = open_store(store, chunks=None)
+    opened = open_store(store, chunks=None, checksum=True)
     with replacing(output, force=force):
         summary = export(name, opened, output, force=force, **options)
     files = "" if summary.files == 1 else f" in {summary.files} files"
@@ -71,4 +78,4 @@ def _check(name: str, multitier: bool, options: Iterable[str]) -> None:
         raise click.UsageError(f"--multitier goes with {' and '.join(_TIERED)}")
     for option in options:
         if option not in FORMATS[name].options:
-            raise click.UsageError(f"--{option} does not go with {name}")
+            raise click.UsageError(f"--{option.replace('_', '-')} does not go with {name}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from taqstore.cli.common import store_argument
+from taqstore.cli.common import say, store_argument
 from taqstore.cli.output import json_option, print_json, print_rows
+from taqstore.errors import printable
 
 
 @click.command("info")
@@ -20,7 +22,7 @@ def command(store: str, group: str | None, as_json: bool) -> None:
     from taqstore.store.reader import open_store
     from taqstore.upkeep.info import describe_group, describe_store
 
-    opened = open_store(store, chunks=None)
+    opened = open_store(store, chunks=None, checksum=True)
     description = describe_group(opened, group) if group else describe_store(opened)
     if as_json:
         print_json(description)
@@ -28,13 +30,19 @@ def command(store: str, group: str | None, as_json: bool) -> None:
         _print_group(description)
     else:
         _print_store(description)
+    for found in description["nonfinite"]:
+        say(f"note: {found['note']}")
+    for path in description["nonfinite_unknown"]:
+        say(f"note: {path}: of so many batches, taqstore verify counts the non-finite values")
+    if description.get("damaged"):
+        sys.exit(1)
 
 
 def _print_store(description: Mapping[str, Any]) -> None:
     from taqstore.upkeep.info import format_bytes, summary_lines
 
     click.echo(f"store   {description['store']}")
-    click.echo(f"format  {description['format']}, digest {description['digest']}")
+    click.echo(f"format  {description['format']}, digest {printable(description['digest'])}")
     click.echo(f"stored  {format_bytes(description['stored_bytes'])}")
     click.echo()
     print_rows(
@@ -42,13 +50,18 @@ def _print_store(description: Mapping[str, Any]) -> None:
     )
     click.echo()
     for record in description["provenance"]:
-        inputs = ", ".join(entry["name"] for entry in record["inputs"][:3])
+        inputs = ", ".join(str(entry["name"]) for entry in record["inputs"][:3])
         more = len(record["inputs"]) - 3
         inputs += f" and {more} more" if more > 0 else ""
         # Commands that run a model read nothing but the store.
         inputs = inputs or f"model {record['parameters'].get('model', 'not recorded')}"
-        groups = ", ".join(record["groups"])
-        click.echo(f"{record['time']}  {record['command']}  {inputs}  -> {groups}")
+        groups = ", ".join(map(str, record["groups"]))
+        shown = (printable(text) for text in (record["time"], record["command"], inputs, groups))
+        click.echo("{}  {}  {}  -> {}".format(*shown))
+    for path, what in description["damaged"].items():
+        say(f"damaged: {path}: {what}")
+    for note in description["notes"]:
+        say(f"note: {note}")
 
 
 def _print_group(group: Mapping[str, Any]) -> None:

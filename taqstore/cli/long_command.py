@@ -35,7 +35,7 @@ class LongCommand(click.Command):
             # A read of zarr that was cut off would have the last word, on its way out.
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             say("taqstore: stopped; what was complete is kept. Go on with:")
-            say(f"  {_going_on(ctx)}")
+            click.echo(f"  {_going_on(ctx)}", err=True)  # to be copied: as it was typed
             sys.exit(130)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from taqstore.cli.common import say
+from taqstore.errors import printable
 from taqstore.files.aligned import print_aligned
 
 if TYPE_CHECKING:
@@ -176,7 +177,8 @@ def print_json(document: Any) -> None:
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Rows of text under a header, aligned: words left, numbers right."""
     right = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(header))]
-    print_aligned([list(column) for column in zip(header, *rows, strict=True)], right)
+    shown = ([printable(cell) for cell in row] for row in rows)
+    print_aligned([list(column) for column in zip(header, *shown, strict=True)], right)
 
 
 def _is_number(cell: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from taqstore.cli.common import say, store_argument
+from taqstore.cli.common import say, say_nonfinite, store_argument
 from taqstore.cli.output import Output, table_output
 
 
@@ -51,13 +51,17 @@ def command(
     """
     from taqstore.files.datasets import write_file
     from taqstore.files.tables import to_table, to_tables
+    from taqstore.kinds.nonfinite import counted
     from taqstore.names import site_of
     from taqstore.query.select import reduce, select
     from taqstore.store.reader import open_store
 
-    dataset = _variables(open_store(store), group, variable)
+    opened = open_store(store)
+    dataset = _variables(opened, group, variable)
     site = site_of(group) if "layer" in dataset.coords else ""
     dataset = reduce(select(dataset, site=site, **selection), *reductions)
+    if (counting := counted(group.strip("/"))) in opened:
+        say_nonfinite({counting: select(opened[counting], site=site, **selection)})
     if dataset.attrs.get("dropped"):
         say(f"note: not numeric, left out: {dataset.attrs['dropped']}")
     # CSV is one table: variables of several kinds are refused there.

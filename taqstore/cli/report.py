@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from taqstore.cli.common import store_argument
+from taqstore.cli.common import say_nonfinite, store_argument
 from taqstore.cli.output import output_option, replace_option, replacing
 
 
@@ -52,6 +52,7 @@ def command(
       taqstore report store.zarr -o report.html --bits 8 --bits 4 --budget 5 --groups 4
     """
     from taqstore.files.staged import whole_file
+    from taqstore.query.sites import choose_source, paths_of
     from taqstore.report import build
     from taqstore.store.reader import open_store
 
@@ -59,4 +60,5 @@ def command(
     with replacing(output, force=force), whole_file(output, force=force) as fresh:
         page = build(opened, source=source, bits=bits, budget=budget, groups=groups)
         fresh.write_text(page, encoding="utf-8", newline="\n")
+    say_nonfinite(opened, paths_of(opened, choose_source(opened, source)))
     click.echo(str(output))

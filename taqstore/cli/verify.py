@@ -9,6 +9,7 @@ import click
 
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.output import json_option, print_json
+from taqstore.errors import printable
 
 
 @click.command("verify")
@@ -24,12 +25,15 @@ def command(store: str, as_json: bool) -> None:
 
     report = verify_store(store)
     if as_json:
-        print_json({"ok": not report.damage, **asdict(report)})
+        told = [found.document for found in report.nonfinite]
+        print_json({"ok": not report.damage, **asdict(report), "nonfinite": told})
     else:
         for finding in report.damage:
-            click.echo(f"damaged  {finding.where}: {finding.what}")
+            click.echo(f"damaged  {printable(f'{finding.where}: {finding.what}')}")
         for finding in report.notes:
             say(f"note: {finding.where}: {finding.what}")
+        for values in report.nonfinite:
+            say(f"note: {values.sentence}")
         state = f"{len(report.damage)} damaged" if report.damage else "whole"
         click.echo(
             f"{state}: {report.groups} groups, {report.arrays} arrays, {report.chunks} chunks, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,8 @@ class Format:
     schema
         JSON Schema of the document; empty where the function writes by itself.
     options
-        Keyword options it understands, besides the groups.
+        Keyword options it understands, besides the groups; `INCOMPLETE` is dealt with before it is
+        called.
     """
 
     doc: str
@@ -38,9 +39,11 @@ class Format:
     options: tuple[str, ...] = ()
 
 
-"""What the option `clip` takes."""
 MULTITIER = "-multitier"
 """End of the names of formats that `--multitier` stands for."""
+
+INCOMPLETE = "allow_incomplete"
+"""Option of formats made of statistics: leave layers out that lack a finite value at a step."""
 
 _HERE = "taqstore.export"
 FORMATS: dict[str, Format] = {
@@ -48,42 +51,42 @@ FORMATS: dict[str, Format] = {
         "per-timestep config v4: 8 bits, clip bounds, shifts",
         f"{_HERE}.documents.quant_config:quant_config",
         "quant-config-v4",
-        ("clip", "outliers", "source"),
+        ("clip", "outliers", "source", INCOMPLETE),
     ),
     "quant-config-multitier": Format(
         "per-timestep config v3: 4, 6 or 8 bits by thresholds",
         f"{_HERE}.documents.quant_config_multitier:quant_config_multitier",
         "quant-config-v3",
-        ("clip", "source"),
+        ("clip", "source", INCOMPLETE),
     ),
     "temporal-analysis": Format(
         "layer_temporal_analysis.json of the v4 analyser",
         f"{_HERE}.documents.temporal_analysis:temporal_analysis",
         "temporal-analysis-v4",
-        ("clip", "source"),
+        ("clip", "source", INCOMPLETE),
     ),
     "temporal-analysis-multitier": Format(
         "layer_temporal_analysis.json of the multi-tier analyser",
         f"{_HERE}.documents.temporal_analysis:temporal_analysis_multitier",
         "temporal-analysis-multitier",
-        ("clip", "source"),
+        ("clip", "source", INCOMPLETE),
     ),
     "poly-schedule": Format(
         "polynomials of sigma for every clip bound",
         f"{_HERE}.documents.clip_schedules:poly_schedule",
         "poly-schedule",
-        ("source",),
+        ("source", INCOMPLETE),
     ),
     "lut-schedule": Format(
         "clip bounds at every step's sigma",
         f"{_HERE}.documents.clip_schedules:lut_schedule",
         "lut-schedule",
-        ("source",),
+        ("source", INCOMPLETE),
     ),
     "timestep-stats": Format(
         "activation statistics folder, as collected",
         f"{_HERE}.timestep_stats:timestep_stats",
-        options=("source",),
+        options=("source", INCOMPLETE),
     ),
     "calibration-samples": Format(
         "latents folder with manifest", f"{_HERE}.calibration_samples:calibration_samples"
@@ -92,23 +95,25 @@ FORMATS: dict[str, Format] = {
         "block inputs and outputs, one file per sample", f"{_HERE}.adaround_cache:adaround_cache"
     ),
     "postgelu-npz": Format(
-        "activation_stats_postgelu.npz of Phase 2", f"{_HERE}.postgelu_npz:postgelu_npz"
+        "activation_stats_postgelu.npz of Phase 2",
+        f"{_HERE}.postgelu_npz:postgelu_npz",
+        options=(INCOMPLETE,),
     ),
     "onnx-calibration": Format(
         "ONNX Runtime's calibration ranges (TensorsData)",
         f"{_HERE}.onnx_calibration:onnx_calibration",
         "onnx-calibration",
-        ("clip", "source"),
+        ("clip", "source", INCOMPLETE),
     ),
     "act-scales": Format(
         "SmoothQuant's act_scales, .npz or .safetensors",
         f"{_HERE}.act_scales:act_scales",
-        options=("source",),
+        options=("source", INCOMPLETE),
     ),
     "imatrix": Format(
         "llama.cpp's importance matrix, GGUF",
         f"{_HERE}.imatrix:imatrix",
-        options=("source",),
+        options=("source", INCOMPLETE),
     ),
     "adaround": Format(
         "quantized weights as the source's optimiser leaves them", f"{_HERE}.weights:adaround"
@@ -146,14 +151,16 @@ def export(
     force
         Replace what is there.
     options
-        Those in the format's row: `clip` (one of `CLIPS`), `outliers`, `source`.
+        Those in the format's row: `clip` (one of `CLIPS`), `outliers`, `source`,
+        `allow_incomplete`.
 
     Raises
     ------
     MissingError
         Unknown format, an option it does not have, or statistics the store does not hold.
     TaqError
-        The target exists or cannot be written, or the document does not fit its schema.
+        The target exists or cannot be written, the document does not fit its schema, or a layer
+        lacks a finite value at a step and `allow_incomplete` is not given.
     """
     if name not in FORMATS:
         raise MissingError(problem(f"no export format {name!r}", found=", ".join(FORMATS)))
@@ -162,10 +169,24 @@ def export(
     if unknown:
         known = ", ".join(row.options) or "none"
         raise MissingError(problem(f"{name} has no option {unknown[0]!r}", found=known))
+    from taqstore.export.complete import Complete
+
+    given = Complete(groups, allow_incomplete=bool(options.pop(INCOMPLETE, False)))
+    summary = _written(row, given, Path(out), force, options)
+    return replace(summary, notes=(*summary.notes, *given.notes))
+
+
+def _written(
+    row: Format,
+    groups: Mapping[str, xr.Dataset],
+    out: Path,
+    force: bool,
+    options: Mapping[str, Any],
+) -> Summary:
     module, function = row.function.split(":")
     make = getattr(import_module(module), function)
     if not row.schema:
-        summary: Summary = make(groups, Path(out), force=force, **options)
+        summary: Summary = make(groups, out, force=force, **options)
         return summary
     from taqstore.files.documents import write_document
 

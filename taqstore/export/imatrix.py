@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.analysis.shared.inputs import require
-from taqstore.errors import MissingError, problem
+from taqstore.errors import MissingError, TaqError, problem
 from taqstore.export.peers import by_linear, sites_of
 from taqstore.files.staged import whole_file
 from taqstore.files.written import Summary, summarize
@@ -41,11 +42,14 @@ def imatrix(store: Groups, out: Path, *, source: str | None = None, force: bool 
     gguf = _package()
     entries: dict[str, tuple[np.ndarray, ...]] = {}
     chunks = rows = 0
-    for site, dataset in sites_of(store, source, "moments").items():
-        entries |= dict(by_linear(site, dataset, _sums(dataset)))
+    sites = sites_of(store, source, "moments")
+    for site, dataset in sites.items():
+        found = dict(by_linear(site, dataset, _sums(dataset)))
+        _check_finite(found)
+        entries |= found
         count = dataset["count"]
         chunks, rows = max(chunks, count.size // count.sizes["layer"]), max(rows, int(count.max()))
-    digest = next(iter(store.values())).attrs.get("store_digest", "")
+    digest = next(iter(sites.values())).attrs.get("store_digest", "")
     with whole_file(out, force=force) as fresh:
         writer: Any = gguf.GGUFWriter(fresh, _NAME)
         writer.add_type(_NAME)
@@ -60,6 +64,15 @@ def imatrix(store: Groups, out: Path, *, source: str | None = None, force: bool 
         writer.write_tensors_to_file()
         writer.close()
     return summarize(out)
+
+
+def _check_finite(found: Mapping[str, tuple[np.ndarray, ...]]) -> None:
+    """Refuse sums of squares beyond float32: of float16 activations too they can be."""
+    most = np.finfo(np.float32).max
+    beyond = [name for name, (squares, _) in found.items() if not (squares <= most).all()]
+    if beyond:
+        what = f"the sum of squares of {beyond[0]} is beyond float32"
+        raise TaqError(problem(what, where=_NAME, found="infinity"))
 
 
 def _package() -> ModuleType:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from taqstore.analysis.ranges.from_histogram import all_steps
 from taqstore.analysis.ranges.percentile import absolute_percentile
 from taqstore.analysis.shared.inputs import Bounds, observed_histogram, require, tensor_bounds
 from taqstore.export.documents.clips import Clip
@@ -69,8 +70,7 @@ def _extrema(dataset: xr.Dataset) -> Bounds:
 def _percentiles(dataset: xr.Dataset) -> Bounds:
     if observed_histogram(dataset) is None:
         require(dataset, ("histogram", "batch"), analysis=f"{_NAME} with clip p999")
-    pooled = dataset.assign(histogram=dataset["histogram"].sum("step", keep_attrs=True))
-    alpha = absolute_percentile(pooled, _PERCENTILE, analysis=_NAME)
+    alpha = absolute_percentile(all_steps(dataset), _PERCENTILE, analysis=_NAME)
     return Bounds(-alpha, alpha)
 
 

@@ -223,6 +223,11 @@ def _entry(cell: Cell) -> dict[str, Any]:
     """A linear's entry in the index: Python numbers, keys in the order of the source."""
     flags = {name: bool(cell.get(name, False)) for name in ("has_shift", "has_hist")}
     tails = ("shift_absmax",) * flags["has_shift"] + _TAILS * flags["has_hist"]
+    missing = [name for name in ("n_batches", *_ROLLUPS) if name not in cell]
+    if missing:
+        raise MissingError(
+            problem(f"the statistics have no {missing[0]}", remedy="ingest them anew")
+        )
     return {
         "n_batches": int(cell["n_batches"]),
         **{name: float(cell[name]) for name in _ROLLUPS},

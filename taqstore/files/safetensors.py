@@ -108,7 +108,7 @@ def _header(path: Path, lead: bytes, file: Any, size: int) -> tuple[dict[str, An
         )
     try:
         header = json.loads(file.read(length))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         what = "the header is no JSON"
         raise SourceError(problem(what, where=str(path), found=str(error))) from error
     if not isinstance(header, dict):
@@ -120,7 +120,7 @@ def _tensor(path: Path, name: str, entry: Any, data: mmap.mmap, start: int) -> n
     try:
         dtype, shape = str(entry["dtype"]), [int(n) for n in entry["shape"]]
         begin, end = (int(n) for n in entry["data_offsets"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SourceError(problem(f"bad entry of {name!r}", where=str(path))) from error
     if dtype not in _DTYPES:
         found = f"tensor {name!r} is {dtype}"
@@ -130,6 +130,10 @@ def _tensor(path: Path, name: str, entry: Any, data: mmap.mmap, start: int) -> n
     if not inside or end - begin != prod(shape) * code.itemsize:
         what = f"tensor {name!r} does not fit its place"
         raise SourceError(problem(what, where=str(path), remedy="download the file again"))
-    raw = np.frombuffer(data[start + begin : start + end], code).reshape(shape)
+    try:
+        raw = np.frombuffer(data[start + begin : start + end], code).reshape(shape)
+    except (ValueError, OverflowError) as error:  # axes beyond what NumPy counts
+        found = f"tensor {name!r} of {len(shape)} axes"
+        raise SourceError(problem("no shape", where=str(path), found=found)) from error
     # bfloat16 is the upper half of a float32.
     return (raw.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else raw

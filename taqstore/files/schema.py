@@ -112,7 +112,10 @@ def _validator(name: str, member: str) -> Any:
 def _raise_first(
     name: str, errors: Iterator[ValidationError], where: str, *, prefix: str = ""
 ) -> None:
-    error = best_match(errors)
+    try:
+        error = best_match(errors)
+    except RecursionError as deep:
+        raise DocumentError(problem("nested too deep", where=where or name)) from deep
     if error is None:
         return
     place = "$" + prefix + error.json_path[1:]
@@ -127,7 +130,10 @@ def _is_array(_checker: Any, value: Any) -> bool:
 def _is_number(_checker: Any, value: Any) -> bool:
     if isinstance(value, bool):
         return False
-    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    # An integer beyond float64 is no number that anything here can hold.
+    if isinstance(value, int):
+        return abs(value) < 1 << 1023
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _is_integer(checker: Any, value: Any) -> bool:

@@ -7,6 +7,7 @@ of that output, which first puts an old output back that was already set aside.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
@@ -23,6 +24,8 @@ from taqstore.files.targets import check_target
 # Entries of a `.NAME.partial`: its lock, what is being made, the old output, and that once it has
 # been replaced (another name, so that half of a deleted output is never put back).
 _LOCK, _NEW, _OLD, _DONE = "lock", "new", "old", "replaced"
+# renameat2(2): paths as they are, and RENAME_EXCHANGE. renamex_np(2): RENAME_SWAP.
+_AT_FDCWD, _EXCHANGE, _SWAP = -100, 2, 2
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -188,13 +191,34 @@ def _take_up(work: Path, out: Path) -> None:
 
 
 def _put_in_place(fresh: Path, out: Path, work: Path) -> None:
-    """Rename `fresh` to `out`; where a folder cannot replace what stands, that is set aside."""
+    """Rename `fresh` to `out`; a folder that stands there changes places with it.
+
+    Where the system cannot do that, what stands is set aside first; a kill between the two renames
+    leaves it there, and the next writer puts it back.
+    """
     aside = fresh.is_dir() and os.path.lexists(out)
+    if aside and _exchange(fresh, out):
+        return
     if aside:
         out.rename(work / _OLD)
     fresh.replace(out)
     if aside:
         (work / _OLD).rename(work / _DONE)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Let both, which have to be there, change places; False where that cannot be done.
+
+    Renaming a folder over another takes two renames and a moment without either. The kernel has one
+    call for it, which Python has not.
+    """
+    here, there = os.fsencode(first), os.fsencode(second)
+    system = ctypes.CDLL(None)
+    if hasattr(system, "renameat2"):
+        return bool(system.renameat2(_AT_FDCWD, here, _AT_FDCWD, there, _EXCHANGE) == 0)
+    if hasattr(system, "renamex_np"):
+        return bool(system.renamex_np(here, there, _SWAP) == 0)
+    return False
 
 
 def _flush(path: Path) -> None:

@@ -49,7 +49,12 @@ def weight_absmax(path: Path) -> WeightAbsmax:
     passed = 0
     for name, values in _tensors(path):
         linear = weight_layer(name)
-        if linear is None or values.ndim not in (1, 2) or values.dtype.kind != "f":
+        if (
+            linear is None
+            or values.ndim not in (1, 2)
+            or values.dtype.kind != "f"
+            or not values.size
+        ):
             passed += 1
             continue
         column = abs(values.astype(np.float64))

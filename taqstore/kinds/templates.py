@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from taqstore.layout.template import Array, Template, nbytes, rows_per_shard
 from taqstore.names import ACTIVATIONS, BLOCKS, CHANNEL_HISTOGRAMS, LATENTS, parse_layer
 from taqstore.statistics.histogram import Layout
-from taqstore.store.template import Array, Template, nbytes, rows_per_shard
 
 Coords = dict[str, tuple[tuple[str, ...], NDArray[Any]]]
 

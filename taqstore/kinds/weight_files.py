@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taqstore.errors import MissingError, SourceError, problem
+from taqstore.errors import MissingError, SourceError, TaqError, problem
 from taqstore.files.safetensors import read_metadata, read_safetensors
 from taqstore.files.schema import validate
 from taqstore.kinds.quantized_linears import InputQuantizer, QuantizedLinear
@@ -55,9 +55,10 @@ def _sigma_lower(path: Path, text: str) -> Array:
 def _parsed(path: Path, text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
-        what = "the header's metadata are no JSON"
-        raise SourceError(problem(what, where=str(path), found=str(error))) from error
+    except (ValueError, RecursionError) as error:
+        raise SourceError(
+            problem("the header's metadata are no JSON", where=str(path), found=str(error))
+        ) from error
 
 
 def _linear(
@@ -113,10 +114,24 @@ def read_quant_config(path: Path) -> dict[LayerName, InputQuantizer]:
     MissingError
         A step has no sigma, or a linear is not in every step.
     """
-    document = _parsed(path, path.read_text("utf-8"))
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise SourceError(problem("no text", where=str(path), found=str(error))) from error
+    document = _parsed(path, text)
     if not isinstance(document, dict):
         raise SourceError(problem("no JSON object", where=str(path)))
     validate("quant-config-v4", document, where=str(path))
+    try:
+        return _quantizers(path, document)
+    except (OverflowError, TypeError, ValueError) as error:
+        if isinstance(error, TaqError):
+            raise
+        what = "numbers that no quantizer has"
+        raise SourceError(problem(what, where=str(path), found=str(error))) from error
+
+
+def _quantizers(path: Path, document: Mapping[str, Any]) -> dict[LayerName, InputQuantizer]:
     steps, sigmas = document["per_timestep"], document["sigma_map"]
     absent = [step for step in steps if step not in sigmas]
     if absent:

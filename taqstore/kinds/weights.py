@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from taqstore.errors import LayoutError, problem
 from taqstore.kinds.templates import Coords, layer_coords
+from taqstore.layout.template import Array, Template
 from taqstore.names import PROJECTIONS, RECONSTRUCTION, SITES, WEIGHTS
-from taqstore.store.template import Array, Template
 
 METHODS = ("adaround", "rtn", "clipped")
 """Roundings whose block errors are kept beside each other."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 LATENTS = "latents"
 SAMPLES = "samples"
@@ -15,7 +15,15 @@ POOLED = "pooled"
 WEIGHTS = "weights"
 RECONSTRUCTION = "reconstruction"
 PROVENANCE = "provenance"
+KINDS = (LATENTS, SAMPLES, ACTIVATIONS, POOLED, BLOCKS, WEIGHTS, RECONSTRUCTION)
+"""What a data group may be, as its marker says."""
 WRITTEN = "written"
+# Below a data group: records of its items, as they are committed, and closed many to a file.
+ITEMS = "items"
+COMMIT = f"{ITEMS}/commit"
+RECORD = f"{ITEMS}/record"
+COPIES = f"{ITEMS}/coordinates"
+"""A second copy of the coordinates, for repair."""
 
 
 def split_group(path: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from taqstore.analysis.shared.inputs import first_complete
 from taqstore.errors import MissingError, problem
 from taqstore.files.datasets import write_table
 from taqstore.files.tables import print_table, to_table
+from taqstore.kinds import nonfinite
 from taqstore.kinds.statistics_sources import Use, preferred
 from taqstore.names import ACTIVATIONS, Alternatives, site_of
 from taqstore.plot.figures import FIGURES, FigureKind, check_formats, known
@@ -115,7 +116,37 @@ def draw(
     else:
         made = pages(kind, groups, group=group, layers=layers, on_skip=notes.append, **options)
         written = [path for page in made for path in write_page(page, folder, formats)]
-    return written, notes if layers is None else []
+    seen = _nonfinite(kind, row, groups, group, layers, options.get("other"))
+    return written, [*([] if layers else notes), *seen]
+
+
+def _nonfinite(
+    kind: str,
+    row: FigureKind,
+    groups: Groups,
+    group: str | None,
+    layers: Sequence[str] | None,
+    other: Groups | None,
+) -> list[str]:
+    """Notes on values that are no numbers in what a figure is drawn from."""
+    drawn = map(nonfinite.counted, _chosen(kind, row, groups, group, other))
+    paths = [path for path in drawn if path in groups]
+    selection = {"layer": ",".join(layers)} if layers else {}
+    found = nonfinite.notes(slices(groups, paths, selection))
+    if other is None:
+        return found
+    second = nonfinite.notes(slices(other, paths, selection))
+    return [*found, *(f"the other store: {note}" for note in second)]
+
+
+def _chosen(
+    kind: str, row: FigureKind, groups: Groups, group: str | None, other: Groups | None
+) -> list[str]:
+    """Paths that a figure is drawn from."""
+    if row.made != "sites" or group:
+        return _paths(kind, row, groups, group)
+    offered = {p: groups[p] for p in groups if other is None or p in other}
+    return _able(kind, offered, row.requires, "analyses")
 
 
 def _paths(kind: str, row: FigureKind, groups: Groups, group: str | None) -> list[str]:
@@ -162,8 +193,7 @@ def _pages_over_sites(
     options: Mapping[str, Any],
 ) -> Iterator[Page]:
     other = options.get("other")
-    offered = {p: groups[p] for p in groups if other is None or p in other}
-    paths = [group] if group else _able(kind, offered, row.requires, "analyses")
+    paths = _chosen(kind, row, groups, group, other)
     selection = {"layer": ",".join(layers)} if layers else {}
     chosen = slices(groups, paths, selection)
     if answers is not None:

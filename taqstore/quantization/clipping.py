@@ -8,6 +8,8 @@ among them.
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import numpy.typing as npt
 
@@ -36,7 +38,8 @@ def expected_error(
     array = layout.checked(counts)
     shape = np.broadcast_shapes(array.shape[:-1], np.shape(quantizer.step_size))
     used = np.flatnonzero(array.reshape(-1, layout.bins).any(axis=0))
-    held = np.broadcast_to(array[..., used], (*shape, len(used))).reshape(-1, len(used))
+    held = np.broadcast_to(array[..., used], (*shape, len(used)))
+    held = held.reshape(prod(shape), len(used))
     step, zero = (
         np.broadcast_to(value, shape).ravel()
         for value in (quantizer.step_size, quantizer.zero_point)

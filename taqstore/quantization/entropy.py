@@ -81,8 +81,8 @@ def entropy_range(counts: npt.NDArray[Any], absmax: Floats) -> tuple[Floats, Flo
     Returns
     -------
     low, high
-        float64 ``(row,)``: ``-i`` and ``i + 1`` bin widths, at most `absmax`; NaN where nothing was
-        counted.
+        float64 ``(row,)``: ``-i`` and ``i + 1`` bin widths, at most `absmax`; 0 where that is 0;
+        NaN where nothing was counted.
     """
     bins = counts.shape[1]
     half = np.empty(len(counts), np.int64)
@@ -91,7 +91,9 @@ def entropy_range(counts: npt.NDArray[Any], absmax: Floats) -> tuple[Floats, Flo
     width = 2 * absmax / bins
     some = counts.any(axis=1)
     low, high = -half * width, np.minimum((half + 1) * width, absmax)
-    return np.where(some, low, np.nan), np.where(some, high, np.nan)
+    # Zeros alone: no bin has a width, and no range loses anything.
+    flat = np.where(absmax == 0, 0.0, np.nan)
+    return np.where(some, low, flat), np.where(some, high, flat)
 
 
 @dataclass(frozen=True)

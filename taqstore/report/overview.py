@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from taqstore.kinds.nonfinite import at, listed
 from taqstore.names import LATENTS, site_of
 from taqstore.query.sites import Groups
 from taqstore.report.findings import Plan
@@ -56,7 +57,11 @@ def overview(store: Store, groups: Groups, plan: Plan) -> Overview:
         facts,
         tuple(_short(text) for text in prompts[:_PROMPTS]),
         len(prompts),
-        (_group_table(described), *_provenance_tables(described["provenance"])),
+        (
+            *_nonfinite_tables(described["nonfinite"]),
+            _group_table(described),
+            *_provenance_tables(described["provenance"]),
+        ),
     )
 
 
@@ -109,6 +114,22 @@ def _statistics_facts(groups: Groups, plan: Plan) -> Iterator[Number]:
     yield Number("Steps with statistics", str(steps), f"σ {sigma}" if sigma else "")
     if "batch" in first.dims:
         yield Number("Batches", str(first.sizes["batch"]))
+
+
+def _nonfinite_tables(found: list[dict[str, Any]]) -> tuple[Table, ...]:
+    if not found:
+        return ()
+    rows = tuple(
+        (
+            one["group"],
+            at(**one["first"]),
+            *(listed(one[key]) for key in ("layers", "steps", "images")),
+            *(str(one[key]) for key in ("nan", "plus_inf", "minus_inf")),
+        )
+        for one in found
+    )
+    header = ("group", "first in", "layers", "steps", "images", "NaN", "+Inf", "−Inf")
+    return (Table("Values that are no numbers, the first of them in front", header, rows, 5),)
 
 
 def _group_table(described: Mapping[str, Any]) -> Table:

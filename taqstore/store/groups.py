@@ -2,46 +2,97 @@
 
 from __future__ import annotations
 
-import struct
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from crc32c import crc32c
 
 from taqstore.errors import LayoutError, StoreError, problem
-from taqstore.names import DIMENSIONS, VARIABLES, WRITTEN
-from taqstore.store.template import STRING, Array, Template
+from taqstore.layout.coordinate_files import MOST_STRING
+from taqstore.layout.item_records import ItemLayout, mask_chunk, record_chunk
+from taqstore.layout.shards import CODEC_ERRORS
+from taqstore.layout.template import STRING, Array, Template
+from taqstore.metadata.sealed import damaged
+from taqstore.names import COMMIT, DIMENSIONS, ITEMS, RECORD, VARIABLES, WRITTEN
 
 if TYPE_CHECKING:
     import zarr
 
 GROWING = ("image", "batch")
-# What zarr's codecs raise on damaged bytes; anything else is a bug and keeps its traceback.
-CODEC_ERRORS = (ValueError, RuntimeError, OSError, EOFError)
+# Chunks of coordinates along a dim that grows: a file for so many labels, whatever was there when
+# the group was made. zstd makes nothing of what is not used yet.
+_GROWING_NUMBERS, _GROWING_TEXTS = 1 << 16, 1 << 14
 
 
-def create_arrays(root: zarr.Group, template: Template) -> zarr.Group:
-    """Create a group with all its arrays and coordinates; its `taqstore` attribute comes last."""
-    group = root.create_group(template.path, overwrite=True)
+def create_arrays(root: zarr.Group, template: Template) -> None:
+    """Create a group with all its arrays and coordinates, still without a record of them."""
+    group = root.create_group(template.path)
     for array in template.arrays:
         _create_data(group, template, array)
     for name, (dims, values) in template.coords.items():
         _create_coordinate(group, name, dims, np.asarray(values))
-    mask = Array(WRITTEN, template.item_dims, "bool")
     sizes = tuple(template.sizes[d] for d in template.item_dims)
-    _create(group, mask, sizes, chunks=template.mask_chunk())
+    extents = [template.item_extent(d) for d in template.item_dims]
+    create_flags(group, template.item_dims, sizes, extents, ItemLayout.of_template(template))
     others = [n for n, (dims, _) in template.coords.items() if dims != (n,)]
-    marker = {
-        "kind": template.kind,
-        "version": 1,
-        "item_dims": list(template.item_dims),
-        "item_size": [template.item_extent(d) for d in template.item_dims],
-    }
-    group.update_attributes(
-        {**template.attrs, "coordinates": " ".join([*others, WRITTEN]), "taqstore": marker}
+    group.update_attributes({**template.attrs, "coordinates": " ".join([*others, WRITTEN])})
+
+
+def create_flags(
+    group: zarr.Group,
+    item_dims: Sequence[str],
+    sizes: Sequence[int],
+    extents: Sequence[int],
+    layout: ItemLayout,
+) -> None:
+    """`written`, and `items`: records, alone as they are committed and closed many to a file."""
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    # Keys like c.0.0: never those of format 1, where a flag was a file c/0/0 of its own.
+    flat: Any = {"name": "default", "separator": "."}
+    closed: Any = [ZstdCodec(level=3), Crc32cCodec()]
+    mask = Array(WRITTEN, tuple(item_dims), "bool")
+    group.create_array(
+        WRITTEN,
+        shape=tuple(sizes),
+        dtype="bool",
+        chunks=mask_chunk(sizes),
+        compressors=closed,
+        fill_value=False,
+        chunk_key_encoding=flat,
+        dimension_names=item_dims,
+        attributes=mask.documentation,
+        overwrite=True,
     )
-    return group
+    items = group.create_group(
+        ITEMS, attributes={"description": "which files an item owns"}, overwrite=True
+    )
+    size = layout.record_bytes
+    grid = tuple(-(-n // extent) for n, extent in zip(sizes, extents, strict=True))
+    # Not the group's own dims: a plain reader need not align records with data.
+    names = [*(f"item_{d}" for d in item_dims), "record_byte"]
+    common: dict[str, Any] = {
+        "shape": (*grid, size),
+        "dtype": "uint8",
+        "fill_value": 0,
+        "dimension_names": names,
+    }
+    items.create_array(
+        RECORD.partition("/")[2],
+        chunks=record_chunk(grid, size),
+        compressors=closed,
+        attributes={"description": "records of items, see the format page"},
+        **common,
+    )
+    items.create_array(
+        COMMIT.partition("/")[2],
+        chunks=(*(1 for _ in grid), size),
+        compressors=[Crc32cCodec()],
+        # One folder for all flags: it is there before the first one, and flushed alone.
+        chunk_key_encoding=flat,
+        attributes={"description": "records of items that were committed since the last closing"},
+        **common,
+    )
 
 
 def _create_data(group: zarr.Group, template: Template, array: Array) -> None:
@@ -80,8 +131,13 @@ def _create_coordinate(
 ) -> None:
     dtype = STRING if values.dtype.kind in "UOT" else values.dtype.newbyteorder("<").str
     attrs = {} if name in VARIABLES else {"description": DIMENSIONS.get(name, name)}
-    spec = _Coordinate(name, dims, dtype, attrs=attrs)
-    array = _create(group, spec, values.shape, chunks=tuple(max(1, n) for n in values.shape))
+    grows = bool(set(dims) & set(GROWING))
+    spec = _Coordinate(name, dims, dtype, compress=grows, attrs=attrs)
+    room = _GROWING_TEXTS if dtype == STRING else _GROWING_NUMBERS
+    chunks = tuple(
+        room if d in GROWING else max(1, n) for d, n in zip(dims, values.shape, strict=True)
+    )
+    array = _create(group, spec, values.shape, chunks=chunks)
     if values.size:
         array[...] = values.astype(object) if dtype == STRING else values
 
@@ -113,7 +169,19 @@ def read_coordinate(group: zarr.Group, name: str) -> np.ndarray:
                 remedy="restore it, or write the group again with --force",
             )
         ) from error
-    return values.astype(object) if values.dtype.kind == "T" else values
+    if values.dtype.kind not in "TO":
+        return values
+    texts = values.astype(object)
+    if (longest := longest_of(texts)) > MOST_STRING:
+        raise damaged(
+            f"{group.path}/{name}", f"a string of {longest} characters", "damaged coordinate"
+        )
+    return texts
+
+
+def longest_of(texts: np.ndarray) -> int:
+    """Characters of the longest of some strings."""
+    return max(map(len, texts.flat), default=0)
 
 
 def dimension_names(array: Any) -> tuple[str, ...]:
@@ -220,58 +288,3 @@ def equal(left: np.ndarray, right: np.ndarray) -> bool:
 def _brief(values: np.ndarray) -> str:
     text = ", ".join(str(v) for v in values.ravel()[:4])
     return f"{values.dtype}[{text}{', ...' if values.size > 4 else ''}]"
-
-
-def read_mask(group: zarr.Group, folder: Path | None = None) -> np.ndarray:
-    """The group's completion mask, bool, over its item dims.
-
-    Only flagged items have a chunk, so on a local disk the files present are read directly:
-    thousands of one-byte chunks take milliseconds instead of seconds.
-
-    Raises
-    ------
-    StoreError
-        A flag's checksum does not match.
-    """
-    mask: Any = group[WRITTEN]
-    if folder is None:
-        try:
-            return np.asarray(mask[...], dtype=bool)
-        except CODEC_ERRORS as error:
-            where = f"{group.path}/{WRITTEN}"
-            remedy = "write the group again with --force"
-            raise StoreError(
-                problem("damaged completion flag", where=where, found=str(error), remedy=remedy)
-            ) from error
-    out = np.zeros(mask.shape, dtype=bool)
-    base = folder / WRITTEN / "c"
-    for path in base.glob("/".join("*" * mask.ndim)) if base.is_dir() else ():
-        if path.suffix == ".partial":
-            continue
-        start = [int(p) * c for p, c in zip(path.relative_to(base).parts, mask.chunks, strict=True)]
-        region = tuple(
-            slice(s, min(s + c, n)) for s, c, n in zip(start, mask.chunks, mask.shape, strict=True)
-        )
-        block = read_flags(path).reshape(mask.chunks)
-        out[region] = block[tuple(slice(0, r.stop - r.start) for r in region)]
-    return out
-
-
-def read_flags(path: Path) -> np.ndarray:
-    """Flags of one mask chunk, in a row.
-
-    Raises
-    ------
-    StoreError
-        Its checksum does not match.
-    """
-    raw = path.read_bytes()
-    if len(raw) <= 4 or crc32c(raw[:-4]) != struct.unpack("<I", raw[-4:])[0]:
-        raise StoreError(
-            problem(
-                "damaged completion flag",
-                where=str(path),
-                remedy="delete this file and run again with --resume",
-            )
-        )
-    return np.frombuffer(raw[:-4], dtype=bool)

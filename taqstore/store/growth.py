@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taqstore.names import WRITTEN
+from taqstore.layout.template import Template
+from taqstore.names import COMMIT, RECORD, WRITTEN
 from taqstore.store.groups import (
     GROWING,
     as_stored,
@@ -16,18 +17,13 @@ from taqstore.store.groups import (
     holding,
     read_coordinate,
 )
-from taqstore.store.template import Template
 
 if TYPE_CHECKING:
     import zarr
 
 
 def grow_group(group: zarr.Group, template: Template, done: np.ndarray) -> None:
-    """Add the template's new images or batches; refresh what says nothing of written items.
-
-    `written` is resized last: its length is the length of the group, so a kill in between leaves a
-    group that reads as before.
-    """
+    """Add the template's new images or batches; refresh what says nothing of written items."""
     _refresh_attributes(group, template)
     _refresh_coordinates(group, template, done)
     dim = next((d for d in template.item_dims if d in GROWING), None)
@@ -43,9 +39,10 @@ def grow_group(group: zarr.Group, template: Template, done: np.ndarray) -> None:
         if array.basename != WRITTEN and array.shape != shape:
             array.resize(shape)
     _write_growing_coordinates(group, template, dim, np.concatenate([labels, fresh]), done)
-    mask: Any = group[WRITTEN]
-    if mask.shape[0] != total:
-        mask.resize((total, *mask.shape[1:]))
+    for name in (WRITTEN, RECORD, COMMIT):
+        flags: Any = group[name]
+        if flags.shape[0] != total:
+            flags.resize((total, *flags.shape[1:]))
 
 
 def _refresh_attributes(group: zarr.Group, template: Template) -> None:
@@ -89,7 +86,9 @@ def _write_growing_coordinates(
 def _update(group: zarr.Group, name: str, values: np.ndarray) -> None:
     """Write a coordinate that changed; one that did not is left alone, file and all."""
     if not equal(read_coordinate(group, name), values):
-        group[name][...] = values  # type: ignore[index]
+        # zarr keeps no chunk that is all fill, whatever was asked for when the array was made.
+        array: Any = group[name]
+        array.with_config({"write_empty_chunks": True})[...] = values
 
 
 def match_items(group: zarr.Group, template: Template) -> Mapping[str, np.ndarray]:

@@ -15,28 +15,18 @@ import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, StoreError, problem
-from taqstore.names import ACTIVATIONS, VARIABLES, WRITTEN, parse_layer, site_of, split_group
-from taqstore.store.arrays import StoreArray
-from taqstore.store.dask_blocks import as_dask
-from taqstore.store.groups import dimension_names, read_coordinate, read_mask
-from taqstore.store.lazy import LazyArray
-from taqstore.store.location import Location, check_format
-from taqstore.store.provenance import read_records
+from taqstore.items.flags import read_group
+from taqstore.metadata.provenance import BadRecord, each_record
+from taqstore.metadata.root import read_root
+from taqstore.metadata.sealed import foreign, marker_of
+from taqstore.names import ACTIVATIONS, FORMAT_VERSION, parse_layer, site_of, split_group
+from taqstore.place.location import Location
+from taqstore.store import format1
+from taqstore.store.groups import read_coordinate
+from taqstore.store.opening import Identities, Opened, dataset_of, identities_of
 
 if TYPE_CHECKING:
     import zarr
-
-# A pass over a whole array reads every shard once: pages of maps that stay would fill the memory.
-_MAPPED_BYTES = 16 << 20
-_DATA_KINDS = (
-    "latents",
-    "samples",
-    "activations",
-    "pooled",
-    "blocks",
-    "weights",
-    "reconstruction",
-)
 
 
 def open_store(
@@ -81,55 +71,115 @@ class Store(Mapping[str, xr.Dataset]):
     ) -> None:
         self.location, self._chunks = location, chunks
         self._checksum, self._incomplete = checksum, incomplete
-        self.root = _open_root(location)
-        self._opened: dict[str, xr.Dataset] = {}
+        self.backend = location.backend()
+        self.root = read_root(self.backend, str(location))
+        self._datasets: dict[str, xr.Dataset] = {}
+        self._views: dict[str, Opened] = {}
         self._labels: dict[str, frozenset[str]] = {}
-        self._views = {(chunks, checksum, incomplete): self}
+        self._ways = {(chunks, checksum, incomplete): self}
 
     def __repr__(self) -> str:
         return f"<taqstore.Store {self.location} with {', '.join(self) or 'no groups'}>"
 
     @cached_property
-    def nodes(self) -> dict[str, zarr.Group]:
-        """Every finished data group by path."""
-        return dict(sorted(walk(self.root)))
+    def paths(self) -> tuple[str, ...]:
+        """Paths of all data groups, those that are damaged included."""
+        return self._format1.groups() if self.root.format == 1 else self.root.groups
+
+    @cached_property
+    def _format1(self) -> format1.Tree:
+        return format1.tree_of(self.backend, self.root.copies)
+
+    def node(self, path: str) -> zarr.Group:
+        """A group as zarr sees it.
+
+        Raises
+        ------
+        MissingError
+            No such group.
+        StoreError
+            It is lost or damaged.
+        """
+        return self._view(path).node
+
+    def mask(self, path: str) -> np.ndarray:
+        """Completion mask of a group, over its item dims; raises as `node`."""
+        return self._view(path).mask
+
+    def stored_bytes(self, path: str) -> dict[str, int] | None:
+        """Bytes on disk of each data variable of a group, as its records tell; None in format 1."""
+        items = self._view(path).items
+        return None if items is None else items.stored_bytes()
+
+    def identities(self, path: str, name: str) -> Identities | None:
+        """What tells the files of an array from any others; None in format 1. Raises as `node`."""
+        return identities_of(self._view(path), name)
+
+    def _view(self, path: str) -> Opened:
+        if path not in self._views:
+            if path not in self.paths:
+                raise MissingError(
+                    problem(
+                        f"no group {path!r}",
+                        where=str(self.location),
+                        found=", ".join(self) or "an empty store",
+                    )
+                )
+            self._views[path] = self._find(path)
+        return self._views[path]
+
+    def _find(self, path: str) -> Opened:
+        where, store = str(self.location), self.location.zarr_store(read_only=True)
+        # Of a store under upgrade, some groups are of format 2 already.
+        if self.root.format == 1 and self._version(path) != FORMAT_VERSION:
+            loaded = format1.load_group(self.backend, path, self._format1)
+            mask = format1.read_mask(self.backend, loaded)
+            return Opened(loaded.node(store), mask)
+        root = self.root
+        try:
+            items = read_group(self.backend, path, copies=root.copies, uuid=root.uuid, where=where)
+        except StoreError:
+            if self.backend.names(path):
+                raise
+            items = None
+        if items is None:
+            what = "this group is lost: the root lists it, and it is not there"
+            remedy = "see taqstore verify, then taqstore repair"
+            raise StoreError(problem(what, where=f"{where} {path}", remedy=remedy))
+        return Opened(items.loaded.node(store), items.mask, items)
+
+    def _version(self, path: str) -> Any:
+        return marker_of(self._format1.documents.get(path, {})).get("version")
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.nodes)
+        return iter(self.paths)
 
     def __len__(self) -> int:
-        return len(self.nodes)
+        return len(self.paths)
 
     def reading(self, *, chunks: str | None, checksum: bool, incomplete: bool) -> Store:
         """The same open store, its groups read in another way; options as of `open_store`."""
         way = chunks, checksum, incomplete
-        if way not in self._views:
+        if way not in self._ways:
             view = copy(self)
             view._chunks, view._checksum, view._incomplete = way
-            view._opened, view._labels = {}, {}
-            self._views[way] = view
-        return self._views[way]
+            view._datasets, view._labels = {}, {}
+            self._ways[way] = view
+        return self._ways[way]
 
     def refresh(self, *paths: str) -> None:
         """Look at groups again: items flagged since they were opened are seen, and groups made.
 
         This holds for the store however it is read. Datasets that were handed out stay as they are.
         """
-        import zarr
-
-        # Consolidated metadata was read when the store was opened and knows of nothing since.
-        root = zarr.open_group(self.root.store, mode="r", use_consolidated=False)
-        nodes = dict(self.nodes)
-        for path in paths:
-            nodes.pop(path, None)
-            node: Any = root.get(path)
-            if node is not None and _is_finished(node):
-                nodes[path] = node
-        for view in self._views.values():
-            view.root, view.nodes = root, dict(sorted(nodes.items()))
-            view.__dict__.pop("digest", None)
+        root = read_root(self.backend, str(self.location))
+        for view in self._ways.values():
+            view.root = root
+            for name in ("digest", "paths", "_format1"):
+                view.__dict__.pop(name, None)
             for path in paths:
-                view._opened.pop(path, None)
+                view._views.pop(path, None)
+                view._datasets.pop(path, None)
                 view._labels.pop(path, None)
 
     def __getitem__(self, path: str) -> xr.Dataset:
@@ -139,20 +189,13 @@ class Store(Mapping[str, xr.Dataset]):
         ------
         MissingError
             No such group; the message lists those there are.
+        StoreError
+            It is lost or damaged.
         """
-        path = path.strip("/")
-        if path not in self._opened:
-            node = self.nodes.get(path)
-            if node is None:
-                raise MissingError(
-                    problem(
-                        f"no group {path!r}",
-                        where=str(self.location),
-                        found=", ".join(self) or "an empty store",
-                    )
-                )
-            self._opened[path] = self._open(path, node)
-        return self._opened[path]
+        name = path.strip("/")
+        if name not in self._datasets:
+            self._datasets[name] = self._open(name, self._view(name))
+        return self._datasets[name]
 
     def layer(self, name: str, *, source: str | None = None) -> xr.Dataset:
         """Statistics of one linear input, by any known spelling of its name.
@@ -200,127 +243,39 @@ class Store(Mapping[str, xr.Dataset]):
     def _layers(self, path: str) -> frozenset[str]:
         """Layer labels of a group; read once."""
         if path not in self._labels:
-            labels = read_coordinate(self.nodes[path], "layer")
+            labels = read_coordinate(self.node(path), "layer")
             self._labels[path] = frozenset(map(str, labels))
         return self._labels[path]
 
     @property
     def provenance(self) -> list[dict[str, Any]]:
-        """Finished provenance records, oldest first."""
-        return read_records(self.root)
+        """Finished provenance records that can be read, oldest first."""
+        return [record for record in self._records() if isinstance(record, dict)]
+
+    @property
+    def bad_records(self) -> list[BadRecord]:
+        """Provenance records that are damaged: an accessory that never takes the data with it."""
+        return [record for record in self._records() if isinstance(record, BadRecord)]
+
+    def _records(self) -> list[dict[str, Any] | BadRecord]:
+        count = self.root.records
+        if self.root.format == 1:
+            count = format1.count_records(self.backend)
+        return list(each_record(self.backend, count))
 
     @cached_property
     def digest(self) -> str:
         """Identity of the store's content: changes with every recorded write."""
-        content = {"store": self.root.attrs["taqstore"], "records": self.provenance}
+        if self.root.format > 1:
+            return self.root.digest
+        content = {"store": self.root.identity, "records": self.provenance}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
-    def _open(self, path: str, node: zarr.Group) -> xr.Dataset:
-        folder = self.location.folder
-        group_folder = None if folder is None else folder / path
-        mask = read_mask(node, group_folder)
-        dims = dimension_names(node[WRITTEN])
-        sizes = dict(zip(dims, mask.shape, strict=True))
-        coordinates = set(str(node.attrs.get("coordinates", "")).split())
-        data: dict[str, xr.Variable] = {}
-        coords: dict[str, xr.Variable] = {}
-        for name, array in sorted(node.arrays(), key=_documented_order):
-            names = dimension_names(array)
-            if name in coordinates or names == (name,):
-                values = mask if name == WRITTEN else read_coordinate(node, name)
-                coords[name] = _coordinate(array, names, sizes, values)
-            else:
-                data[name] = self._variable(array, names, sizes, group_folder, dims, mask)
-        attrs = {k: v for k, v in node.attrs.items() if k not in ("coordinates", "taqstore")}
-        marker: Any = node.attrs["taqstore"]
-        attrs = {**attrs, "kind": marker["kind"], "store_digest": self.digest}
-        dataset = xr.Dataset(data, coords, attrs)
-        return dataset if self._incomplete else _completed(dataset, dims, mask)
+    def _open(self, path: str, view: Opened) -> xr.Dataset:
+        way = self._chunks, self._checksum, self._incomplete
+        with foreign(f"{self.location} {path}"):
+            return dataset_of(view, f"{self.location}/{path}", self._folder(path), self.digest, way)
 
-    def _variable(
-        self,
-        array: zarr.Array[Any],
-        names: tuple[str, ...],
-        sizes: Mapping[str, int],
-        group_folder: Path | None,
-        item_dims: tuple[str, ...],
-        mask: np.ndarray,
-    ) -> xr.Variable:
-        shape = tuple(min(n, sizes.get(d, n)) for d, n in zip(names, array.shape, strict=True))
-        leading = names[: len(item_dims)] == item_dims and _one_item_per_shard(
-            array, len(item_dims)
-        )
-        lazy = StoreArray(
-            array,
-            folder=None if group_folder is None else group_folder / array.basename,
-            shape=shape,
-            complete=mask if leading else None,
-            checksum=self._checksum,
-            mapped_bytes=None if self._chunks is None else _MAPPED_BYTES,
-        )
-        attrs = dict(array.attrs)
-        if self._chunks is None:
-            return xr.Variable(names, LazyArray(lazy), attrs)
-        return xr.Variable(names, as_dask(lazy, f"{self.location}/{array.path}"), attrs)
-
-
-def _open_root(location: Location) -> zarr.Group:
-    try:
-        root = location.root(mode="r")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise StoreError(
-            problem("no store here", where=str(location), remedy="make one with taqstore ingest")
-        ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StoreError(
-            problem("the store's zarr.json is damaged", where=str(location), found=str(error))
-        ) from error
-    check_format(root, str(location))
-    return root
-
-
-def walk(group: zarr.Group) -> Iterator[tuple[str, zarr.Group]]:
-    """Finished data groups below a group, with their paths."""
-    for _, child in group.groups():
-        if _is_finished(child):
-            yield child.path, child
-        else:
-            yield from walk(child)
-
-
-def _is_finished(group: zarr.Group) -> bool:
-    """Whether it holds data; its marker is written when all its arrays are there."""
-    marker: Any = group.attrs.get("taqstore")
-    return bool(marker) and marker["kind"] in _DATA_KINDS
-
-
-def _coordinate(
-    array: zarr.Array[Any], dims: tuple[str, ...], sizes: Mapping[str, int], values: np.ndarray
-) -> xr.Variable:
-    clipped = values[tuple(slice(0, sizes.get(d)) for d in dims)]
-    if clipped.dtype == object:
-        clipped = clipped.astype(str)
-    return xr.Variable(dims, clipped, dict(array.attrs))
-
-
-def _completed(dataset: xr.Dataset, dims: tuple[str, ...], mask: np.ndarray) -> xr.Dataset:
-    """Keep what holds at least one completed item along every item dim."""
-    chosen: dict[str, Any] = {}
-    for axis, dim in enumerate(dims):
-        others = tuple(i for i in range(mask.ndim) if i != axis)
-        present = np.flatnonzero(mask.any(axis=others))
-        if len(present) < mask.shape[axis]:
-            contiguous = len(present) and len(present) == present[-1] - present[0] + 1
-            chosen[dim] = slice(present[0], present[-1] + 1) if contiguous else present
-    kept = dataset.isel(chosen) if chosen else dataset
-    return kept.drop_vars(WRITTEN) if bool(np.all(kept[WRITTEN])) else kept
-
-
-def _documented_order(named: tuple[str, Any]) -> tuple[int, str]:
-    """Variables in the order `names` documents them, whatever order a disk lists them in."""
-    known = list(VARIABLES)
-    return (known.index(named[0]) if named[0] in VARIABLES else len(known)), named[0]
-
-
-def _one_item_per_shard(array: zarr.Array[Any], items: int) -> bool:
-    return all(n == 1 for n in (array.shards or array.chunks)[:items])
+    def _folder(self, path: str) -> Path | None:
+        folder = self.location.real
+        return None if folder is None else folder / path

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from taqstore.errors import LayoutError, problem
-from taqstore.store.template import Array, Template
+from taqstore.layout.template import Array, Template
 
 Values = np.ndarray | Iterable[np.ndarray]
 
@@ -81,8 +81,7 @@ class Region:
 
     def chunks(self, values: Values, array: Array) -> Iterator[np.ndarray]:
         """Inner chunks in order along the split dim, checked one by one."""
-        assert array.split is not None
-        axis = array.dims.index(array.split)
+        axis = array.dims.index(array.split or "")
         if isinstance(values, np.ndarray):
             self.check(values, array)
             values = _split(values, axis)

@@ -1,7 +1,8 @@
-"""Writing: template -> aligned shard writes -> completion mask.
+"""Writing: template -> aligned shard writes -> records, which are flags.
 
-The commit rule: an item's data reach the disk, then its flag in `written` does. Whatever is killed
-in between, a flagged item is whole and an unflagged one is written again by the next run.
+The commit rule: an item's data reach the disk with all that stands behind them, then its record
+does. Whatever is killed in between, a flagged item is whole and an unflagged one is written again
+by the next run.
 """
 
 from __future__ import annotations
@@ -9,32 +10,35 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from taqstore.errors import StoreError, problem
 from taqstore.files.targets import check_above_store, check_below_store
-from taqstore.names import FORMAT_VERSION, WRITTEN
-from taqstore.store.disk import disk_errors, lock, try_lock
-from taqstore.store.folder_store import PARTIAL, drop_partial_metadata
-from taqstore.store.groups import check_compatible, create_arrays, read_flags, read_mask
-from taqstore.store.growth import grow_group, match_items
-from taqstore.store.location import Location, check_format
-from taqstore.store.provenance import append_record
-from taqstore.store.regions import Region, Values, whole
-from taqstore.store.shards import flush, write_chunk, write_shard
-from taqstore.store.template import Array, Template
+from taqstore.items.copies import copy_coordinates
+from taqstore.items.flag_files import holds_flags
+from taqstore.items.flags import Items, read_group
+from taqstore.layout.template import Template
+from taqstore.metadata.group_record import GroupRecord
+from taqstore.metadata.provenance import append_record
+from taqstore.metadata.root import KEY, NEW, Root, read_root, without_copies, write_root
+from taqstore.metadata.staging import Staging
+from taqstore.metadata.tree import load_group, make_parents, put_in_place, settled
+from taqstore.names import FORMAT_VERSION
+from taqstore.place.backend import WORK, Backend
+from taqstore.place.disk import disk_errors, lock
+from taqstore.place.location import Location
+from taqstore.place.plain_files import flush_path, is_foreign
+from taqstore.store.group_writer import GroupWriter
+from taqstore.store.groups import check_compatible, create_arrays
+from taqstore.store.growth import grow_group
+from taqstore.store.leftovers import remove_leftovers
 
 if TYPE_CHECKING:
     import zarr
-
-Item = tuple[int, ...]
-_LOCK_SECONDS = 60.0
 
 
 def create_store(address: str | os.PathLike[str]) -> StoreWriter:
@@ -43,7 +47,7 @@ def create_store(address: str | os.PathLike[str]) -> StoreWriter:
     Raises
     ------
     StoreError
-        The place is not a store, is of a newer format, or cannot be written.
+        The place is not a store, is of another format, or cannot be written.
     """
     return StoreWriter(Location.parse(address))
 
@@ -54,8 +58,9 @@ class StoreWriter:
     def __init__(self, location: Location) -> None:
         self.location = location
         self._aside: list[Path] = []
+        self._opened: dict[str, GroupWriter] = {}
         with disk_errors(location):
-            self.root = self._open_root()
+            self.backend = self._open()
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -63,41 +68,49 @@ class StoreWriter:
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         self.finish(succeeded=kind is None)
 
-    def _open_root(self) -> zarr.Group:
+    def _open(self) -> Backend:
         folder = self.location.folder
-        if folder is not None and folder.is_dir():
-            found = [path.name for path in folder.iterdir() if not _left_behind(path)]
-            if found and "zarr.json" not in found:
-                raise StoreError(
-                    problem(
-                        "not a taqstore and not empty",
-                        where=str(folder),
-                        remedy="choose another path for the store",
-                    )
-                )
-        elif folder is not None and folder.exists():
-            remedy = "choose another path"
-            raise StoreError(
-                problem("a file is in the way of the store", where=str(folder), remedy=remedy)
-            )
+        backend = self.location.backend(read_only=False)
         if folder is not None:
+            _check_place(folder)
             check_above_store(folder)
         with self.locked():
             if folder is not None:
                 # Under the lock: a store that another process is making is one by now.
                 check_below_store(folder)
-                drop_partial_metadata(folder)
-            root = self.location.root(mode="a")
-            if "taqstore" not in root.attrs and not dict(root.members()):
-                root.attrs["taqstore"] = _new_marker()
-            check_format(root, str(self.location))
-        return root
+                _make_folder(folder)
+                remove_leftovers(self.location)
+            if backend.read(KEY) is None:
+                if folder is None and backend.names(""):
+                    raise _not_empty(str(self.location))
+                write_root(backend, _new_root())
+            root = read_root(backend, str(self.location))
+        if root.format < FORMAT_VERSION:
+            what = f"a store of format {root.format} is read, and not written to"
+            remedy = f"taqstore upgrade {self.location}"
+            raise StoreError(problem(what, where=str(self.location), remedy=remedy))
+        return backend
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the store's metadata lock: structure changes one writer at a time."""
-        with lock(self.location, "lock", timeout=_LOCK_SECONDS):
+        with lock(self.location, "lock"):
             yield
+
+    def root_record(self) -> Root:
+        """What the root says now."""
+        return read_root(self.backend, str(self.location))
+
+    def node(self, path: str) -> zarr.Group | None:
+        """A finished group as zarr sees it; None if there is none.
+
+        Raises
+        ------
+        StoreError
+            It is damaged.
+        """
+        loaded = load_group(self.backend, path, where=str(self.location))
+        return None if loaded is None else loaded.node(self.location.zarr_store(read_only=True))
 
     def group(self, template: Template, *, replace: bool = False) -> GroupWriter:
         """Create the template's group, or open it for more items.
@@ -111,220 +124,165 @@ class StoreWriter:
         ------
         LayoutError
             An existing group differs; the message names the fields.
+        StoreError
+            An existing group is damaged; it is left as it is.
         """
+        path = template.path
         with disk_errors(self.location), self.locked():
-            existing = self._existing(template.path)
-            self._drop_consolidated()
-            if existing is not None and replace:
-                self._set_aside(template.path)
-                existing = None
-            if existing is None:
-                group = create_arrays(self.root, template)
+            root = without_copies(self.backend, str(self.location))
+            if replace:
+                root = self._set_aside(path, root)
+            items = read_group(self.backend, path, uuid=root.uuid, where=str(self.location))
+            if items is None:
+                self._refuse_damaged(path, root)
+                _create(self.backend, template, root)
             else:
-                folder = self.location.folder
-                done = read_mask(existing, None if folder is None else folder / template.path)
-                check_compatible(existing, template, done)
-                grow_group(existing, template, done)
-                group = existing
-        return GroupWriter(self, group, template)
+                _grow(self.backend, items, template)
+            if path not in root.groups:
+                write_root(self.backend, root.listing(path))
+        opened = GroupWriter(self.location, self.backend, template, root.uuid)
+        self._opened[path] = opened
+        return opened
 
-    def _existing(self, path: str) -> zarr.Group | None:
-        """The finished group at `path`; an unfinished one is as good as none."""
-        import zarr
+    def _refuse_damaged(self, path: str, root: Root) -> None:
+        """Refuse to make a group where there is one whose document is lost."""
+        if path in root.groups or holds_flags(self.backend, path):
+            what = "this group's document is missing, and its data are not"
+            where = f"{self.location} {path}"
+            raise StoreError(problem(what, where=where, remedy="see taqstore repair"))
+        self.backend.delete(path)
 
-        node = self.root.get(path)
-        return node if isinstance(node, zarr.Group) and "taqstore" in node.attrs else None
-
-    def _set_aside(self, path: str) -> None:
+    def _set_aside(self, path: str, root: Root) -> Root:
+        # Out of the list first: what is listed and not there is lost.
+        remaining = tuple(p for p in root.groups if p != path)
+        root = _rewritten(self.backend, root, groups=remaining)
         if self.location.folder is None:
-            del self.root[path]
-            return
-        aside = (
-            self.location.beside("replaced") / f"{path.replace('/', '@')}.{uuid.uuid4().hex[:8]}"
-        )
-        aside.parent.mkdir(exist_ok=True)
-        (self.location.folder / path).rename(aside)
-        self._aside.append(aside)
-
-    def _drop_consolidated(self) -> None:
-        # Shapes are about to change; rewriting the attributes leaves the consolidated copy out.
-        self.root.update_attributes({})
+            self.backend.delete(path)
+            return root
+        folder = self.location.folder / path
+        if folder.exists():
+            name = f"{path.replace('/', '@')}.{uuid.uuid4().hex[:8]}"
+            aside = self.location.beside("replaced") / name
+            aside.parent.mkdir(exist_ok=True)
+            folder.rename(aside)
+            for moved in (folder.parent, aside.parent, aside.parent.parent):
+                flush_path(moved)
+            self._aside.append(aside)
+        return root
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Append a provenance record."""
         with disk_errors(self.location), self.locked():
-            self._drop_consolidated()
-            append_record(self.root, record)
+            root = without_copies(self.backend, str(self.location))
+            write_root(self.backend, append_record(self.backend, root, record))
 
     def finish(self, *, succeeded: bool = True) -> None:
-        """Consolidate metadata; delete what `replace` set aside if all went well."""
-        import zarr
-
-        with disk_errors(self.location), self.locked(), warnings.catch_warnings():
-            # zarr warns that consolidated metadata is not yet in the v3 text; xarray reads it.
-            warnings.simplefilter("ignore")
-            zarr.consolidate_metadata(self.location.zarr_store(read_only=False))
+        """Close flags and copy metadata to the root; delete what was replaced if all went well."""
+        with disk_errors(self.location), self.locked():
+            for group in self._opened.values():
+                group.close()
+            root = self.root_record()
+            write_root(self.backend, replace(root, copies=copies_of(self.backend, root)))
         if self.location.folder is None:
             return
         if succeeded:
-            for path in self._aside:
-                shutil.rmtree(path)
+            for aside in self._aside:
+                shutil.rmtree(aside, ignore_errors=True)  # another writer may have
             self._aside.clear()
-        for folder in ("replaced", "locks"):
+        for kind in ("replaced", "locks", WORK):
             with suppress(OSError):  # not empty, or never made: another writer is at work
-                self.location.beside(folder).rmdir()
+                self.location.beside(kind).rmdir()
 
 
-class GroupWriter:
-    """One group open for writing; safe to use from several threads for different items.
-
-    Item indices and region starts are those of the template; they are moved to the store's own
-    positions by image id or batch label.
-    """
-
-    def __init__(self, store: StoreWriter, group: zarr.Group, template: Template) -> None:
-        self.store, self.zarr, self.template = store, group, template
-        self._moved = match_items(group, template)
-        folder = store.location.folder
-        self.folder = None if folder is None else folder / template.path
-        self._touched: set[Path] = set()
-
-    def written(self) -> np.ndarray:
-        """Completion mask over the template's items."""
-        mask = read_mask(self.zarr, self.folder)
-        for axis, dim in enumerate(self.template.item_dims):
-            if dim in self._moved:
-                mask = np.take(mask, self._moved[dim], axis=axis)
-        return mask
-
-    @contextmanager
-    def claim(self, item: Item) -> Iterator[bool]:
-        """Hold an item's lock; yields False where another process holds it."""
-        location = self.store.location
-        if location.folder is None:
-            yield True
-            return
-        name = location.item_lock_name(self.template.path, self._placed(item))
-        with try_lock(location.beside("locks") / name) as held:
-            yield held
-
-    def put(self, name: str, start: Sequence[int], values: Values) -> int:
-        """Write one whole shard; returns bytes written.
-
-        Parameters
-        ----------
-        name
-            A data array of the template.
-        start
-            First index of the region, aligned to the array's shards.
-        values
-            The region, cut to the array's shape at its edges; or its inner chunks in order along
-            the array's `split` dim, so that a large shard need not be in memory at once.
-
-        Raises
-        ------
-        LayoutError
-            Not aligned, or of another shape or dtype.
-        StoreError
-            The disk is full or cannot be written.
-        """
-        array = self.template.array(name)
-        region = Region.of(self.template, array, start)
-        moved = region.moved(self._moved, array.dims)
-        with disk_errors(self.store.location):
-            if self.folder is None or array.compress:
-                return self._put_zarr(array, region, moved, values)
-            path = self._chunk_path(array, moved)
-            if array.split is None:
-                size = write_chunk(path, region.padded(whole(values), array))
-            else:
-                capacity = region.shard[array.dims.index(array.split)]
-                size = write_shard(path, region.chunks(values, array), capacity=capacity)
-            # After the write: another thread's commit may flush and forget the folder at any time.
-            self._touched.add(path.parent)
-            return size
-
-    def _put_zarr(self, array: Array, region: Region, moved: Region, values: Values) -> int:
-        if not isinstance(values, np.ndarray):
-            assert array.split is not None
-            values = np.concatenate(list(values), axis=array.dims.index(array.split))
-        region.check(values, array)
-        target: Any = self.zarr[array.name]
-        target[moved.slices] = values.astype(array.dtype, copy=False)
-        if self.folder is None:
-            return values.nbytes
-        path = self._chunk_path(array, moved)
-        flush(path)
-        self._touched.add(path.parent)
-        return path.stat().st_size
-
-    def _chunk_path(self, array: Array, region: Region) -> Path:
-        assert self.folder is not None
-        return self.folder.joinpath(array.name, "c", *map(str, region.coords))
-
-    def _placed(self, item: Item) -> Item:
-        return tuple(
-            int(self._moved[d][i]) if d in self._moved else i
-            for d, i in zip(self.template.item_dims, item, strict=True)
-        )
-
-    def complete(self, items: Iterable[Item]) -> bool:
-        """Whether every item is flagged by now; only local stores know, where items are claimed."""
-        if self.folder is None:
-            return False
-        for number, places in self._by_mask_chunk(items).items():
-            path = self.folder.joinpath(WRITTEN, "c", *map(str, number))
-            if not path.exists():
-                return False
-            flags = read_flags(path).reshape(self.template.mask_chunk())
-            if not all(flags[place] for place in places):
-                return False
-        return True
-
-    def _by_mask_chunk(self, items: Iterable[Item]) -> dict[Item, list[Item]]:
-        """Places of items inside the mask's chunks, by number of the chunk."""
-        chunk = self.template.mask_chunk()
-        found: dict[Item, list[Item]] = {}
-        for item in map(self._placed, items):
-            number = tuple(i // c for i, c in zip(item, chunk, strict=True))
-            found.setdefault(number, []).append(
-                tuple(i % c for i, c in zip(item, chunk, strict=True))
-            )
-        return found
-
-    def commit(self, items: Iterable[Item]) -> None:
-        """Flag items whose data has been `put`; their data is on disk before any flag is."""
-        with disk_errors(self.store.location):
-            for path in sorted(self._touched.copy()):
-                flush(path)
-                self._touched.discard(path)
-            chunks = self._by_mask_chunk(items)
-            folders = {self._flag(number, places) for number, places in chunks.items()}
-            for folder in filter(None, folders):
-                flush(folder)
-
-    def _flag(self, number: Item, places: list[Item]) -> Path | None:
-        """Write one mask chunk; returns the folder that is to be flushed."""
-        chunk = self.template.mask_chunk()
-        if self.folder is None:
-            mask: Any = self.zarr[WRITTEN]
-            for place in places:
-                mask[tuple(n * c + p for n, c, p in zip(number, chunk, place, strict=True))] = True
-            return None
-        path = self.folder.joinpath(WRITTEN, "c", *map(str, number))
-        flags = read_flags(path).reshape(chunk).copy() if path.exists() else np.zeros(chunk, bool)
-        for place in places:
-            flags[place] = True
-        write_chunk(path, flags)
-        return path.parent
+def _rewritten(backend: Backend, root: Root, **changes: Any) -> Root:
+    changed = replace(root, **changes)
+    write_root(backend, changed)
+    return changed
 
 
-def _left_behind(path: Path) -> bool:
-    return path.suffix == PARTIAL and path.is_file()
+def _check_place(folder: Path) -> None:
+    if folder.is_dir():
+        found = [path.name for path in folder.iterdir() if not is_foreign(path.name)]
+        if found and KEY not in found:
+            raise _not_empty(str(folder))
+    elif folder.exists():
+        what, remedy = "a file is in the way of the store", "choose another path"
+        raise StoreError(problem(what, where=str(folder), remedy=remedy))
 
 
-def _new_marker() -> dict[str, Any]:
+def _not_empty(where: str) -> StoreError:
+    remedy = "choose another path for the store"
+    return StoreError(problem("not a taqstore and not empty", where=where, remedy=remedy))
+
+
+def _make_folder(folder: Path) -> None:
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        flush_path(path.parent)
+
+
+def _new_root() -> Root:
     from taqstore.version import __version__
 
-    made_by = f"taqstore {__version__}"
-    return {"format": FORMAT_VERSION, "uuid": str(uuid.uuid4()), "created_by": made_by}
+    return Root(FORMAT_VERSION, str(uuid.uuid4()), f"taqstore {__version__}", digest=NEW)
+
+
+def _create(backend: Backend, template: Template, root: Root) -> None:
+    staging = Staging()
+    create_arrays(staging.root, template)
+    copy_coordinates(staging, template.path)
+    documents, files, document = staging.changed(template.path)
+    extents = tuple(template.item_extent(d) for d in template.item_dims)
+    record = GroupRecord(
+        template.path, template.kind, tuple(template.item_dims), extents, root.identity
+    )
+    make_parents(backend, template.path)
+    put_in_place(backend, template.path, record, document, documents, files, new=True)
+
+
+def _grow(backend: Backend, items: Items, template: Template) -> None:
+    loaded, done = items.loaded, items.mask
+    staging = Staging(loaded)
+    group: Any = staging.root[template.path]
+    check_compatible(group, template, done)
+    grow_group(group, template, done)
+    documents, files, document = staging.changed(template.path)
+    if documents or files or document != loaded.document:
+        copy_coordinates(staging, template.path)
+        documents, files, document = staging.changed(template.path)
+        put_in_place(backend, template.path, settled(backend, loaded), document, documents, files)
+
+
+def copies_of(
+    backend: Backend, root: Root, *, known: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Every metadata document below the root, by path, as the root keeps a copy of it.
+
+    Parameters
+    ----------
+    known
+        Copies that the root had: kept for damaged groups, which are left out otherwise; who opens
+        one of these reads, and refuses, its own documents.
+    """
+    from taqstore.metadata.root import GROUP_DOCUMENT
+    from taqstore.metadata.sealed import parsed
+    from taqstore.names import PROVENANCE
+
+    copies: dict[str, Any] = {}
+    for path in (*root.groups, *([PROVENANCE] if root.records else ())):
+        try:
+            loaded = load_group(backend, path, uuid=root.uuid)
+        except StoreError:
+            loaded = None
+        if loaded is None:
+            kept = known or {}
+            copies |= {p: d for p, d in kept.items() if p == path or p.startswith(f"{path}/")}
+            continue
+        for depth in range(path.count("/")):
+            copies.setdefault("/".join(path.split("/")[: depth + 1]), GROUP_DOCUMENT)
+        copies[path] = loaded.document
+        for name in loaded.record.paths:
+            raw = loaded.file(f"{name}/{KEY}")
+            copies[f"{path}/{name}"] = parsed(raw or b"{}", f"{path}/{name}")
+    return copies

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from taqstore.layout.template import Template
 from taqstore.statistics.histogram import Layout, count
-from taqstore.store.template import Template
 from taqstore.store.writer import create_store
 from taqstore.testing.model import RunShape
 from taqstore.testing.store import activations_templates

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taqstore.kinds.templates import activations_template
+from taqstore.layout.template import Template
 from taqstore.names import site_of
 from taqstore.statistics.histogram import Layout
 from taqstore.statistics.observation import MANTISSA_BITS, Observation, observe
-from taqstore.store.template import Template
-from taqstore.store.writer import GroupWriter, create_store
+from taqstore.store.group_writer import GroupWriter
+from taqstore.store.writer import create_store
 from taqstore.testing.model import (
     RunShape,
     get_sigmas,

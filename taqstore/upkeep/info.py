@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from taqstore.errors import StoreError
 from taqstore.names import dimension_order
-from taqstore.store.groups import read_mask
+from taqstore.store.leftovers import find_leftovers
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -18,37 +19,74 @@ if TYPE_CHECKING:
 
     from taqstore.store.reader import Store
 
+LOOKED_AT = 1000
+"""Batches whose non-finite values are counted here: each is a file, 0.4 ms; `verify` counts all."""
+
 
 def describe_store(store: Store) -> dict[str, Any]:
     """Everything `taqstore info` shows, as a JSON document."""
-    marker: Any = store.root.attrs["taqstore"]
-    groups = [describe_group(store, path) for path in store]
+    groups, damaged = [], {}
+    for path in store:
+        try:
+            groups.append(_describe_group(store, path))
+        except StoreError as error:
+            damaged[path] = str(error)
     return {
         "store": str(store.location),
-        "format": marker["format"],
-        "uuid": marker["uuid"],
+        "format": store.root.format,
+        "uuid": store.root.uuid,
         "digest": store.digest,
         "stored_bytes": sum(g["stored_bytes"] for g in groups),
         "groups": groups,
+        **_nonfinite(store, [group["group"] for group in groups]),
         "provenance": store.provenance,
+        "damaged": damaged,
+        "notes": [*_bad_records(store), *_leftovers(store)],
     }
 
 
+def _bad_records(store: Store) -> list[str]:
+    return [f"provenance record {bad.number}: {bad.found}" for bad in store.bad_records]
+
+
+def _leftovers(store: Store) -> list[str]:
+    found = find_leftovers(store.location)
+    return [f"{one.path}: {one.what}; taqstore repair removes what is safe" for one in found]
+
+
 def describe_group(store: Store, path: str) -> dict[str, Any]:
-    """One group: dims, coordinate ranges, variables with their layout, and share written.
+    """One group: dims, coordinates, variables with their layout, share written, non-finite values.
 
     Raises
     ------
     MissingError
         No such group.
     """
+    return {**_describe_group(store, path), **_nonfinite(store, [path])}
+
+
+def _nonfinite(store: Store, paths: Sequence[str]) -> dict[str, Any]:
+    """Values that are no numbers, and the groups of too many batches to look for them."""
+    many = [path for path in paths if store[path].sizes.get("batch", 0) > LOOKED_AT]
+    looked_at = [path for path in paths if path not in many]
+    from taqstore.kinds.nonfinite import nonfinite
+
+    found = nonfinite(store, looked_at, rollups=True)
+    return {"nonfinite": [one.document for one in found], "nonfinite_unknown": many}
+
+
+def _describe_group(store: Store, path: str) -> dict[str, Any]:
     dataset = store[path]
-    node = store.nodes[path]
+    node = store.node(path)
     folder = None if store.location.folder is None else store.location.folder / path
-    mask = read_mask(node, folder)
+    mask = store.mask(path)
     marker: Any = node.attrs["taqstore"]
     dims = sorted(map(str, dataset.sizes), key=dimension_order)
-    variables = [_describe_variable(node[str(name)], folder) for name in dataset.data_vars]
+    sizes = store.stored_bytes(path)
+    variables = [
+        _describe_variable(node[str(name)], folder, None if sizes is None else sizes[str(name)])
+        for name in dataset.data_vars
+    ]
     return {
         "group": path,
         "kind": marker["kind"],
@@ -62,8 +100,8 @@ def describe_group(store: Store, path: str) -> dict[str, Any]:
     }
 
 
-def _describe_variable(array: Any, folder: Path | None) -> dict[str, Any]:
-    stored = _stored_bytes(array, folder)
+def _describe_variable(array: Any, folder: Path | None, size: int | None) -> dict[str, Any]:
+    stored = _stored_bytes(array, folder) if size is None else size
     logical = int(np.prod(array.shape, dtype=np.int64)) * array.dtype.itemsize
     return {
         "name": array.basename,
@@ -91,7 +129,7 @@ def _stored_bytes(array: zarr.Array[Any], folder: Path | None) -> int:
     if folder is None:
         return int(array.nbytes_stored())
     return sum(
-        os.stat(os.path.join(base, name)).st_size
+        os.lstat(os.path.join(base, name)).st_size
         for base, _, names in os.walk(folder / array.basename)
         for name in names
     )

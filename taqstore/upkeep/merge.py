@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from taqstore.arrays.store_array import StoreArray
 from taqstore.errors import LayoutError, MissingError, StoreError, problem
 from taqstore.files.staged import whole_file
+from taqstore.layout.item_records import ABSENT, Item
+from taqstore.layout.template import Array
+from taqstore.metadata.provenance import each_record, make_record
+from taqstore.place.location import Location
 from taqstore.run.outcome import Outcome
 from taqstore.run.progress import SILENT, Progress
-from taqstore.store.arrays import StoreArray
-from taqstore.store.location import Location
-from taqstore.store.provenance import make_record, read_records
+from taqstore.store.group_writer import GroupWriter
 from taqstore.store.reader import Store, open_store
-from taqstore.store.template import Array
-from taqstore.store.writer import GroupWriter, Item, StoreWriter, create_store
+from taqstore.store.writer import StoreWriter, create_store
 from taqstore.upkeep.merge_checks import Duplicates, check_alike, numbered
 from taqstore.upkeep.merge_parts import Part, can_grow, joined, read_part
 
@@ -73,7 +75,10 @@ def merge(
     StoreError
         A store is missing, or `out` is something else.
     """
-    stores = [open_store(address, chunks=None, incomplete=True) for address in (first, second)]
+    stores = [
+        open_store(address, chunks=None, checksum=True, incomplete=True)
+        for address in (first, second)
+    ]
     outcome = Outcome()
     paths = _shared_groups(stores, groups, outcome.notes)
     found = {path: [read_part(store, path) for store in stores] for path in paths}
@@ -99,14 +104,14 @@ def merge(
 
 def _shared_groups(stores: Sequence[Store], groups: Sequence[str], notes: list[str]) -> list[str]:
     every = sorted({*stores[0], *stores[1]})
-    growing = [p for p in every if all(can_grow(s, p) for s in stores if p in s.nodes)]
+    growing = [p for p in every if all(can_grow(s, p) for s in stores if p in s.paths)]
     notes += [f"{p} is not made of images or batches; left out" for p in every if p not in growing]
     wanted = list(dict.fromkeys(groups)) or growing
     for path in wanted:
         if path not in growing:
             raise MissingError(problem(f"no group {path!r} to merge", found=", ".join(growing)))
         for store in stores:
-            if path not in store.nodes:
+            if path not in store.paths:
                 remedy = "name the groups to merge with --group"
                 where = str(store.location)
                 raise MissingError(problem(f"no group {path!r}", where=where, remedy=remedy))
@@ -116,9 +121,8 @@ def _shared_groups(stores: Sequence[Store], groups: Sequence[str], notes: list[s
 
 
 def _described(store: Store) -> dict[str, Any]:
-    marker: Any = store.root.attrs["taqstore"]
     name = store.location.name
-    return {"name": name, "kind": "store", "uuid": marker["uuid"], "digest": store.digest}
+    return {"name": name, "kind": "store", "uuid": store.root.uuid, "digest": store.digest}
 
 
 def _begun(
@@ -132,13 +136,13 @@ def _begun(
         It is one of the sources, or holds something else.
     """
     location = Location.parse(out)
-    if any(location == store.location for store in stores):
+    if any(location.same_as(store.location) for store in stores):
         raise StoreError(problem("the target is one of the sources", where=str(location)))
     writer = create_store(location.url)
     recorded = _recorded(writer, work["inputs"])
     note = None if location.folder is None else location.beside(_WORK)
     begun = note is not None and _read_note(note) == work
-    if any(True for _ in writer.root.groups()) and not begun and not recorded:
+    if writer.root_record().groups and not begun and not recorded:
         what, remedy = "the target holds something else", "choose another path"
         raise StoreError(problem(what, where=str(location), remedy=remedy))
     if note is not None and not recorded:
@@ -151,17 +155,22 @@ def _read_note(path: Path) -> Any:
     """What a merge that was cut short left beside its target; None where there is nothing."""
     try:
         return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
 
 
 def _recorded(writer: StoreWriter, inputs: Sequence[Mapping[str, Any]]) -> bool:
-    records = read_records(writer.root)
+    records = _records(writer)
     return any(r["command"] == _COMMAND and r["inputs"] == list(inputs) for r in records)
 
 
+def _records(writer: StoreWriter) -> list[dict[str, Any]]:
+    found = each_record(writer.backend, writer.root_record().records)
+    return [record for record in found if isinstance(record, dict)]
+
+
 def _carry_provenance(writer: StoreWriter, stores: Sequence[Store]) -> None:
-    there = {record["id"] for record in read_records(writer.root)}
+    there = {record["id"] for record in _records(writer)}
     for store in stores:
         for record in store.provenance:
             if record["id"] not in there:
@@ -214,12 +223,7 @@ class _Source:
         self.part = part
         items = max(1, int(part.mask.sum()))
         self.item_bytes = _nbytes(part) // items
-        self._arrays = {a.name: self._open(a) for a in part.template.arrays}
-
-    def _open(self, array: Array) -> StoreArray:
-        stored: Any = self.part.node[array.name]
-        folder = None if self.part.folder is None else self.part.folder / array.name
-        return StoreArray(stored, folder=folder, shape=stored.shape, checksum=True)
+        self._arrays = {array.name: part.array(array.name) for array in part.template.arrays}
 
     def starts(self, array: Array, item: Item) -> Iterable[tuple[int, ...]]:
         """First indices of the shards of `array` that belong to an item of the template."""
@@ -242,6 +246,8 @@ class _Source:
         return lazy.read(region) if self._exists(lazy, number) else None
 
     def _exists(self, lazy: StoreArray, number: Sequence[int]) -> bool:
+        if lazy.identity is not None:
+            return lazy.identity(tuple(number)) not in (None, ABSENT)
         key = "/".join(("c", *map(str, number)))
         if lazy.folder is not None:
             return Path(lazy.folder, key).exists()

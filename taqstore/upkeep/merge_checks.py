@@ -103,5 +103,5 @@ def _identities(part: Part) -> Iterable[Any]:
     names = [a.name for a in part.template.arrays if a.name in ("tensor_min", "tensor_max")]
     if len(names) < 2:
         return []
-    columns = [np.asarray(part.node[name][...])[part.places] for name in names]  # type: ignore[index]
+    columns = [part.array(name).read((part.places,)) for name in names]
     return [tuple(column[i].tobytes() for column in columns) for i in range(len(part.places))]

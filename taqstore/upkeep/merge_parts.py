@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from taqstore.arrays.store_array import StoreArray
 from taqstore.errors import LayoutError, problem
+from taqstore.layout.template import Array, Template
 from taqstore.names import VARIABLES, WRITTEN
-from taqstore.store.groups import GROWING, dimension_names, equal, read_coordinate, read_mask
-from taqstore.store.template import Array, Template
+from taqstore.store.groups import GROWING, dimension_names, equal, read_coordinate
 
 if TYPE_CHECKING:
     import zarr
 
+    from taqstore.store.opening import Identities
     from taqstore.store.reader import Store
 
 CONFIGURATION = (
@@ -55,6 +58,8 @@ class Part:
         Position in the store of each image or batch of the template.
     mask
         Their flags, over the item dims.
+    identities
+        For each array, what tells its files from any others; None where nothing does.
     """
 
     node: zarr.Group
@@ -62,6 +67,13 @@ class Part:
     template: Template
     places: np.ndarray
     mask: np.ndarray
+    identities: Callable[[str], Identities | None]
+
+    def array(self, name: str) -> StoreArray:
+        """One of its arrays as it lies in the store, checked as it is read."""
+        stored: Any = self.node[name]
+        folder = None if self.folder is None else self.folder / name
+        return StoreArray(stored, folder=folder, shape=stored.shape, identity=self.identities(name))
 
     @property
     def grows(self) -> str:
@@ -102,7 +114,7 @@ class Part:
 
 def can_grow(store: Store, path: str) -> bool:
     """Whether a group is made of images or batches, so that it can be concatenated."""
-    return dimension_names(store.nodes[path][WRITTEN])[0] in GROWING
+    return dimension_names(store.node(path)[WRITTEN])[0] in GROWING
 
 
 def read_part(store: Store, path: str) -> Part:
@@ -113,9 +125,9 @@ def read_part(store: Store, path: str) -> Part:
     LayoutError
         It is laid out in a way that whole items cannot be told apart.
     """
-    node, folder = store.nodes[path], store.location.folder
+    node, folder = store.node(path), store.location.real
     group_folder = None if folder is None else folder / path
-    mask = read_mask(node, group_folder)
+    mask = store.mask(path)
     marker: Any = node.attrs["taqstore"]
     item_dims = tuple(marker["item_dims"])
     if set(marker["item_size"]) != {1}:
@@ -133,7 +145,8 @@ def read_part(store: Store, path: str) -> Part:
         shard=_shards(node, arrays, sizes, item_dims),
         attrs={k: v for k, v in node.attrs.items() if k not in _OWN},
     )
-    return Part(node, group_folder, template, places, mask[places])
+    identities = partial(store.identities, path)
+    return Part(node, group_folder, template, places, mask[places], identities)
 
 
 def _contents(

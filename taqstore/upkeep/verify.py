@@ -1,44 +1,38 @@
-"""Verify: schema, coordinates, completion masks and the checksum of every chunk."""
+"""Verify: everything of a store that is not what was written, by name, and what was left behind."""
 
 from __future__ import annotations
 
-import itertools
-import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from taqstore.errors import MissingError, StoreError, TaqError
+from taqstore.errors import NewerError, StoreError, TaqError, problem
 from taqstore.files.schema import validate
-from taqstore.names import WRITTEN, parse_layer
-from taqstore.store.arrays import framing_of
-from taqstore.store.groups import CODEC_ERRORS, dimension_names, read_coordinate, read_mask
-from taqstore.store.location import Location
-from taqstore.store.provenance import read_records
-from taqstore.store.shards import MappedShard
+from taqstore.items.flag_files import holds_flags
+from taqstore.kinds.nonfinite import NonFinite, nonfinite
+from taqstore.metadata.group_record import GroupRecord
+from taqstore.metadata.provenance import BadRecord, count_record_files, each_record
+from taqstore.metadata.root import GROUP_DOCUMENT, KEY, NEW, Root, parsed_root
+from taqstore.metadata.sealed import check_seal, marker_of, parsed
+from taqstore.metadata.tree import load_group
+from taqstore.names import PROVENANCE
+from taqstore.place.backend import Backend
+from taqstore.place.location import Location
+from taqstore.store.leftovers import find_leftovers
+from taqstore.upkeep.group_check import Finding, GroupCheck
 
-if TYPE_CHECKING:
-    import zarr
-
-# Variables that hold only some of their shards: {name: flags of those there are}.
-_SPARSE = {"output": "output_kept"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One damaged thing: where it is and what is wrong with it."""
-
-    where: str
-    what: str
+__all__ = ["Finding", "Report", "Survey", "survey", "verify_store"]
+# A writer may close flags while they are looked at.
+_TRIES = 20
+_DEEPEST = 6
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything `verify` looked at and found; `damage` empty means the store is whole."""
+    """Everything `verify` looked at and found; `damage` empty means the store is whole.
+
+    `nonfinite` is no damage: the store holds what was observed.
+    """
 
     damage: tuple[Finding, ...]
     notes: tuple[Finding, ...]
@@ -46,6 +40,31 @@ class Report:
     arrays: int
     chunks: int
     bytes: int
+    nonfinite: tuple[NonFinite, ...] = ()
+
+
+@dataclass
+class Survey:
+    """A store of format 2 looked at whole.
+
+    Parameters
+    ----------
+    location, backend
+        Where it lies.
+    root
+        Its root; None where the document is damaged.
+    groups
+        Every group that the root lists or the tree has.
+    damage, notes
+        What was found.
+    """
+
+    location: Location
+    backend: Backend
+    root: Root | None
+    groups: dict[str, GroupCheck] = field(default_factory=dict)
+    damage: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
 
 
 def verify_store(address: str | os.PathLike[str]) -> Report:
@@ -56,182 +75,253 @@ def verify_store(address: str | os.PathLike[str]) -> Report:
     StoreError
         There is no store, or it is of a newer format.
     """
-    from taqstore.store.reader import open_store, walk
-
-    store = open_store(address, incomplete=True)
-    check = _Check(store.location)
-    root = store.location.root(mode="r", consolidated=False)
-    nodes = dict(sorted(walk(root)))
-    for path, node in nodes.items():
-        check.group(path, node)
-    if store.root.metadata.consolidated_metadata is not None:
-        check.consolidated(nodes, store.nodes)
-    check.provenance(root)
-    check.leftovers()
+    location = Location.parse(address)
+    found = _format1(location) or survey(location)
+    checks = found.groups.values()
     return Report(
-        tuple(check.damage),
-        tuple(check.notes),
-        len(nodes),
-        check.arrays,
-        check.chunks,
-        check.bytes,
+        tuple(found.damage),
+        tuple(found.notes),
+        len(found.groups),
+        sum(check.arrays for check in checks),
+        sum(check.chunks for check in checks),
+        sum(check.size for check in checks),
+        _nonfinite(found),
     )
 
 
-class _Check:
-    def __init__(self, location: Location) -> None:
-        self.location = location
-        self.damage: list[Finding] = []
-        self.notes: list[Finding] = []
-        self.arrays = self.chunks = self.bytes = 0
+def _nonfinite(found: Survey) -> tuple[NonFinite, ...]:
+    """What whole groups counted; damaged ones are named as such and not read."""
+    from taqstore.store.reader import open_store
 
-    def group(self, path: str, node: zarr.Group) -> None:
-        folder = None if self.location.folder is None else self.location.folder / path
-        try:
-            mask = read_mask(node, folder)
-        except (StoreError, *CODEC_ERRORS) as error:
-            self.damage.append(Finding(f"{path}/{WRITTEN}", str(error)))
-            return
-        unwritten = int(mask.size - mask.sum())
-        if unwritten:
-            self.notes.append(Finding(path, f"{unwritten} of {mask.size} items not written yet"))
-        sizes = dict(zip(dimension_names(node[WRITTEN]), mask.shape, strict=True))
-        coordinates = str(node.attrs.get("coordinates", "")).split()
-        for name, array in node.arrays():
-            self.arrays += 1
-            where = f"{path}/{name}"
-            self._shape(where, array, sizes)
-            if name in coordinates or dimension_names(array) == (name,):
-                self._coordinate(where, node, name)
-            else:
-                self._data(where, array, mask, folder, self._needed(node, name))
+    damaged = [finding.where for finding in found.damage]
+    whole = [path for path in found.groups if not any(d.startswith(path) for d in damaged)]
+    try:
+        return tuple(nonfinite(open_store(found.location.url, chunks=None, checksum=True), whole))
+    except TaqError:  # named already: the root is lost, or what a group needs outside of it
+        return ()
 
-    def _needed(self, node: zarr.Group, name: str) -> np.ndarray | None:
-        """Which shards of a sparse variable there must be; None: all that are flagged."""
-        if name not in _SPARSE:
+
+def _format1(location: Location) -> Survey | None:
+    """The findings of a store of format 1; None if it is none."""
+    from taqstore.store.reader import open_store
+    from taqstore.upkeep.verify_format1 import check_format1
+
+    backend = location.backend()
+    try:
+        raw = backend.read(KEY)
+        if raw is None or marker_of(parsed(raw, KEY)).get("format") != 1:
             return None
-        flags: Any = node[_SPARSE[name]]
-        try:
-            return np.asarray(flags[...], bool)
-        except CODEC_ERRORS:
-            return None  # the flags are an array of their own, whose damage is found there
+    except StoreError:
+        return None  # the survey says what is wrong with it
+    store = open_store(location.url, incomplete=True)
+    check = check_format1(store)
+    found = Survey(location, backend, store.root)
+    found.damage, found.notes = check.damage, check.notes
+    totals = GroupCheck("", backend, {}, arrays=check.arrays, chunks=check.chunks)
+    totals.size = check.bytes
+    found.groups = {path: GroupCheck(path, backend, {}) for path in store.paths}
+    if store.paths:
+        found.groups[store.paths[0]] = totals
+    found.damage += [_bad_record(bad) for bad in store.bad_records]
+    _leftovers(found)
+    return found
 
-    def _shape(self, where: str, array: zarr.Array[Any], sizes: dict[str, int]) -> None:
-        for dim, length in zip(dimension_names(array), array.shape, strict=True):
-            expected = sizes.setdefault(dim, length)
-            if length < expected:
-                self.damage.append(Finding(where, f"{length} along {dim}, expected {expected}"))
 
-    def _coordinate(self, where: str, node: zarr.Group, name: str) -> None:
-        if name == WRITTEN:
-            return
+def survey(location: Location, *, read_only: bool = True) -> Survey:
+    """Look at everything in a store of format 2.
+
+    Parameters
+    ----------
+    read_only
+        False: what is found is to be mended through the same back end.
+
+    Raises
+    ------
+    StoreError
+        There is no store.
+    """
+    backend = location.backend(read_only=read_only)
+    before = _raw(backend, KEY)
+    root, damage = _root(backend, location)
+    if root is not None and _is_foreign(backend, root):
+        root, damage = None, [Finding(KEY, "the root of another store", key=KEY)]
+    found = Survey(location, backend, root, damage=damage)
+    listed = root.groups if root is not None else ()
+    for path in sorted({*listed, *group_paths(backend)}):
+        if path not in listed and _is_unfinished(backend, path):
+            found.notes.append(Finding(path, "a group that was never finished", path))
+            continue
+        if path not in listed and (stranger := _stranger(backend, path, root)):
+            found.notes.append(Finding(path, f"{stranger}: no group of this store", path))
+            continue
+        check = found.groups[path] = _checked(found, path, before)
+        found.damage += check.damage
+        if check.unwritten:
+            what = f"{check.unwritten} of {check.total} items not written yet"
+            found.notes.append(Finding(path, what, path))
+    _parents(found)
+    _provenance(found)
+    _leftovers(found)
+    return found
+
+
+def _checked(found: Survey, path: str, before: bytes | None) -> GroupCheck:
+    """The findings of a group; again where a writer has changed it while it was looked at.
+
+    Parameters
+    ----------
+    before
+        The root's document, from before anything was read.
+    """
+    backend, document = found.backend, f"{path}/{KEY}"
+    copies = (found.root.copies if found.root is not None else None) or {}
+    state = before, _raw(backend, document)
+    for _ in range(_TRIES):
+        uuid = None if found.root is None else found.root.uuid
+        check = GroupCheck(path, backend, copies, uuid).run()
+        now = _raw(backend, KEY), _raw(backend, document)
+        if not check.damage or now == state:
+            break
+        state, copies = now, {}
+    return check
+
+
+def _own_record(backend: Backend, path: str) -> GroupRecord | None:
+    """What a group's own document says it is; None where it cannot be told."""
+    try:
+        document = parsed(backend.read(f"{path}/{KEY}") or b"", path)
+        check_seal(document, path)
+        return GroupRecord.of(document, path)
+    except StoreError:
+        return None
+
+
+def _stranger(backend: Backend, path: str, root: Root | None) -> str:
+    """What tells that a group, which no root lists, came from elsewhere; or nothing."""
+    record = _own_record(backend, path)
+    return "" if record is None or root is None else record.stranger(path, root.uuid)
+
+
+def _is_foreign(backend: Backend, root: Root) -> bool:
+    """Whether all groups, of which there are several, agree that they are of another store."""
+    paths = [*group_paths(backend), *([PROVENANCE] if backend.names(PROVENANCE) else ())]
+    records = ((path, _own_record(backend, path)) for path in paths)
+    uuids = [record.store.get("uuid") for path, record in records if record and record.path == path]
+    return len(uuids) > 1 and len(set(uuids)) == 1 and root.uuid != uuids[0]
+
+
+def _raw(backend: Backend, key: str) -> bytes | None:
+    try:
+        return backend.read(key)
+    except StoreError:
+        return None  # who looks at it names it
+
+
+def _root(backend: Backend, location: Location) -> tuple[Root | None, list[Finding]]:
+    try:
+        raw = backend.read(KEY)
+        if raw is None and not any(True for _ in group_paths(backend)):
+            what, remedy = "no store here", "make one with taqstore ingest"
+            raise StoreError(problem(what, where=str(location), remedy=remedy))
+        if raw is None:
+            return None, [Finding(KEY, "missing", key=KEY)]
+        return parsed_root(parsed(raw, KEY), str(location)), []
+    except StoreError as error:
+        if isinstance(error, NewerError) or not any(True for _ in group_paths(backend)):
+            raise
+        return None, [Finding(KEY, str(error).partition(";")[0], key=KEY)]
+
+
+def group_paths(backend: Backend, base: str = "", depth: int = 0) -> Iterator[str]:
+    """Paths of data groups in the tree, whatever the root says: where there are items."""
+    for name in sorted(backend.names(base)):
+        path = f"{base}/{name}" if base else name
+        if depth >= _DEEPEST or (name == PROVENANCE and not base):
+            continue
         try:
-            values = read_coordinate(node, name)
+            below, items = backend.names(path), backend.names(f"{path}/items")
+        except StoreError:
+            continue  # behind a link; a group that the root lists is named where it is looked at
+        if items:
+            yield path
+        elif below:
+            yield from group_paths(backend, path, depth + 1)
+
+
+def _is_unfinished(backend: Backend, path: str) -> bool:
+    """Whether a writer was stopped while it made the group: the next one makes it again."""
+    return backend.size(f"{path}/{KEY}") is None and not holds_flags(backend, path)
+
+
+def _parents(found: Survey) -> None:
+    """Plain groups above data groups say nothing, and have to say it."""
+    above = {
+        "/".join(path.split("/")[: depth + 1])
+        for path in found.groups
+        for depth in range(path.count("/"))
+    }
+    for path in sorted(above):
+        key = f"{path}/{KEY}"
+        try:
+            raw = found.backend.read(key)
+            if raw is not None and parsed(raw, key) == GROUP_DOCUMENT:
+                continue
+            what = "missing" if raw is None else "not what was written"
+        except StoreError as error:
+            what = str(error).partition(";")[0]
+        found.damage.append(Finding(key, what, key=key))
+
+
+def _provenance(found: Survey) -> None:
+    if found.root is None or not found.root.records:
+        return
+    key = f"{PROVENANCE}/{KEY}"
+    try:
+        if load_group(found.backend, PROVENANCE, uuid=found.root.uuid) is None:
+            found.damage.append(Finding(key, "missing", PROVENANCE, key))
+    except StoreError as error:
+        found.damage.append(Finding(PROVENANCE, str(error).partition(";")[0], PROVENANCE, key))
+    for record in each_record(found.backend, found.root.records):
+        if isinstance(record, BadRecord):
+            found.damage.append(_bad_record(record))
+            continue
+        try:
+            validate("provenance", record)
         except TaqError as error:
-            self.damage.append(Finding(where, str(error)))
-            return
-        self.chunks += 1
-        self.bytes += values.nbytes
-        labels = values.ndim == 1 and name in ("step", "image", "batch", "layer")
-        if labels and len(set(values.tolist())) < len(values):
-            self.damage.append(Finding(where, "labels repeat"))
-        if name == "layer":
-            self._layers(where, values)
-
-    def _layers(self, where: str, values: np.ndarray) -> None:
-        for value in values:
-            try:
-                parse_layer(str(value))
-            except MissingError as error:
-                self.damage.append(Finding(where, str(error)))
-
-    def _data(
-        self,
-        where: str,
-        array: zarr.Array[Any],
-        mask: np.ndarray,
-        folder: Path | None,
-        needed: np.ndarray | None,
-    ) -> None:
-        shard = tuple(array.shards or array.chunks)
-        framing = framing_of(array) if folder is not None else None
-        leading = all(n == 1 for n in shard[: mask.ndim]) and array.shape[: mask.ndim] >= mask.shape
-        for coords in itertools.product(*map(range, _grid(array.shape, shard))):
-            if leading and any(c >= n for c, n in zip(coords, mask.shape, strict=False)):
-                continue  # beyond `written`: a growth that was cut short
-            flagged = bool(mask[coords[: mask.ndim]]) if leading else bool(mask.any())
-            if not flagged:
-                continue
-            label = f"{where} chunk {'/'.join(map(str, coords))}"
-            if not self._exists(array, coords, folder):
-                if needed is None or needed[coords[: needed.ndim]]:
-                    self.damage.append(Finding(label, "missing, though its item is flagged"))
-                continue
-            self._chunk(label, array, coords, shard, folder, framing)
-
-    def _exists(self, array: zarr.Array[Any], coords: tuple[int, ...], folder: Path | None) -> bool:
-        key = "/".join(("c", *map(str, coords)))
-        if folder is not None:
-            return (folder / array.basename / key).exists()
-        from zarr.core.sync import sync
-
-        return bool(sync(array.store.exists(f"{array.path}/{key}")))
-
-    def _chunk(
-        self,
-        label: str,
-        array: zarr.Array[Any],
-        coords: tuple[int, ...],
-        shard: tuple[int, ...],
-        folder: Path | None,
-        framing: Any,
-    ) -> None:
-        self.chunks += 1
-        try:
-            if folder is not None and framing is not None:
-                mapped = MappedShard(
-                    folder.joinpath(array.basename, "c", *map(str, coords)), framing
-                )
-                mapped.check()
-                self.bytes += mapped.view.nbytes
-            else:
-                region = tuple(
-                    slice(c * n, (c + 1) * n) for c, n in zip(coords, shard, strict=True)
-                )
-                self.bytes += np.asarray(array[region]).nbytes
-        except (StoreError, *CODEC_ERRORS) as error:
-            self.damage.append(Finding(label, str(error)))
-
-    def consolidated(
-        self, nodes: Mapping[str, zarr.Group], copies: Mapping[str, zarr.Group]
-    ) -> None:
-        """The consolidated copy of the metadata, which readers trust, against the arrays' own."""
-        for path, node in nodes.items():
-            copy = copies.get(path)
-            known = {} if copy is None else {n: a.metadata.to_dict() for n, a in copy.arrays()}
-            if known != {name: array.metadata.to_dict() for name, array in node.arrays()}:
-                self.damage.append(Finding(path, "consolidated metadata is out of date"))
-
-    def provenance(self, root: zarr.Group) -> None:
-        try:
-            for number, record in enumerate(read_records(root)):
-                try:
-                    validate("provenance", record)
-                except TaqError as error:
-                    self.damage.append(Finding(f"provenance record {number}", str(error)))
-        except (json.JSONDecodeError, *CODEC_ERRORS) as error:
-            self.damage.append(Finding("provenance", str(error)))
-
-    def leftovers(self) -> None:
-        for path in _partial_files(self.location.folder):
-            self.notes.append(Finding(path, "left by a killed writer; harmless, may be deleted"))
+            where = f"{PROVENANCE} record {record.get('number')}"
+            found.damage.append(Finding(where, str(error), PROVENANCE))
 
 
-def _partial_files(folder: Path | None) -> Iterator[str]:
-    if folder is not None:
-        for path in folder.rglob("*.partial"):
-            yield str(path.relative_to(folder))
+def _bad_record(bad: BadRecord) -> Finding:
+    return Finding(bad.key, f"provenance record {bad.number}: {bad.found}", PROVENANCE, bad.key)
 
 
-def _grid(shape: tuple[int, ...], shard: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(-(-n // s) for n, s in zip(shape, shard, strict=True))
+def _leftovers(found: Survey) -> None:
+    for leftover in find_leftovers(found.location, deep=True):
+        safe = "may be deleted" if leftover.safe else "its writer may still live"
+        found.notes.append(Finding(str(leftover.path), f"{leftover.what}; {safe}"))
+
+
+def root_of(found: Survey) -> Root | None:
+    """The root made again from what the groups know of it; None if none does."""
+    for check in found.groups.values():
+        if check.loaded is not None:
+            identity = check.loaded.record.store
+            root = Root(
+                int(identity["format"]),
+                str(identity["uuid"]),
+                str(identity["created_by"]),
+                groups=tuple(found.groups),
+                digest=NEW,
+            )
+            return _with_records(root, found.backend)
+    return None
+
+
+def _with_records(root: Root, backend: Backend) -> Root:
+    """The root after the records that there are: with the digest it had, if all are whole."""
+    count = count_record_files(backend)
+    for record in each_record(backend, count):
+        known = record if isinstance(record, dict) else {"damaged": record.number}
+        root = root.recording(known)
+    return replace(root, records=count)

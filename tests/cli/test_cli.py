@@ -232,7 +232,7 @@ def test_export_options_reach_the_library(
     library = Recorder(Written(Path("out"), 3, 1500, ("a note",)))
     monkeypatch.setattr("taqstore.cli.export.export", library)
     monkeypatch.setattr(
-        "taqstore.store.reader.open_store", lambda address, chunks: f"opened {address}"
+        "taqstore.store.reader.open_store", lambda address, **ways: f"opened {address}"
     )
     shown = taq("export", arguments[0], "s", "-o", "out", "--force", *arguments[1:])
     assert shown.code == 0, shown.err

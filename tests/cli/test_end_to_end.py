@@ -109,11 +109,11 @@ def test_ingest_with_a_bad_item(taq: Runner, tmp_path: Path) -> None:
 
 def test_info(taq: Runner, store: Path) -> None:
     everything = json.loads(taq("info", store, "--json").out)
-    assert everything["format"] == 1
+    assert everything["format"] == 2
     named = {g["group"]: g for g in everything["groups"]}
     assert named["latents"]["dims"]["image"] == SHAPE.images
     assert named["latents"]["written_percent"] == 100.0
-    files = sum(p.stat().st_size for p in (store / FC2 / "avg_max").rglob("*") if p.is_file())
+    files = sum(p.stat().st_size for p in (store / FC2 / "avg_max" / "c").rglob("*") if p.is_file())
     sizes = {v["name"]: v["stored_bytes"] for v in named[FC2]["variables"]}
     assert sizes["avg_max"] == files
     assert [r["command"] for r in everything["provenance"]] == ["ingest"] * 4
@@ -191,7 +191,7 @@ def test_export_is_whole_or_not_there(taq: Runner, store: Path, tmp_path: Path) 
     assert taq("export", "quant-config", store, "-o", out, "--clip", "p999", "--force").code == 0
     assert out.read_bytes() != first
     assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
-    assert taq("export", "poly-schedule", store, "-o", tmp_path / "p.json").code == 0
+    assert taq("export", "lut-schedule", store, "-o", tmp_path / "p.json").code == 0
 
 
 def test_plot_writes_pictures_and_names_them(
@@ -215,7 +215,7 @@ def test_verify_finds_the_flipped_bit(taq: Runner, run: Path, tmp_path: Path) ->
     damage.flip_bit(store / "latents" / "x" / "c" / "2" / "0" / "0" / "0" / "0", offset=9)
     shown = taq("verify", store)
     assert shown.code == 1
-    assert shown.out.startswith("damaged  latents/x chunk 2/")
+    assert shown.out.startswith("damaged  latents/x/c/2/0/0/0/0 (item 2): ")
     report = taq("verify", store, "--json")
     assert report.code == 1
     assert json.loads(report.out)["ok"] is False

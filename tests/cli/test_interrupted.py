@@ -15,7 +15,7 @@ from support.cli_runner import Runner
 from support.live_capture import needs_models
 from taqstore.cli import COMMANDS
 from taqstore.cli.long_command import LongCommand
-from taqstore.store.location import Location
+from taqstore.place.location import Location
 from taqstore.testing import make_lut_schedule
 
 # Of every long command: operands and options, all of which must come back; `{}` is a folder.

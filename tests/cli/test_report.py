@@ -10,7 +10,9 @@ import pytest
 import taqstore.report
 from support.builders import write_latents
 from support.cli_runner import Runner
+from taqstore.cli import report as cli
 from taqstore.errors import MissingError
+from taqstore.query import sites
 
 
 @pytest.fixture
@@ -21,7 +23,13 @@ def store(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Options that `build` was called with; it gives a page of one character beyond ASCII."""
+    """Options that `build` was called with; it gives a page of one character beyond ASCII.
+
+    What is said of the store afterwards is tried where there is something to say.
+    """
+    monkeypatch.setattr(cli, "say_nonfinite", lambda *groups: None)
+    monkeypatch.setattr(sites, "choose_source", lambda store, source: source)
+    monkeypatch.setattr(sites, "paths_of", lambda store, source: ())
     calls: list[dict[str, Any]] = []
 
     def build(store: object, **options: Any) -> str:

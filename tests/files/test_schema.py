@@ -21,7 +21,7 @@ from taqstore.files.schema import (
     validate,
     validate_member,
 )
-from taqstore.store.provenance import make_record
+from taqstore.metadata.provenance import make_record
 
 NAMES = [
     "adaround-metadata",

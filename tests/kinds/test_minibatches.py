@@ -24,12 +24,12 @@ from support.block_store import (
     write_blocks,
 )
 from taqstore import create_store, open_store
+from taqstore.arrays import store_array as arrays
 from taqstore.errors import MissingError, StoreError, TaqError
 from taqstore.kinds import block_samples
 from taqstore.kinds.block_samples import Batch, BlockSamples, open_block
 from taqstore.kinds.minibatches import batch_order, iter_batches, memory_samples
-from taqstore.store import arrays
-from taqstore.store.shards import MappedShard
+from taqstore.layout.shards import MappedShard
 
 
 @pytest.fixture(scope="module")

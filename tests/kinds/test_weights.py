@@ -11,8 +11,8 @@ import pytest
 from taqstore import create_store, open_store
 from taqstore.errors import LayoutError
 from taqstore.kinds.weights import reconstruction_template, time_group_of, weights_template
+from taqstore.layout.template import Template
 from taqstore.names import SITES
-from taqstore.store.template import Template
 from taqstore.upkeep.verify import verify_store
 
 LAYERS = ("mm0.img", "mm0.txt", "mm1.img")

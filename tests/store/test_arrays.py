@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.codecs import Crc32cCodec
 
+from taqstore.arrays.lazy import LazyArray
+from taqstore.arrays.store_array import StoreArray, framing_of
 from taqstore.errors import StoreError
-from taqstore.store.arrays import StoreArray, framing_of
-from taqstore.store.lazy import LazyArray
-from taqstore.store.shards import Framing, MappedShard, write_chunk, write_shard
+from taqstore.layout.shards import Frames, Framing, MappedShard
+from taqstore.place.backend import LocalBackend
 
 SHAPE, CHUNK, SHARD = (3, 5, 7, 4), (1, 5, 1, 4), (1, 5, 3, 4)
 VALUES = np.random.default_rng(3).normal(size=SHAPE).astype(np.float32)
+
+
+def write_shard(path: Path, chunks: Iterable[np.ndarray], *, capacity: int | None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    LocalBackend(path.parent).write(path.name, Frames(chunks, capacity=capacity))
 
 
 @pytest.fixture(scope="module")
@@ -200,13 +207,13 @@ def test_truncated_shards_are_refused(tmp_path: Path, length: int) -> None:
     path = tmp_path / "s"
     write_shard(path, [np.ones((1, 5), np.float32)] * 3, capacity=4)
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(StoreError, match=r"damaged shard.*--force"):
+    with pytest.raises(StoreError, match=r"damaged shard.*--resume"):
         MappedShard(path, Framing((4, 5), np.dtype("<f4"), 0))
 
 
 def test_failed_write_leaves_the_old_shard(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    write_chunk(path, np.arange(4))
+    write_shard(path, [np.arange(4)], capacity=None)
     before = path.read_bytes()
 
     def broken() -> Any:

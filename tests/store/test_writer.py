@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,6 @@ import zarr
 
 from support.builders import (
     LAYERS,
-    drop_consolidated,
     latent,
     latents_template,
     pooled_template,
@@ -22,9 +24,12 @@ from support.builders import (
 )
 from taqstore import create_store, open_store
 from taqstore.errors import LayoutError, StoreError
-from taqstore.store.disk import disk_errors
-from taqstore.store.location import Location
-from taqstore.store.template import rows_per_shard
+from taqstore.layout.template import rows_per_shard
+from taqstore.names import FORMAT_VERSION
+from taqstore.place.backend import LocalBackend
+from taqstore.place.disk import disk_errors
+from taqstore.place.location import Location
+from taqstore.testing.damage import edit_json
 
 
 def test_what_is_written_is_read_bit_for_bit(tmp_path: Path) -> None:
@@ -79,29 +84,57 @@ def test_growth_keeps_old_images_and_matches_by_id(tmp_path: Path) -> None:
     assert dataset.prompt.sel(image=7).item() == "prompt 7 é"
 
 
-def test_growth_cut_short_reads_as_before(tmp_path: Path) -> None:
-    """Killed after the arrays grew and before `written` did."""
+def cut_short(path: Path, ids: list[int], monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Open the group for these images, stopped before every write to the store in turn."""
+    put = LocalBackend._put
+    for stop in itertools.count():
+        left = itertools.count(stop, -1)
+
+        def stopping(self: LocalBackend, temporary: Path, path: Path) -> None:
+            if next(left) == 0:  # noqa: B023 - called here
+                raise KeyboardInterrupt
+            put(self, temporary, path)
+
+        monkeypatch.setattr(LocalBackend, "_put", stopping)
+        try:
+            create_store(path).group(latents_template(ids))
+            return
+        except KeyboardInterrupt:
+            yield stop
+        finally:
+            monkeypatch.setattr(LocalBackend, "_put", put)
+
+
+def test_growth_cut_short_reads_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_latents(tmp_path / "s.zarr", [3, 1])
-    drop_consolidated(tmp_path / "s.zarr")
-    group = zarr.open_group(tmp_path / "s.zarr/latents", mode="r+")
-    for name in ("x", "image", "prompt", "seed"):
-        array: Any = group[name]
-        array.resize((5, *array.shape[1:]))
-    dataset = open_store(tmp_path / "s.zarr")["latents"]
-    assert dataset.image.values.tolist() == [3, 1]
-    assert dataset.x.shape[0] == 2
-    write_latents(tmp_path / "s.zarr", [3, 1, 8], only=[8])
-    assert open_store(tmp_path / "s.zarr")["latents"].image.values.tolist() == [3, 1, 8]
+    for stop in cut_short(tmp_path / "s.zarr", [3, 1, 8, 9, 7], monkeypatch):
+        dataset = open_store(tmp_path / "s.zarr")["latents"]
+        assert dataset.image.values.tolist() == [3, 1], stop
+        assert dataset.x.values.tobytes() == latent(3).tobytes() + latent(1).tobytes()
+        shutil.copytree(tmp_path / "s.zarr", tmp_path / f"{stop}.zarr")
+        write_latents(tmp_path / f"{stop}.zarr", [3, 1, 8], only=[8])
+        grown = open_store(tmp_path / f"{stop}.zarr")["latents"]
+        assert grown.image.values.tolist() == [3, 1, 8]
+    assert stop > 4
 
 
-def test_an_unfinished_group_is_made_again(tmp_path: Path) -> None:
+def test_an_unfinished_group_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stop in cut_short(tmp_path / "s.zarr", [3], monkeypatch):
+        shutil.copytree(tmp_path / "s.zarr", tmp_path / f"{stop}.zarr")
+        if stop > 0:
+            assert list(open_store(tmp_path / "s.zarr")) == []
+        write_latents(tmp_path / f"{stop}.zarr", [3])
+        assert open_store(tmp_path / f"{stop}.zarr")["latents"].image.values.tolist() == [3]
+    assert stop > 8
+
+
+def test_a_group_that_lost_its_document_is_no_unfinished_one(tmp_path: Path) -> None:
     write_latents(tmp_path / "s.zarr", [3])
-    drop_consolidated(tmp_path / "s.zarr")
-    group = zarr.open_group(tmp_path / "s.zarr/latents", mode="r+")
-    del group.attrs["taqstore"]
-    assert list(open_store(tmp_path / "s.zarr")) == []
-    write_latents(tmp_path / "s.zarr", [3])
-    assert open_store(tmp_path / "s.zarr")["latents"].image.values.tolist() == [3]
+    shard = tmp_path / "s.zarr/latents/x/c/0/0/0/0/0"
+    (tmp_path / "s.zarr/latents/zarr.json").unlink()
+    with pytest.raises(StoreError, match=r"document is missing, and its data are not.*repair"):
+        write_latents(tmp_path / "s.zarr", [3])
+    assert shard.exists()
 
 
 def test_differences_are_named(tmp_path: Path) -> None:
@@ -136,7 +169,6 @@ def test_replace_sets_aside_and_deletes_only_after_success(tmp_path: Path) -> No
 def test_nodes_without_metadata_are_passed_over(tmp_path: Path) -> None:
     """Killed between making an array's folder and writing its zarr.json."""
     write_latents(tmp_path / "s.zarr", [3])
-    drop_consolidated(tmp_path / "s.zarr")
     (tmp_path / "s.zarr/latents/late").mkdir()
     (tmp_path / "s.zarr/activations").mkdir()
     assert list(open_store(tmp_path / "s.zarr")) == ["latents"]
@@ -203,11 +235,12 @@ def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     write_latents(tmp_path / "s.zarr", [1])
-    root = zarr.open_group(tmp_path / "s.zarr", mode="r+")
-    marker: Any = root.attrs["taqstore"]
-    root.attrs["taqstore"] = {**marker, "format": 2}
+    edit_json(
+        tmp_path / "s.zarr/zarr.json",
+        lambda root: root["attributes"]["taqstore"].update(format=FORMAT_VERSION + 1),
+    )
     for use in (open_store, create_store):
-        with pytest.raises(StoreError, match=r"format 2 is newer.*upgrade"):
+        with pytest.raises(StoreError, match=r"format 3 is newer.*upgrade"):
             use(tmp_path / "s.zarr")
 
 

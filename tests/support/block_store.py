@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from taqstore.kinds.templates import blocks_template, pooled_conditioning_template
-from taqstore.store.template import Template
+from taqstore.layout.template import Template
 from taqstore.store.writer import create_store
 
 IMAGES = (4, 1, 9)

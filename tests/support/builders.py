@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import zarr
 
-from taqstore.store.template import Array, Template
+from taqstore.layout.template import Array, Template
 from taqstore.store.writer import create_store
 
 STEPS, HEIGHT, WIDTH, CHANNELS = 5, 3, 7, 2
 LATENT_DIMS = ("image", "step", "height", "width", "latent_channel")
 
 
-def latents_template(ids: list[int], *, steps: int = STEPS, salt: str = "") -> Template:
+def latents_template(
+    ids: list[int], *, steps: int = STEPS, salt: str = "", prompts: Sequence[str] = ()
+) -> Template:
     sizes = dict(zip(LATENT_DIMS, (len(ids), steps, HEIGHT, WIDTH, CHANNELS), strict=True))
-    prompts = np.array([f"prompt {i} é{salt}" for i in ids], dtype=object)
+    texts = np.array(list(prompts) or [f"prompt {i} é{salt}" for i in ids], dtype=object)
     return Template(
         "latents",
         "latents",
@@ -24,7 +26,7 @@ def latents_template(ids: list[int], *, steps: int = STEPS, salt: str = "") -> T
         (Array("x", LATENT_DIMS, "float32", split="step"),),
         {
             "image": (("image",), np.array(ids, dtype=np.int64)),
-            "prompt": (("image",), prompts),
+            "prompt": (("image",), texts),
             "seed": (("image",), np.array(ids, dtype=np.int64) + 42),
             "step": (("step",), np.arange(steps)),
             "sigma": (("step",), np.linspace(1, 0, steps, dtype=np.float32)),
@@ -39,18 +41,19 @@ def latent(image: int, *, steps: int = STEPS) -> np.ndarray:
     return rng.normal(size=(1, steps, HEIGHT, WIDTH, CHANNELS)).astype(np.float32)
 
 
-def write_latents(path: Path | str, ids: list[int], *, only: list[int] | None = None) -> None:
+def write_latents(
+    path: Path | str,
+    ids: list[int],
+    *,
+    only: list[int] | None = None,
+    prompts: Sequence[str] = (),
+) -> None:
     with create_store(path) as writer:
-        group = writer.group(latents_template(ids))
+        group = writer.group(latents_template(ids, prompts=prompts))
         for i, image in enumerate(ids):
             if only is None or image in only:
                 group.put("x", (i, 0, 0, 0, 0), latent(image))
                 group.commit([(i,)])
-
-
-def drop_consolidated(path: Path | str) -> None:
-    """What a writer does before it changes a shape; a killed one leaves the store like this."""
-    zarr.open_group(path, mode="r+", use_consolidated=False).update_attributes({})
 
 
 SITE_DIMS = ("step", "layer", "channel")

@@ -71,7 +71,7 @@ def _options(command: click.Command) -> list[tuple[str, str]]:
 def formats_table() -> str:
     """Markdown: every format of `taqstore export`."""
     rows = (
-        (f"`{name}`", row.doc, _listed(f"--{option}" for option in row.options))
+        (f"`{name}`", row.doc, _listed(f"--{option.replace('_', '-')}" for option in row.options))
         for name, row in FORMATS.items()
     )
     return markdown(("format", "is", "options"), rows)
@@ -150,7 +150,11 @@ def exporters_table() -> str:
     return markdown(
         ("format", "what it is", "options"),
         (
-            (f"`{name}`", row.doc, ", ".join(f"`--{option}`" for option in row.options))
+            (
+                f"`{name}`",
+                row.doc,
+                _listed(f"--{option.replace('_', '-')}" for option in row.options),
+            )
             for name, row in FORMATS.items()
         ),
     )
@@ -180,6 +184,10 @@ def markdown(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [header, ("---",) * len(header), *rows]
     cells = ((cell.replace("|", r"\|") for cell in line) for line in lines)
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def _flags(options: Iterable[str]) -> str:
+    return _listed(f"--{option.replace('_', '-')}" for option in options)
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from support.builders import latents_template
+from taqstore.layout.template import Array, Template
+from taqstore.metadata.provenance import make_record
 from taqstore.statistics.histogram import Layout
-from taqstore.store.provenance import make_record
-from taqstore.store.template import Array, Template
 from taqstore.store.writer import create_store
 from taqstore.testing import RunShape, raw_activations
 from taqstore.testing.store import activations_templates, write_batch

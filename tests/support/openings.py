@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from taqstore.store.location import Location
+from taqstore.place.location import Location
 
 
 @pytest.fixture
 def openings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Modes of the openings so far: `r` or `a`. Every opening asks its address for the root."""
+    """Modes of the openings so far: `r` or `a`. Each asks its address where the bytes are."""
     modes: list[str] = []
-    root = Location.root
+    backend = Location.backend
 
-    def counting(self: Location, *, mode: Any, consolidated: bool = True) -> Any:
-        modes.append(mode)
-        return root(self, mode=mode, consolidated=consolidated)
+    def counting(self: Location, *, read_only: bool = True) -> Any:
+        modes.append("r" if read_only else "a")
+        return backend(self, read_only=read_only)
 
-    monkeypatch.setattr(Location, "root", counting)
+    monkeypatch.setattr(Location, "backend", counting)
     return modes

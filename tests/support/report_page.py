@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
-import zarr
-
 from support.builders import write_latents
+from taqstore.metadata.root import read_root, write_root
+from taqstore.metadata.tree import load_group, put_in_place
+from taqstore.place.backend import LocalBackend
 from taqstore.testing import RunShape, make_store
 
 SHAPE = RunShape(
@@ -21,12 +22,16 @@ HOSTILE = '</p></style></svg><script>alert(1)</script><img src=https://x.test/ o
 def hostile_store(path: Path) -> Path:
     """Observations, latents with hostile prompts, and hostile attributes."""
     make_store(path, shape=SHAPE)
-    write_latents(path, [0, 1])
-    root = zarr.open_group(path, mode="r+", use_consolidated=False)
-    prompts = root["latents/prompt"]
-    prompts[:] = np.array([HOSTILE, f"second {HOSTILE}"], dtype=object)
+    write_latents(path, [0, 1], prompts=[HOSTILE, f"second {HOSTILE}"])
+    backend = LocalBackend(path)
+    loaded = load_group(backend, "activations/mlp.fc2")
+    assert loaded
     run = {"model": HOSTILE, "weights": HOSTILE, "dtype": HOSTILE}
-    root["activations/mlp.fc2"].attrs["run"] = run
+    attributes = {**loaded.document["attributes"], "run": run}
+    document = {**loaded.document, "attributes": attributes}
+    put_in_place(backend, loaded.path, loaded.record, document, {}, {})
+    root = read_root(backend, str(path))
+    write_root(backend, replace(root, copies=None))
     return path
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from taqstore.pipelines.sources.parts.plan import Inexact, Plan
 
 from taqstore.errors import SourceError
-from taqstore.store.template import Template
+from taqstore.layout.template import Template
 
 
 @dataclass

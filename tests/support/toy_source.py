@@ -10,7 +10,7 @@ import numpy as np
 from taqstore.pipelines.sources.parts.plan import Options, Plan, PutWhole, Unit
 from taqstore.pipelines.sources.parts.pooled import site_template
 
-from taqstore.store.template import Array
+from taqstore.layout.template import Array
 
 if TYPE_CHECKING:
     from taqstore.pipelines.sources.parts.place import Place

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from taqstore.kinds.weights import METHODS, reconstruction_template, weights_template
+from taqstore.layout.template import Template
 from taqstore.names import SITES
-from taqstore.store.template import Template
 from taqstore.store.writer import create_store
 
 HIDDEN, FFN = 6, 10

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from taqstore.errors import SourceError
-from taqstore.store.template import Template
+from taqstore.layout.template import Template
 
 Item = tuple[int, ...]
 

@@ -16,8 +16,8 @@ import numpy as np
 from taqstore.errors import MissingError, SourceError
 from taqstore.files.npz import NpzFile
 from taqstore.files.refusal import problem
+from taqstore.layout.template import Array, Template, nbytes, rows_per_shard
 from taqstore.names import POOLED, PROJECTIONS, LayerName, parse_layer
-from taqstore.store.template import Array, Template, nbytes, rows_per_shard
 
 from .json_fields import strings
 from .plan import Inexact, Problem, Put, Unit

@@ -196,10 +196,10 @@ def prompt_file(path: Path, *, count: int | None = None) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(problem("cannot be read", where=str(path), found=str(error))) from error
     if path.suffix == ".csv":
-        reader = csv.DictReader(text.splitlines(keepends=True))
-        if "prompt" not in (reader.fieldnames or ()):
-            raise SourceError(problem("no prompt column", where=str(path), remedy=REMEDY))
-        prompts = [row["prompt"] or "" for row in reader]
+        try:
+            prompts = _prompt_column(path, text)
+        except csv.Error as error:
+            raise SourceError(problem("no CSV", where=str(path), found=str(error))) from error
     elif path.suffix == ".txt":
         prompts = [line for line in text.splitlines() if line.strip()]
     else:
@@ -210,3 +210,10 @@ def prompt_file(path: Path, *, count: int | None = None) -> list[str]:
             problem(f"{wanted} prompts are needed", where=str(path), found=str(len(prompts)))
         )
     return prompts
+
+
+def _prompt_column(path: Path, text: str) -> list[str]:
+    reader = csv.DictReader(text.splitlines(keepends=True))
+    if "prompt" not in (reader.fieldnames or ()):
+        raise SourceError(problem("no prompt column", where=str(path), remedy=REMEDY))
+    return [row["prompt"] or "" for row in reader]

@@ -98,7 +98,7 @@ def _run_costs(
     """Summed errors (layer, first, last) of runs, (layer, step) log2 step sizes, sums of x^2."""
     layers, steps = rows.shape[:2]
     used = np.flatnonzero(rows.any(axis=(0, 1)))
-    held = rows[..., used].reshape(-1, len(used)).astype(np.float64)
+    held = rows[..., used].reshape(layers * steps, len(used)).astype(np.float64)
     values = None if known is None else known.reshape(len(held), -1)
     pieces = parts(held, spread[used], values)
     widest = scheme.covering(*occupied(pieces))

@@ -7,7 +7,13 @@ import xarray as xr
 
 from taqstore.analysis.ranges.clip import Clip, calls
 from taqstore.analysis.ranges.known import known_values
-from taqstore.analysis.ranges.percentile import absolute_percentile, percentile_bounds
+from taqstore.analysis.ranges.percentile import (
+    absolute_percentile,
+    percentile_bounds,
+    true_extrema,
+    within,
+    within_absmax,
+)
 from taqstore.analysis.shared.inputs import (
     Array,
     Bounds,
@@ -37,7 +43,7 @@ def percentile(
 
 
 def all_steps(dataset: xr.Dataset) -> xr.Dataset:
-    """The histogram summed over steps.
+    """The histogram summed over steps, with the extrema of what it counts where these are known.
 
     Raises
     ------
@@ -54,7 +60,11 @@ def all_steps(dataset: xr.Dataset) -> xr.Dataset:
         )
     kept = dataset.drop_vars([n for n in dataset.variables if n not in ("histogram", "bin_edges")])
     summed = dataset["histogram"].sum("step", dtype=np.int64, keep_attrs=True)
-    return kept.drop_vars("histogram").assign(histogram=summed)
+    ends = true_extrema(dataset)
+    whole = kept.drop_vars("histogram").assign(histogram=summed)
+    if ends is None:
+        return whole
+    return whole.assign(tensor_min=ends.lower.min("step"), tensor_max=ends.upper.max("step"))
 
 
 def mean_percentile(
@@ -76,9 +86,13 @@ def mean_percentile(
         layout=layout,
         q=np.array(shares),
     )
-    mean = per_call.mean(calls(static), skipna=False)
-    upper = mean.isel(tail=-1)
-    return Bounds(-upper if scheme.symmetric else mean.isel(tail=0), upper)
+    ends = true_extrema(dataset, per_call=True)
+    keep = within_absmax if scheme.symmetric else within
+    tails = [
+        keep(per_call.isel(tail=i), ends, 100 * q).mean(calls(static), skipna=False)
+        for i, q in enumerate(shares)
+    ]
+    return Bounds(-tails[-1] if scheme.symmetric else tails[0], tails[-1])
 
 
 def mse(dataset: xr.Dataset, clip: Clip, scheme: Scheme, *, static: bool, analysis: str) -> Bounds:

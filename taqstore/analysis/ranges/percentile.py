@@ -1,13 +1,25 @@
-"""Percentiles from stored histograms, by the rule that fits the kind of histogram."""
+"""Percentiles from stored histograms, by the rule that fits the kind of histogram.
+
+A histogram knows a value to within its bin, extrema know the outermost one exactly. Where a group
+has the extrema of what it counted, no percentile lies beyond them, and the last one is the
+extremum.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.shared.inputs import Array, Bounds, histogram_bins, observed_histogram, over
+from taqstore.analysis.shared.inputs import (
+    Array,
+    Bounds,
+    first_complete,
+    histogram_bins,
+    observed_histogram,
+    over,
+)
 from taqstore.statistics.histogram import Layout, absolute_quantile, quantile
 
 _STORED = {99.9: "hist_p999", 99.0: "hist_p99", 1.0: "hist_p01", 0.1: "hist_p001"}
@@ -23,7 +35,8 @@ def absolute_percentile(dataset: xr.Dataset, percentile: float, *, analysis: str
     observed = observed_histogram(dataset)
     if observed is None:
         return signed_percentile(dataset, percentile, analysis=analysis)
-    return _from_bits(absolute_quantile, observed, percentile)
+    found = _from_bits(absolute_quantile, observed, percentile)
+    return within_absmax(found, true_extrema(dataset), percentile)
 
 
 def percentile_bounds(dataset: xr.Dataset, percentile: float, *, analysis: str) -> Bounds:
@@ -39,16 +52,52 @@ def percentile_bounds(dataset: xr.Dataset, percentile: float, *, analysis: str) 
 def signed_percentile(dataset: xr.Dataset, percentile: float, *, analysis: str) -> xr.DataArray:
     """Percentile of the signed values; NaN where nothing was counted."""
     observed = observed_histogram(dataset)
-    if observed is not None:
-        return _from_bits(quantile, observed, percentile)
     stored = _STORED.get(percentile)
-    if stored in dataset.data_vars:
+    if observed is not None:
+        found = _from_bits(quantile, observed, percentile)
+    elif stored in dataset.data_vars:
         return dataset[stored].astype(np.float64)
-    bins = histogram_bins(dataset, analysis=analysis)
-    found: xr.DataArray = over(
-        interpolated_percentile, *bins, core=(("bin",), ("edge",)), percentile=percentile
-    )
-    return found
+    else:
+        bins = histogram_bins(dataset, analysis=analysis)
+        found = over(
+            interpolated_percentile, *bins, core=(("bin",), ("edge",)), percentile=percentile
+        )
+    return within(found, true_extrema(dataset), percentile)
+
+
+def true_extrema(dataset: xr.Dataset, *, per_call: bool = False) -> Bounds | None:
+    """Extrema of the finite values of every tensor; None of a source that has averages of them.
+
+    Parameters
+    ----------
+    per_call
+        Of every batch by itself.
+    """
+    names = first_complete(dataset, (("tensor_min", "tensor_max"), ("min", "max")))
+    if "avg_min" in dataset.data_vars or not names:
+        return None
+    low, high = (dataset[name].astype(np.float64) for name in names)
+    dims = [dim for dim in ("batch", "channel") if dim in low.dims]
+    dims = [dim for dim in dims if not (per_call and dim == "batch")]
+    # A batch never written, or a channel without a finite value, has none of the values counted.
+    return Bounds(low.min(dims, skipna=True), high.max(dims, skipna=True))
+
+
+def within(found: xr.DataArray, ends: Bounds | None, percentile: float) -> xr.DataArray:
+    """Percentiles kept inside the extrema, where they are known; 0 and 100 are these themselves."""
+    if ends is None:
+        return found
+    lower = ends.lower if percentile < 100.0 else ends.upper
+    upper = ends.upper if percentile > 0.0 else ends.lower
+    kept = cast(xr.DataArray, np.fmin(np.fmax(found, lower), upper))
+    return kept.where(found.notnull()).transpose(*found.dims)
+
+
+def within_absmax(found: xr.DataArray, ends: Bounds | None, percentile: float) -> xr.DataArray:
+    """The same of percentiles of ``|x|``."""
+    if ends is None:
+        return found
+    return within(found, Bounds(xr.zeros_like(ends.absmax), ends.absmax), percentile)
 
 
 def _from_bits(rule: Any, observed: tuple[xr.DataArray, Layout], percentile: float) -> xr.DataArray:

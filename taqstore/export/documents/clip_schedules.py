@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.analysis import FitRule, schedule
-from taqstore.analysis.schedule import NO_FIT
+from taqstore.analysis.schedule import MIN_SIGMAS, NO_FIT
 from taqstore.errors import MissingError, problem
 from taqstore.export.documents.linears import find_source, linear_table, open_run
 from taqstore.files.documents import Document
@@ -69,7 +69,7 @@ def poly_schedule(
     Raises
     ------
     MissingError
-        There is nothing to make a schedule of.
+        There is nothing to make a schedule of, or too few sigmas.
     """
     prefix = find_source(store, source, "polynomials")
     if prefix == POLY_SCHEDULE:
@@ -82,11 +82,12 @@ def poly_schedule(
         }
     alphas, head = _clip_bounds(store, prefix)
     fitted = {site: schedule(dataset, fit=fit) for site, dataset in alphas.items()}
-    return {
-        "version": "poly_v1",
-        **_head(head, _alphas(alphas)[1]),
-        "layers": _polynomials(fitted, rounded=True),
-    }
+    sigmas, layers = _alphas(alphas)[1], _polynomials(fitted, rounded=True)
+    if not layers:
+        what = f"no linear is known at {MIN_SIGMAS} sigmas or more: the schedule would be empty"
+        remedy = "collect more steps, or export a lut-schedule"
+        raise MissingError(problem(what, where=prefix, found=f"{len(sigmas)} steps", remedy=remedy))
+    return {"version": "poly_v1", **_head(head, sigmas), "layers": layers}
 
 
 def _clip_bounds(store: Groups, source: str | None) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:

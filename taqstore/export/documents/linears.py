@@ -187,11 +187,26 @@ def check_clip(clip: str) -> None:
         raise TaqError(problem(f"clip rule {clip!r} is not known", remedy=f"use {known}"))
 
 
+def check_known(alpha: xr.DataArray, source: str) -> None:
+    """Refuse a document without a single clip bound.
+
+    Raises
+    ------
+    MissingError
+        None is known.
+    """
+    if not alpha.notnull().any():
+        what = "no clip bound of any linear is known: the document would be empty"
+        raise MissingError(problem(what, where=source))
+
+
 def clip_bounds(run: Run, clip: Clip) -> xr.Dataset:
     """Table (step, linear) with `alpha`, NaN where a linear is absent, and `has_shift`.
 
     Raises
     ------
+    MissingError
+        No bound is known.
     TaqError
         The clip rule is not known.
     """
@@ -201,6 +216,7 @@ def clip_bounds(run: Run, clip: Clip) -> xr.Dataset:
     if clip == "p999":
         tail = table["hist_p999"]
         alpha = tail.where(tail.notnull() & (tail != 0), alpha)
+    check_known(alpha, run.source)
     # A source that does not say where it has shifts has them wherever the site has any.
     return table.assign(alpha=alpha, has_shift=table["has_shift"].fillna(1.0).astype(bool))
 

@@ -11,7 +11,7 @@ import xarray as xr
 
 from taqstore.analysis import Thresholds, tiers
 from taqstore.export.documents.clips import Clip
-from taqstore.export.documents.linears import Run, check_clip, linear_table, open_run
+from taqstore.export.documents.linears import Run, check_clip, check_known, linear_table, open_run
 from taqstore.files.documents import Document, Members
 from taqstore.query.sites import Groups
 
@@ -78,6 +78,7 @@ def tier_sites(run: Run, clip: Clip, limits: Thresholds) -> dict[str, xr.Dataset
 def tier_table(sites: Mapping[str, xr.Dataset]) -> xr.Dataset:
     """Tiers of every linear, in sorted name order, and how many steps it has of each width."""
     table = linear_table(sites, by_step=_STEP_TABLE, by_layer=_LAYER_TABLE)
+    check_known(table["alpha"], "tiers")
     counts = {f"a{bits}_steps": (table["bits"] == bits).sum("step") for bits in (4, 6, 8)}
     return table.assign(counts)
 

@@ -35,6 +35,7 @@ from taqstore.testing import (
     make_run_folder,
     make_unnamed_statistics,
 )
+from taqstore.upkeep.repair import repair_store
 from taqstore.upkeep.verify import verify_store
 
 SHAPE = RunShape(
@@ -199,13 +200,13 @@ def test_unknown_sources_are_refused_by_name(
 
 def test_a_store_of_a_newer_format_is_left_alone(tmp_path: Path, run: Path, whole: Path) -> None:
     store = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
-    root = zarr.open_group(store, mode="r+", use_consolidated=False)
-    marker: Any = root.attrs["taqstore"]
-    root.attrs["taqstore"] = {**marker, "format": 2}
+    damage.edit_json(
+        store / "zarr.json", lambda root: root["attributes"]["taqstore"].update(format=3)
+    )
     before = raw_arrays(store)
     for mode in (Mode(resume=True), Mode(force=True)):
         line = refusal([run], store, mode=mode)
-        assert "store format 2 is newer" in line
+        assert "store format 3 is newer" in line
         assert "upgrade taqstore" in line
     assert all(np.array_equal(v, raw_arrays(store)[k]) for k, v in before.items() if "x" in k)
 
@@ -224,23 +225,36 @@ def flip(store: Path, pattern: str) -> Path:
 def test_a_flipped_bit_in_a_chunk(tmp_path: Path, run: Path, whole: Path) -> None:
     store = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
     file = flip(store, "latents/x/c/1/0/0/0/0")
-    with pytest.raises(StoreError, match=r"latents/x/c/1.*checksum.*--force"):
+    with pytest.raises(StoreError, match=r"latents/x/c/1.*checksum.*--resume"):
         open_store(store)["latents"].x.sel(image=1).load()
     (finding,) = verify_store(store).damage
-    assert finding.where.startswith("latents/x chunk 1/")
-    assert str(file) in finding.what
+    assert store / finding.key == file
+    assert (finding.group, finding.item) == ("latents", (1,))
     ingest([run], store, only=["latents"], mode=Mode(force=True))  # the remedy the line names
     assert_same_stores(store, whole)
 
 
-def test_a_flipped_bit_in_a_flag(tmp_path: Path, run: Path, whole: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "line", "written"),
+    [
+        ("written/c.0", "latents/written/c.0: damaged completion flags", 0),
+        ("items/record/c/0/0", "latents/items/record/c/0/0: damaged records of items", 3),
+    ],
+)
+def test_a_flipped_bit_in_closed_flags(
+    tmp_path: Path, run: Path, whole: Path, name: str, line: str, written: int
+) -> None:
+    """Flags are made again from the records; without a record nothing tells what an item owns."""
     store = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
-    file = flip(store, "latents/written/c/2")
-    line = refusal([run], store, mode=Mode(resume=True))
-    assert f"{file}: damaged completion flag; delete this file" in line
-    file.unlink()  # the remedy the line names
+    flip(store, f"latents/{name}")
+    with pytest.raises(StoreError, match=rf"{line}.*taqstore repair"):
+        open_store(store)["latents"].x.load()
+    assert [f.key for f in verify_store(store).damage] == [f"latents/{name}"]
+    assert all(step.done for step in repair_store(store))  # the remedy the line names
+    assert verify_store(store).damage == ()
     summary = ingest([run], store, mode=Mode(resume=True))
-    assert (summary.groups["latents"].written, summary.groups["latents"].skipped) == (1, 2)
+    counts = summary.groups["latents"]
+    assert (counts.written, counts.skipped) == (written, 3 - written)
     assert_same_stores(store, whole)
 
 
@@ -248,9 +262,9 @@ def test_a_flipped_bit_in_a_coordinate(tmp_path: Path, run: Path, whole: Path) -
     store = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
     flip(store, "latents/sigma/c/0")
     line = refusal([run], store, mode=Mode(resume=True))
-    assert "latents/sigma: damaged coordinate" in line
-    assert "--force" in line
-    ingest([run], store, only=["latents"], mode=Mode(force=True))
+    assert "latents/sigma/c/0: damaged coordinate" in line
+    assert "taqstore repair" in line
+    assert all(step.done for step in repair_store(store))
     assert_same_stores(store, whole)
 
 

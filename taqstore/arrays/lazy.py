@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from xarray.core import indexing
 
-from taqstore.store.arrays import StoreArray
+from taqstore.arrays.store_array import StoreArray
 
 
 class LazyArray(indexing.LazilyIndexedArray):

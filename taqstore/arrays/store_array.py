@@ -10,25 +10,39 @@ from __future__ import annotations
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from taqstore.arrays.checked_files import CheckedFiles, lost
+from taqstore.arrays.selection import (
+    Axis,
+    Key,
+    as_slice,
+    mesh_axes,
+    narrowed,
+    normalised,
+    open_mesh,
+    positions_of,
+    shifted,
+    take,
+)
 from taqstore.errors import StoreError, problem
-from taqstore.store.groups import CODEC_ERRORS
-from taqstore.store.shards import Framing, MappedShard
+from taqstore.layout.item_records import ABSENT, Identity
+from taqstore.layout.shards import CODEC_ERRORS, REMEDY, Framing, MappedShard
 
 if TYPE_CHECKING:
     import zarr
 
 # Open maps kept per array: enough for a minibatch, far below the kernel's limit of 65,530 maps.
 MAPS_KEPT = 64
-Key: TypeAlias = tuple[int | slice | np.ndarray, ...]
+# Bytes of fill that one reading may make up, and how often as much as it reads beyond that.
+_MADE_UP, _SPARSEST = 256 << 20, 64
 
 
 def framing_of(array: zarr.Array[Any]) -> Framing | None:
@@ -69,6 +83,12 @@ class StoreArray(BackendArray):
     complete
         Mask over the leading item axes; where it is False the array reads as its fill value.
         None: everything is complete.
+    identity
+        Size and fingerprint of the shard at a grid position, `ABSENT` for one that was never
+        written, None where its item is not flagged: these two read as fill, and any other file
+        than the one named is refused. None: files are taken as they are found.
+    sparse
+        Without `identity`: shards may be missing. Otherwise a missing one is refused.
     checksum
         Compare the checksum of every chunk when it is first read.
     mapped_bytes
@@ -82,15 +102,19 @@ class StoreArray(BackendArray):
         folder: Path | None,
         shape: tuple[int, ...],
         complete: np.ndarray | None = None,
+        identity: Callable[[tuple[int, ...]], Identity | None] | None = None,
+        sparse: bool = False,
         checksum: bool = True,
         mapped_bytes: int | None = None,
     ) -> None:
         self.array, self.folder, self.shape = array, folder, shape
         self.dtype = array.dtype
         self.complete, self.checksum = complete, checksum
+        self.identity, self.sparse = identity, sparse
         self.mapped_bytes = mapped_bytes
         self.framing = framing_of(array) if folder is not None else None
         self.shard_shape = tuple(array.shards or array.chunks)
+        self._files = CheckedFiles(array, folder, identity, sparse=sparse, every_time=checksum)
         self._maps: OrderedDict[tuple[int, ...], MappedShard | None] = OrderedDict()
         self._checked: dict[tuple[int, ...], np.ndarray] = {}
 
@@ -119,11 +143,12 @@ class StoreArray(BackendArray):
     def read(self, key: Key) -> np.ndarray:
         """Read an orthogonal selection: integers, slices and 1-D integer arrays, one per axis."""
         key = (*key, *(slice(None),) * (self.ndim - len(key)))
-        axes = [_Axis(k, n, s) for k, n, s in zip(key, self.shape, self.shard_shape, strict=True)]
+        axes = [Axis(k, n, s) for k, n, s in zip(key, self.shape, self.shard_shape, strict=True)]
         if all(axis.single for axis in axes):
             part = self._shard_part(tuple(a.shards[0] for a in axes), [a.local(0) for a in axes])
             if part is not None:
                 return part[tuple(0 if a.scalar else slice(None) for a in axes)]
+        self._check_backed(axes)
         out = np.empty(tuple(a.size for a in axes), self.dtype)
         for numbers in itertools.product(*(range(len(a.shards)) for a in axes)):
             target = tuple(a.target(n) for a, n in zip(axes, numbers, strict=True))
@@ -131,16 +156,27 @@ class StoreArray(BackendArray):
             part = self._shard_part(
                 coords, [a.local(n) for a, n in zip(axes, numbers, strict=True)]
             )
-            out[_open_mesh(target, out.shape)] = self.fill if part is None else part
+            out[open_mesh(target, out.shape)] = self.fill if part is None else part
         return out[tuple(0 if a.scalar else slice(None) for a in axes)]
+
+    def _check_backed(self, axes: list[Axis]) -> None:
+        """Refuse to make up gigabytes for files that were never written, whatever they claim."""
+        size = math.prod(axis.size for axis in axes) * self.dtype.itemsize
+        if size <= _MADE_UP or self.identity is None:
+            return
+        places = itertools.product(*(axis.shards for axis in axes))
+        there = sum(self.identity(place) not in (None, ABSENT) for place in places)
+        if there * math.prod(self.shard_shape) * self.dtype.itemsize * _SPARSEST < size:
+            what = f"{size} bytes asked for, of which next to nothing was written"
+            raise StoreError(problem(what, where=self.array.path, remedy="ask for less"))
 
     def points(self, key: tuple[Any, ...]) -> np.ndarray:
         """Pointwise selection: arrays broadcast together (in front), slices stay axes."""
         arrays = {i: np.asarray(k) for i, k in enumerate(key) if not isinstance(k, slice)}
         points = np.broadcast_arrays(*arrays.values())
         if len(arrays) == self.ndim:
-            narrow = [_narrowed(array) for array in points]
-            axes = _mesh_axes(narrow)
+            narrow = [narrowed(array) for array in points]
+            axes = mesh_axes(narrow)
             if axes is not None:
                 return self._mesh(narrow, axes, points[0].shape)
         flat = [p.reshape(-1) for p in points]
@@ -151,7 +187,7 @@ class StoreArray(BackendArray):
         ]
         out = np.empty((flat[0].size, *map(len, kept)), self.dtype)
         fixed = {
-            i: _Axis(k, n, s)
+            i: Axis(k, n, s)
             for i, (k, n, s) in enumerate(zip(key, self.shape, self.shard_shape, strict=True))
             if isinstance(k, slice)
         }
@@ -161,13 +197,13 @@ class StoreArray(BackendArray):
         return out.reshape(points[0].shape + out.shape[1:])
 
     def _any_shard(
-        self, key: tuple[Any, ...], point: dict[int, int], fixed: dict[int, _Axis]
+        self, key: tuple[Any, ...], point: dict[int, int], fixed: dict[int, Axis]
     ) -> Any:
         """One point; its slices may cross shards."""
         return self.read(tuple(point.get(i, k) for i, k in enumerate(key)))
 
     def _one_shard(
-        self, key: tuple[Any, ...], point: dict[int, int], fixed: dict[int, _Axis]
+        self, key: tuple[Any, ...], point: dict[int, int], fixed: dict[int, Axis]
     ) -> Any:
         """One point whose slices, cut once for all points, lie inside one shard."""
         coords, local = [], []
@@ -176,7 +212,7 @@ class StoreArray(BackendArray):
                 coords.append(fixed[axis].shards[0])
                 local.append(fixed[axis].local(0))
             else:
-                (at,) = _normalised(point[axis], self.shape[axis])
+                (at,) = normalised(point[axis], self.shape[axis])
                 coords.append(at // shard)
                 local.append(slice(at % shard, at % shard + 1))
         part = self._shard_part(tuple(coords), local)
@@ -188,7 +224,7 @@ class StoreArray(BackendArray):
         self, arrays: list[np.ndarray], axes: list[int | None], shape: tuple[int, ...]
     ) -> np.ndarray:
         """Orthogonal selection asked for pointwise, as xarray does for a transposed variable."""
-        values = self.read(tuple(_as_slice(array.ravel()) for array in arrays))
+        values = self.read(tuple(as_slice(array.ravel()) for array in arrays))
         single = tuple(i for i, axis in enumerate(axes) if axis is None)
         order = np.argsort([axis for axis in axes if axis is not None], kind="stable")
         narrow = np.broadcast_shapes(*(array.shape for array in arrays))
@@ -198,6 +234,8 @@ class StoreArray(BackendArray):
         """A selection inside one shard, every axis kept; None where it reads as fill."""
         if not self._is_complete(coords):
             return None
+        if self.identity is not None and self.identity(coords) in (None, ABSENT):
+            return None
         if self.framing is None:
             return self._read_zarr(coords, local)
         shard = self._map(coords)
@@ -205,8 +243,8 @@ class StoreArray(BackendArray):
             return None
         axis = self.framing.axis
         if self.checksum:
-            shard.check(None if axis is None else _positions(local[axis], shard.present))
-        return _take(shard.view, local)
+            shard.check(None if axis is None else positions_of(local[axis], shard.present))
+        return take(shard.view, local)
 
     def _is_complete(self, coords: tuple[int, ...]) -> bool:
         if self.complete is None:
@@ -220,12 +258,25 @@ class StoreArray(BackendArray):
             self._maps.move_to_end(coords)
             return self._maps[coords]
         path = self.folder.joinpath("c", *map(str, coords))
-        shard = MappedShard(path, self.framing) if path.exists() else None
+        shard = None
+        if path.exists() or not self.sparse:
+            shard = self._named(path, coords)
         if shard is not None:  # mapped again after making room, its chunks are not compared again
             shard.checked = self._checked.setdefault(coords, shard.checked)
         self._maps[coords] = shard
         while len(self._maps) > self._maps_kept:
             self._maps.popitem(last=False)
+        return shard
+
+    def _named(self, path: Path, coords: tuple[int, ...]) -> MappedShard:
+        """Map the shard's file; refuse one that is missing or that is another."""
+        assert self.framing is not None
+        try:
+            shard = MappedShard(path, self.framing)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise lost(str(path), "missing, though its item is flagged") from error
+        if self.identity is not None and shard.identity != self.identity(coords):
+            raise lost(str(path), "not the file that was written here")
         return shard
 
     @property
@@ -236,131 +287,17 @@ class StoreArray(BackendArray):
         return min(MAPS_KEPT, max(1, self.mapped_bytes // shard))
 
     def _read_zarr(self, coords: tuple[int, ...], local: list[Any]) -> np.ndarray:
+        array = self._files.array_of(coords)
         first = [c * s for c, s in zip(coords, self.shard_shape, strict=True)]
-        absolute = tuple(_shifted(k, f) for k, f in zip(local, first, strict=True))
+        absolute = tuple(shifted(k, f) for k, f in zip(local, first, strict=True))
         try:
-            return np.asarray(self.array.oindex[absolute])
+            return np.asarray(array.oindex[absolute])
         except CODEC_ERRORS as error:
             raise StoreError(
                 problem(
                     "damaged chunk",
-                    where=f"{self.array.path} shard {'/'.join(map(str, coords))}",
+                    where=f"{self.array.path}/c/{'/'.join(map(str, coords))}",
                     found=str(error),
-                    remedy="run taqstore verify; write the item again with --force",
+                    remedy=REMEDY,
                 )
             ) from error
-
-
-class _Axis:
-    """One axis of a selection, cut at shard borders."""
-
-    def __init__(self, key: int | slice | np.ndarray, length: int, shard: int) -> None:
-        self.scalar = isinstance(key, (int, np.integer))
-        self.shard = shard
-        wanted = _normalised(key, length)
-        self._pieces: list[tuple[int, Any, Any]]
-        self.size = len(wanted)
-        if isinstance(wanted, range):
-            self._pieces = list(_cut_range(wanted, shard))
-        else:
-            numbers = wanted // shard
-            self._pieces = [
-                (int(n), wanted[numbers == n] - n * shard, np.flatnonzero(numbers == n))
-                for n in np.unique(numbers)
-            ]
-        self.shards = [piece[0] for piece in self._pieces]
-
-    @property
-    def single(self) -> bool:
-        """Whether the selection lies inside one shard, in its own order."""
-        return len(self._pieces) == 1
-
-    def local(self, number: int) -> slice | np.ndarray:
-        """Selection inside the shard of piece `number`."""
-        selection: slice | np.ndarray = self._pieces[number][1]
-        return selection
-
-    def target(self, number: int) -> slice | np.ndarray:
-        """Where piece `number` goes in the result."""
-        place: slice | np.ndarray = self._pieces[number][2]
-        return place
-
-
-def _normalised(key: int | slice | np.ndarray, length: int) -> range | np.ndarray:
-    if isinstance(key, slice):
-        return range(*key.indices(length))
-    if isinstance(key, (int, np.integer)):
-        position = int(key) + (length if key < 0 else 0)
-        if not 0 <= position < length:
-            raise IndexError(f"index {int(key)} is out of bounds for an axis of {length}")
-        return range(position, position + 1)
-    positions = np.asarray(key)
-    return np.where(positions < 0, positions + length, positions)
-
-
-def _cut_range(wanted: range, shard: int) -> Iterator[tuple[int, slice, slice]]:
-    start = 0
-    while start < len(wanted):
-        number = wanted[start] // shard
-        if wanted.step > 0:
-            count = -(-((number + 1) * shard - wanted[start]) // wanted.step)
-        else:
-            count = (wanted[start] - number * shard) // -wanted.step + 1
-        stop = min(start + count, len(wanted))
-        piece = wanted[start:stop]
-        first, last = piece[0] - number * shard, piece[-1] - number * shard
-        end = last + (1 if piece.step > 0 else -1)
-        yield number, slice(first, None if end < 0 else end, piece.step), slice(start, stop)
-        start = stop
-
-
-def _positions(local: slice | np.ndarray, length: int) -> np.ndarray:
-    return np.arange(length)[local] if isinstance(local, slice) else local
-
-
-def _shifted(local: slice | np.ndarray, first: int) -> slice | np.ndarray:
-    if isinstance(local, slice) and (local.step or 1) > 0:
-        return slice((local.start or 0) + first, local.stop + first, local.step)
-    if isinstance(local, slice):
-        return np.arange(local.start, -1 if local.stop is None else local.stop, local.step) + first
-    return local + first
-
-
-def _narrowed(positions: np.ndarray) -> np.ndarray:
-    """Index array with every axis along which it is constant cut to length 1."""
-    for axis, length in enumerate(positions.shape):
-        if length > 1:
-            first = positions.take([0], axis=axis)
-            positions = first if (positions == first).all() else positions
-    return positions
-
-
-def _mesh_axes(arrays: list[np.ndarray]) -> list[int | None] | None:
-    """The one axis each index array runs along (None: a single index); None if not a mesh."""
-    axes = [[i for i, n in enumerate(array.shape) if n != 1] for array in arrays]
-    running = [axis[0] for axis in axes if axis]
-    if any(len(axis) > 1 for axis in axes) or len(set(running)) < len(running):
-        return None
-    return [axis[0] if axis else None for axis in axes]
-
-
-def _as_slice(positions: np.ndarray) -> slice | np.ndarray:
-    """Consecutive positions as a slice, which reads without a copy."""
-    if positions.size and (positions[0] >= 0) and (np.diff(positions) == 1).all():
-        return slice(int(positions[0]), int(positions[-1]) + 1)
-    return positions
-
-
-def _open_mesh(target: Key, shape: tuple[int, ...]) -> Key:
-    """Make an orthogonal target usable for assignment where an axis is given by positions."""
-    if not any(isinstance(key, np.ndarray) for key in target):
-        return target
-    return np.ix_(*(np.arange(n)[k] for k, n in zip(target, shape, strict=True)))
-
-
-def _take(view: np.ndarray, local: list[Any]) -> np.ndarray:
-    """Orthogonal selection that copies only where an axis is given by positions."""
-    for axis, key in enumerate(local):
-        index = (slice(None),) * axis + (key,)
-        view = view[index]
-    return view

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from taqstore.errors import StoreError, problem
-from taqstore.names import FORMAT_VERSION
+from taqstore.place.backend import Backend, LocalBackend
+from taqstore.place.zarr_backend import ZarrBackend
 
 if TYPE_CHECKING:
     import zarr
@@ -35,7 +36,7 @@ class Location:
         """
         text = os.fspath(address)
         parts = urlsplit(text)
-        if parts.scheme == "file":
+        if parts.scheme in ("file", "local"):
             if parts.netloc not in ("", "localhost"):
                 raise StoreError(
                     problem("file URL names another host", where=text, remedy="use file:///path")
@@ -43,8 +44,13 @@ class Location:
             text = unquote(parts.path)
         elif "://" in text:
             return cls(text.rstrip("/"), None)
-        folder = Path(text).absolute()
+        folder = _absolute(text)
         return cls(str(folder), folder)
+
+    @property
+    def real(self) -> Path | None:
+        """The folder itself, without a link on the way; None where it is on no local disk."""
+        return None if self.folder is None else Path(os.path.realpath(self.folder))
 
     def __str__(self) -> str:
         return self.url
@@ -58,11 +64,17 @@ class Location:
         """The Zarr storage object behind this address."""
         from zarr.storage import FsspecStore
 
-        from taqstore.store.folder_store import FolderStore
+        from taqstore.place.folder_store import FolderStore
 
         if self.folder is not None:
             return FolderStore(self.folder, read_only=read_only)
-        return FsspecStore.from_url(self.url, read_only=read_only)
+        try:
+            return FsspecStore.from_url(self.url, read_only=read_only)
+        except (ValueError, ImportError) as error:
+            what, remedy = "no place that can be reached", "use a path or another URL"
+            raise StoreError(
+                problem(what, where=self.url, found=str(error), remedy=remedy)
+            ) from error
 
     def root(self, *, mode: Literal["r", "a"], consolidated: bool = True) -> zarr.Group:
         """The root group; modes as in `zarr.open_group`.
@@ -78,11 +90,32 @@ class Location:
             use_consolidated=None if mode == "r" and consolidated else False,
         )
 
+    def backend(self, *, read_only: bool = True) -> Backend:
+        """Where the store's bytes are read and written.
+
+        Raises
+        ------
+        StoreError
+            Python runs without asserts, which zarr needs to parse anything.
+        """
+        if sys.flags.optimize:
+            what = "Python runs without asserts (-O, PYTHONOPTIMIZE), which zarr cannot"
+            raise StoreError(problem(what, where=self.url, remedy="unset PYTHONOPTIMIZE"))
+        if self.folder is not None:
+            return LocalBackend(self.folder)
+        return ZarrBackend(self.zarr_store(read_only=read_only))
+
     def beside(self, suffix: str) -> Path:
         """A path beside a local store for locks and work files, never inside it."""
-        if self.folder is None:
+        # Work files and locks belong to a store, not to the spelling of its path.
+        real = self.real
+        if real is None:
             raise StoreError(problem("not a local store", where=self.url))
-        return self.folder.with_name(f".{self.folder.name}.{suffix}")
+        return real.with_name(f".{real.name}.{suffix}")
+
+    def same_as(self, other: Location) -> bool:
+        """Whether two addresses, however they are spelled, lead to one store."""
+        return self.url == other.url if self.real is None else self.real == other.real
 
     def item_lock_name(self, group: str, item: tuple[int, ...]) -> str:
         """File name of an item's lock, free of anything that came from data."""
@@ -90,25 +123,15 @@ class Location:
         return f"{digest}.lock"
 
 
-def check_format(root: zarr.Group, where: str) -> None:
-    """Refuse what is not a taqstore, or is one of a newer format.
-
-    Raises
-    ------
-    StoreError
-        With the format found and the one understood.
-    """
-    marker: Any = root.attrs.get("taqstore")
-    if not isinstance(marker, Mapping) or not isinstance(marker.get("format"), int):
-        raise StoreError(
-            problem("a Zarr store, but not a taqstore", where=where, remedy="see taqstore ingest")
-        )
-    if marker["format"] > FORMAT_VERSION:
-        raise StoreError(
-            problem(
-                f"store format {marker['format']} is newer than this taqstore",
-                where=where,
-                found=f"understood: up to {FORMAT_VERSION}",
-                remedy="upgrade taqstore",
-            )
-        )
+def _absolute(text: str) -> Path:
+    try:
+        if "\0" in text:
+            raise ValueError("a zero byte")
+        os.fsencode(text)
+        return Path(text).absolute()
+    except OSError as error:  # the working folder was deleted, or may not be read
+        what, remedy = "no working folder", "change to one that is there, or give a full path"
+        found = error.strerror or str(error)
+        raise StoreError(problem(what, where=text, found=found, remedy=remedy)) from error
+    except ValueError as error:
+        raise StoreError(problem("no path", where=text, found=str(error))) from error

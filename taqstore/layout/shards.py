@@ -11,90 +11,149 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from crc32c import crc32c
 
 from taqstore.errors import StoreError, problem
+from taqstore.place.plain_files import open_regular
 
 CRC_BYTES = 4
+REMEDY = "taqstore repair unflags its item, --resume writes it again"
+"""What to do about a file that is not the one that was written."""
+# What zarr's codecs raise on damaged bytes; anything else is a bug and keeps its traceback.
+CODEC_ERRORS = (ValueError, RuntimeError, OSError, EOFError)
 _ABSENT = 2**64 - 1
 
 
-def flush(path: Path) -> None:
-    """Make a file's content, or the renames inside a folder, durable."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def write_chunk(path: Path, chunk: np.ndarray) -> int:
-    """Write one unsharded chunk with its checksum; returns bytes written."""
-    return _write_atomically(path, _framed([chunk], index=False))
-
-
-def write_shard(path: Path, chunks: Iterable[np.ndarray], *, capacity: int) -> int:
-    """Write one shard from its inner chunks in order; returns bytes written.
+class Frames:
+    """The pieces of one shard file, or of one unsharded chunk, made one at a time.
 
     Parameters
     ----------
-    path
-        The shard's file; replaced by rename once everything is on disk.
     chunks
-        Inner chunks, all of one size, consumed one at a time.
+        Inner chunks in order, consumed as the pieces are.
     capacity
-        How many inner chunks the shard has room for; those not given are marked absent.
+        How many inner chunks the shard has room for; those not given are marked absent. None: one
+        unsharded chunk, without an index.
+    encode
+        Applied to the bytes of each chunk before its checksum; None: they stay as they are.
     """
-    return _write_atomically(path, _framed(chunks, index=True, capacity=capacity))
+
+    def __init__(
+        self,
+        chunks: Iterable[np.ndarray],
+        *,
+        capacity: int | None,
+        encode: Callable[[memoryview], bytes] | None = None,
+    ) -> None:
+        self._chunks, self._capacity, self._encode = chunks, capacity, encode
+        self._told = b""
+
+    def __iter__(self) -> Iterator[memoryview | bytes]:
+        offset, table, checksums = 0, [], []
+        for chunk in self._chunks:
+            data: memoryview | bytes = np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data
+            data = self._encode(memoryview(data)) if self._encode else data
+            yield data
+            checksums.append(struct.pack("<I", crc32c(data)))
+            yield checksums[-1]
+            table.append((offset, len(data) + CRC_BYTES))
+            offset += len(data) + CRC_BYTES
+        index = b""
+        if self._capacity is not None:
+            table += [(_ABSENT, _ABSENT)] * (self._capacity - len(table))
+            index = np.array(table, dtype="<u8").tobytes()
+            yield index
+            yield struct.pack("<I", crc32c(index))
+        self._told = b"".join(checksums) + index
+
+    @property
+    def fingerprint(self) -> int:
+        """What tells this file from any other, once all pieces are made: see `fingerprint_of`."""
+        return int(crc32c(self._told))
 
 
-def _framed(
-    chunks: Iterable[np.ndarray], *, index: bool, capacity: int = 0
-) -> Iterable[memoryview | bytes]:
-    offset, table = 0, []
-    for chunk in chunks:
-        data = np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data
-        yield data
-        yield struct.pack("<I", crc32c(data))
-        table.append((offset, data.nbytes + CRC_BYTES))
-        offset += data.nbytes + CRC_BYTES
-    if index:
-        table += [(_ABSENT, _ABSENT)] * (capacity - len(table))
-        packed = np.array(table, dtype="<u8").tobytes()
-        yield packed
-        yield struct.pack("<I", crc32c(packed))
+def fingerprint_of(raw: Any, capacity: int | None) -> int:
+    """crc32c of the checksums of a file's chunks and of its index: what tells it from others.
+
+    The chunks themselves are not read, so it costs a page for each of them; a chunk that fits its
+    checksum in a file that fits its fingerprint is what was written.
+
+    Parameters
+    ----------
+    raw
+        The file's bytes, or a map of them.
+    capacity
+        Inner chunks of a full shard; None for an unsharded chunk.
+
+    Raises
+    ------
+    ValueError
+        The file is too short, or its index leads outside it.
+    """
+    size, view = len(raw), np.frombuffer(raw, np.uint8)
+    if capacity is None:
+        if size < CRC_BYTES:
+            raise ValueError(f"{size} bytes")
+        return int(crc32c(view[size - CRC_BYTES :].tobytes()))
+    start = size - 16 * capacity - CRC_BYTES
+    if start < 0:
+        raise ValueError(f"{size} bytes")
+    index = view[start : size - CRC_BYTES].tobytes()
+    table = np.frombuffer(index, "<u8").reshape(-1, 2)
+    table = table[table[:, 0] != _ABSENT]
+    ends = table.sum(axis=1)
+    if (table > size).any() or (ends > size).any() or (table[:, 1] < CRC_BYTES).any():
+        raise ValueError("an index that leads outside the file")
+    places = (ends.astype(np.int64) - CRC_BYTES)[:, None] + np.arange(CRC_BYTES)
+    return int(crc32c(view[places].tobytes() + index))
 
 
-def _write_atomically(path: Path, pieces: Iterable[memoryview | bytes]) -> int:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Zarr skips names with this suffix when listing: a killed writer leaves no false chunk.
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}.partial")
-    total = 0
-    try:
-        with temporary.open("wb", buffering=0) as file:
-            for piece in pieces:
-                total += _write_all(file.fileno(), piece)
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-    return total
+def chunk_places(raw: Any, capacity: int | None) -> list[tuple[int, int]]:
+    """Offset and length of every chunk that is in a file; parameters as of `fingerprint_of`.
+
+    Raises
+    ------
+    ValueError
+        The index does not fit its checksum.
+    """
+    size = len(raw)
+    if capacity is None:
+        return [(0, size)]
+    start = size - 16 * capacity - CRC_BYTES
+    index = bytes(raw[start : size - CRC_BYTES])
+    if crc32c(index) != struct.unpack("<I", raw[size - CRC_BYTES : size])[0]:
+        raise ValueError("an index whose checksum does not match")
+    table = np.frombuffer(index, "<u8").reshape(-1, 2).tolist()
+    return [(offset, length) for offset, length in table if offset != _ABSENT]
 
 
-def _write_all(fd: int, piece: memoryview | bytes) -> int:
-    view = memoryview(piece)
-    done = 0
-    while done < view.nbytes:  # os.write may stop short of 2 GiB or at a signal
-        done += os.write(fd, view[done:])
-    return done
+def check_content(raw: Any, capacity: int | None) -> None:
+    """Compare every chunk of a file with its checksum.
+
+    Parameters
+    ----------
+    raw, capacity
+        As of `fingerprint_of`, which is to be compared first.
+
+    Raises
+    ------
+    ValueError
+        A chunk is not what was written.
+    """
+    places = chunk_places(raw, capacity)
+    with memoryview(raw) as whole:
+        for number, (offset, length) in enumerate(places):
+            end = offset + length - CRC_BYTES
+            with whole[offset:end] as content:
+                actual = crc32c(content)
+            if actual != struct.unpack("<I", whole[end : end + CRC_BYTES])[0]:
+                raise ValueError(f"checksum of chunk {number} does not match")
 
 
 @dataclass(frozen=True)
@@ -142,7 +201,7 @@ class MappedShard:
 
     def __init__(self, path: Path, framing: Framing) -> None:
         self.path, self.framing = path, framing
-        with path.open("rb") as file:
+        with open(open_regular(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size < self._expected(1):
                 raise self._damaged(f"{size} bytes")
@@ -189,6 +248,12 @@ class MappedShard:
         shape[framing.axis] = self.present
         return np.ndarray(tuple(shape), framing.dtype, self._map, 0, tuple(strides))
 
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Size and fingerprint of the file."""
+        capacity = None if self.framing.axis is None else self.framing.capacity
+        return len(self._map), fingerprint_of(self._map, capacity)
+
     def check(self, chunks: np.ndarray | None = None) -> None:
         """Compare checksums of these inner chunks (all by default); each is checked once.
 
@@ -211,9 +276,7 @@ class MappedShard:
         if actual != struct.unpack("<I", self._map[end : end + CRC_BYTES])[0]:
             raise self._damaged(f"checksum of chunk {number} does not match")
 
-    def _damaged(
-        self, found: str, remedy: str = "restore it, or write the item again with --force"
-    ) -> StoreError:
+    def _damaged(self, found: str, remedy: str = REMEDY) -> StoreError:
         return StoreError(
             problem("damaged shard", where=str(self.path), found=found, remedy=remedy)
         )

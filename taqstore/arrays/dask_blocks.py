@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from taqstore.store.arrays import Key, StoreArray
+from taqstore.arrays.selection import Key
+from taqstore.arrays.store_array import StoreArray
 
 # Shards are merged into dask blocks of about this size: small blocks drown in scheduling
 # (one layer per task takes 2-6 s for what a loop does in 0.4-0.8 s, measured: docs/notes.md).

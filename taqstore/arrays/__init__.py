@@ -1,0 +1,1 @@
+"""Arrays of a store, read lazily: mapped, through dask, or through zarr."""

@@ -1,0 +1,99 @@
+"""Files of coordinates: compared with what their array's document says before zarr decodes them.
+
+A checksum says that a file is what was written, not that its writer meant well: a kilobyte of zstd
+may become a terabyte, and the count in front of some strings is any number.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+from crc32c import crc32c
+
+from taqstore.errors import StoreError
+from taqstore.layout.array_documents import STRING, is_compressed, itemsize, shard_shape
+from taqstore.layout.frames import inflated
+from taqstore.metadata.sealed import Document, damaged
+
+# Of all coordinates of a group together, decoded.
+_MOST_BYTES = 1 << 27
+_MOST_FILES = 1 << 16
+MOST_STRING = 1 << 16
+"""Characters of one label at most."""
+
+
+def check_coordinates(
+    documents: Mapping[str, Document], files: Mapping[str, bytes], where: str
+) -> None:
+    """Refuse coordinates that are larger than their files, or that are not what they claim.
+
+    Parameters
+    ----------
+    documents
+        Those of the coordinates, checked, by name.
+    files
+        Their content, by key below the group; others are passed over.
+
+    Raises
+    ------
+    StoreError
+        A file does not fit; it is named.
+    """
+    check_files(documents, where)
+    room = _MOST_BYTES
+    for key, raw in files.items():
+        name = key.partition("/")[0]
+        if name in documents and not key.endswith("zarr.json"):
+            room -= _decoded_size(documents[name], raw, f"{where}/{key}", room)
+
+
+def chunk_keys(name: str, document: Mapping[str, Any]) -> Iterator[str]:
+    """Keys of all files of an array, below its group."""
+    grid = [-(-n // c) for n, c in zip(document["shape"], shard_shape(document), strict=True)]
+    configuration = document["chunk_key_encoding"].get("configuration") or {}
+    separator = configuration.get("separator", "/")
+    for place in np.ndindex(*grid):
+        yield f"{name}/{separator.join(('c', *map(str, place)))}"
+
+
+def check_files(documents: Mapping[str, Document], where: str) -> None:
+    """Refuse coordinates of more files, or bytes, than any have, by a StoreError."""
+    for name, document in documents.items():
+        pairs = zip(document["shape"], shard_shape(document), strict=True)
+        if prod(-(-n // c) for n, c in pairs) > _MOST_FILES:
+            raise _misfit(f"{where}/{name}", f"shape {document['shape']} in too many files")
+    claimed = sum(prod(d["shape"]) * itemsize(d) for d in documents.values())
+    if claimed > _MOST_BYTES:
+        raise damaged(where, f"{claimed} bytes", "coordinates larger than any run has")
+
+
+def _decoded_size(document: Document, raw: bytes, where: str, room: int) -> int:
+    """Bytes that a file of a coordinate becomes; StoreError if it is not of its array."""
+    content = raw[:-4]
+    if len(raw) < 4 or crc32c(content) != struct.unpack("<I", raw[-4:])[0]:
+        raise _misfit(where, "its checksum does not match")
+    text, shape = document["data_type"] == STRING, shard_shape(document)
+    expected = prod(shape) * itemsize(document)
+    if expected > room:
+        raise _misfit(where, f"chunks of {expected} bytes")
+    if is_compressed(document):
+        try:
+            content = inflated(content, room if text else expected)
+        except ValueError as error:
+            raise _misfit(where, str(error)) from error
+    if text:
+        # Lengths are compared when it is decoded; a count that lies would be believed.
+        if len(content) < 4 or struct.unpack("<I", content[:4])[0] != prod(shape):
+            raise _misfit(where, f"not {prod(shape)} strings")
+        return expected + len(content)
+    if len(content) != expected:
+        raise _misfit(where, f"{len(content)} bytes for {expected}")
+    return expected
+
+
+def _misfit(where: str, found: str) -> StoreError:
+    return damaged(where, found, "a coordinate that does not fit its array")

@@ -1,0 +1,289 @@
+"""Groups as they lie in a store: read and checked whole, and changed by one rule.
+
+Only what is small is read here: documents, coordinates, flags. A change is staged in memory by
+zarr itself, and what came out different is put in place: first the group's record names what is
+coming, then the files follow, then the record says that they are there. Killed anywhere, the group
+is whole: everything is either as it was or as it will be.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from taqstore.errors import NewerError, StoreError, problem
+from taqstore.metadata.group_record import VERSION, GroupRecord, claim_of
+from taqstore.metadata.overlay import Overlay
+from taqstore.metadata.root import GROUP_DOCUMENT, copies_now
+from taqstore.metadata.sealed import (
+    Document,
+    check_seal,
+    checksum,
+    checksum_of,
+    damaged,
+    encoded,
+    foreign,
+    marker_of,
+    parsed,
+)
+from taqstore.names import ITEMS, WRITTEN
+from taqstore.place.backend import Backend
+
+if TYPE_CHECKING:
+    import zarr
+
+_DOCUMENT = "zarr.json"
+# A writer may put files in place while they are read: what does not fit is read again.
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One group, checked.
+
+    Parameters
+    ----------
+    path, document, record
+        Where it is, its own document, and what that says belongs to it.
+    content
+        Bytes of its documents and small files, by key below the root.
+    """
+
+    path: str
+    document: Document
+    record: GroupRecord
+    content: Mapping[str, bytes]
+
+    def node(self, store: Any) -> zarr.Group:
+        """The group for zarr, over a zarr store that holds its data."""
+        import zarr
+
+        overlay = Overlay(store, self.content)
+        with foreign(self.path):
+            return zarr.open_group(
+                overlay, path=self.path, mode="r", use_consolidated=False, zarr_format=3
+            )
+
+    @property
+    def scope(self) -> str:
+        """What its items' records are bound to: the store and the place of the group."""
+        return f"{self.record.store['uuid']}/{self.path}"
+
+    def file(self, key: str) -> bytes | None:
+        """A small file below the group."""
+        return self.content.get(f"{self.path}/{key}")
+
+
+def load_group(
+    backend: Backend,
+    path: str,
+    *,
+    copies: Mapping[str, Document] | None = None,
+    uuid: str | None = None,
+    where: str = "",
+) -> Loaded | None:
+    """Read a group; None if there is none, or one that was never finished.
+
+    Parameters
+    ----------
+    copies
+        The root's copies of documents, where it has them: they are believed, whatever lies in the
+        tree, until the root says something else.
+    uuid
+        Of the store that it has to belong to; None: not compared.
+
+    Raises
+    ------
+    StoreError
+        A document or a file is not what was written, or of another group or store; it is named.
+    """
+    for attempt in range(_TRIES):
+        document = _document(backend, path, copies, where)
+        if document is None:
+            return None
+        try:
+            return _checked(backend, path, document, copies, uuid, where)
+        except StoreError:
+            if attempt == _TRIES - 1:
+                raise
+            # The copies are of one moment; a writer drops them before it changes anything.
+            before, copies = copies, None if copies is None else copies_now(backend)
+            if before == copies and _document(backend, path, copies, where) == document:
+                raise
+    raise damaged(f"{where} {path}".strip(), "changing all the time")
+
+
+def _document(
+    backend: Backend, path: str, copies: Mapping[str, Document] | None, where: str
+) -> Document | None:
+    name = f"{where} {path}".strip()
+    if copies is not None and path in copies:
+        document = copies[path]
+    else:
+        raw = backend.read(f"{path}/{_DOCUMENT}")
+        if raw is None:
+            return None
+        document = parsed(raw, f"{name}/{_DOCUMENT}")
+    marker = marker_of(document)
+    if not marker:
+        return None
+    check_version(document, name)
+    check_seal(document, f"{name}/{_DOCUMENT}")
+    return document
+
+
+def is_as_before(backend: Backend, loaded: Loaded) -> bool:
+    """Whether a group's own document, which names all others, says what it said before."""
+    raw = backend.read(f"{loaded.path}/{_DOCUMENT}")
+    return raw is not None and checksum_of(raw, loaded.path) == checksum(loaded.document)
+
+
+def check_version(document: Document, where: str) -> None:
+    """Refuse a group of a version that is not known, by a NewerError."""
+    version = marker_of(document).get("version")
+    if type(version) is not int or version > VERSION:
+        what = f"a group of version {str(version)[:40]}, which this taqstore does not know"
+        raise NewerError(problem(what, where=where, remedy="upgrade taqstore"))
+
+
+def _checked(
+    backend: Backend,
+    path: str,
+    document: Document,
+    copies: Mapping[str, Document] | None,
+    uuid: str | None,
+    where: str,
+) -> Loaded:
+    record = GroupRecord.of(document, f"{where} {path}")
+    if stranger := record.stranger(path, uuid):
+        raise damaged(f"{where} {path}/{_DOCUMENT}".strip(), stranger)
+    content = {f"{path}/{_DOCUMENT}": encoded(document)}
+    for name in record.paths:
+        content[f"{path}/{name}/{_DOCUMENT}"] = _member(backend, path, name, record, copies, where)
+    for key in record.keys:
+        if key.startswith(f"{ITEMS}/"):
+            continue  # records are read when an item is, copies when something is mended
+        raw = backend.read(f"{path}/{key}")
+        if raw is None and not record.expects(key):
+            continue
+        if raw is None or not record.fits_file(key, raw):
+            found = "missing" if raw is None else "not what was written"
+            raise damaged(f"{where} {path}/{key}".strip(), found, _called(key))
+        content[f"{path}/{key}"] = raw
+    return Loaded(path, document, record, content)
+
+
+def _called(key: str) -> str:
+    return "damaged completion flags" if key.startswith(f"{WRITTEN}/") else "damaged coordinate"
+
+
+def _member(
+    backend: Backend,
+    path: str,
+    name: str,
+    record: GroupRecord,
+    copies: Mapping[str, Document] | None,
+    where: str,
+) -> bytes:
+    label = f"{where} {path}/{name}/{_DOCUMENT}".strip()
+    if copies is not None and f"{path}/{name}" in copies:
+        raw: bytes | None = encoded(copies[f"{path}/{name}"])
+    else:
+        raw = backend.read(f"{path}/{name}/{_DOCUMENT}")
+    if raw is None:
+        raise damaged(label, "missing")
+    if not record.fits_document(name, checksum_of(raw, label)):
+        raise damaged(label, "not what was written")
+    return raw
+
+
+def put_in_place(
+    backend: Backend,
+    path: str,
+    record: GroupRecord,
+    document: Document,
+    documents: Mapping[str, Document],
+    files: Mapping[str, bytes],
+    *,
+    new: bool = False,
+) -> tuple[GroupRecord, Document]:
+    """Write what changed in a group, so that it is whole at every moment, power cuts included.
+
+    Parameters
+    ----------
+    record, document
+        The group's record so far, and its document as it is to be.
+    documents, files
+        What changes, by path or key below the group.
+    new
+        The group is being made: until its own document is there, it does not exist.
+
+    Returns
+    -------
+    The record afterwards, and the group's document as it lies in the store.
+    """
+    coming = record.with_coming(documents, files)
+    if not new:
+        _write_document(backend, path, coming.in_document(document))
+    texts = {f"{path}/{name}/{_DOCUMENT}": encoded(documents[name]) for name in documents}
+    # The length of `written` is the length of the group: it grows when all else has grown, and
+    # that is on disk.
+    last = {key: texts.pop(key) for key in [f"{path}/{WRITTEN}/{_DOCUMENT}"] if key in texts}
+    backend.write_all({f"{path}/{key}": content for key, content in files.items()} | texts)
+    if not new:
+        backend.flush()
+    backend.write_all(last)
+    backend.flush()
+    done = coming.arrived()
+    whole = done.in_document(document)
+    _write_document(backend, path, whole)
+    return done, whole
+
+
+def _write_document(backend: Backend, path: str, document: Document) -> None:
+    backend.write(f"{path}/{_DOCUMENT}", [encoded(document)])
+    backend.flush()
+
+
+def make_parents(backend: Backend, path: str) -> None:
+    """Plain groups above a data group, where they are missing."""
+    parts = path.split("/")[:-1]
+    for depth in range(len(parts)):
+        key = f"{'/'.join(parts[: depth + 1])}/{_DOCUMENT}"
+        if backend.read(key) is None:
+            backend.write(key, [encoded(GROUP_DOCUMENT)])
+    backend.flush()
+
+
+def settled(backend: Backend, loaded: Loaded, *, unless: Sequence[str] = ()) -> GroupRecord:
+    """The record of what is there, where the last change of a group was cut short.
+
+    Every small file was checked to be the one recorded or the one that was coming; so are the
+    closed item records now.
+
+    Parameters
+    ----------
+    unless
+        Files that are about to be written anew, whatever they are.
+    """
+    record = loaded.record
+    if record.coming == ({}, {}):
+        return record
+    documents, files = {}, {}
+    for name in record.paths:
+        raw = loaded.file(f"{name}/{_DOCUMENT}")
+        if raw is not None:
+            documents[name] = checksum(json.loads(raw))
+    for key in record.keys:
+        if key in unless:
+            continue
+        raw = loaded.file(key)
+        raw = backend.read(f"{loaded.path}/{key}") if raw is None else raw
+        if raw is None and not record.expects(key):
+            continue
+        if raw is None or not record.fits_file(key, raw):
+            raise damaged(f"{loaded.path}/{key}", "missing" if raw is None else "changed")
+        files[key] = claim_of(raw)
+    return replace(record, documents=documents, files=files, coming=({}, {}))

@@ -1,0 +1,117 @@
+"""Plain files of a local store: opened without trust, made durable, and told from foreign ones."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+from taqstore.errors import StoreError, problem
+
+PARTIAL = ".partial"
+
+
+ABSENT = (FileNotFoundError, NotADirectoryError)
+
+
+def flush_path(path: Path) -> None:
+    """Make a file's content, or the names inside a folder, durable."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def open_regular(path: Path) -> int:
+    """Open a file of a store for reading; a descriptor.
+
+    Parameters
+    ----------
+    path
+        Without links on the way: below the real path of the store.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        There is none.
+    StoreError
+        It is a link, a pipe, a device or a folder, or below a link; or it cannot be read.
+    """
+    check_folder(path.parent)
+    try:
+        # A pipe would wait for a writer that never comes.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except ABSENT:
+        raise
+    except OSError as error:
+        raise (not_plain(path) if path.is_symlink() else unreadable(path, error)) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise not_plain(path)
+    return fd
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that is, or lies below, a link."""
+    if os.path.realpath(folder) != str(folder):
+        raise not_plain(folder)
+
+
+def not_plain(path: Path) -> StoreError:
+    """The error of something that is not a file, or is one elsewhere."""
+    what = "a link, a pipe, a device or a folder, where a store has plain files alone"
+    return StoreError(problem(what, where=str(path), remedy="remove it"))
+
+
+def unreadable(path: Path, error: OSError) -> StoreError:
+    """The error of a file that the system does not give."""
+    found, remedy = error.strerror or str(error), "check the disk and its permissions"
+    return StoreError(problem("cannot be read", where=str(path), found=found, remedy=remedy))
+
+
+def check_key(key: str) -> None:
+    """Refuse a key that leads out of a store, by a StoreError: it may have come from a document."""
+    if any(part in ("", ".", "..") for part in key.split("/")) or "\0" in key:
+        raise StoreError(problem(f"no key of a store: {key!r}", remedy="see taqstore verify"))
+    try:
+        key.encode()
+    except UnicodeEncodeError as error:
+        raise StoreError(problem(f"no key of a store: {key!r}", found=str(error))) from error
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a file is none of a store's: of a file manager, of an editor, of a killed writer."""
+    return name.startswith((".", "#")) or name.endswith((PARTIAL, "~")) or name in _FOREIGN
+
+
+_FOREIGN = ("Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r")
+
+
+def owner() -> str:
+    """Who writes: host and process, so that a leftover tells whether its writer still lives."""
+    return f"{socket.gethostname().replace('.', '_')}-{os.getpid()}"
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a `.partial` file was left by a process of this host that is gone.
+
+    Names that tell no owner, or one of another host, may belong to a living writer.
+    """
+    host, _, process = (
+        name.removesuffix(PARTIAL).rpartition(".")[0].rpartition(".")[2].rpartition("-")
+    )
+    if not name.endswith(PARTIAL) or f"{host}-" != owner().rpartition("-")[0] + "-":
+        return False
+    return process.isdigit() and not _alive(int(process))
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

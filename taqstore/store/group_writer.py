@@ -1,0 +1,210 @@
+"""One group open for writing: shards put, items flagged, flags closed now and then.
+
+The commit rule: an item's data reach the disk with all that stands behind them, then its record
+does. Whatever is killed in between, a flagged item is whole and an unflagged one is written again
+by the next run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
+
+import numpy as np
+
+from taqstore.errors import StoreError, problem
+from taqstore.items.closing import close_items
+from taqstore.items.flag_files import write_flag
+from taqstore.items.flags import Items, read_group
+from taqstore.layout.item_records import ABSENT, Identity, Item, ItemLayout, Shard
+from taqstore.layout.shards import Frames, fingerprint_of
+from taqstore.layout.template import Template
+from taqstore.metadata.root import without_copies
+from taqstore.place.backend import Backend
+from taqstore.place.disk import disk_errors, lock, try_lock
+from taqstore.place.location import Location
+from taqstore.store.growth import match_items
+from taqstore.store.regions import Region, Values, whole
+
+# Records written alone are closed after so many: opening a group reads each of them.
+_CLOSED_AFTER = 500
+
+
+class GroupWriter:
+    """One group open for writing; safe to use from several threads for different items.
+
+    Item indices and region starts are those of the template; they are moved to the store's own
+    positions by image id or batch label.
+    """
+
+    def __init__(self, location: Location, backend: Backend, template: Template, uuid: str) -> None:
+        self.location, self.backend, self.template = location, backend, template
+        self._uuid = uuid
+        self._items = self._read(None)
+        self.zarr = self._items.loaded.node(location.zarr_store(read_only=True))
+        self._moved = match_items(self.zarr, template)
+        self._put: dict[Shard, Identity] = {}
+        self._lock, self._alone = Lock(), 0
+
+    @property
+    def _layout(self) -> ItemLayout:
+        return self._items.layout
+
+    def _find(self, before: Items | None) -> Items | None:
+        where = str(self.location)
+        return read_group(
+            self.backend, self.template.path, uuid=self._uuid, where=where, before=before
+        )
+
+    def _read(self, before: Items | None) -> Items:
+        items = self._find(before)
+        if items is None:
+            what = "the group is gone while it is written"
+            raise StoreError(problem(what, where=f"{self.location} {self.template.path}"))
+        return items
+
+    def look_again(self) -> Items:
+        """What is flagged by now."""
+        self._items = self._read(self._items)
+        return self._items
+
+    def written(self) -> np.ndarray:
+        """Completion mask over the template's items."""
+        mask = self.look_again().mask
+        for axis, dim in enumerate(self.template.item_dims):
+            if dim in self._moved:
+                mask = np.take(mask, self._moved[dim], axis=axis)
+        return mask
+
+    @contextmanager
+    def claim(self, item: Item) -> Iterator[bool]:
+        """Hold an item's lock; yields False where another process holds it."""
+        location = self.location
+        if location.folder is None:
+            yield True
+            return
+        name = location.item_lock_name(self.template.path, self._placed(item))
+        with try_lock(location.beside("locks") / name, location) as held:
+            yield held
+
+    def put(self, name: str, start: Sequence[int], values: Values) -> int:
+        """Write one whole shard; returns bytes written.
+
+        Parameters
+        ----------
+        name
+            A data array of the template.
+        start
+            First index of the region, aligned to the array's shards.
+        values
+            The region, cut to the array's shape at its edges; or its inner chunks in order along
+            the array's `split` dim, so that a large shard need not be in memory at once.
+
+        Raises
+        ------
+        LayoutError
+            Not aligned, or of another shape or dtype.
+        StoreError
+            The disk is full or cannot be written.
+        """
+        array = self.template.array(name)
+        region = Region.of(self.template, array, start)
+        moved = region.moved(self._moved, array.dims)
+        capacity = None if array.split is None else region.shard[array.dims.index(array.split)]
+        chunks = (
+            [region.padded(whole(values), array)]
+            if array.split is None
+            else region.chunks(values, array)
+        )
+        frames = Frames(chunks, capacity=capacity, encode=_zstd if array.compress else None)
+        key = "/".join((self.template.path, name, "c", *map(str, moved.coords)))
+        with disk_errors(self.location):
+            size = self.backend.write(key, frames)
+        self._put[name, moved.coords] = (size, frames.fingerprint)
+        return size
+
+    def _placed(self, item: Item) -> Item:
+        return tuple(
+            int(self._moved[d][i]) if d in self._moved else i
+            for d, i in zip(self.template.item_dims, item, strict=True)
+        )
+
+    def complete(self, items: Iterable[Item]) -> bool:
+        """Whether every item is flagged by now."""
+        placed = [self._placed(item) for item in items]
+        if not all(self._items.mask[place] for place in placed):
+            self._items = self._read(self._items)
+        mask = self._items.mask
+        return all(bool(mask[place]) for place in placed)
+
+    def commit(self, items: Iterable[Item]) -> None:
+        """Flag items whose data has been `put`; their data is on disk before any flag is."""
+        backend, path = self.backend, self.template.path
+        flags = self._flags(items)
+        with disk_errors(self.location):
+            backend.flush()
+            for number, mask in flags.items():
+                shards = self._layout.shards(number)
+                identities = [self._identity(shard) for shard in shards]
+                record = self._layout.pack(self._items.loaded.scope, number, mask, identities)
+                write_flag(backend, path, number, record)
+            backend.flush()
+        for number in flags:
+            for shard in self._layout.shards(number):
+                self._put.pop(shard, None)
+        self._close_now_and_then(len(flags))
+
+    def _flags(self, items: Iterable[Item]) -> dict[Item, np.ndarray]:
+        """Flags of the items' positions, and of those flagged before, by number of the item."""
+        size, found = self._items.size, dict[Item, np.ndarray]()
+        for place in map(self._placed, items):
+            number = tuple(i // n for i, n in zip(place, size, strict=True))
+            if number not in found:
+                found[number] = self._flagged(number)
+            found[number][tuple(i % n for i, n in zip(place, size, strict=True))] = True
+        return found
+
+    def _flagged(self, number: Item) -> np.ndarray:
+        if max(self._items.size) == 1:
+            return np.zeros(self._items.size, bool)
+        self._items = self._read(self._items)
+        record = self._items.record(number)
+        return np.zeros(self._items.size, bool) if record is None else self._layout.flags(record)
+
+    def _identity(self, shard: Shard) -> Identity:
+        """Size and fingerprint of a shard: as put, or as it lies there."""
+        if shard in self._put:
+            return self._put[shard]
+        name, coords = shard
+        raw = self.backend.read("/".join((self.template.path, name, "c", *map(str, coords))))
+        if raw is None:
+            return ABSENT
+        array = self.template.array(name)
+        split = array.split
+        shape = self.template.shard_shape(array)
+        return len(raw), fingerprint_of(
+            raw, None if split is None else shape[array.dims.index(split)]
+        )
+
+    def _close_now_and_then(self, count: int) -> None:
+        with self._lock:
+            self._alone += count
+            if self._alone < _CLOSED_AFTER:
+                return
+            self._alone = 0
+        with disk_errors(self.location), lock(self.location, "lock"):
+            self.close()
+
+    def close(self) -> None:
+        """Close the flags of what was committed. The caller holds the store's lock."""
+        items = self._find(self._items)
+        if items is not None and items.fresh:
+            without_copies(self.backend, str(self.location))
+            close_items(items)
+
+
+def _zstd(content: memoryview) -> bytes:
+    from numcodecs.zstd import Zstd
+
+    return bytes(Zstd(level=3).encode(content))

@@ -1,0 +1,339 @@
+"""One group looked at whole: everything of it that is not what was written, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from taqstore.errors import MissingError, NewerError, StoreError, TaqError
+from taqstore.items.claims import checked_layout
+from taqstore.items.closing import recorded_mask
+from taqstore.items.flag_files import flag_key, item_of_flag, record_of_flag
+from taqstore.items.flags import Items, closed_mask, read_items
+from taqstore.layout.array_documents import (
+    array_document,
+    capacity_of,
+    compressed_bytes,
+    data_arrays,
+)
+from taqstore.layout.frames import check_frames
+from taqstore.layout.item_records import ABSENT, Identity, Item, ItemLayout, Shard
+from taqstore.layout.shards import check_content, fingerprint_of
+from taqstore.metadata.group_record import GroupRecord
+from taqstore.metadata.sealed import (
+    Document,
+    check_seal,
+    checksum,
+    encoded,
+    foreign,
+    marker_of,
+    parsed,
+)
+from taqstore.metadata.tree import Loaded, check_version
+from taqstore.names import COMMIT, ITEMS, RECORD, parse_layer
+from taqstore.place.backend import Backend
+from taqstore.store.groups import dimension_names, read_coordinate
+
+_DOCUMENT = "zarr.json"
+# Inner chunks of a full shard, and what a compressed one becomes.
+_Framing = tuple[int | None, int | None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One damaged thing.
+
+    Parameters
+    ----------
+    where, what
+        Where it is, and what is wrong with it.
+    group, key, item
+        The group, the file below the store's root and the item, as far as they are known.
+    """
+
+    where: str
+    what: str
+    group: str = ""
+    key: str = ""
+    item: Item | None = None
+
+
+@dataclass
+class GroupCheck:
+    """What was found of one group.
+
+    Parameters
+    ----------
+    path, backend
+        The group, and where it lies.
+    copies
+        The root's copies of documents, empty where it has none: they are believed.
+    uuid
+        Of the store; None where that is not known.
+    damage
+        What is not as it was written.
+    loaded, items
+        The group as far as it is whole: with copies in place of damaged documents.
+    arrays, chunks, size, unwritten, total
+        Counts of what was looked at.
+    """
+
+    path: str
+    backend: Backend
+    copies: Mapping[str, Document]
+    uuid: str | None = None
+    damage: list[Finding] = field(default_factory=list)
+    loaded: Loaded | None = None
+    items: Items | None = None
+    arrays: int = 0
+    chunks: int = 0
+    size: int = 0
+    unwritten: int = 0
+    total: int = 0
+    gone: bool = False
+
+    def run(self) -> GroupCheck:
+        """Look at everything."""
+        document = self._own_document()
+        if document is None:
+            return self
+        try:
+            record = GroupRecord.of(document, self.path)
+            if stranger := record.stranger(self.path, self.uuid):
+                self._found(_DOCUMENT, stranger)
+                return self
+            content = {f"{self.path}/{_DOCUMENT}": encoded(document)}
+            content |= self._documents(record)
+            content |= {
+                key: raw
+                for key, raw in self._files(record).items()
+                if f"{_array_of(key)}/{_DOCUMENT}" in content
+            }
+            self.loaded = Loaded(self.path, document, record, content)
+            layout, shape = checked_layout(self.loaded)
+            with foreign(self.path):
+                self._coordinates(self.loaded)
+            self._items(self.loaded, layout, shape)
+        except StoreError as error:
+            if str(error) not in {finding.what for finding in self.damage}:
+                self._found("", str(error))
+        return self
+
+    def _found(self, key: str, what: str, item: Item | None = None, *, file: bool = True) -> None:
+        """Something that is not as it was written: a file, or with `file` false an array."""
+        where = f"{self.path}/{key}" if key else self.path
+        whole = where if key and file else ""
+        if item is not None:
+            where = f"{where} (item {', '.join(map(str, item))})"
+        self.damage.append(Finding(where, what, self.path, whole, item))
+
+    def _own_document(self) -> Document | None:
+        """The root's copy of the group's document; else the document itself, if it is whole."""
+        key, copy = f"{self.path}/{_DOCUMENT}", self.copies.get(self.path)
+        document = None
+        try:
+            raw = self.backend.read(key)
+            if raw is None and not self.backend.names(self.path):
+                self.gone = True
+                self._found("", "missing, though the root lists it")
+                return None
+            if raw is None:
+                self._found(_DOCUMENT, "missing")
+            else:
+                document = parsed(raw, key)
+                check_version(document, self.path)
+                check_seal(document, key)
+        except NewerError:
+            raise
+        except StoreError as error:
+            self._found(_DOCUMENT, _said(error))
+        if copy is None or not marker_of(copy):
+            return document
+        if document is not None and document != copy:
+            self._found(_DOCUMENT, "not what was written")
+        return dict(copy)
+
+    def _documents(self, record: GroupRecord) -> dict[str, bytes]:
+        content = {}
+        for name in record.paths:
+            key = f"{name}/{_DOCUMENT}"
+            copy = self.copies.get(f"{self.path}/{name}")
+            document = self._member(key, name, record)
+            if copy is not None and record.fits_document(name, checksum(copy)):
+                if document is not None and document != copy:
+                    self._found(key, "not what was written")
+                document = dict(copy)
+            if document is not None:
+                content[f"{self.path}/{key}"] = encoded(document)
+                self.arrays += document.get("node_type") == "array"
+        return content
+
+    def _member(self, key: str, name: str, record: GroupRecord) -> Document | None:
+        try:
+            raw = self.backend.read(f"{self.path}/{key}")
+            if raw is None:
+                self._found(key, "missing")
+                return None
+            document = parsed(raw, key)
+        except StoreError as error:
+            self._found(key, _said(error))
+            return None
+        if record.fits_document(name, checksum(document)):
+            return document
+        self._found(key, "not what was written")
+        return None
+
+    def _files(self, record: GroupRecord) -> dict[str, bytes]:
+        content = {}
+        for key in record.keys:
+            try:
+                raw = self.backend.read(f"{self.path}/{key}")
+            except StoreError as error:
+                self._found(key, _said(error))
+                continue
+            if raw is None and not record.expects(key):
+                continue
+            self.chunks += 1
+            self.size += len(raw or b"")
+            if raw is None:
+                self._found(key, "missing")
+            elif not record.fits_file(key, raw):
+                self._found(key, "not what was written")
+            elif not key.startswith(f"{ITEMS}/"):
+                content[f"{self.path}/{key}"] = raw
+        return content
+
+    def _coordinates(self, loaded: Loaded) -> None:
+        from zarr.storage import MemoryStore
+
+        damaged = {finding.key.split("/c/")[0] for finding in self.damage}
+        node = loaded.node(MemoryStore())
+        for name, array in node.arrays():
+            dims = dimension_names(array)
+            if dims != (name,) or f"{self.path}/{name}" in damaged:
+                continue
+            try:
+                values = read_coordinate(node, name)
+            except TaqError as error:
+                self._found(name, str(error), file=False)
+                continue
+            if name in ("step", "image", "batch", "layer"):
+                self._labels(name, values)
+
+    def _labels(self, name: str, values: np.ndarray) -> None:
+        if len(set(values.tolist())) < len(values):
+            self._found(name, "labels repeat", file=False)
+        for value in values if name == "layer" else ():
+            try:
+                parse_layer(str(value))
+            except MissingError as error:
+                self._found(name, str(error), file=False)
+
+    def _items(self, loaded: Loaded, layout: ItemLayout, shape: tuple[int, ...]) -> None:
+        arrays = data_arrays(loaded)
+        for item, key in self._bad_flags(loaded, layout, len(shape)):
+            self._found(key, "damaged completion flag", item)
+        self.items = _readable(self.backend, loaded, layout, shape, self.damage)
+        mask = self.items.mask
+        self.total, self.unwritten = int(mask.size), int(mask.size - mask.sum())
+        documents = {name: array_document(loaded, name) for name in arrays}
+        framing = {n: (capacity_of(d), compressed_bytes(d)) for n, d in documents.items()}
+        for item in flagged_items(self.items):
+            self._item(self.items, item, framing)
+
+    def _bad_flags(
+        self, loaded: Loaded, layout: ItemLayout, dims: int
+    ) -> Iterator[tuple[Item, str]]:
+        for name in self.backend.names(f"{self.path}/{COMMIT}"):
+            item = item_of_flag(name, dims)
+            if item is None:
+                continue
+            try:
+                raw = self.backend.read(f"{self.path}/{flag_key(item)}")
+            except StoreError:
+                raw = b""  # a pipe, a link
+            if raw is not None and record_of_flag(raw, loaded.scope, layout, item) is None:
+                yield item, flag_key(item)
+
+    def _item(self, items: Items, item: Item, framing: Mapping[str, _Framing]) -> None:
+        try:
+            owned = items.owned(item) or {}
+        except StoreError as error:
+            if not any(
+                finding.key.startswith(f"{self.path}/{RECORD}/c") for finding in self.damage
+            ):
+                self._found(RECORD, _said(error), item, file=False)
+            return
+        for shard, identity in owned.items():
+            if identity != ABSENT:
+                self._shard(shard, identity, item, framing[shard[0]])
+
+    def _shard(self, shard: Shard, identity: Identity, item: Item, framing: _Framing) -> None:
+        (name, coords), (capacity, chunk) = shard, framing
+        key = "/".join((name, "c", *map(str, coords)))
+        self.chunks += 1
+        try:
+            raw = self.backend.read(f"{self.path}/{key}")
+        except StoreError as error:
+            self._found(key, _said(error), item)
+            return
+        if raw is None:
+            self._found(key, "missing, though its item is flagged", item)
+            return
+        self.size += len(raw)
+        try:
+            found = (len(raw), fingerprint_of(raw, capacity))
+            if found == identity:
+                check_content(raw, capacity)
+                if chunk is not None:
+                    check_frames(raw, capacity, chunk)
+                return
+            what = "not the file that was written here"
+        except ValueError as error:
+            what = f"damaged: {error}"
+        if found_size := len(raw) - identity[0]:
+            what = f"{what}, {abs(found_size)} bytes too {'long' if found_size > 0 else 'short'}"
+        self._found(key, what, item)
+
+
+def _readable(
+    backend: Backend,
+    loaded: Loaded,
+    layout: ItemLayout,
+    shape: tuple[int, ...],
+    damage: list[Finding],
+) -> Items:
+    """The items whose flags can be read; damaged flags are passed over."""
+    if not damage:
+        return read_items(backend, loaded, layout, shape)[0]
+    fresh = {}
+    for name in backend.names(f"{loaded.path}/{COMMIT}"):
+        item = item_of_flag(name, len(shape))
+        try:
+            raw = None if item is None else backend.read(f"{loaded.path}/{COMMIT}/{name}")
+        except StoreError:
+            continue
+        record = raw and item and record_of_flag(raw, loaded.scope, layout, item)
+        if item is not None and record:
+            fresh[item] = record
+    items = Items(backend, loaded, layout, shape, closed_mask(loaded, shape), fresh)
+    items.closed |= recorded_mask(items)
+    return items
+
+
+def flagged_items(items: Items) -> list[Item]:
+    """Numbers of all items that are flagged, in order."""
+    places = np.argwhere(items.mask)
+    numbers = places // np.array(items.size, np.int64)
+    return [tuple(map(int, row)) for row in np.unique(numbers, axis=0)]
+
+
+def _array_of(key: str) -> str:
+    return key.partition("/c/")[0].partition("/c.")[0]
+
+
+def _said(error: StoreError) -> str:
+    """What an error says, without the remedy that the report gives once."""
+    return str(error).partition(";")[0]
