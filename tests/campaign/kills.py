@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from campaign.forks import Forks
 from campaign.stores import every_kind, files_of, one_kind, write
 from campaign.trials import Trials, spread
 from support import merge_runs
+from support.format1 import unpack
 from support.same_stores import assert_same_stores
 from taqstore import open_store
 from taqstore.errors import StoreError
@@ -21,7 +21,6 @@ from taqstore.testing.store import make_store
 from taqstore.upkeep.verify import verify_store
 
 SIGKILLED = -9
-DATA = Path(__file__).parents[1] / "data"
 _SHAPE = RunShape(images=2, steps=2, blocks=1, hidden=4, image_tokens=3, text_tokens=2,
     latent=(2, 3), channels=4, stats_stride=2, cache_stride=2, cache_images=1)  # fmt: skip
 _KEPT_OF_FORMAT_1 = ("zarr.json", "provenance", "latents", "blocks", "reconstruction")
@@ -100,9 +99,7 @@ def _rootless(folder: Path) -> None:
 
 def small_format1(store: Path) -> None:
     """Some groups of the store of format 1 that is kept for ever."""
-    with tarfile.open(DATA / "format1.tar.gz") as archive:
-        archive.extractall(store.parent, filter="data")
-    made = store.with_name("format1.zarr")
+    made = unpack(store.parent)
     for path in made.iterdir():
         if path.name not in _KEPT_OF_FORMAT_1:
             shutil.rmtree(path)

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import shutil
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 import zarr
 
 from support.cli_runner import Runner
+from support.format1 import unpack
 from taqstore import create_store, open_store
 from taqstore.errors import StoreError
 from taqstore.place.backend import LocalBackend
@@ -31,10 +31,7 @@ SHARD = "latents/x/c/1/0/0/0/0"
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("format1")
-    with tarfile.open(DATA / "format1.tar.gz") as archive:
-        archive.extractall(folder, filter="data")
-    return folder / "format1.zarr"
+    return unpack(tmp_path_factory.mktemp("format1"))
 
 
 @pytest.fixture
