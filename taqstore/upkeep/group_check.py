@@ -112,6 +112,8 @@ class GroupCheck:
                 if f"{_array_of(key)}/{_DOCUMENT}" in content
             }
             self.loaded = Loaded(self.path, document, record, content)
+            if any(f"{self.path}/{name}/{_DOCUMENT}" not in content for name in record.paths):
+                return self  # which files an item owns cannot be told without all arrays
             layout, shape = checked_layout(self.loaded)
             with foreign(self.path):
                 self._coordinates(self.loaded)
@@ -142,9 +144,10 @@ class GroupCheck:
             if raw is None:
                 self._found(_DOCUMENT, "missing")
             else:
-                document = parsed(raw, key)
-                check_version(document, self.path)
-                check_seal(document, key)
+                found = parsed(raw, key)
+                check_version(found, self.path)
+                check_seal(found, key)
+                document = found
         except NewerError:
             raise
         except StoreError as error:

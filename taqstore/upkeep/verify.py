@@ -280,7 +280,11 @@ def _provenance(found: Survey) -> None:
         if load_group(found.backend, PROVENANCE, uuid=found.root.uuid) is None:
             found.damage.append(Finding(key, "missing", PROVENANCE, key))
     except StoreError as error:
-        found.damage.append(Finding(PROVENANCE, str(error).partition(";")[0], PROVENANCE, key))
+        said = str(error).partition(";")[0]
+        member = f"{PROVENANCE}/json/{KEY}"
+        found.damage.append(
+            Finding(PROVENANCE, said, PROVENANCE, member if member in said else key)
+        )
     for record in each_record(found.backend, found.root.records):
         if isinstance(record, BadRecord):
             found.damage.append(_bad_record(record))
