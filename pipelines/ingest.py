@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from taqstore.layout.template import Template
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.store.writer import StoreWriter, create_store
@@ -131,20 +130,17 @@ def _stored_wider(
         if template.path in replaced:
             continue
         names = {array.name for array in template.arrays}
-        if "output" not in names and _stored(writer, template, "output") is not None:
+        node: Any = writer.node(template.path)
+        if node is None:
+            continue
+        if "output" not in names and "output" in node:
             found.add((template.path, "output"))
         for array in template.arrays:
-            stored = _stored(writer, template, array.name)
+            stored = node.get(array.name)
             narrowed = "original_dtype" in array.attrs and stored is not None
             if narrowed and stored.dtype.itemsize > np.dtype(array.dtype).itemsize:
                 found.add((template.path, array.name))
     return frozenset(found)
-
-
-def _stored(writer: StoreWriter, template: Template, name: str) -> Any:
-    """An array of the store, None where there is none."""
-    node = writer.node(template.path)
-    return None if node is None else node.get(name)
 
 
 def _only_groups(plan: Plan, groups: frozenset[str]) -> Plan:

@@ -16,7 +16,7 @@ from taqstore.errors import printable
 @store_argument
 @json_option
 def command(store: str, as_json: bool) -> None:
-    """Check STORE: schema, coordinates, completion masks and every chunk's checksum.
+    """Compare STORE with what was written: documents, coordinates, flags, every byte of the data.
 
     Exit code 1 if anything is damaged; what is damaged is named on stdout.
     """

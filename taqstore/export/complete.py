@@ -17,7 +17,6 @@ from taqstore.kinds import nonfinite
 from taqstore.kinds.statistics_sources import STATISTICS
 from taqstore.names import split_group
 
-_CELL = ("batch", "step", "layer")
 _ROLLUPS = ("tensor_min", "tensor_max")
 
 
@@ -107,7 +106,7 @@ class Complete(Mapping[str, xr.Dataset]):
 
     def _checked(self, path: str) -> xr.Dataset:
         dataset = self._groups[path]
-        empty = next((dim for dim in _CELL if dataset.sizes.get(dim) == 0), None)
+        empty = next((dim for dim in nonfinite.CELL if dataset.sizes.get(dim) == 0), None)
         if empty:
             what = f"no {empty} is complete: the export would be empty"
             raise MissingError(problem(what, where=path, remedy="see taqstore info"))

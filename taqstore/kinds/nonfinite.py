@@ -30,7 +30,8 @@ Counts = np.ndarray[Any, Any]
 KINDS = ("NaN", "+Inf", "-Inf")
 """What `nonfinite` counts, in its order."""
 
-_CELL = ("batch", "step", "layer")
+CELL = ("batch", "step", "layer")
+"""Dims that tell where a value was seen."""
 _ROLLUPS = ("tensor_min", "tensor_max", "tensor_absmax", "alpha")
 _SEEN = ("n_batches", "count")
 _SHOWN = 10
@@ -192,10 +193,10 @@ def _in_group(path: str, dataset: xr.Dataset, rollups: bool) -> NonFinite | None
 
 def observed_counts(dataset: xr.Dataset) -> Counts:
     """`nonfinite` of observations, (batch, step, layer, kind), whatever of these was sliced off."""
-    return laid_out(dataset["nonfinite"], (*_CELL, "nonfinite_kind"))
+    return laid_out(dataset["nonfinite"], (*CELL, "nonfinite_kind"))
 
 
-def laid_out(array: xr.DataArray, dims: Sequence[str] = _CELL) -> Counts:
+def laid_out(array: xr.DataArray, dims: Sequence[str] = CELL) -> Counts:
     """Values with exactly these dims in front; those it lacks have the length 1."""
     missing = [dim for dim in dims if dim not in array.dims]
     values: Counts = array.expand_dims(missing).transpose(*dims, ...).values
@@ -213,11 +214,11 @@ def pooled_counts(dataset: xr.Dataset, *, rollups: bool = False) -> Counts:
     ends = next((pair for pair in EXTREMA if set(pair) <= set(dataset.data_vars)), ())
     # A source that says how often it saw a layer has NaN where it never did.
     seen = next((dataset[name] > 0 for name in _SEEN if name in dataset.data_vars), True)
-    sizes = (dataset.sizes.get(dim, 1) for dim in _CELL)
+    sizes = (dataset.sizes.get(dim, 1) for dim in CELL)
     total = np.zeros((*sizes, len(KINDS)), np.int64)
     for name in tensors if tensors and (rollups or not ends) else ends:
         values = laid_out(dataset[name].where(seen, 0.0))
-        rest = tuple(range(len(_CELL), values.ndim))
+        rest = tuple(range(len(CELL), values.ndim))
         for kind, test in enumerate(_TESTS):
             total[..., kind] += test(values).sum(axis=rest)
     return total

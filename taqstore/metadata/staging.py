@@ -6,14 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from taqstore.metadata.root import GROUP_DOCUMENT
+from taqstore.metadata.root import GROUP_DOCUMENT, KEY
 from taqstore.metadata.sealed import Document, encoded
 from taqstore.metadata.tree import Loaded
 
 if TYPE_CHECKING:
     import zarr
-
-_DOCUMENT = "zarr.json"
 
 
 class Staging:
@@ -25,7 +23,7 @@ class Staging:
 
         self.before = {} if loaded is None else dict(loaded.content)
         self._memory: dict[str, Any] = {
-            _DOCUMENT: cpu.Buffer.from_bytes(encoded(GROUP_DOCUMENT)),
+            KEY: cpu.Buffer.from_bytes(encoded(GROUP_DOCUMENT)),
             **{key: cpu.Buffer.from_bytes(raw) for key, raw in self.before.items()},
         }
         self._store = MemoryStore(self._memory)
@@ -43,7 +41,7 @@ class Staging:
         return {
             key[len(prefix) :]: buffer.to_bytes()
             for key, buffer in self._memory.items()
-            if key.startswith(prefix) and not key.endswith(_DOCUMENT)
+            if key.startswith(prefix) and not key.endswith(KEY)
         }
 
     def put(self, path: str, files: Mapping[str, bytes]) -> None:
@@ -63,11 +61,11 @@ class Staging:
             if not key.startswith(prefix) or self.before.get(key) == raw:
                 continue
             name = key[len(prefix) :]
-            if not name.endswith(_DOCUMENT):
+            if not name.endswith(KEY):
                 files[name] = raw
-            elif name != _DOCUMENT:
+            elif name != KEY:
                 document = json.loads(raw)
                 old = self.before.get(key)
                 if old is None or json.loads(old) != document:
-                    documents[name.removesuffix(f"/{_DOCUMENT}")] = document
-        return documents, files, json.loads(self._memory[f"{prefix}{_DOCUMENT}"].to_bytes())
+                    documents[name.removesuffix(f"/{KEY}")] = document
+        return documents, files, json.loads(self._memory[f"{prefix}{KEY}"].to_bytes())

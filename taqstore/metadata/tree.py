@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from taqstore.errors import NewerError, StoreError, problem
 from taqstore.metadata.group_record import VERSION, GroupRecord, claim_of
 from taqstore.metadata.overlay import Overlay
-from taqstore.metadata.root import GROUP_DOCUMENT, copies_now
+from taqstore.metadata.root import GROUP_DOCUMENT, KEY, copies_now
 from taqstore.metadata.sealed import (
     Document,
     check_seal,
@@ -34,7 +34,6 @@ from taqstore.place.backend import Backend
 if TYPE_CHECKING:
     import zarr
 
-_DOCUMENT = "zarr.json"
 # A writer may put files in place while they are read: what does not fit is read again.
 _TRIES = 5
 
@@ -122,21 +121,21 @@ def _document(
     if copies is not None and path in copies:
         document = copies[path]
     else:
-        raw = backend.read(f"{path}/{_DOCUMENT}")
+        raw = backend.read(f"{path}/{KEY}")
         if raw is None:
             return None
-        document = parsed(raw, f"{name}/{_DOCUMENT}")
+        document = parsed(raw, f"{name}/{KEY}")
     marker = marker_of(document)
     if not marker:
         return None
     check_version(document, name)
-    check_seal(document, f"{name}/{_DOCUMENT}")
+    check_seal(document, f"{name}/{KEY}")
     return document
 
 
 def is_as_before(backend: Backend, loaded: Loaded) -> bool:
     """Whether a group's own document, which names all others, says what it said before."""
-    raw = backend.read(f"{loaded.path}/{_DOCUMENT}")
+    raw = backend.read(f"{loaded.path}/{KEY}")
     return raw is not None and checksum_of(raw, loaded.path) == checksum(loaded.document)
 
 
@@ -158,10 +157,10 @@ def _checked(
 ) -> Loaded:
     record = GroupRecord.of(document, f"{where} {path}")
     if stranger := record.stranger(path, uuid):
-        raise damaged(f"{where} {path}/{_DOCUMENT}".strip(), stranger)
-    content = {f"{path}/{_DOCUMENT}": encoded(document)}
+        raise damaged(f"{where} {path}/{KEY}".strip(), stranger)
+    content = {f"{path}/{KEY}": encoded(document)}
     for name in record.paths:
-        content[f"{path}/{name}/{_DOCUMENT}"] = _member(backend, path, name, record, copies, where)
+        content[f"{path}/{name}/{KEY}"] = _member(backend, path, name, record, copies, where)
     for key in record.keys:
         if key.startswith(f"{ITEMS}/"):
             continue  # records are read when an item is, copies when something is mended
@@ -187,11 +186,11 @@ def _member(
     copies: Mapping[str, Document] | None,
     where: str,
 ) -> bytes:
-    label = f"{where} {path}/{name}/{_DOCUMENT}".strip()
+    label = f"{where} {path}/{name}/{KEY}".strip()
     if copies is not None and f"{path}/{name}" in copies:
         raw: bytes | None = encoded(copies[f"{path}/{name}"])
     else:
-        raw = backend.read(f"{path}/{name}/{_DOCUMENT}")
+        raw = backend.read(f"{path}/{name}/{KEY}")
     if raw is None:
         raise damaged(label, "missing")
     if not record.fits_document(name, checksum_of(raw, label)):
@@ -227,10 +226,10 @@ def put_in_place(
     coming = record.with_coming(documents, files)
     if not new:
         _write_document(backend, path, coming.in_document(document))
-    texts = {f"{path}/{name}/{_DOCUMENT}": encoded(documents[name]) for name in documents}
+    texts = {f"{path}/{name}/{KEY}": encoded(documents[name]) for name in documents}
     # The length of `written` is the length of the group: it grows when all else has grown, and
     # that is on disk.
-    last = {key: texts.pop(key) for key in [f"{path}/{WRITTEN}/{_DOCUMENT}"] if key in texts}
+    last = {key: texts.pop(key) for key in [f"{path}/{WRITTEN}/{KEY}"] if key in texts}
     backend.write_all({f"{path}/{key}": content for key, content in files.items()} | texts)
     if not new:
         backend.flush()
@@ -243,15 +242,20 @@ def put_in_place(
 
 
 def _write_document(backend: Backend, path: str, document: Document) -> None:
-    backend.write(f"{path}/{_DOCUMENT}", [encoded(document)])
+    backend.write(f"{path}/{KEY}", [encoded(document)])
     backend.flush()
+
+
+def parents_of(path: str) -> list[str]:
+    """Paths of the groups above one, from the top; the root is none of them."""
+    parts = path.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 def make_parents(backend: Backend, path: str) -> None:
     """Plain groups above a data group, where they are missing."""
-    parts = path.split("/")[:-1]
-    for depth in range(len(parts)):
-        key = f"{'/'.join(parts[: depth + 1])}/{_DOCUMENT}"
+    for above in parents_of(path):
+        key = f"{above}/{KEY}"
         if backend.read(key) is None:
             backend.write(key, [encoded(GROUP_DOCUMENT)])
     backend.flush()
@@ -273,7 +277,7 @@ def settled(backend: Backend, loaded: Loaded, *, unless: Sequence[str] = ()) -> 
         return record
     documents, files = {}, {}
     for name in record.paths:
-        raw = loaded.file(f"{name}/{_DOCUMENT}")
+        raw = loaded.file(f"{name}/{KEY}")
         if raw is not None:
             documents[name] = checksum(json.loads(raw))
     for key in record.keys:

@@ -21,7 +21,7 @@ from taqstore.items.claims import checked_layout
 from taqstore.layout.array_documents import check_array, dimensions, is_coordinate
 from taqstore.layout.coordinate_files import check_files, chunk_keys
 from taqstore.metadata.group_record import GroupRecord, claim_of
-from taqstore.metadata.root import MOST_GROUPS, MOST_RECORDS
+from taqstore.metadata.root import KEY, MOST_GROUPS, MOST_RECORDS
 from taqstore.metadata.sealed import (
     Document,
     checked_path,
@@ -37,7 +37,6 @@ from taqstore.place.backend import Backend
 
 SPARSE = ("output",)
 """Variables that hold only some of the shards of a flagged item."""
-_DOCUMENT = "zarr.json"
 _DEEPEST, _MOST_NODES = 6, 1 << 16
 
 
@@ -55,7 +54,7 @@ class Tree:
         above = tuple(f"{path}/" for path in found)
         found += [path for path in self.damage if not path.startswith(above)]
         if len(found) > MOST_GROUPS:
-            raise damaged(_DOCUMENT, f"{len(found)} groups")
+            raise damaged(KEY, f"{len(found)} groups")
         return tuple(sorted(found))
 
     def members(self, path: str) -> dict[str, Document]:
@@ -75,8 +74,8 @@ def tree_of(backend: Backend, copies: Mapping[str, Document] | None = None) -> T
         _walk(backend, tree, "", 0)
         return tree
     if len(copies) > _MOST_NODES:
-        raise damaged(_DOCUMENT, f"{len(copies)} copies")
-    tree.documents = {checked_path(path, _DOCUMENT): doc for path, doc in copies.items()}
+        raise damaged(KEY, f"{len(copies)} copies")
+    tree.documents = {checked_path(path, KEY): doc for path, doc in copies.items()}
     return tree
 
 
@@ -84,12 +83,12 @@ def _walk(backend: Backend, tree: Tree, base: str, depth: int) -> None:
     for name in sorted(backend.names(base)) if depth < _DEEPEST else ():
         path = f"{base}/{name}" if base else name
         if len(tree.documents) > _MOST_NODES:
-            raise damaged(base or _DOCUMENT, f"more than {_MOST_NODES} nodes")
-        if name in ("c", _DOCUMENT) or path == PROVENANCE:
+            raise damaged(base or KEY, f"more than {_MOST_NODES} nodes")
+        if name in ("c", KEY) or path == PROVENANCE:
             continue
         try:
-            raw = backend.read(f"{path}/{_DOCUMENT}")
-            document = None if raw is None else parsed(raw, f"{path}/{_DOCUMENT}")
+            raw = backend.read(f"{path}/{KEY}")
+            document = None if raw is None else parsed(raw, f"{path}/{KEY}")
         except StoreError as error:
             tree.damage[path] = error
             continue
@@ -117,7 +116,7 @@ def load_group(backend: Backend, path: str, tree: Tree) -> Loaded:
     members = tree.members(path)
     for name, member in members.items():
         check_array(member, f"{path}/{name}")
-    content = {f"{path}/{name}/{_DOCUMENT}": encoded(member) for name, member in members.items()}
+    content = {f"{path}/{name}/{KEY}": encoded(member) for name, member in members.items()}
     coordinates = {n: m for n, m in members.items() if is_coordinate(document, n, m)}
     files = _coordinate_files(backend, path, coordinates)
     record = GroupRecord.of(
@@ -135,7 +134,7 @@ def load_group(backend: Backend, path: str, tree: Tree) -> Loaded:
         path,
     )
     content |= {f"{path}/{key}": raw for key, raw in files.items()}
-    content[f"{path}/{_DOCUMENT}"] = encoded(document)
+    content[f"{path}/{KEY}"] = encoded(document)
     return Loaded(path, document, record, content)
 
 
@@ -161,7 +160,7 @@ def absent_labels(backend: Backend, path: str, tree: Tree) -> Iterator[tuple[str
     document, members = tree.documents[path], tree.members(path)
     for name in str(document["attributes"].get("coordinates", "")).split():
         if name not in members:
-            yield f"{path}/{name}/{_DOCUMENT}", "missing", True
+            yield f"{path}/{name}/{KEY}", "missing", True
     for name, member in members.items():
         if name == WRITTEN or not is_coordinate(document, name, member):
             continue
@@ -227,7 +226,7 @@ def _flags(raw: bytes, shape: list[int], where: str) -> np.ndarray:
 def count_records(backend: Backend) -> int:
     """Number of provenance records; 0 where their array cannot be read."""
     try:
-        raw: Any = backend.read(f"{PROVENANCE}/json/{_DOCUMENT}")
+        raw: Any = backend.read(f"{PROVENANCE}/json/{KEY}")
         (count,) = json.loads(raw or b"{}").get("shape", (0,))
         return max(0, min(int(count), MOST_RECORDS))
     except (StoreError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):

@@ -19,7 +19,7 @@ from taqstore.items.flag_files import write_flag
 from taqstore.items.flags import Items, read_group
 from taqstore.layout.item_records import ABSENT, Identity, Item, ItemLayout, Shard
 from taqstore.layout.shards import Frames, fingerprint_of
-from taqstore.layout.template import Template
+from taqstore.layout.template import Array, Template
 from taqstore.metadata.root import without_copies
 from taqstore.place.backend import Backend
 from taqstore.place.disk import disk_errors, lock, try_lock
@@ -111,7 +111,7 @@ class GroupWriter:
         array = self.template.array(name)
         region = Region.of(self.template, array, start)
         moved = region.moved(self._moved, array.dims)
-        capacity = None if array.split is None else region.shard[array.dims.index(array.split)]
+        capacity = self._capacity(array)
         chunks = (
             [region.padded(whole(values), array)]
             if array.split is None
@@ -133,9 +133,9 @@ class GroupWriter:
     def complete(self, items: Iterable[Item]) -> bool:
         """Whether every item is flagged by now."""
         placed = [self._placed(item) for item in items]
-        if not all(self._items.mask[place] for place in placed):
-            self._items = self._read(self._items)
         mask = self._items.mask
+        if not all(mask[place] for place in placed):
+            mask = self.look_again().mask
         return all(bool(mask[place]) for place in placed)
 
     def commit(self, items: Iterable[Item]) -> None:
@@ -168,8 +168,7 @@ class GroupWriter:
     def _flagged(self, number: Item) -> np.ndarray:
         if max(self._items.size) == 1:
             return np.zeros(self._items.size, bool)
-        self._items = self._read(self._items)
-        record = self._items.record(number)
+        record = self.look_again().record(number)
         return np.zeros(self._items.size, bool) if record is None else self._layout.flags(record)
 
     def _identity(self, shard: Shard) -> Identity:
@@ -180,12 +179,13 @@ class GroupWriter:
         raw = self.backend.read("/".join((self.template.path, name, "c", *map(str, coords))))
         if raw is None:
             return ABSENT
-        array = self.template.array(name)
-        split = array.split
-        shape = self.template.shard_shape(array)
-        return len(raw), fingerprint_of(
-            raw, None if split is None else shape[array.dims.index(split)]
-        )
+        return len(raw), fingerprint_of(raw, self._capacity(self.template.array(name)))
+
+    def _capacity(self, array: Array) -> int | None:
+        """Inner chunks of a full shard; None where a file is one chunk."""
+        if array.split is None:
+            return None
+        return self.template.shard_shape(array)[array.dims.index(array.split)]
 
     def _close_now_and_then(self, count: int) -> None:
         with self._lock:

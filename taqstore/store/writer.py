@@ -24,10 +24,19 @@ from taqstore.items.flags import Items, read_group
 from taqstore.layout.template import Template
 from taqstore.metadata.group_record import GroupRecord
 from taqstore.metadata.provenance import append_record
-from taqstore.metadata.root import KEY, NEW, Root, read_root, without_copies, write_root
+from taqstore.metadata.root import (
+    GROUP_DOCUMENT,
+    KEY,
+    NEW,
+    Root,
+    read_root,
+    without_copies,
+    write_root,
+)
+from taqstore.metadata.sealed import parsed
 from taqstore.metadata.staging import Staging
-from taqstore.metadata.tree import load_group, make_parents, put_in_place, settled
-from taqstore.names import FORMAT_VERSION
+from taqstore.metadata.tree import load_group, make_parents, parents_of, put_in_place, settled
+from taqstore.names import FORMAT_VERSION, PROVENANCE
 from taqstore.place.backend import WORK, Backend
 from taqstore.place.disk import disk_errors, lock
 from taqstore.place.location import Location
@@ -182,7 +191,7 @@ class StoreWriter:
             for group in self._opened.values():
                 group.close()
             root = self.root_record()
-            write_root(self.backend, replace(root, copies=copies_of(self.backend, root)))
+            write_with_copies(self.backend, root)
         if self.location.folder is None:
             return
         if succeeded:
@@ -254,10 +263,10 @@ def _grow(backend: Backend, items: Items, template: Template) -> None:
         put_in_place(backend, template.path, settled(backend, loaded), document, documents, files)
 
 
-def copies_of(
+def write_with_copies(
     backend: Backend, root: Root, *, known: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Every metadata document below the root, by path, as the root keeps a copy of it.
+) -> None:
+    """Write the root with a copy of all metadata below it. The caller holds the store's lock.
 
     Parameters
     ----------
@@ -265,10 +274,10 @@ def copies_of(
         Copies that the root had: kept for damaged groups, which are left out otherwise; who opens
         one of these reads, and refuses, its own documents.
     """
-    from taqstore.metadata.root import GROUP_DOCUMENT
-    from taqstore.metadata.sealed import parsed
-    from taqstore.names import PROVENANCE
+    write_root(backend, replace(root, copies=_copies_of(backend, root, known or {})))
 
+
+def _copies_of(backend: Backend, root: Root, known: Mapping[str, Any]) -> dict[str, Any]:
     copies: dict[str, Any] = {}
     for path in (*root.groups, *([PROVENANCE] if root.records else ())):
         try:
@@ -276,11 +285,10 @@ def copies_of(
         except StoreError:
             loaded = None
         if loaded is None:
-            kept = known or {}
-            copies |= {p: d for p, d in kept.items() if p == path or p.startswith(f"{path}/")}
+            copies |= {p: d for p, d in known.items() if p == path or p.startswith(f"{path}/")}
             continue
-        for depth in range(path.count("/")):
-            copies.setdefault("/".join(path.split("/")[: depth + 1]), GROUP_DOCUMENT)
+        for above in parents_of(path):
+            copies.setdefault(above, GROUP_DOCUMENT)
         copies[path] = loaded.document
         for name in loaded.record.paths:
             raw = loaded.file(f"{name}/{KEY}")

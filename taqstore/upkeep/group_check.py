@@ -11,7 +11,7 @@ from taqstore.errors import MissingError, NewerError, StoreError, TaqError
 from taqstore.items.claims import checked_layout
 from taqstore.items.closing import recorded_mask
 from taqstore.items.flag_files import flag_key, item_of_flag, record_of_flag
-from taqstore.items.flags import Items, closed_mask, read_items
+from taqstore.items.flags import Items, closed_mask
 from taqstore.layout.array_documents import (
     array_document,
     capacity_of,
@@ -22,6 +22,7 @@ from taqstore.layout.frames import check_frames
 from taqstore.layout.item_records import ABSENT, Identity, Item, ItemLayout, Shard
 from taqstore.layout.shards import check_content, fingerprint_of
 from taqstore.metadata.group_record import GroupRecord
+from taqstore.metadata.root import KEY
 from taqstore.metadata.sealed import (
     Document,
     check_seal,
@@ -32,11 +33,10 @@ from taqstore.metadata.sealed import (
     parsed,
 )
 from taqstore.metadata.tree import Loaded, check_version
-from taqstore.names import COMMIT, ITEMS, RECORD, parse_layer
+from taqstore.names import COMMIT, ITEMS, PROVENANCE, RECORD, parse_layer
 from taqstore.place.backend import Backend
 from taqstore.store.groups import dimension_names, read_coordinate
 
-_DOCUMENT = "zarr.json"
 # Inner chunks of a full shard, and what a compressed one becomes.
 _Framing = tuple[int | None, int | None]
 
@@ -102,18 +102,20 @@ class GroupCheck:
         try:
             record = GroupRecord.of(document, self.path)
             if stranger := record.stranger(self.path, self.uuid):
-                self._found(_DOCUMENT, stranger)
+                self._found(KEY, stranger)
                 return self
-            content = {f"{self.path}/{_DOCUMENT}": encoded(document)}
+            content = {f"{self.path}/{KEY}": encoded(document)}
             content |= self._documents(record)
             content |= {
                 key: raw
                 for key, raw in self._files(record).items()
-                if f"{_array_of(key)}/{_DOCUMENT}" in content
+                if f"{_array_of(key)}/{KEY}" in content
             }
             self.loaded = Loaded(self.path, document, record, content)
-            if any(f"{self.path}/{name}/{_DOCUMENT}" not in content for name in record.paths):
+            if any(f"{self.path}/{name}/{KEY}" not in content for name in record.paths):
                 return self  # which files an item owns cannot be told without all arrays
+            if self.path == PROVENANCE:
+                return self  # has no items: its records are looked at one by one
             layout, shape = checked_layout(self.loaded)
             with foreign(self.path):
                 self._coordinates(self.loaded)
@@ -133,7 +135,7 @@ class GroupCheck:
 
     def _own_document(self) -> Document | None:
         """The root's copy of the group's document; else the document itself, if it is whole."""
-        key, copy = f"{self.path}/{_DOCUMENT}", self.copies.get(self.path)
+        key, copy = f"{self.path}/{KEY}", self.copies.get(self.path)
         document = None
         try:
             raw = self.backend.read(key)
@@ -142,7 +144,7 @@ class GroupCheck:
                 self._found("", "missing, though the root lists it")
                 return None
             if raw is None:
-                self._found(_DOCUMENT, "missing")
+                self._found(KEY, "missing")
             else:
                 found = parsed(raw, key)
                 check_version(found, self.path)
@@ -151,17 +153,17 @@ class GroupCheck:
         except NewerError:
             raise
         except StoreError as error:
-            self._found(_DOCUMENT, _said(error))
+            self._found(KEY, _said(error))
         if copy is None or not marker_of(copy):
             return document
         if document is not None and document != copy:
-            self._found(_DOCUMENT, "not what was written")
+            self._found(KEY, "not what was written")
         return dict(copy)
 
     def _documents(self, record: GroupRecord) -> dict[str, bytes]:
         content = {}
         for name in record.paths:
-            key = f"{name}/{_DOCUMENT}"
+            key = f"{name}/{KEY}"
             copy = self.copies.get(f"{self.path}/{name}")
             document = self._member(key, name, record)
             if copy is not None and record.fits_document(name, checksum(copy)):
@@ -236,9 +238,10 @@ class GroupCheck:
 
     def _items(self, loaded: Loaded, layout: ItemLayout, shape: tuple[int, ...]) -> None:
         arrays = data_arrays(loaded)
-        for item, key in self._bad_flags(loaded, layout, len(shape)):
-            self._found(key, "damaged completion flag", item)
-        self.items = _readable(self.backend, loaded, layout, shape, self.damage)
+        fresh = dict(self._flags(loaded, layout, len(shape)))
+        self.items = Items(self.backend, loaded, layout, shape, closed_mask(loaded, shape), fresh)
+        if self.damage:  # `written` may be damaged: the records tell as much
+            self.items.closed |= recorded_mask(self.items)
         mask = self.items.mask
         self.total, self.unwritten = int(mask.size), int(mask.size - mask.sum())
         documents = {name: array_document(loaded, name) for name in arrays}
@@ -246,9 +249,8 @@ class GroupCheck:
         for item in flagged_items(self.items):
             self._item(self.items, item, framing)
 
-    def _bad_flags(
-        self, loaded: Loaded, layout: ItemLayout, dims: int
-    ) -> Iterator[tuple[Item, str]]:
+    def _flags(self, loaded: Loaded, layout: ItemLayout, dims: int) -> Iterator[tuple[Item, bytes]]:
+        """Records of items that were committed alone; damaged ones are named and passed over."""
         for name in self.backend.names(f"{self.path}/{COMMIT}"):
             item = item_of_flag(name, dims)
             if item is None:
@@ -257,8 +259,13 @@ class GroupCheck:
                 raw = self.backend.read(f"{self.path}/{flag_key(item)}")
             except StoreError:
                 raw = b""  # a pipe, a link
-            if raw is not None and record_of_flag(raw, loaded.scope, layout, item) is None:
-                yield item, flag_key(item)
+            if raw is None:
+                continue  # closed by a writer since it was listed
+            record = record_of_flag(raw, loaded.scope, layout, item)
+            if record is None:
+                self._found(flag_key(item), "damaged completion flag", item)
+            else:
+                yield item, record
 
     def _item(self, items: Items, item: Item, framing: Mapping[str, _Framing]) -> None:
         try:
@@ -299,31 +306,6 @@ class GroupCheck:
         if found_size := len(raw) - identity[0]:
             what = f"{what}, {abs(found_size)} bytes too {'long' if found_size > 0 else 'short'}"
         self._found(key, what, item)
-
-
-def _readable(
-    backend: Backend,
-    loaded: Loaded,
-    layout: ItemLayout,
-    shape: tuple[int, ...],
-    damage: list[Finding],
-) -> Items:
-    """The items whose flags can be read; damaged flags are passed over."""
-    if not damage:
-        return read_items(backend, loaded, layout, shape)[0]
-    fresh = {}
-    for name in backend.names(f"{loaded.path}/{COMMIT}"):
-        item = item_of_flag(name, len(shape))
-        try:
-            raw = None if item is None else backend.read(f"{loaded.path}/{COMMIT}/{name}")
-        except StoreError:
-            continue
-        record = raw and item and record_of_flag(raw, loaded.scope, layout, item)
-        if item is not None and record:
-            fresh[item] = record
-    items = Items(backend, loaded, layout, shape, closed_mask(loaded, shape), fresh)
-    items.closed |= recorded_mask(items)
-    return items
 
 
 def flagged_items(items: Items) -> list[Item]:

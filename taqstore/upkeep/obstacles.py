@@ -1,13 +1,13 @@
-"""What stands where a file or a folder of a store belongs, and is none: set aside by repair."""
+"""What repair moves out of a store: what stands where a file or folder belongs, and is none."""
 
 from __future__ import annotations
 
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from taqstore.place.location import Location
 from taqstore.place.plain_files import flush_path
 from taqstore.upkeep.verify import Survey
 
@@ -22,44 +22,44 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True)
-class Obstacles:
-    """Obstacles on the way to damaged files of a local store."""
+def obstacles(found: Survey) -> Iterator[tuple[str, str]]:
+    """Obstacles on the way to damaged files of a local store.
 
-    survey: Survey
+    Each once: its place below the store, and what it is and what belongs there.
+    """
+    root, seen = found.location.real, set[str]()
+    if root is None:
+        return
+    for finding in found.damage:
+        way = PurePosixPath(finding.key or finding.group)
+        for part in (*reversed(way.parents), way):
+            what = _obstacle(root / part, is_file=bool(finding.key) and part == way)
+            if what and str(part) not in seen:
+                seen.add(str(part))
+                yield str(part), what
+            if what:
+                break
 
-    def found(self) -> Iterator[tuple[str, str]]:
-        """Each once: its place below the store, and what it is and what belongs there."""
-        root, seen = self.survey.location.real, set[str]()
-        for finding in self.survey.damage if root is not None else ():
-            way = PurePosixPath(finding.key or finding.group)
-            for part in (*reversed(way.parents), way):
-                found = self._obstacle(str(part), is_file=bool(finding.key) and part == way)
-                if found and str(part) not in seen:
-                    seen.add(str(part))
-                    yield str(part), found
-                if found:
-                    break
 
-    def _obstacle(self, place: str, *, is_file: bool) -> str:
-        assert self.survey.location.real is not None
-        try:
-            kind = stat.S_IFMT(os.lstat(self.survey.location.real / place).st_mode)
-        except OSError:
-            return ""
-        belongs = stat.S_IFREG if is_file else stat.S_IFDIR
-        if kind == belongs:
-            return ""
-        return f"{_KINDS.get(kind, 'something')} where {_KINDS[belongs]} belongs"
+def _obstacle(path: Path, *, is_file: bool) -> str:
+    try:
+        kind = stat.S_IFMT(os.lstat(path).st_mode)
+    except OSError:
+        return ""
+    belongs = stat.S_IFREG if is_file else stat.S_IFDIR
+    if kind == belongs:
+        return ""
+    return f"{_KINDS.get(kind, 'something')} where {_KINDS[belongs]} belongs"
 
-    def set_aside(self, place: str) -> None:
-        """Move one out of the store, beside it."""
-        assert self.survey.location.real is not None
-        folder = self.survey.location.beside("damaged")
-        folder.mkdir(exist_ok=True)
-        standing = self.survey.location.real / place
-        standing.rename(_free(folder / place.replace("/", "@")))
-        flush_path(standing.parent)
+
+def set_aside(location: Location, place: str) -> None:
+    """Move what lies at a place of a local store out of it, beside it."""
+    assert location.real is not None
+    folder = location.beside("damaged")
+    folder.mkdir(exist_ok=True)
+    standing = location.real / place
+    standing.rename(_free(folder / place.replace("/", "@")))
+    flush_path(standing.parent)
 
 
 def _free(path: Path) -> Path:

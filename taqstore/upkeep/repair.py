@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from taqstore.errors import StoreError, problem
-from taqstore.files.staged import whole_file
 from taqstore.items.closing import rebuild_flags
 from taqstore.items.copies import copied_files, copy_files
 from taqstore.items.flags import Items
@@ -24,9 +23,9 @@ from taqstore.names import COMMIT, COPIES, PROVENANCE, RECORD
 from taqstore.place.disk import disk_errors, lock
 from taqstore.place.location import Location
 from taqstore.store.leftovers import find_leftovers, remove
-from taqstore.store.writer import copies_of
+from taqstore.store.writer import write_with_copies
 from taqstore.upkeep.group_check import Finding, GroupCheck
-from taqstore.upkeep.obstacles import Obstacles
+from taqstore.upkeep.obstacles import obstacles, set_aside
 from taqstore.upkeep.verify import Survey, root_of, survey
 
 
@@ -76,9 +75,9 @@ class _Repair:
 
     def run(self) -> Iterator[Step]:
         root = self._root()
-        obstacles = Obstacles(self.found)
-        for place, what in obstacles.found():
-            yield self._step(place, f"{what}; set aside", partial(obstacles.set_aside, place))
+        location = self.found.location
+        for place, what in obstacles(self.found):
+            yield self._step(place, f"{what}; set aside", partial(set_aside, location, place))
         yield from self._parents()
         whole = []
         for check in self.found.groups.values():
@@ -97,12 +96,17 @@ class _Repair:
             for check in whole:
                 if check.items is not None:
                     yield from self._items(check, check.items)
-            yield from self._lost(root)
+            yield from self._gone()
             yield from self._provenance(root)
             yield self._step(
                 KEY,
                 "written again, with a copy of all metadata",
-                partial(self._write_root, replace(root, groups=kept)),
+                partial(
+                    write_with_copies,
+                    self.found.backend,
+                    replace(root, groups=kept),
+                    known=root.copies,
+                ),
             )
         yield from self._leftovers()
 
@@ -126,11 +130,6 @@ class _Repair:
         except (StoreError, OSError) as error:
             return Step(where, f"cannot be mended: {error}", done=False)
         return Step(where, what)
-
-    def _write_root(self, root: Root) -> None:
-        backend, known = self.found.backend, root.copies
-        write_root(backend, replace(root, copies=None))
-        write_root(backend, replace(root, copies=copies_of(backend, root, known=known)))
 
     def _written(self, key: str, raw: bytes, source: str) -> Step:
         def write() -> None:
@@ -203,10 +202,9 @@ class _Repair:
         elif dropped and not self.dry_run:
             rebuild()
 
-    def _lost(self, root: Root) -> Iterator[Step]:
-        for path in root.groups:
-            check = self.found.groups.get(path)
-            if check is None or check.gone:
+    def _gone(self) -> Iterator[Step]:
+        for path, check in self.found.groups.items():
+            if check.gone:
                 what = "the root lists it, and the tree has it no more; taken from the list"
                 yield Step(path, what)
 
@@ -217,20 +215,15 @@ class _Repair:
                 what = "this record is set aside"
                 yield self._step(finding.where, what, partial(self._set_aside, finding.key))
         documents = partial(put_documents, self.found.backend, root)
-        if any(finding.key.endswith(f"/{KEY}") for finding in bad):
+        if any(not f.key or f.key.endswith(f"/{KEY}") for f in bad):
             yield self._step(PROVENANCE, "its documents are written again", documents)
         elif (bad or (self.found.root is None and root.records)) and not self.dry_run:
             documents()
 
     def _set_aside(self, key: str) -> None:
         """Leave an empty record in place of a bad one; plain readers pass over it."""
-        folder = self.found.location.folder
-        raw = self.found.backend.read(key)
-        if folder is not None and raw is not None:
-            aside = self.found.location.beside("damaged") / key.replace("/", "@")
-            aside.parent.mkdir(exist_ok=True)
-            with whole_file(aside, force=True) as fresh:
-                fresh.write_bytes(raw)
+        if self.found.location.folder is not None and self.found.backend.size(key) is not None:
+            set_aside(self.found.location, key)
         self.found.backend.write(key, [EMPTY_RECORD])
         self.found.backend.flush()
 

@@ -19,13 +19,20 @@ from taqstore.errors import StoreError, problem
 from taqstore.items.closing import mask_files, record_files
 from taqstore.items.copies import copy_coordinates
 from taqstore.items.flags import Items
-from taqstore.layout.array_documents import capacity_of, check_array, shard_shape
+from taqstore.layout.array_documents import (
+    Arrays,
+    capacity_of,
+    check_array,
+    dimensions,
+    is_coordinate,
+    shard_shape,
+)
 from taqstore.layout.coordinate_files import chunk_keys
 from taqstore.layout.item_records import ABSENT, Identity, Item, ItemLayout
 from taqstore.layout.shards import check_content, fingerprint_of
 from taqstore.metadata.group_record import GroupRecord, claim_of
 from taqstore.metadata.provenance import put_documents
-from taqstore.metadata.root import GROUP_DOCUMENT, KEY, Root, write_root
+from taqstore.metadata.root import GROUP_DOCUMENT, KEY, Root
 from taqstore.metadata.sealed import (
     Document,
     checked_path,
@@ -44,7 +51,7 @@ from taqstore.store import format1
 from taqstore.store.groups import create_flags
 from taqstore.store.leftovers import remove_leftovers
 from taqstore.store.reader import Store, open_store
-from taqstore.store.writer import copies_of
+from taqstore.store.writer import write_with_copies
 
 if TYPE_CHECKING:
     import zarr
@@ -100,8 +107,7 @@ def upgrade_store(
         )
         if root.records:
             put_documents(backend, root)
-        write_root(backend, root)
-        write_root(backend, Root(**{**root.__dict__, "copies": copies_of(backend, root)}))
+        write_with_copies(backend, root)
     return done
 
 
@@ -158,7 +164,7 @@ class _Group:
         dims, extents = tuple(marker["item_dims"]), tuple(marker["item_size"])
         mask = self.store.mask(self.path)
         documents = self._documents()
-        layout = ItemLayout.of(self._arrays(documents, dims), dims, extents)
+        layout = ItemLayout.of(self._arrays(documents), dims, extents)
         coordinates = self._coordinates(documents)
         made, copies = self._flags(dims, mask.shape, extents, layout, coordinates)
         identity = {**self.store.root.identity, "format": FORMAT_VERSION}
@@ -202,15 +208,11 @@ class _Group:
                 check_array(found[name], f"{self.path}/{name}")
         return found
 
-    def _is_coordinate(self, name: str, document: Document) -> bool:
-        listed = str(self.document["attributes"].get("coordinates", "")).split()
-        return name in listed or tuple(document["dimension_names"]) == (name,)
-
-    def _arrays(self, documents: dict[str, Document], dims: tuple[str, ...]) -> Any:
+    def _arrays(self, documents: dict[str, Document]) -> Arrays:
         return {
-            name: (tuple(d["dimension_names"]), tuple(d["shape"]), shard_shape(d))
+            name: (dimensions(d), tuple(d["shape"]), shard_shape(d))
             for name, d in documents.items()
-            if not self._is_coordinate(name, d)
+            if not is_coordinate(self.document, name, d)
         }
 
     def _flags(
@@ -234,7 +236,9 @@ class _Group:
         """Every file of the coordinates, as it lies there."""
         found = {}
         for name, document in documents.items():
-            for key in chunk_keys(name, document) if self._is_coordinate(name, document) else ():
+            if not is_coordinate(self.document, name, document):
+                continue
+            for key in chunk_keys(name, document):
                 raw = self.backend.read(f"{self.path}/{key}")
                 if raw is not None:
                     found[key] = raw

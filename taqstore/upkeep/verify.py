@@ -14,7 +14,7 @@ from taqstore.metadata.group_record import GroupRecord
 from taqstore.metadata.provenance import BadRecord, count_record_files, each_record
 from taqstore.metadata.root import GROUP_DOCUMENT, KEY, NEW, Root, parsed_root
 from taqstore.metadata.sealed import check_seal, marker_of, parsed
-from taqstore.metadata.tree import load_group
+from taqstore.metadata.tree import parents_of
 from taqstore.names import PROVENANCE
 from taqstore.place.backend import Backend
 from taqstore.place.location import Location
@@ -160,7 +160,7 @@ def survey(location: Location, *, read_only: bool = True) -> Survey:
             what = f"{check.unwritten} of {check.total} items not written yet"
             found.notes.append(Finding(path, what, path))
     _parents(found)
-    _provenance(found)
+    _provenance(found, before)
     _leftovers(found)
     return found
 
@@ -255,13 +255,8 @@ def _is_unfinished(backend: Backend, path: str) -> bool:
 
 def _parents(found: Survey) -> None:
     """Plain groups above data groups say nothing, and have to say it."""
-    above = {
-        "/".join(path.split("/")[: depth + 1])
-        for path in found.groups
-        for depth in range(path.count("/"))
-    }
-    for path in sorted(above):
-        key = f"{path}/{KEY}"
+    for above in sorted({above for path in found.groups for above in parents_of(path)}):
+        key = f"{above}/{KEY}"
         try:
             raw = found.backend.read(key)
             if raw is not None and parsed(raw, key) == GROUP_DOCUMENT:
@@ -272,19 +267,10 @@ def _parents(found: Survey) -> None:
         found.damage.append(Finding(key, what, key=key))
 
 
-def _provenance(found: Survey) -> None:
+def _provenance(found: Survey, before: bytes | None) -> None:
     if found.root is None or not found.root.records:
         return
-    key = f"{PROVENANCE}/{KEY}"
-    try:
-        if load_group(found.backend, PROVENANCE, uuid=found.root.uuid) is None:
-            found.damage.append(Finding(key, "missing", PROVENANCE, key))
-    except StoreError as error:
-        said = str(error).partition(";")[0]
-        member = f"{PROVENANCE}/json/{KEY}"
-        found.damage.append(
-            Finding(PROVENANCE, said, PROVENANCE, member if member in said else key)
-        )
+    found.damage += _checked(found, PROVENANCE, before).damage
     for record in each_record(found.backend, found.root.records):
         if isinstance(record, BadRecord):
             found.damage.append(_bad_record(record))

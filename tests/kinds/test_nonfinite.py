@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from support.builders import LAYERS, pooled_template, pooled_values, write_latents
+from support.builders import pooled_template, pooled_values, write_latents, write_pooled
 from support.cli_runner import Runner
 from support.planted import SHAPE, STEPS, planted_store, put, tensors
 from taqstore.kinds.nonfinite import nonfinite, notes
 from taqstore.query.select import select
 from taqstore.store.reader import open_store
-from taqstore.store.writer import create_store
 from taqstore.testing import make_store
 from taqstore.upkeep import info
 
@@ -93,17 +92,10 @@ def test_channel_histograms_are_told_of_by_the_observations_beside_them(store: P
 
 
 def test_extrema_of_pooled_sources_are_told(tmp_path: Path) -> None:
-    template = pooled_template()
-    values = pooled_values(template)
+    values = pooled_values(pooled_template())
     values["avg_max"][1, 3, 4] = np.inf
     values["avg_min"][2, 0, :2] = np.nan
-    with create_store(tmp_path / "s.zarr") as writer:
-        group = writer.group(template)
-        for array in template.arrays:
-            for layer in range(0, len(LAYERS), 2):
-                start = tuple(layer if d == "layer" else 0 for d in array.dims)
-                group.put(array.name, start, values[array.name][:, layer : layer + 2])
-        group.commit([(0,), (1,), (2,)])
+    write_pooled(tmp_path / "s.zarr", values)
     (one,) = nonfinite(open_store(tmp_path / "s.zarr"))
     assert one.sentence == (
         "pooled/timestep_stats/mlp.fc2: 3 non-finite extrema (2 NaN, 1 +Inf), first in mm1.txt at "

@@ -15,10 +15,8 @@ import filelock
 import pytest
 
 from support.cli_runner import Runner
-from support.hostile import LATENTS, make_small
+from support.hostile import LATENTS, make_small, small_latents
 from taqstore.errors import StoreError
-from taqstore.kinds.templates import latents_template
-from taqstore.layout.template import Template
 from taqstore.place import disk
 from taqstore.place.disk import disk_errors, lock, try_lock
 from taqstore.place.location import Location
@@ -65,12 +63,12 @@ def test_two_writers_through_two_spellings_do_not_do_one_item(
 ) -> None:
     addresses = list(spellings(store, monkeypatch))
     with create_store(addresses[0]) as first:
-        mine = first.group(_template())
+        mine = first.group(small_latents())
         with mine.claim((0,)) as held:
             assert held
             for address in addresses[1:]:
                 second = create_store(address)
-                with second, second.group(_template()).claim((0,)) as too:
+                with second, second.group(small_latents()).claim((0,)) as too:
                     assert not too, address
 
 
@@ -93,21 +91,6 @@ def test_a_merge_into_one_of_its_sources_is_refused_by_any_name(
         done = taq("merge", store, other, address, "--duplicates", "keep", "--renumber")
         assert done.code == 1
         assert "one of the sources" in done.err, address
-
-
-def _template() -> Template:
-    import numpy as np
-
-    return latents_template(
-        images=[0, 1],
-        prompts=["a cat", "a dog"],
-        seeds=[1, 2],
-        cfg_weight=5.0,
-        sigmas=np.array([1, 0.5, 0], np.float32),
-        timesteps=np.array([1000, 500, 0], np.float32),
-        shape=(8, 8, 16),
-        attrs={},
-    )
 
 
 def test_who_waits_is_told_for_whom_and_since_when(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -22,11 +21,11 @@ from support.builders import (
     write_latents,
     write_pooled,
 )
+from support.stopped import stopped_before_each
 from taqstore import create_store, open_store
 from taqstore.errors import LayoutError, StoreError
 from taqstore.layout.template import rows_per_shard
 from taqstore.names import FORMAT_VERSION
-from taqstore.place.backend import LocalBackend
 from taqstore.place.disk import disk_errors
 from taqstore.place.location import Location
 from taqstore.testing.damage import edit_json
@@ -86,23 +85,7 @@ def test_growth_keeps_old_images_and_matches_by_id(tmp_path: Path) -> None:
 
 def cut_short(path: Path, ids: list[int], monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Open the group for these images, stopped before every write to the store in turn."""
-    put = LocalBackend._put
-    for stop in itertools.count():
-        left = itertools.count(stop, -1)
-
-        def stopping(self: LocalBackend, temporary: Path, path: Path) -> None:
-            if next(left) == 0:  # noqa: B023 - called here
-                raise KeyboardInterrupt
-            put(self, temporary, path)
-
-        monkeypatch.setattr(LocalBackend, "_put", stopping)
-        try:
-            create_store(path).group(latents_template(ids))
-            return
-        except KeyboardInterrupt:
-            yield stop
-        finally:
-            monkeypatch.setattr(LocalBackend, "_put", put)
+    return stopped_before_each(lambda: create_store(path).group(latents_template(ids)), monkeypatch)
 
 
 def test_growth_cut_short_reads_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

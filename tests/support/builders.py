@@ -96,9 +96,11 @@ def pooled_values(template: Template) -> dict[str, np.ndarray]:
     }
 
 
-def write_pooled(path: Path | str) -> dict[str, np.ndarray]:
+def write_pooled(
+    path: Path | str, values: dict[str, np.ndarray] | None = None
+) -> dict[str, np.ndarray]:
     template = pooled_template()
-    values = pooled_values(template)
+    values = pooled_values(template) if values is None else values
     with create_store(path) as writer:
         group = writer.group(template)
         for array in template.arrays:

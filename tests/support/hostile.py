@@ -24,6 +24,7 @@ from taqstore.items.flags import read_group
 from taqstore.kinds.templates import latents_template
 from taqstore.layout.item_records import ABSENT
 from taqstore.layout.shards import fingerprint_of
+from taqstore.layout.template import Template
 from taqstore.metadata.group_record import GroupRecord, claim_of
 from taqstore.metadata.root import KEY
 from taqstore.metadata.sealed import Document, checksum, encoded, sealed
@@ -159,9 +160,9 @@ POOLED = "pooled/timestep_stats/mlp.fc2"
 LATENTS = "latents"
 
 
-def make_small(path: Path) -> Hostile:
-    """A store of two small groups, everything of it as it should be."""
-    template = latents_template(
+def small_latents() -> Template:
+    """Latents of two images."""
+    return latents_template(
         images=[0, 1],
         prompts=["a cat", "a dog"],
         seeds=[1, 2],
@@ -171,8 +172,12 @@ def make_small(path: Path) -> Hostile:
         shape=(8, 8, 16),
         attrs={},
     )
+
+
+def make_small(path: Path) -> Hostile:
+    """A store of two small groups, everything of it as it should be."""
     with create_store(path) as writer:
-        group = writer.group(template)
+        group = writer.group(small_latents())
         for image in (0, 1):
             group.put("x", (image, 0, 0, 0, 0), np.full((1, 3, 8, 8, 16), image, np.float32))
             group.commit([(image,)])

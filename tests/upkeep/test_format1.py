@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import shutil
 from pathlib import Path
@@ -15,9 +14,9 @@ import zarr
 
 from support.cli_runner import Runner
 from support.format1 import unpack
+from support.stopped import stopped_before_each
 from taqstore import create_store, open_store
 from taqstore.errors import StoreError
-from taqstore.place.backend import LocalBackend
 from taqstore.testing.damage import edit_json, flip_bit
 from taqstore.upkeep.repair import repair_store
 from taqstore.upkeep.upgrade import upgrade_store
@@ -140,22 +139,8 @@ def test_stopped_before_every_write_it_goes_on(
     """What is flagged reads as before at every moment, and the end is always the same."""
     base = smaller(path)
     names = {name: sums for name, sums in KNOWN["variables"].items() if name.startswith("latents")}
-    put = LocalBackend._put
-    for stop in itertools.count():
-        work = Path(shutil.copytree(base, tmp_path / "work"))
-        left = itertools.count(stop, -1)
-
-        def stopping(self: LocalBackend, temporary: Path, path: Path) -> None:
-            if next(left) == 0:  # noqa: B023 - called here
-                raise KeyboardInterrupt
-            put(self, temporary, path)
-
-        monkeypatch.setattr(LocalBackend, "_put", stopping)
-        try:
-            upgrade_store(work)
-            break
-        except KeyboardInterrupt:
-            monkeypatch.setattr(LocalBackend, "_put", put)
+    work = Path(shutil.copytree(base, tmp_path / "work"))
+    for stop in stopped_before_each(lambda: upgrade_store(work), monkeypatch):
         dataset = open_store(work, incomplete=True)["latents"]
         found = {f"latents/{name}": described(v.values) for name, v in dataset.variables.items()}
         assert found == names, stop
@@ -164,6 +149,7 @@ def test_stopped_before_every_write_it_goes_on(
         assert verify_store(work).damage == (), stop
         assert open_store(work).root.format == 2
         shutil.rmtree(work)
+        shutil.copytree(base, work)
     assert stop > 20
 
 
