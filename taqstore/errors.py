@@ -1,7 +1,7 @@
 """Errors a user can act on.
 
-`TaqError` is what the command line turns into one line and exit code 1. A message says what went
-wrong, where, what was found and what to do; `problem` puts these four in a fixed order.
+`TaqError` is what the command line turns into one line and exit code 1, `MisuseError` 2. A message
+says what went wrong, where, what was found and what to do; `problem` puts these in a fixed order.
 """
 
 from __future__ import annotations
@@ -12,6 +12,13 @@ LONGEST = 2000
 
 class TaqError(Exception):
     """Something the user can mend: a file, a store, a request. Everything else is a bug."""
+
+
+class MisuseError(TaqError):
+    """What was asked for makes no sense, whatever the data: exit code 2 on the command line.
+
+    An unknown word, a number out of its range, options that exclude or need each other.
+    """
 
 
 class SourceError(TaqError, ValueError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -12,7 +12,8 @@ from taqstore.analysis.ranges.known import known_values
 from taqstore.analysis.scales import checked_scheme
 from taqstore.analysis.shared.inputs import Array, finish, over
 from taqstore.analysis.shared.pooled_bins import common_bins
-from taqstore.errors import TaqError, problem
+from taqstore.analysis.table import of_row
+from taqstore.errors import MisuseError, problem
 from taqstore.quantization.allocation import allocate
 from taqstore.quantization.counts import known_rows, mean_over
 from taqstore.quantization.search import Scheme, best_quantizer
@@ -25,6 +26,7 @@ _NAME = "bits"
 CHOICES = (4, 6, 8)
 
 
+@of_row(_NAME)
 def bits(
     dataset: xr.Dataset,
     *,
@@ -39,6 +41,7 @@ def bits(
     return joint_bits({"": dataset}, average=average, symmetric=symmetric, **options)[""]
 
 
+@of_row(_NAME)
 def joint_bits(
     datasets: Mapping[str, xr.Dataset],
     *,
@@ -81,10 +84,10 @@ def joint_bits(
     ------
     MissingError
         There are no histograms.
-    TaqError
-        Options that make no sense, or a budget below the smallest width.
+    MisuseError
+        An option out of its range, or a budget below the smallest width.
     """
-    widths = _checked(choices, per, weight, average)
+    widths = _checked(choices, average)
     schemes = tuple(checked_scheme(width, symmetric, False) for width in widths)
     costs = [_choice_errors(data, schemes, per, weight) for data in datasets.values()]
     chosen = _allocated(costs, widths, average)
@@ -105,17 +108,13 @@ def joint_bits(
     return results
 
 
-def _checked(choices: Sequence[int], per: str, weight: str, average: float) -> tuple[int, ...]:
+def _checked(choices: Sequence[int], average: float) -> tuple[int, ...]:
     widths = tuple(sorted(set(choices)))
     if not widths:
-        raise TaqError(problem("there are no bit widths to choose from"))
-    for name, value, known in (("per", per, PerUnit), ("weight", weight, Weight)):
-        if value not in get_args(known):
-            remedy = " or ".join(get_args(known))
-            raise TaqError(problem(f"{name} {value!r} is not known", remedy=remedy))
+        raise MisuseError("there are no bit widths to choose from")
     if not average >= widths[0]:
         what = f"an average of {average:g} bits is less than the smallest choice"
-        raise TaqError(problem(what, found=str(widths[0])))
+        raise MisuseError(problem(what, found=str(widths[0])))
     return widths
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import xarray as xr
@@ -13,6 +12,7 @@ from taqstore.analysis.ranges.clip import EMA_MOMENTUM, Clip, clip_range
 from taqstore.analysis.ranges.rules import Rule, marked
 from taqstore.analysis.scales import checked_scheme, quantizers
 from taqstore.analysis.shared.inputs import Array, Bounds, finish, over
+from taqstore.analysis.table import of_row
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.quantization.counts import mean_over, occupied, parts
 from taqstore.quantization.quantizer import Quantizer
@@ -25,6 +25,7 @@ RATIOS = np.exp2(np.arange(-64, 1) / 8)
 """Clip ranges as shares of the full range: 2^-8 to 1, eight per factor of two."""
 
 
+@of_row(_NAME)
 def curve(
     dataset: xr.Dataset,
     *,
@@ -70,7 +71,7 @@ def curve(
     share = xr.DataArray(shares, dims="ratio", coords={"ratio": shares})
     swept = Bounds(full.lower * share, full.upper * share)
     chosen = marked() if rules is None else rules
-    marks, left_out = _marks(dataset, chosen, Clip("absmax", percentile, momentum), scheme)
+    marks, left_out = _marks(dataset, chosen, scheme, percentile=percentile, momentum=momentum)
     result = _priced("clip", "ratio", dataset, swept, scheme)
     if marks is not None:
         result |= _priced("rule", "rule", dataset, marks, scheme)
@@ -111,15 +112,14 @@ def _occupied_range(counts: Array, *others: Array, layout: Layout | None) -> tup
 
 
 def _marks(
-    dataset: xr.Dataset, rules: Sequence[Rule], clip: Clip, scheme: Scheme
+    dataset: xr.Dataset, rules: Sequence[Rule], scheme: Scheme, **options: float
 ) -> tuple[Bounds | None, list[str]]:
     """Ranges (..., rule) of the rules that the source has statistics for, and the other rules."""
     found: dict[str, Bounds] = {}
     left_out: list[str] = []
     for rule in rules:
-        chosen = replace(clip, rule=rule)
         try:
-            found[rule] = clip_range(dataset, chosen, scheme, analysis=_NAME)
+            found[rule] = clip_range(dataset, Clip.of(rule, **options), scheme, analysis=_NAME)
         except MissingError:
             left_out.append(rule)
     if not found:

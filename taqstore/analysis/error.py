@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Literal
 
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.ranges.clip import EMA_MOMENTUM, Clip, clip_range
+from taqstore.analysis.ranges.clip import Clip
 from taqstore.analysis.ranges.known import known_values
 from taqstore.analysis.ranges.rules import Rule
-from taqstore.analysis.scales import by_steps, checked_scheme, quantizers, step_groups
+from taqstore.analysis.ranges.steps import Cuts, cuts_text, per_step
+from taqstore.analysis.scales import checked_scheme, quantizers
 from taqstore.analysis.shared.inputs import (
     Array,
     Bounds,
@@ -21,24 +21,24 @@ from taqstore.analysis.shared.inputs import (
     observed_histogram,
     over,
 )
+from taqstore.analysis.table import of_row
 from taqstore.quantization.counts import known_rows, mean_over
 from taqstore.quantization.search import Scheme
 from taqstore.quantization.spread import Spread
 from taqstore.statistics.histogram import Layout
 
-Cuts = Sequence[int] | Literal["static"] | None
-
 _NAME = "error"
 
 
+@of_row(_NAME)
 def error(
     dataset: xr.Dataset,
     *,
     bits: int = 8,
     symmetric: bool = True,
     clip: Rule = "absmax",
-    percentile: float = 99.9,
-    momentum: float = EMA_MOMENTUM,
+    percentile: float | None = None,
+    momentum: float | None = None,
     order: Sequence[int] | None = None,
     cuts: Cuts = None,
     narrow_range: bool = False,
@@ -72,13 +72,13 @@ def error(
     ------
     MissingError
         There are no histograms, or the rule lacks a variable.
-    TaqError
-        Options that do not go together.
+    MisuseError
+        An option out of its range, or that does not go with the others.
     """
     scheme = checked_scheme(bits, symmetric, narrow_range)
     rule = Clip(clip, percentile, momentum, None if order is None else tuple(order))
     if bounds is None:
-        chosen = _per_step(dataset, cuts, rule, scheme)
+        chosen = per_step(dataset, cuts, rule, scheme, analysis=_NAME)
     else:
         chosen = _given(*bounds, symmetric)
     result = quantizers(chosen, scheme)
@@ -91,7 +91,7 @@ def error(
         bits=bits,
         symmetric=symmetric,
         **described,
-        cuts=cuts if cuts is None or isinstance(cuts, str) else ",".join(map(str, cuts)),
+        cuts=cuts_text(cuts),
         narrow_range=narrow_range,
     )
 
@@ -99,22 +99,6 @@ def error(
 def _given(lower: xr.DataArray | float, upper: xr.DataArray | float, symmetric: bool) -> Bounds:
     bounds = Bounds(*(xr.DataArray(end).astype(np.float64) for end in (lower, upper)))
     return Bounds(-bounds.absmax, bounds.absmax) if symmetric else bounds
-
-
-def _per_step(dataset: xr.Dataset, cuts: Cuts, rule: Clip, scheme: Scheme) -> Bounds:
-    """Range of the group each step belongs to."""
-
-    def chosen(part: xr.Dataset, static: bool) -> xr.Dataset:
-        found = clip_range(part, rule, scheme, static=static, analysis=_NAME)
-        return xr.Dataset({"lower": found.lower, "upper": found.upper})
-
-    ranges = by_steps(dataset, cuts, chosen)
-    if cuts is not None:
-        groups = step_groups(dataset, () if cuts == "static" else cuts)
-        member = np.repeat(np.arange(len(groups)), [g.stop - g.start for g in groups])
-        ranges = ranges.isel(step_group=xr.DataArray(member, dims="step"))
-        ranges = ranges.drop_vars(("first_step", "last_step")).assign_coords(step=dataset["step"])
-    return Bounds(ranges["lower"], ranges["upper"])
 
 
 def _priced(dataset: xr.Dataset, chosen: xr.Dataset, scheme: Scheme) -> dict[str, xr.DataArray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -13,6 +13,7 @@ from taqstore.analysis.ranges.known import known_values
 from taqstore.analysis.scales import checked_scheme, quantizers
 from taqstore.analysis.shared.inputs import Array, finish, over, require
 from taqstore.analysis.shared.pooled_bins import common_bins
+from taqstore.analysis.table import of_row
 from taqstore.errors import TaqError, problem
 from taqstore.quantization.partition import bucketed, clustered, optimal, total_cost
 
@@ -23,6 +24,7 @@ SIGMA_EDGES = (0.3, 0.7)
 """Edges of the source's buckets: early above 0.7, mid, late below 0.3."""
 
 
+@of_row(_NAME)
 def groups(
     dataset: xr.Dataset,
     *,
@@ -30,7 +32,7 @@ def groups(
     symmetric: bool = True,
     method: Method = "optimal",
     count: int | None = None,
-    tolerance: float = 0.05,
+    tolerance: float | None = None,
     sigma_edges: Sequence[float] = SIGMA_EDGES,
     shared: bool = False,
 ) -> xr.Dataset:
@@ -57,9 +59,9 @@ def groups(
         Number of groups for `optimal` and `cluster`; by default the least whose error is at most
         ``1 + tolerance`` times that of a range for every step.
     tolerance
-        See `count`.
+        See `count`; by default 0.05.
     sigma_edges
-        Edges between the buckets of `sigma`.
+        Edges between the buckets of `sigma`; a step on an edge is of the noisier bucket.
     shared
         One partition for all layers of the group, by the mean over layers of error / mean(x^2).
 
@@ -77,9 +79,11 @@ def groups(
     MissingError
         There are no histograms, or no sigma for `method="sigma"`.
     TaqError
-        Options that make no sense.
+        More groups than steps.
+    MisuseError
+        An option out of its range, or that does not go with the others.
     """
-    _check(method, count, tolerance, dataset.sizes.get("step", 0))
+    _check(count, dataset.sizes.get("step", 0))
     scheme = checked_scheme(bits, symmetric, False)
     require(dataset, ("step", "sigma") if method == "sigma" else ("step",), analysis=_NAME)
     histograms = Histograms(*common_bins(dataset, analysis=_NAME), known_values(dataset))
@@ -101,20 +105,15 @@ def groups(
         symmetric=symmetric,
         method=method,
         count=count,
-        tolerance=tolerance if count is None else None,
+        tolerance=tolerance,
         sigma_edges=list(sigma_edges),
         shared=shared,
     )
 
 
-def _check(method: str, count: int | None, tolerance: float, steps: int) -> None:
-    if method not in get_args(Method):
-        known = ", ".join(get_args(Method))
-        raise TaqError(problem(f"method {method!r} is not known", remedy=known))
+def _check(count: int | None, steps: int) -> None:
     if count is not None and not 1 <= count <= steps:
         raise TaqError(problem(f"{steps} steps make 1 to {steps} groups", found=str(count)))
-    if not tolerance >= 0:
-        raise TaqError(problem("a tolerance is at least 0", found=str(tolerance)))
 
 
 def _partitions(
@@ -162,7 +161,7 @@ def _chosen(
     partitions: dict[str, xr.DataArray],
     method: Method,
     count: int | None,
-    tolerance: float,
+    tolerance: float | None,
 ) -> tuple[xr.DataArray, xr.DataArray]:
     """Group of every step and the number of groups; -1 and 0 where the error is unknown."""
     by_count = method != "sigma"
@@ -181,12 +180,12 @@ def _chosen(
 
 
 def _choose(
-    error: Array, partition: Array, *, count: int | None, tolerance: float, by_count: bool
+    error: Array, partition: Array, *, count: int | None, tolerance: float | None, by_count: bool
 ) -> Array:
     if not by_count:
         return np.where(np.isnan(error)[..., None], -1, partition)
     if count is None:
-        number = (error <= error[..., -1:] * (1 + tolerance)).argmax(axis=-1)
+        number = (error <= error[..., -1:] * (1 + (tolerance or 0))).argmax(axis=-1)
     else:
         number = np.full(error.shape[:-1], count - 1)
     wide = np.broadcast_to(partition, (*error.shape, partition.shape[-1]))

@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from taqstore.analysis.shared.inputs import Array, channel_bounds, finish, over, quotient, require
-from taqstore.errors import TaqError, problem
+from taqstore.analysis.table import of_row
+from taqstore.asked import whole_number
 from taqstore.statistics.moving_average import SHIFT_MOMENTUM, ema_weights
 
 _NAME = "order"
@@ -18,6 +19,7 @@ MAX_ORDERS = 10_000
 _ORDERS_AT_ONCE = 4
 
 
+@of_row(_NAME)
 def order(
     dataset: xr.Dataset,
     *,
@@ -57,8 +59,8 @@ def order(
     ------
     MissingError
         There are no extrema per batch.
-    TaqError
-        The momentum is not between 0 and 1, or the number of orders not between 1 and 10,000.
+    MisuseError
+        An option out of its range.
     """
     require(dataset, ("min", "max", "batch"), analysis=_NAME)
     weights = order_weights(dataset.sizes["batch"], momentum=momentum, orders=orders, seed=seed)
@@ -87,8 +89,7 @@ def order(
 
 def order_weights(batches: int, *, momentum: float, orders: int, seed: int) -> Array:
     """Weights ``(order, batch)`` of every batch in each order; row 0 is the stored order."""
-    if not 1 <= orders <= MAX_ORDERS:
-        raise TaqError(problem(f"orders must be 1 to {MAX_ORDERS}", found=str(orders)))
+    whole_number(orders, "orders", least=1, most=MAX_ORDERS)
     weights = ema_weights(batches, momentum)
     # MAX_ORDERS < 8!, beyond which the factorial need not be known.
     if factorial(min(batches, 8)) <= orders:

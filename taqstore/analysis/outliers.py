@@ -9,6 +9,7 @@ import xarray as xr
 
 from taqstore.analysis.shared.inputs import Array, channel_bounds, finish, over
 from taqstore.analysis.shared.outlier_set import SPIKE_RATIO, above_median, set_measures
+from taqstore.analysis.table import of_row
 from taqstore.errors import MissingError, problem
 
 _NAME = "outliers"
@@ -17,6 +18,7 @@ TOP_FRACTION = 0.02
 _INT8_MAX = 127
 
 
+@of_row(_NAME)
 def outliers(
     dataset: xr.Dataset,
     *,
@@ -63,6 +65,8 @@ def outliers(
     ------
     MissingError
         Extrema per channel or the step are not there.
+    MisuseError
+        An option out of its range.
     """
     bounds = channel_bounds(dataset, analysis=_NAME)
     label = _step_label(dataset, step)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.ranges.percentile import signed_percentile
+from taqstore.analysis.ranges.clip import Clip
+from taqstore.analysis.ranges.from_extrema import extrema
+from taqstore.analysis.ranges.percentile import percentile_bounds, signed_percentile
 from taqstore.analysis.shared.inputs import (
     Array,
     Bounds,
@@ -16,6 +18,7 @@ from taqstore.analysis.shared.inputs import (
     require,
 )
 from taqstore.analysis.shifts import midpoint_shift
+from taqstore.quantization.search import Scheme
 from taqstore.statistics.moving_average import SHIFT_MOMENTUM, running_mean_float32
 
 _NAME = "pool"
@@ -60,6 +63,41 @@ def pool(dataset: xr.Dataset, *, momentum: float = SHIFT_MOMENTUM, site: str = "
     kept = dataset.drop_dims([d for d in ("batch", "slot") if d in dataset.dims]).coords
     result = xr.Dataset(variables, coords=kept, attrs=dataset.attrs)
     return finish(result, dataset, _NAME, momentum=momentum)
+
+
+POOLED_RULES = ("tensor_absmax", "hist_p999")
+"""Clip rules of the source's own scripts: what they see of observations is pooled."""
+
+
+def as_pooled(dataset: xr.Dataset, *, site: str = "") -> xr.Dataset:
+    """Observations as `pool` makes them; a pooled source as it is."""
+    return pool(dataset, site=site) if "batch" in dataset.dims else dataset
+
+
+def tensor_absmax(
+    dataset: xr.Dataset, clip: Clip, scheme: Scheme, *, static: bool, analysis: str
+) -> Bounds:
+    """Extrema of channels averaged over batches, the outermost of them; see `clip.clip_range`."""
+    return extrema(as_pooled(dataset), clip, scheme, static=static, analysis=analysis)
+
+
+def hist_p999(
+    dataset: xr.Dataset, clip: Clip, scheme: Scheme, *, static: bool, analysis: str
+) -> Bounds:
+    """`hist_p999` where it is known and not 0, else as `tensor_absmax`; see `clip.clip_range`.
+
+    Affine ranges have `hist_p001` as their other end. Over several steps, the outermost of them.
+    """
+    pooled = as_pooled(dataset)
+    ends = tensor_absmax(pooled, clip, scheme, static=False, analysis=analysis)
+    require(pooled, ("hist_p999",), analysis=analysis)
+    tail = pooled["hist_p999"].astype(np.float64)
+    low = -tail if scheme.symmetric else percentile_bounds(pooled, 99.9, analysis=analysis).lower
+    known = tail.notnull() & (tail != 0)
+    lower, upper = low.where(known, ends.lower), tail.where(known, ends.upper)
+    if static:
+        return Bounds(lower.min("step", skipna=False), upper.max("step", skipna=False))
+    return Bounds(lower, upper)
 
 
 def _running_mean(extremum: xr.DataArray) -> xr.DataArray:

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.ranges.clip import EMA_MOMENTUM, Clip, Per, clip_range
+from taqstore.analysis.ranges.clip import Clip, Per, clip_range
 from taqstore.analysis.ranges.rules import Rule
+from taqstore.analysis.ranges.steps import Cuts, by_steps, cuts_text
 from taqstore.analysis.shared.inputs import Array, Bounds, finish, over
-from taqstore.errors import MissingError, TaqError, problem
+from taqstore.analysis.table import of_row
+from taqstore.errors import MisuseError, problem
 from taqstore.quantization import quantizer as quantization
 from taqstore.quantization.search import Scheme
 
 _NAME = "scales"
 
 
+@of_row(_NAME)
 def scales(
     dataset: xr.Dataset,
     *,
     bits: int = 8,
     symmetric: bool = True,
     clip: Rule = "absmax",
-    percentile: float = 99.9,
-    momentum: float = EMA_MOMENTUM,
+    percentile: float | None = None,
+    momentum: float | None = None,
     order: Sequence[int] | None = None,
     per: Per = "tensor",
     group_size: int | None = None,
-    cuts: Sequence[int] | Literal["static"] | None = None,
+    cuts: Cuts = None,
     narrow_range: bool = False,
 ) -> xr.Dataset:
     """Quantizer parameters for every step, group of steps, or all steps, and layer.
@@ -65,10 +66,11 @@ def scales(
     ------
     MissingError
         A needed variable is not there.
-    TaqError
-        Options that do not go together.
+    MisuseError
+        An option out of its range, or that does not go with the others.
     """
-    rule = Clip(clip, percentile, momentum, _tuple(order), per, group_size)
+    positions = None if order is None else tuple(order)
+    rule = Clip(clip, percentile, momentum, positions, per, group_size)
     scheme = checked_scheme(bits, symmetric, narrow_range)
     qmin, qmax = scheme.integers
 
@@ -82,15 +84,11 @@ def scales(
         bits=bits,
         symmetric=symmetric,
         **rule.stamp,
-        cuts=cuts if cuts is None or isinstance(cuts, str) else ",".join(map(str, cuts)),
+        cuts=cuts_text(cuts),
         narrow_range=narrow_range,
         qmin=qmin,
         qmax=qmax,
     )
-
-
-def _tuple(order: Sequence[int] | None) -> tuple[int, ...] | None:
-    return None if order is None else tuple(order)
 
 
 def checked_scheme(bits: int, symmetric: bool, narrow_range: bool) -> Scheme:
@@ -98,55 +96,12 @@ def checked_scheme(bits: int, symmetric: bool, narrow_range: bool) -> Scheme:
 
     Raises
     ------
-    TaqError
+    MisuseError
         A narrow range is asked of an affine quantizer.
     """
     if narrow_range and not symmetric:
-        raise TaqError(problem("a narrow range is for symmetric quantizers only"))
+        raise MisuseError(problem("a narrow range is for symmetric quantizers only"))
     return Scheme(bits, symmetric, narrow_range)
-
-
-def by_steps(
-    dataset: xr.Dataset,
-    cuts: Sequence[int] | Literal["static"] | None,
-    function: Callable[[xr.Dataset, bool], xr.Dataset],
-) -> xr.Dataset:
-    """Apply a function to every step (`cuts` None) or to groups of steps between `cuts`.
-
-    Raises
-    ------
-    MissingError
-        A cut is not the label of a step after the first.
-    """
-    if cuts is None:
-        return function(dataset, False)
-    groups = step_groups(dataset, () if cuts == "static" else cuts)
-    labels = dataset["step"].values
-    parts = [function(dataset.isel(step=group), True) for group in groups]
-    joined = xr.concat(parts, dim="step_group", coords="minimal", compat="override")
-    return joined.assign_coords(
-        first_step=("step_group", [labels[group][0] for group in groups]),
-        last_step=("step_group", [labels[group][-1] for group in groups]),
-    )
-
-
-def step_groups(dataset: xr.Dataset, cuts: Sequence[int | str]) -> list[slice]:
-    """Slices over `step` that begin at the first step and at every label in `cuts`.
-
-    Raises
-    ------
-    MissingError
-        A cut is not the label of a step after the first.
-    """
-    if "step" not in dataset.coords:
-        raise MissingError(problem("groups of steps need the coordinate step"))
-    labels = [int(label) for label in dataset["step"].values]
-    unknown = [cut for cut in cuts if cut not in labels[1:]]
-    if unknown:
-        what = f"no group of steps can begin at {unknown[0]}"
-        raise MissingError(problem(what, found=", ".join(map(str, labels[1:]))))
-    starts = [0, *sorted({labels.index(int(cut)) for cut in cuts}), len(labels)]
-    return [slice(start, stop) for start, stop in pairwise(starts)]
 
 
 def quantizers(bounds: Bounds, scheme: Scheme) -> xr.Dataset:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.shared.inputs import Array, finish, over, require, tensor_alpha
+from taqstore.analysis.ranges.clip import Clip
+from taqstore.analysis.ranges.rules import Rule
+from taqstore.analysis.ranges.steps import Cuts, cuts_text, per_step
+from taqstore.analysis.shared.inputs import Array, finish, over, require
+from taqstore.analysis.table import of_row
 from taqstore.analysis.temporal import coefficient_of_variation
-from taqstore.errors import TaqError, problem
+from taqstore.asked import number, whole_number
+from taqstore.errors import MisuseError
+from taqstore.quantization.search import Scheme
 
 _NAME = "schedule"
 DEGREES = (2, 3, 4)
@@ -28,17 +35,45 @@ class FitRule:
     cubic_gain, quartic_gain
         Degree 4 if its R2 exceeds that of degree 3 by more than `quartic_gain`; else 3 if that
         exceeds degree 2 by more than `cubic_gain`; else 2.
+    max_degree
+        2 to 4: degrees above it are not tried.
+    constant_below, quadratic_below
+        A layer whose largest clip bound is less than this above its smallest has degree 0, its
+        largest bound, or degree 2 whatever is gained. 0: no layer. The source's later generator
+        has 2 and 5.
+
+    Raises
+    ------
+    MisuseError
+        A number out of its range.
     """
 
     cubic_gain: float = 0.15
     quartic_gain: float = 0.10
+    max_degree: int = DEGREES[-1]
+    constant_below: float = 0.0
+    quadratic_below: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("cubic_gain", "quartic_gain"):
+            number(getattr(self, name), name, least=0, most=1)
+        whole_number(self.max_degree, "max_degree", least=DEGREES[0], most=DEGREES[-1])
+        for name in ("constant_below", "quadratic_below"):
+            number(getattr(self, name), name, least=0)
 
 
+@of_row(_NAME)
 def schedule(
     dataset: xr.Dataset,
     *,
     rule: Literal["poly", "lut"] = "poly",
     fit: FitRule | None = None,
+    clip: Rule = "absmax",
+    percentile: float | None = None,
+    momentum: float | None = None,
+    order: Sequence[int] | None = None,
+    bits: int | None = None,
+    cuts: Cuts = None,
 ) -> xr.Dataset:
     """Clip bounds over sigma: as they are, or fitted by least squares.
 
@@ -50,6 +85,10 @@ def schedule(
         `lut`: one clip bound per step. `poly`: a polynomial of sigma per layer.
     fit
         Degree rule of `poly`.
+    clip, percentile, momentum, order, bits
+        Rule of the clip bound, as in `scales`, and the width of rules that look for a least error.
+    cuts
+        As in `scales`: every step has the bound of its group.
 
     Returns
     -------
@@ -63,15 +102,17 @@ def schedule(
     MissingError
         There are neither clip bounds nor extrema, or no sigma.
     """
-    if rule not in ("poly", "lut"):
-        raise TaqError(problem(f"schedule rule {rule!r} is not known", remedy="poly or lut"))
+    if rule == "lut" and fit is not None:
+        raise MisuseError("a table is not fitted: fit goes with rule poly")
     require(dataset, ("sigma",), analysis=_NAME)
-    alpha = tensor_alpha(dataset, analysis=_NAME)
+    chosen = Clip(clip, percentile, momentum, None if order is None else tuple(order))
+    alpha = per_step(dataset, cuts, chosen, Scheme(bits or 8, symmetric=True), analysis=_NAME).upper
+    stamp = {**chosen.stamp, "per": None, "bits": bits, "cuts": cuts_text(cuts), "rule": rule}
     if rule == "lut":
-        return finish(xr.Dataset({"alpha": alpha}), dataset, _NAME, rule=rule)
+        return finish(xr.Dataset({"alpha": alpha}), dataset, _NAME, **stamp)
     limits = fit or FitRule()
     result = xr.Dataset({"alpha": alpha, **_polynomials(alpha, dataset["sigma"], limits)})
-    return finish(result, dataset, _NAME, rule=rule, **asdict(limits))
+    return finish(result, dataset, _NAME, **stamp, **asdict(limits))
 
 
 def _polynomials(
@@ -131,7 +172,7 @@ def _fit_complete(rows: Array, sigma: Array, limits: FitRule) -> tuple[Array, Ar
     fits, quality = {}, {}
     for degree in DEGREES:
         # Through as many sigmas as coefficients the fit is exact; a higher degree says nothing new.
-        if degree < len(np.unique(sigma)):
+        if degree < len(np.unique(sigma)) and degree <= limits.max_degree:
             fits[degree] = _padded(np.polyfit(sigma, rows.T, degree)[::-1].T)
             residual = ((rows - evaluate(fits[degree], sigma)) ** 2).sum(axis=1)
             share = np.divide(residual, total, out=np.zeros_like(total), where=total > 0)
@@ -143,9 +184,21 @@ def _fit_complete(rows: Array, sigma: Array, limits: FitRule) -> tuple[Array, Ar
         quality[3] - quality[2] > limits.cubic_gain,
     )
     chosen = np.select(gains, (4, 3), 2)
-    pick = [chosen == degree for degree in DEGREES]
+    width = np.ptp(rows, axis=1)
+    chosen = np.where(width < limits.quadratic_below, 2, chosen)
+    chosen = np.where(width < limits.constant_below, 0, chosen)
+    fits[0], quality[0] = _constant(rows, total)
+    pick = [chosen == degree for degree in fits]
     coefficient = np.select([p[:, None] for p in pick], list(fits.values()))
     return coefficient, chosen, np.select(pick, list(quality.values()))
+
+
+def _constant(rows: Array, total: Array) -> tuple[Array, Array]:
+    """Coefficients and R2 of the largest value of every row."""
+    largest = rows.max(axis=1, keepdims=True)
+    residual = ((rows - largest) ** 2).sum(axis=1)
+    share = np.divide(residual, total, out=np.zeros_like(total), where=total > 0)
+    return _padded(largest), 1 - share
 
 
 def _padded(coefficient: Array) -> Array:

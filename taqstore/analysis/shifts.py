@@ -6,12 +6,14 @@ import numpy as np
 import xarray as xr
 
 from taqstore.analysis.shared.inputs import Array, Bounds, channel_bounds, finish, over, require
+from taqstore.analysis.table import of_row
 from taqstore.errors import TaqError, problem
 from taqstore.statistics.moving_average import SHIFT_MOMENTUM, ema_midpoint
 
 _NAME = "shifts"
 
 
+@of_row(_NAME)
 def shifts(dataset: xr.Dataset, *, momentum: float = SHIFT_MOMENTUM) -> xr.Dataset:
     """Shift of every channel, and the extrema after subtracting it.
 
@@ -38,6 +40,8 @@ def shifts(dataset: xr.Dataset, *, momentum: float = SHIFT_MOMENTUM) -> xr.Datas
         A needed variable is not there.
     TaqError
         A pooled source was reduced with another momentum.
+    MisuseError
+        The momentum is out of its range.
     """
     shift = midpoint_shift(dataset, momentum=momentum)
     bounds = channel_bounds(dataset, analysis=_NAME)

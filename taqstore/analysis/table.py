@@ -7,21 +7,29 @@ costs nothing to read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from taqstore.analysis.options import (
+from taqstore.analysis.ranges.options import (
     BITS,
+    BOUND,
+    CLIP,
+    CUTS,
+    GROUP_SIZE,
     MOMENTUM,
+    PER,
     PERCENTILE,
     RANGE,
     SHIFT_MOMENTUM,
     STATIC_CLIP,
     SYMMETRIC,
-    Option,
 )
+from taqstore.analysis.shared.option import Option, When, asked
 from taqstore.faces import named
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True)
@@ -56,21 +64,40 @@ class Analysis:
 
 
 _HERE = "taqstore.analysis"
+_BY_COUNT = When("method", ("optimal", "cluster"))
+
+
+def _fit(name: str, help: str, **particulars: Any) -> Option:
+    told = {"least": 0, "bundle": "fit", "when": When("rule", ("poly",)), **particulars}
+    return Option(name, help, **told)
+
+
+def _tier(name: str, help: str) -> Option:
+    return Option(name, help, least=0, above=True, bundle="thresholds")
+
+
+FIT = (
+    _fit("cubic_gain", "R2 that degree 3 must gain over 2.", default=0.15, most=1),
+    _fit("quartic_gain", "R2 that degree 4 must gain over 3.", default=0.10, most=1),
+    _fit("max_degree", "highest degree tried.", default=4, type=int, least=2, most=4),
+    _fit("constant_below", "degree 0 where bounds differ by less.", default=0.0),
+    _fit("quadratic_below", "degree 2 where bounds differ by less.", default=0.0),
+)
+"""How a polynomial schedule is fitted."""
+
+TIERS = (
+    _tier("a4", "4 bits below this clip bound [default: 6]."),
+    _tier("a6", "6 bits below this, 8 above [default: 10]."),
+    _tier("shifted_a4", "The same for mlp.fc2 [default: 5]."),
+    _tier("shifted_a6", "The same for mlp.fc2 [default: 8]."),
+)
+"""Clip bounds at which bits change."""
+
 ANALYSES: dict[str, Analysis] = {
     "scales": Analysis(
         "Clip bounds, step sizes and zero points for every step and layer.",
         f"{_HERE}.scales:scales",
-        (
-            *RANGE,
-            Option(
-                "per",
-                "One range for a tensor, a channel, or --group-size channels.",
-                str,
-                "tensor",
-                choices=("tensor", "channel", "group"),
-            ),
-            Option("group_size", "With --per group.", int, least=1),
-        ),
+        (*RANGE, PER, GROUP_SIZE),
     ),
     "error": Analysis(
         "Expected quantization error, SQNR and clip loss of a rule, from histograms.",
@@ -80,7 +107,12 @@ ANALYSES: dict[str, Analysis] = {
     "curve": Analysis(
         "Expected error over clip ranges, with the range of every rule marked.",
         f"{_HERE}.curve:curve",
-        (BITS, SYMMETRIC, PERCENTILE, MOMENTUM),
+        (
+            BITS,
+            SYMMETRIC,
+            PERCENTILE.but(help="Of the percentile rules.", when=None),
+            MOMENTUM.but(help="Of the moving average: weight of what came before.", when=None),
+        ),
     ),
     "shifts": Analysis(
         "Channel shifts (EMA of midpoints over batches) and the ranges they leave.",
@@ -91,10 +123,29 @@ ANALYSES: dict[str, Analysis] = {
         "Outlier channels by multiple of the median range, with their multipliers.",
         f"{_HERE}.outliers:outliers",
         (
-            Option("threshold", "Outliers are wider than this many medians.", default=2.5),
-            Option("step", "Step of the rule [default: middle].", int, flag="at-step"),
-            Option("top_fraction", "Share of the widest channels, listed besides.", default=0.02),
-            Option("spike", "Spikes are wider than this many 99th percentiles.", default=5.0),
+            Option(
+                "threshold",
+                "Outliers are wider than this many medians.",
+                default=2.5,
+                least=0,
+                above=True,
+            ),
+            Option("step", "Step of the rule [default: middle].", int, least=0, flag="at-step"),
+            Option(
+                "top_fraction",
+                "Share of the widest channels, listed besides.",
+                default=0.02,
+                least=0,
+                most=1,
+                above=True,
+            ),
+            Option(
+                "spike",
+                "Spikes are wider than this many 99th percentiles.",
+                default=5.0,
+                least=0,
+                above=True,
+            ),
         ),
     ),
     "temporal": Analysis(
@@ -106,17 +157,9 @@ ANALYSES: dict[str, Analysis] = {
         "Bits for every step and layer by thresholds (4, 6 or 8).",
         f"{_HERE}.tiers:tiers",
         (
-            Option("a4", "4 bits below this clip bound [default: 6].", bundle="thresholds"),
-            Option("a6", "6 bits below this, 8 above [default: 10].", bundle="thresholds"),
-            Option("shifted_a4", "The same for mlp.fc2 [default: 5].", bundle="thresholds"),
-            Option("shifted_a6", "The same for mlp.fc2 [default: 8].", bundle="thresholds"),
-            Option(
-                "clip",
-                "What the clip bound is taken from.",
-                str,
-                "absmax",
-                choices=("absmax", "p999"),
-            ),
+            *TIERS,
+            CLIP.but(aliases={"p999": "hist_p999"}),
+            *BOUND[1:],
         ),
         bundles={"thresholds": f"{_HERE}.tiers:Thresholds"},
     ),
@@ -131,10 +174,9 @@ ANALYSES: dict[str, Analysis] = {
                 "poly",
                 choices=("poly", "lut"),
             ),
-            Option("cubic_gain", "R2 that degree 3 must gain over 2.", default=0.15, bundle="fit"),
-            Option(
-                "quartic_gain", "R2 that degree 4 must gain over 3.", default=0.10, bundle="fit"
-            ),
+            *BOUND,
+            CUTS,
+            *FIT,
         ),
         bundles={"fit": f"{_HERE}.schedule:FitRule"},
     ),
@@ -151,17 +193,26 @@ ANALYSES: dict[str, Analysis] = {
                 "optimal",
                 choices=("optimal", "cluster", "sigma"),
             ),
-            Option("count", "Groups [default: by --tolerance].", int, least=1),
+            Option(
+                "count",
+                "groups [default: by --tolerance].",
+                int,
+                least=1,
+                when=_BY_COUNT,
+            ),
             Option(
                 "tolerance",
-                "Error that groups may add to a range for every step.",
+                "error that groups may add to a range for every step.",
                 default=0.05,
                 least=0,
+                when=_BY_COUNT,
+                unless="count",
             ),
             Option(
                 "sigma_edges",
-                "Edge between buckets of sigma. Repeatable.",
+                "Edge between buckets of sigma; a step on it is of the noisier one. Repeatable.",
                 default=(0.3, 0.7),
+                least=0,
                 many=True,
                 flag="sigma-edge",
             ),
@@ -173,7 +224,7 @@ ANALYSES: dict[str, Analysis] = {
         f"{_HERE}.bits:bits",
         (
             SYMMETRIC,
-            Option("average", "Budget: average bits.", default=6.0),
+            Option("average", "Budget: average bits.", default=6.0, least=2, most=16),
             Option(
                 "choices",
                 "A bit width to choose from. Repeatable.",
@@ -222,6 +273,7 @@ ANALYSES: dict[str, Analysis] = {
                 "cuts",
                 "Sigma between time ranges (viditq). Repeatable.",
                 default=(),
+                least=0,
                 many=True,
                 flag="cut",
             ),
@@ -232,8 +284,8 @@ ANALYSES: dict[str, Analysis] = {
         f"{_HERE}.order:order",
         (
             SHIFT_MOMENTUM,
-            Option("orders", "Orders of batches.", int, 20),
-            Option("seed", "Of the random orders.", int, 0),
+            Option("orders", "Orders of batches.", int, 20, least=1, most=10_000),
+            Option("seed", "Of the random orders.", int, 0, least=0, most=2**32 - 1),
         ),
     ),
     "diagnostics": Analysis(
@@ -241,3 +293,8 @@ ANALYSES: dict[str, Analysis] = {
         f"{_HERE}.diagnostics:diagnostics",
     ),
 }
+
+
+def of_row(name: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """A decorator of an analysis: what its row says of its options is checked."""
+    return asked(lambda: ANALYSES[name].options, name)

@@ -16,11 +16,13 @@ from taqstore.analysis.shared.inputs import (
     tensor_alpha,
     tensor_bounds,
 )
+from taqstore.analysis.table import of_row
 
 _NAME = "temporal"
 _FLOOR = 1e-6
 
 
+@of_row(_NAME)
 def temporal(dataset: xr.Dataset, *, bits: int = 8, clip: Rule = "absmax") -> xr.Dataset:
     """Clip bounds over the steps, and drift against sigma of all that the source tells.
 
@@ -50,6 +52,8 @@ def temporal(dataset: xr.Dataset, *, bits: int = 8, clip: Rule = "absmax") -> xr
     ------
     MissingError
         There are neither extrema nor clip bounds, or no sigma.
+    MisuseError
+        An option out of its range.
     """
     require(dataset, ("sigma",), analysis=_NAME)
     alpha = tensor_alpha(dataset, analysis=_NAME)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.ranges.percentile import absolute_percentile
+from taqstore.analysis.pooling import POOLED_RULES, as_pooled
+from taqstore.analysis.ranges.clip import Clip, clip_range
+from taqstore.analysis.ranges.rules import Rule
 from taqstore.analysis.shared.inputs import (
     Array,
     channel_bounds,
@@ -20,13 +22,15 @@ from taqstore.analysis.shared.inputs import (
     over,
     tensor_alpha,
 )
+from taqstore.analysis.table import of_row
 from taqstore.analysis.temporal import over_steps
+from taqstore.asked import number, ordered
+from taqstore.quantization.search import Scheme
 
 _NAME = "tiers"
 _FLOOR = 1e-8
 _DEAD = 1e-6
 _TAIL = 99
-P999 = 99.9
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ class Thresholds:
         Ratio of largest to smallest clip bound above which a layer is highly variable.
     benefit
         Share by which a shift must bring the mean closer to 0 to be effective.
+
+    Raises
+    ------
+    MisuseError
+        A number that is not above 0, or a threshold of 4 bits above that of 6.
     """
 
     a4: float = 6.0
@@ -60,12 +69,24 @@ class Thresholds:
     variability: float = 2.0
     benefit: float = 0.1
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            number(value, name, least=0, above=True)
+        for prefix in ("", "shifted_"):
+            names = (f"{prefix}a4", f"{prefix}a6")
+            ordered(getattr(self, names[0]), getattr(self, names[1]), names)
 
+
+@of_row(_NAME)
 def tiers(
     dataset: xr.Dataset,
     *,
     thresholds: Thresholds | None = None,
-    clip: Literal["absmax", "p999"] = "absmax",
+    clip: Rule = "absmax",
+    percentile: float | None = None,
+    momentum: float | None = None,
+    order: Sequence[int] | None = None,
+    bits: int | None = None,
     site: str = "",
 ) -> xr.Dataset:
     """Bits for every step and layer by the source's multi-tier rule.
@@ -79,8 +100,10 @@ def tiers(
         Observations or a pooled source with extrema per channel.
     thresholds
         By default the source's.
-    clip
-        Clip bound to compare: absmax, or the 99.9th percentile where there is one.
+    clip, percentile, momentum, order, bits
+        Rule of the clip bound to compare, as in `scales`, and the width of rules that look for a
+        least error. With `tensor_absmax` and `hist_p999`, the rules of the source's own script,
+        SmoothQuant candidates too are told of observations as that script pooled them.
     site
         Site of the group, where its attributes do not say; `mlp.fc2` has thresholds of its own.
 
@@ -99,32 +122,31 @@ def tiers(
         A needed variable is not there.
     """
     limits = thresholds or Thresholds()
+    rule = Clip(clip, percentile, momentum, None if order is None else tuple(order))
+    shift_effect = _shift_effect(dataset, limits)
+    if clip in POOLED_RULES:
+        dataset = as_pooled(dataset, site=site)
     absmax = tensor_alpha(dataset, analysis=_NAME)
-    alpha = _clip_bound(dataset, absmax, clip)
+    alpha = clip_range(dataset, rule, Scheme(bits or 8, symmetric=True), analysis=_NAME).upper
     post_gelu = is_post_gelu(dataset, site)
     smoothquant = _smoothquant(dataset, limits)
     coarse = _threshold_bits(alpha, limits, post_gelu)
-    bits = _step_down(coarse, alpha, smoothquant["smoothquant"], limits)
+    widths = _step_down(coarse, alpha, smoothquant["smoothquant"], limits)
     summary = over_steps(absmax)
     result = xr.Dataset(
         {
             "alpha": alpha,
             "threshold_bits": coarse,
-            "bits": bits,
+            "bits": widths,
             **smoothquant,
             **summary,
             "high_variability": summary["variability_ratio"] > limits.variability,
-            "switcher": (bits == 4).any("step") & (bits == 8).any("step"),
-            **_shift_effect(dataset, limits),
+            "switcher": (widths == 4).any("step") & (widths == 8).any("step"),
+            **shift_effect,
         }
     )
-    return finish(result, dataset, _NAME, clip=clip, site=site or None, **asdict(limits))
-
-
-def _clip_bound(dataset: xr.Dataset, absmax: xr.DataArray, clip: str) -> xr.DataArray:
-    if clip == "absmax":
-        return absmax
-    return absolute_percentile(dataset, P999, analysis=_NAME).fillna(absmax)
+    stamp = {**rule.stamp, "per": None, "clip_bits": bits}
+    return finish(result, dataset, _NAME, **stamp, site=site or None, **asdict(limits))
 
 
 def _threshold_bits(alpha: xr.DataArray, limits: Thresholds, post_gelu: bool) -> xr.DataArray:

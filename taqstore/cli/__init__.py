@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import click
 
-from taqstore.errors import LONGEST, TaqError, printable, problem
+from taqstore.errors import LONGEST, MisuseError, TaqError, printable, problem
 from taqstore.version import __version__
 
 # In the order of a day's work: fill, look, ask, analyse, hand on, draw, check.
@@ -109,7 +109,7 @@ def main() -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except TaqError as error:
-        _refuse(str(error))
+        _refuse(str(error), code=2 if isinstance(error, MisuseError) else 1)
     except BrokenPipeError:
         # `taqstore query … | head`: the reader has seen enough.
         sys.stderr.close()
@@ -130,6 +130,6 @@ def main() -> None:
         _refuse(problem(error.strerror or str(error), where=str(error.filename or "")))
 
 
-def _refuse(text: str) -> NoReturn:
+def _refuse(text: str, *, code: int = 1) -> NoReturn:
     click.echo(printable(f"taqstore: {text}"), err=True)
-    sys.exit(1)
+    sys.exit(code)

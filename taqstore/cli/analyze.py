@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from taqstore.analysis.options import Option
+from taqstore.analysis.shared.option import bundled
 from taqstore.analysis.table import ANALYSES, Analysis
 from taqstore.cli.analysis import SHARED, run
 from taqstore.cli.common import say
-from taqstore.faces import named
+from taqstore.cli.options import click_option, settled
 
 
 class _Analyses(click.Group):
@@ -34,76 +34,22 @@ def command() -> None:
     """
 
 
-# The shared options have a --step and a --layer of their own.
-_OWN = "own_"
-
-
 def _subcommand(name: str, row: Analysis) -> click.Command:
     made: Any = partial(_analyze, name, row)
-    for decorate in reversed((*SHARED, *map(_option, row.options))):
+    for decorate in reversed((*SHARED, *map(click_option, row.options))):
         made = decorate(made)
     return click.command(name, help=row.doc)(made)
 
 
 def _analyze(name: str, row: Analysis, **given: Any) -> None:
-    options: dict[str, Any] = {}
-    bundles: dict[str, dict[str, Any]] = {bundle: {} for bundle in row.bundles}
+    values = settled(row.options, given, who=f"analyze {name}")
     for option in row.options:
-        value = given.pop(_OWN + option.name)
         if option.type == "weights":
-            value = _weights_of_file(value) if value else _weights_of_store(given["store"])
-        if not option.bundle:
-            options[option.name] = value
-        elif value is not None:
-            bundles[option.bundle][option.name] = value
-    made = {bundle: named(row.bundles[bundle])(**held) for bundle, held in bundles.items()}
-    run(name, given, {**options, **made})
-
-
-def _option(option: Option) -> Any:
-    """The decorator of one option."""
-    words = (option.flags, _OWN + option.name)
-    if option.type is bool and "/" not in option.flags:
-        return click.option(*words, is_flag=True, help=option.text)
-    return click.option(
-        *words,
-        type=_type(option),
-        default=option.default,
-        show_default=option.default not in (None, ()),
-        multiple=option.many,
-        callback=partial(_integers, option) if option.type == "integers" else None,
-        help=option.text,
-    )
-
-
-def _type(option: Option) -> Any:
-    if option.type == "integers":
-        return str
-    if option.type == "weights":
-        return click.Path(exists=True, dir_okay=False)
-    if option.words:
-        return click.Choice(option.words)
-    if option.least is None and option.most is None:
-        return option.type
-    if option.type is int:
-        return click.IntRange(_integer(option.least), _integer(option.most), max_open=option.below)
-    return click.FloatRange(option.least, option.most, max_open=option.below)
-
-
-def _integer(end: float | None) -> int | None:
-    return None if end is None else int(end)
-
-
-def _integers(
-    option: Option, context: click.Context, parameter: click.Parameter, text: str | None
-) -> Any:
-    """Read ``2,0,1``; words that the option knows stay as they are."""
-    if text is None or text in option.words:
-        return text
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is no list of integers like 2,0,1") from None
+            path = values.get(option.name)
+            values[option.name] = (
+                _weights_of_file(path) if path else _weights_of_store(given["store"])
+            )
+    run(name, given, bundled(row.options, row.bundles, values))
 
 
 def _weights_of_file(path: str) -> Any:

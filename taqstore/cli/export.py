@@ -1,81 +1,127 @@
-"""`taqstore export`."""
+"""`taqstore export FORMAT STORE`: a subcommand for every row of `export.FORMATS`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
+from taqstore.analysis.shared.option import Option
 from taqstore.cli.common import say, store_argument
+from taqstore.cli.options import click_option, given_of, settled
 from taqstore.cli.output import output_option, replace_option, replacing
-from taqstore.export.documents.clips import CLIPS
-from taqstore.export.formats import FORMATS, INCOMPLETE, MULTITIER, export, taking
+from taqstore.export.formats import FORMATS, MULTITIER, Format
 
-_TIERED = [name.removesuffix(MULTITIER) for name in FORMATS if name.endswith(MULTITIER)]
-_LIST = "\n".join(f"  {name:<28} {row.doc}" for name, row in FORMATS.items())
-
-
-@click.command(
-    "export",
-    help=f"""Write STORE's content in FORMAT.
-
-\b
-Formats:
-{_LIST}
-
-JSON documents are validated against their schema and appear whole or not at all.""",
+_OTHER_SCHEMA = click.option(
+    "--multitier", is_flag=True, help="The schema of the multi-tier analyser."
 )
-@click.argument("format", type=click.Choice(list(FORMATS)), metavar="FORMAT")
-@store_argument
-@output_option(help="File or folder to write.", required=True)
-@click.option(
-    "--clip",
-    type=click.Choice(CLIPS),
-    help="Clip bounds of configs [default: absmax].",
-)
-@click.option(
-    "--outliers", is_flag=True, help=f"Add outlier channels ({', '.join(taking('outliers'))})."
-)
-@click.option("--multitier", is_flag=True, help=f"The multi-tier schema ({', '.join(_TIERED)}).")
-@click.option("--source", help="Group prefix to take statistics from, like pooled/timestep_stats.")
-@click.option(
-    "--allow-incomplete",
-    is_flag=True,
-    help="Leave out, by name, layers without a finite value at some step.",
-)
-@replace_option
-def command(  # noqa: D103 - its help text is made above, from the table
-    format: str,
+
+
+class _Formats(click.Group):
+    """Subcommands made when asked for, from what the table then holds."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(FORMATS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from taqstore.asked import word_of
+
+        if args and not args[0].startswith("-"):
+            word_of(args[0], FORMATS, "export format")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List formats with all that is said of them."""
+        with formatter.section("Formats"):
+            formatter.write_dl([(name, row.doc) for name, row in FORMATS.items()])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        row = FORMATS.get(cmd_name)
+        return None if row is None else _subcommand(cmd_name, row)
+
+
+@click.group("export", cls=_Formats, subcommand_metavar="FORMAT STORE -o OUT [OPTIONS]...")
+def command() -> None:
+    """Write STORE's content in FORMAT.
+
+    JSON documents are validated against their schema and appear whole or not at all. Clip ranges
+    are chosen by the options of `taqstore analyze scales`, with the same numbers.
+    """
+
+
+class _Command(click.Command):
+    """A format: options of others are refused by saying whose they are not."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name in _SPELLINGS:
+                what = f"{error.option_name} does not go with {self.name}"
+                raise click.UsageError(what, ctx) from None
+            raise
+
+
+def _subcommand(name: str, row: Format) -> click.Command:
+    made: Any = partial(_export, name)
+    offered = {option.name: option for option in (*row.options, *_other(name))}
+    offered |= {option.name: option for option in row.options}
+    shared = [store_argument, output_option(help="File or folder to write.", required=True)]
+    own = [click_option(option, explicit=True) for option in offered.values()]
+    tiered = [_OTHER_SCHEMA] if f"{name}{MULTITIER}" in FORMATS else []
+    for decorate in reversed((*shared, *own, *tiered, replace_option)):
+        made = decorate(made)
+    return click.command(name, cls=_Command, help=f"Write STORE as: {row.doc}.")(made)
+
+
+def _other(name: str) -> tuple[Option, ...]:
+    """Options of the format that `--multitier` makes of this one."""
+    other = FORMATS.get(f"{name}{MULTITIER}")
+    return () if other is None else other.options
+
+
+def _export(
+    name: str,
+    *,
     store: str,
     output: Path,
-    clip: str | None,
-    outliers: bool,
-    multitier: bool,
-    source: str | None,
-    allow_incomplete: bool,
     force: bool,
+    multitier: bool = False,
+    **given: Any,
 ) -> None:
     from taqstore.store.reader import open_store
     from taqstore.upkeep.info import format_bytes
 
-    name = f"{format}{MULTITIER}" if multitier else format
-    given = {"clip": clip, "outliers": outliers or None, "source": source}
-    given[INCOMPLETE] = allow_incomplete or None
-    options = {key: value for key, value in given.items() if value is not None}
-    _check(name, multitier, options)
+    chosen = f"{name}{MULTITIER}" if multitier else name
+    options = _options(name, chosen, given)
     opened = open_store(store, chunks=None, checksum=True)
     with replacing(output, force=force):
-        summary = export(name, opened, output, force=force, **options)
+        from taqstore.export.formats import export
+
+        summary = export(chosen, opened, output, force=force, **options)
     files = "" if summary.files == 1 else f" in {summary.files} files"
     say(f"wrote {summary.path}, {format_bytes(summary.bytes)}{files}")
     for note in summary.notes:
         say(f"note: {note}")
 
 
-def _check(name: str, multitier: bool, options: Iterable[str]) -> None:
-    if multitier and name not in FORMATS:
-        raise click.UsageError(f"--multitier goes with {' and '.join(_TIERED)}")
-    for option in options:
-        if option not in FORMATS[name].options:
-            raise click.UsageError(f"--{option.replace('_', '-')} does not go with {name}")
+def _options(name: str, chosen: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, if the format takes them."""
+    rows = FORMATS[chosen].options
+    own = {option.name for option in rows}
+    for option in (*_other(name), *FORMATS[name].options):
+        if option.name not in own and option.is_given(given_of(option, given)):
+            where = f"{name} without --multitier" if chosen == name else chosen
+            raise click.UsageError(f"{option.spellings[0]} does not go with {where}")
+    settled(rows, dict(given), who=chosen)
+    values = {option.name: given_of(option, given) for option in rows}
+    return {option.name: v for option in rows if option.is_given(v := values[option.name])}
+
+
+_SPELLINGS = {
+    spelling for row in FORMATS.values() for option in row.options for spelling in option.spellings
+} | {"--symmetric", "--affine", "--per", "--group-size", "--narrow-range"}

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from taqstore.analysis.shared.inputs import channel_bounds
-from taqstore.errors import MissingError, problem
+from taqstore.analysis.ranges.clip import Clip, clip_range
+from taqstore.analysis.ranges.rules import Rule
+from taqstore.errors import MisuseError, problem
 from taqstore.export.peers import by_linear, sites_of
 from taqstore.files.safetensors import write_safetensors
 from taqstore.files.staged import whole_file
 from taqstore.files.written import Summary, summarize
+from taqstore.quantization.search import Scheme
 from taqstore.query.sites import Groups
 
 _NAME = "act-scales"
+_SYMMETRIC = Scheme(8, symmetric=True)
 _SUFFIXES = (".npz", ".safetensors")
 
 
 def act_scales(
-    store: Groups, out: Path, *, source: str | None = None, force: bool = False
+    store: Groups,
+    out: Path,
+    *,
+    clip: Rule = "absmax",
+    momentum: float | None = None,
+    order: Sequence[int] | None = None,
+    source: str | None = None,
+    force: bool = False,
 ) -> Summary:
     """Write float32 (channel,) per linear: ``max |x|`` over all steps and batches.
 
@@ -33,6 +44,9 @@ def act_scales(
         Group path -> Dataset.
     out
         FILE.npz or FILE.safetensors.
+    clip, momentum, order
+        Another rule than the largest ``|x|``, one that works on extrema: per channel and for all
+        steps together, as `analysis.scales` does it.
     source
         Group prefix; by default observations, else pooled statistics (averaged extrema for
         `pooled/timestep_stats`, below the true ones).
@@ -40,14 +54,17 @@ def act_scales(
     Raises
     ------
     MissingError
-        There are no extrema per channel, or the suffix is another.
+        There are no extrema per channel.
+    MisuseError
+        The suffix is another, or the rule needs histograms.
     """
     if out.suffix not in _SUFFIXES:
         remedy = f"write {' or '.join(_SUFFIXES)}; torch turns either into a .pt"
-        raise MissingError(problem("act_scales of an unknown kind", where=out.name, remedy=remedy))
+        raise MisuseError(problem("act_scales of an unknown kind", where=out.name, remedy=remedy))
+    rule = Clip(clip, None, momentum, None if order is None else tuple(order), "channel")
     tensors: dict[str, np.ndarray] = {}
     for site, dataset in sites_of(store, source).items():
-        absmax = channel_bounds(dataset, analysis=_NAME).absmax.max("step")
+        absmax = clip_range(dataset, rule, _SYMMETRIC, static=True, analysis=_NAME).upper
         for name, (row,) in by_linear(site, dataset, [absmax]):
             tensors[name] = row.astype(np.float32)
     ordered = dict(sorted(tensors.items()))

@@ -8,7 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taqstore.errors import MissingError, problem
+from taqstore.analysis.shared.option import Option, bundled, settle
+from taqstore.asked import word_of
+from taqstore.export import options
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -29,64 +31,61 @@ class Format:
     schema
         JSON Schema of the document; empty where the function writes by itself.
     options
-        Keyword options it understands, besides the groups; `INCOMPLETE` is dealt with before it is
-        called.
+        Those it takes, besides the groups; `batch` and `allow_incomplete` are dealt with before it
+        is called. `options.BUNDLES` says which are handed on together.
     """
 
     doc: str
     function: str
     schema: str = ""
-    options: tuple[str, ...] = ()
+    options: tuple[Option, ...] = ()
 
 
 MULTITIER = "-multitier"
 """End of the names of formats that `--multitier` stands for."""
 
-INCOMPLETE = "allow_incomplete"
-"""Option of formats made of statistics: leave layers out that lack a finite value at a step."""
-
 _HERE = "taqstore.export"
 FORMATS: dict[str, Format] = {
     "quant-config": Format(
-        "per-timestep config v4: 8 bits, clip bounds, shifts",
+        "per-timestep config v4: bits, clip bounds, shifts",
         f"{_HERE}.documents.quant_config:quant_config",
         "quant-config-v4",
-        ("clip", "outliers", "source", INCOMPLETE),
+        options.QUANT_CONFIG,
     ),
     "quant-config-multitier": Format(
         "per-timestep config v3: 4, 6 or 8 bits by thresholds",
         f"{_HERE}.documents.quant_config_multitier:quant_config_multitier",
         "quant-config-v3",
-        ("clip", "source", INCOMPLETE),
+        options.MULTITIER,
     ),
     "temporal-analysis": Format(
         "layer_temporal_analysis.json of the v4 analyser",
         f"{_HERE}.documents.temporal_analysis:temporal_analysis",
         "temporal-analysis-v4",
-        ("clip", "source", INCOMPLETE),
+        options.TEMPORAL_ANALYSIS,
     ),
     "temporal-analysis-multitier": Format(
         "layer_temporal_analysis.json of the multi-tier analyser",
         f"{_HERE}.documents.temporal_analysis:temporal_analysis_multitier",
         "temporal-analysis-multitier",
-        ("clip", "source", INCOMPLETE),
+        options.TEMPORAL_ANALYSIS_MULTITIER,
     ),
     "poly-schedule": Format(
         "polynomials of sigma for every clip bound",
         f"{_HERE}.documents.clip_schedules:poly_schedule",
         "poly-schedule",
-        ("source", INCOMPLETE),
+        options.POLY_SCHEDULE,
     ),
     "lut-schedule": Format(
         "clip bounds at every step's sigma",
         f"{_HERE}.documents.clip_schedules:lut_schedule",
         "lut-schedule",
-        ("source", INCOMPLETE),
+        options.LUT_SCHEDULE,
     ),
     "timestep-stats": Format(
         "activation statistics folder, as collected",
         f"{_HERE}.timestep_stats:timestep_stats",
-        options=("source", INCOMPLETE),
+        options=options.STATISTICS,
     ),
     "calibration-samples": Format(
         "latents folder with manifest", f"{_HERE}.calibration_samples:calibration_samples"
@@ -97,23 +96,23 @@ FORMATS: dict[str, Format] = {
     "postgelu-npz": Format(
         "activation_stats_postgelu.npz of Phase 2",
         f"{_HERE}.postgelu_npz:postgelu_npz",
-        options=(INCOMPLETE,),
+        options=(options.INCOMPLETE,),
     ),
     "onnx-calibration": Format(
         "ONNX Runtime's calibration ranges (TensorsData)",
         f"{_HERE}.onnx_calibration:onnx_calibration",
         "onnx-calibration",
-        ("clip", "source", INCOMPLETE),
+        options.ONNX_CALIBRATION,
     ),
     "act-scales": Format(
         "SmoothQuant's act_scales, .npz or .safetensors",
         f"{_HERE}.act_scales:act_scales",
-        options=("source", INCOMPLETE),
+        options=options.ACT_SCALES,
     ),
     "imatrix": Format(
         "llama.cpp's importance matrix, GGUF",
         f"{_HERE}.imatrix:imatrix",
-        options=("source", INCOMPLETE),
+        options=options.STATISTICS,
     ),
     "adaround": Format(
         "quantized weights as the source's optimiser leaves them", f"{_HERE}.weights:adaround"
@@ -129,7 +128,7 @@ FORMATS: dict[str, Format] = {
 
 def taking(option: str) -> list[str]:
     """Formats that understand an option."""
-    return [name for name, row in FORMATS.items() if option in row.options]
+    return [n for n, row in FORMATS.items() if option in {taken.name for taken in row.options}]
 
 
 def export(
@@ -138,7 +137,7 @@ def export(
     out: Path | str,
     *,
     force: bool = False,
-    **options: Any,
+    **given: Any,
 ) -> Summary:
     """Write one format from a store (or any mapping of group paths to Datasets).
 
@@ -150,30 +149,31 @@ def export(
         File or folder to make; it appears whole or not at all.
     force
         Replace what is there.
-    options
-        Those in the format's row: `clip` (one of `CLIPS`), `outliers`, `source`,
-        `allow_incomplete`.
+    given
+        Options in the format's row. Those of clip ranges are as in `analysis.scales` and give the
+        same numbers.
 
     Raises
     ------
+    MisuseError
+        Unknown format, an option it does not have, or one that does not go with the others.
     MissingError
-        Unknown format, an option it does not have, or statistics the store does not hold.
+        Statistics the store does not hold.
     TaqError
         The target exists or cannot be written, the document does not fit its schema, or a layer
         lacks a finite value at a step and `allow_incomplete` is not given.
     """
-    if name not in FORMATS:
-        raise MissingError(problem(f"no export format {name!r}", found=", ".join(FORMATS)))
-    row = FORMATS[name]
-    unknown = [option for option in options if option not in row.options]
-    if unknown:
-        known = ", ".join(row.options) or "none"
-        raise MissingError(problem(f"{name} has no option {unknown[0]!r}", found=known))
+    row = FORMATS[word_of(name, FORMATS, "export format")]
+    values = settle(row.options, given, who=name)
+    from taqstore.export.batches import Batches
     from taqstore.export.complete import Complete
 
-    given = Complete(groups, allow_incomplete=bool(options.pop(INCOMPLETE, False)))
-    summary = _written(row, given, Path(out), force, options)
-    return replace(summary, notes=(*summary.notes, *given.notes))
+    if batch := values.pop(options.BATCH.name, None):
+        groups = Batches(groups, batch)
+    whole = Complete(groups, allow_incomplete=bool(values.pop(options.INCOMPLETE.name, False)))
+    made = bundled(row.options, options.BUNDLES, values)
+    summary = _written(row, whole, Path(out), force, made)
+    return replace(summary, notes=(*summary.notes, *whole.notes))
 
 
 def _written(
@@ -181,13 +181,13 @@ def _written(
     groups: Mapping[str, xr.Dataset],
     out: Path,
     force: bool,
-    options: Mapping[str, Any],
+    given: Mapping[str, Any],
 ) -> Summary:
     module, function = row.function.split(":")
     make = getattr(import_module(module), function)
     if not row.schema:
-        summary: Summary = make(groups, out, force=force, **options)
+        summary: Summary = make(groups, out, force=force, **given)
         return summary
     from taqstore.files.documents import write_document
 
-    return write_document(out, row.schema, make(groups, **options), force=force)
+    return write_document(out, row.schema, make(groups, **given), force=force)

@@ -5,24 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
-from taqstore.analysis.ranges.from_histogram import all_steps
-from taqstore.analysis.ranges.percentile import absolute_percentile
-from taqstore.analysis.shared.inputs import Bounds, observed_histogram, require, tensor_bounds
-from taqstore.export.documents.clips import Clip
-from taqstore.export.documents.linears import check_clip
+from taqstore.analysis.ranges.clip import clip_range
+from taqstore.analysis.scales import checked_scheme
+from taqstore.export.documents.clips import ClipBound
 from taqstore.export.peers import by_linear, sites_of
 from taqstore.files.documents import Document
 from taqstore.query.sites import Groups
 
 _NAME = "onnx-calibration"
-_METHODS = {"absmax": "MinMax", "p999": "Percentile"}
-_PERCENTILE = 99.9
+# Where ONNX Runtime has no method of the name, ranges are said to be given as they are.
+_METHODS = {"percentile": "Percentile", "mean_percentile": "Percentile", "entropy": "Entropy"}
+_OTHERS = "MinMax"
 
 
 def onnx_calibration(
-    store: Groups, *, clip: Clip = "absmax", source: str | None = None
+    store: Groups,
+    *,
+    bound: ClipBound | None = None,
+    symmetric: bool | None = None,
+    source: str | None = None,
 ) -> Document:
     """Document that `onnxruntime.quantization.calibrate.load_tensors_data` reads.
 
@@ -35,43 +37,37 @@ def onnx_calibration(
     ----------
     store
         Group path -> Dataset.
-    clip
-        `absmax`: the extrema (method MinMax). `p999`: the 99.9th percentile of ``|x|``, symmetric
-        (method Percentile), from bit histograms of observations.
+    bound
+        How ranges are chosen, as by `analysis.scales` for all steps together; by default the
+        extrema (method MinMax).
+    symmetric
+        Ranges ``(-alpha, alpha)``; by default where the rule reads histograms, as ONNX Runtime's
+        own percentile and entropy calibrators give them.
     source
         Group prefix; by default observations, else pooled statistics.
 
     Raises
     ------
     MissingError
-        There are no extrema, or for `p999` no bit histograms.
+        The statistics lack what the rule needs.
     """
-    check_clip(clip)
+    bound = bound or ClipBound("absmax")
+    rule = bound.rule
+    balanced = rule.row.needs == "histogram" if symmetric is None else symmetric
+    scheme = checked_scheme(bound.bits, balanced, False)
     data: dict[str, Any] = {}
     for site, dataset in sites_of(store, source).items():
-        bounds = _percentiles(dataset) if clip == "p999" else _extrema(dataset)
+        bounds = clip_range(dataset, rule, scheme, static=True, analysis=_NAME)
         for name, (low, high) in by_linear(site, dataset, bounds):
             entry = {"lowest": _number(low), "highest": _number(high), "CLS": "TensorData"}
             data[name] = entry
-    method = {"CLS": "CalibrationMethod", "value": f"CalibrationMethod.{_METHODS[clip]}"}
+    method = f"CalibrationMethod.{_METHODS.get(bound.clip, _OTHERS)}"
     return {
         "CLS": "TensorsData",
         "data": dict(sorted(data.items())),
-        "calibration_method": method,
+        "calibration_method": {"CLS": "CalibrationMethod", "value": method},
         "smooth_quant": False,
     }
-
-
-def _extrema(dataset: xr.Dataset) -> Bounds:
-    bounds = tensor_bounds(dataset, analysis=_NAME)
-    return Bounds(bounds.lower.min("step"), bounds.upper.max("step"))
-
-
-def _percentiles(dataset: xr.Dataset) -> Bounds:
-    if observed_histogram(dataset) is None:
-        require(dataset, ("histogram", "batch"), analysis=f"{_NAME} with clip p999")
-    alpha = absolute_percentile(all_steps(dataset), _PERCENTILE, analysis=_NAME)
-    return Bounds(-alpha, alpha)
 
 
 def _number(value: np.ndarray) -> dict[str, Any]:

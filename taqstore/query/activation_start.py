@@ -10,7 +10,8 @@ import xarray as xr
 
 from taqstore.analysis.groups import groups as time_groups
 from taqstore.analysis.ranges.rules import Rule
-from taqstore.analysis.scales import scales, step_groups
+from taqstore.analysis.ranges.steps import step_groups
+from taqstore.analysis.scales import scales
 from taqstore.analysis.shared.inputs import Bounds, channel_bounds, require
 from taqstore.analysis.shifts import midpoint_shift
 from taqstore.errors import TaqError, problem

@@ -12,7 +12,8 @@ import pandas as pd
 import xarray as xr
 
 from taqstore.analysis.table import ANALYSES
-from taqstore.errors import MissingError, TaqError, problem
+from taqstore.asked import word_of
+from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.faces import named
 from taqstore.files.tables import to_tables
 from taqstore.names import dimension_order, site_of
@@ -59,10 +60,12 @@ def analyze(
     Raises
     ------
     MissingError
-        No such analysis, source, site or layer, or statistics that lack a variable.
+        No such source, site or layer, or statistics that lack a variable.
+    MisuseError
+        No such analysis, or options that make no sense.
     """
-    if name not in ANALYSES:
-        raise MissingError(problem(f"no analysis {name!r}", found=", ".join(ANALYSES)))
+    word_of(name, ANALYSES, "analysis")
+    _check_names(name, options)
     row, chosen = ANALYSES[name], selection or {}
     paths = choose_groups(groups, source, sites=sites, layer=chosen.get("layer"))
     if row.joint:
@@ -79,6 +82,14 @@ def analyze(
         return found
 
     return answers(ask, paths)
+
+
+def _check_names(name: str, options: Mapping[str, Any]) -> None:
+    known = inspect.signature(ANALYSES[name].load()).parameters
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        found = ", ".join(option.name for option in ANALYSES[name].options) or "none"
+        raise MisuseError(problem(f"{name} takes no {unknown[0]}", found=found))
 
 
 def load(results: Mapping[Key, xr.Dataset]) -> dict[Key, xr.Dataset]:

@@ -132,7 +132,8 @@ def _requests(
     groups: Groups, plan: Plan
 ) -> Iterator[tuple[Hashable, str, Sequence[str], dict[str, Any]]]:
     """Name of a result, its analysis, the variables to keep, the options."""
-    grouping = {"bits": plan.group_bits, "count": plan.groups, "tolerance": GROUPS_TOLERANCE}
+    number = {"tolerance": GROUPS_TOLERANCE} if plan.groups is None else {"count": plan.groups}
+    grouping = {"bits": plan.group_bits, **number}
     yield "groups", "groups", CURVES, {**grouping, "shared": True}
     single = {"bits": plan.group_bits, "tolerance": GROUPS_TOLERANCE}
     yield LAYER_GROUPS, "groups", CURVES, single

@@ -289,9 +289,13 @@ def test_tasks_do_not_grow_with_layers(coarse: xr.Dataset, case: str) -> None:
         ("bits", {"average": 3}, "less than the smallest choice"),
         ("bits", {"choices": ()}, "no bit widths"),
         ("bits", {"per": "token"}, "per 'token'"),
-        ("bits", {"choices": (1, 4)}, "bits must be 2 to 16"),
+        ("bits", {"choices": (1, 4)}, "choices must be 2 to 16"),
         ("curve", {"ratios": [0.0, 1.0]}, "ratios of a curve are above 0"),
-        ("error", {"narrow_range": True, "symmetric": False}, "narrow range"),
+        (
+            "error",
+            {"narrow_range": True, "symmetric": False},
+            "narrow_range does not go",
+        ),
     ],
 )
 def test_options_that_make_no_sense(

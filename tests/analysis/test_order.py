@@ -60,7 +60,7 @@ def test_clip_bounds_of_tensors(group: xr.Dataset) -> None:
 
 
 @settings(deadline=None)
-@given(st.permutations(range(4)), st.floats(0, 1))
+@given(st.permutations(range(4)), st.floats(0, 1, exclude_max=True))
 def test_all_orders_do_not_depend_on_the_stored_one(batches: list[int], momentum: float) -> None:
     one = observed("mlp.fc1", activations("mlp.fc1", layers=2), mantissa_bits=0).isel(step=[0, 5])
     names = ["shift_spread", "alpha_low", "alpha_high"]
@@ -121,7 +121,7 @@ def test_refusals(group: xr.Dataset) -> None:
         order(group.max("batch"))
     with pytest.raises(TaqError, match="orders must be 1 to 10000"):
         order(group, orders=0)
-    with pytest.raises(TaqError, match="momentum must lie between 0 and 1"):
+    with pytest.raises(TaqError, match="momentum must be at least 0, below 1"):
         order(group, momentum=1.5)
 
 

@@ -179,7 +179,7 @@ def test_thresholds_are_half_open_and_depend_on_the_site(site: str, expected: li
 
 def test_own_thresholds_and_clip(groups: dict[str, xr.Dataset]) -> None:
     qkv = groups["pooled/timestep_stats/attn.qkv"]
-    got = tiers(qkv, thresholds=Thresholds(a4=1e9), clip="p999")
+    got = tiers(qkv, thresholds=Thresholds(a4=1e9, a6=1e10), clip="p999")
     assert (got["bits"] == 4).all()
     assert got.attrs["a4"] == 1e9
     assert got["alpha"].dims == ("step", "layer", "projection")

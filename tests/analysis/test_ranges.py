@@ -240,8 +240,8 @@ def test_what_pooled_sources_lack(pooled: xr.Dataset, options: Any, message: str
     ("options", "message"),
     [
         ({"clip": "ema", "order": [0, 1, 1, 2]}, "an order names each of the positions 0 to 3"),
-        ({"clip": "mse", "order": [0, 1, 2, 3]}, "mse does not depend on the order"),
-        ({"clip": "entropy", "per": "channel"}, "histograms per channel"),
+        ({"clip": "mse", "order": [0, 1, 2, 3]}, "order goes with clip ema, not with mse"),
+        ({"clip": "entropy", "per": "channel"}, "per channel does not go with entropy"),
         ({"per": "group"}, "group_size"),
         ({"group_size": 4}, "group_size"),
         ({"cuts": [0]}, r"no group of steps can begin at 0 \(found 3, 5"),

@@ -254,11 +254,11 @@ def test_missing_variables_are_named_with_the_groups_that_have_them() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"clip": "mode"}, "clip rule 'mode'"),
+        ({"clip": "mode"}, "clip 'mode'"),
         ({"per": "token"}, "per 'token'"),
         ({"clip": "percentile", "percentile": 0.999}, "percentile must be 50 to 100"),
-        ({"clip": "percentile", "per": "channel"}, "histograms per channel"),
-        ({"symmetric": False, "narrow_range": True}, "narrow range"),
+        ({"clip": "percentile", "per": "channel"}, "histograms are of tensors"),
+        ({"symmetric": False, "narrow_range": True}, "narrow_range does not go"),
         ({"bits": 1}, "bits must be 2 to 16"),
     ],
 )

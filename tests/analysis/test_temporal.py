@@ -142,7 +142,7 @@ def curves() -> np.ndarray:
     shapes = np.concatenate(
         [5 + s + 2 * s**2, 5 + s**3 * 4 - 3 * s, 5 + 8 * s**4 - 8 * s**2, np.exp(3 * s)], axis=1
     )
-    noisy = np.repeat(shapes, 12, axis=1) + rng.normal(0, 0.3, (len(s), 48))
+    noisy = 3 + np.repeat(shapes, 12, axis=1) + rng.normal(0, 0.3, (len(s), 48))
     return np.concatenate([noisy, np.full((len(s), 1), 4.0)], axis=1)
 
 

@@ -170,20 +170,21 @@ def test_ingest_options_reach_the_library(
 @pytest.mark.parametrize(
     ("arguments", "options"),
     [
-        (["scales"], {"bits": 8, "symmetric": True, "clip": "absmax", "percentile": 99.9,
-                      "per": "tensor", "narrow_range": False}),
-        (["scales", "--bits", "4", "--affine", "--clip", "percentile", "--percentile", "99",
-          "--per", "channel", "--narrow-range"],
-         {"bits": 4, "symmetric": False, "clip": "percentile", "percentile": 99.0,
-          "per": "channel", "narrow_range": True}),
+        (["scales"], {"bits": 8, "symmetric": True, "clip": "absmax", "per": "tensor",
+                      "narrow_range": False}),
+        (["scales", "--bits", "4", "--affine", "--clip", "percentile", "--percentile", "99"],
+         {"bits": 4, "symmetric": False, "clip": "percentile", "percentile": 99.0}),
+        (["scales", "--clip", "percentile"], {"clip": "percentile", "percentile": 99.9}),
+        (["scales", "--per", "channel", "--narrow-range", "--clip", "ema", "--order", "1,0"],
+         {"per": "channel", "narrow_range": True, "momentum": 0.99, "order": (1, 0)}),
         (["shifts", "--momentum", "0.5"], {"momentum": 0.5}),
         (["outliers", "--threshold", "3", "--at-step", "6", "--top-fraction", "0.1"],
          {"threshold": 3.0, "step": 6, "top_fraction": 0.1}),
         (["temporal"], {}),
         (["tiers", "--a4", "2", "--clip", "p999"], {"thresholds": Thresholds(a4=2.0),
-                                                    "clip": "p999"}),
-        (["schedule", "--rule", "lut", "--cubic-gain", "0.2"],
-         {"rule": "lut", "fit": FitRule(cubic_gain=0.2)}),
+                                                    "clip": "hist_p999"}),
+        (["schedule", "--rule", "poly", "--cubic-gain", "0.2"],
+         {"rule": "poly", "fit": FitRule(cubic_gain=0.2, quartic_gain=0.1)}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
@@ -211,7 +212,9 @@ def test_analyze_options_reach_the_library(
     ("arguments", "name", "options"),
     [
         (["quant-config", "--clip", "p999", "--outliers"], "quant-config",
-         {"clip": "p999", "outliers": True}),
+         {"clip": "hist_p999", "outliers": True}),
+        (["poly-schedule", "--clip", "ema", "--momentum", "0.5", "--cuts", "static"],
+         "poly-schedule", {"clip": "ema", "momentum": 0.5, "cuts": "static"}),
         (["quant-config", "--multitier"], "quant-config-multitier", {}),
         (["temporal-analysis", "--multitier", "--source", "pooled/x"],
          "temporal-analysis-multitier", {"source": "pooled/x"}),
@@ -230,7 +233,7 @@ def test_export_options_reach_the_library(
     from taqstore.files.written import Summary as Written
 
     library = Recorder(Written(Path("out"), 3, 1500, ("a note",)))
-    monkeypatch.setattr("taqstore.cli.export.export", library)
+    monkeypatch.setattr("taqstore.export.formats.export", library)
     monkeypatch.setattr(
         "taqstore.store.reader.open_store", lambda address, **ways: f"opened {address}"
     )

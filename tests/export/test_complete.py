@@ -14,12 +14,12 @@ from support.cli_runner import Runner
 from support.planted import SHAPE, STEPS, fill, planted_store, put
 from taqstore.errors import MissingError, TaqError
 from taqstore.export.complete import incomplete
-from taqstore.export.formats import FORMATS, INCOMPLETE, export
+from taqstore.export.formats import export, taking
 from taqstore.store.reader import open_store
 from taqstore.testing import RunShape, make_activations, make_postgelu, make_store
 
 LAST = STEPS[-1]
-OBSERVED = [n for n, row in FORMATS.items() if INCOMPLETE in row.options and n != "postgelu-npz"]
+OBSERVED = [name for name in taking("allow_incomplete") if name != "postgelu-npz"]
 
 
 @pytest.fixture(scope="module")

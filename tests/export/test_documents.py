@@ -24,8 +24,9 @@ from support.statistics_synthetic import (
     source_statistics,
     synthetic_run,
 )
-from taqstore.errors import MissingError, TaqError
+from taqstore.errors import MissingError, MisuseError
 from taqstore.export.documents.clip_schedules import lut_schedule, poly_schedule
+from taqstore.export.documents.clips import ClipBound
 from taqstore.export.documents.quant_config import quant_config
 from taqstore.export.documents.quant_config_multitier import quant_config_multitier
 from taqstore.export.documents.temporal_analysis import (
@@ -37,6 +38,7 @@ from taqstore.files.documents import write_document
 
 Groups = dict[str, xr.Dataset]
 RUN, DOCUMENT = synthetic_run()
+P999 = ClipBound("hist_p999")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def assert_same(got: Any, expected: Any) -> None:
 Make = Callable[[Groups], Any]
 CONFORMANCE: dict[str, tuple[str, Make]] = {
     "quant_config.json": ("quant-config", quant_config),
-    "quant_config_p999.json": ("quant-config", lambda g: quant_config(g, clip="p999")),
+    "quant_config_p999.json": ("quant-config", lambda g: quant_config(g, bound=P999)),
     "quant_config_with_outliers.json": ("quant-config", lambda g: quant_config(g, outliers=True)),
     "quant_config_multitier.json": ("quant-config-multitier", quant_config_multitier),
     "layer_temporal_analysis.json": ("temporal-analysis", temporal_analysis),
@@ -159,7 +161,8 @@ def test_quant_config(
 ) -> None:
     if lazy:
         groups = {path: dataset.chunk({"layer": 2}) for path, dataset in groups.items()}
-    document = quant_config(groups, clip=clip, outliers=outliers)
+    bound = {"absmax": ClipBound("absmax"), "p999": P999}[clip]
+    document = quant_config(groups, bound=bound, outliers=outliers)
     got = written(tmp_path / "config.json", "quant-config", document)
     assert_same(got, source.config_v4(RUN, DOCUMENT, clip=clip, outliers=outliers))
     assert list(got["per_timestep"]) == [str(step) for step in STEPS]
@@ -188,7 +191,7 @@ def test_one_projection_is_exported_alone(groups: Groups) -> None:
         path: dataset.sel(projection=["v_proj"]) if "projection" in dataset.coords else dataset
         for path, dataset in groups.items()
     }
-    got = as_plain(quant_config(only, clip="p999"))
+    got = as_plain(quant_config(only, bound=P999))
     expected = source.config_v4(RUN, DOCUMENT, clip="p999", outliers=False)
     for step, entries in expected["per_timestep"].items():
         kept = {n: e for n, e in entries.items() if split_name(n)[2] in ("", "v_proj")}
@@ -242,7 +245,7 @@ def test_quant_config_from_observations_is_what_the_source_would_have_written(la
 def test_percentile_of_observations_is_exact_at_ten_bits() -> None:
     """NumPy's own quantile of the very values; the source's sampled one is allowed to differ."""
     x = activations("mlp.fc1")
-    got = as_plain(quant_config({"activations/mlp.fc1": observed("mlp.fc1", x)}, clip="p999"))
+    got = as_plain(quant_config({"activations/mlp.fc1": observed("mlp.fc1", x)}, bound=P999))
     for k, step in enumerate(STEPS):
         values = x[:, k, 1].astype(np.float64).ravel()
         scale = got["per_timestep"][str(step)]["mm0.txt.mlp.fc1"]["scale"]
@@ -297,8 +300,8 @@ def test_missing_groups_and_rules(groups: Groups) -> None:
         quant_config({"latents": xr.Dataset()})
     with pytest.raises(MissingError, match="activations"):
         quant_config(groups, source="activations")
-    with pytest.raises(TaqError, match="clip rule 'max'"):
-        quant_config(groups, clip="max")  # type: ignore[arg-type]
+    with pytest.raises(MisuseError, match="clip 'max'"):
+        ClipBound("max")
     with pytest.raises(MissingError, match="lut_schedule"):
         poly_schedule({})
 

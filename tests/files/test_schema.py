@@ -72,7 +72,7 @@ def test_good_document() -> None:
 
 
 BAD_ENTRIES = {
-    "bits": ({"bits": 7}, r"\.bits"),
+    "bits": ({"bits": 1}, r"\.bits"),
     "extra": ({"step": 1.0}, "step"),
     "nan scale": ({"scale": float("nan")}, r"\.scale"),
     "text scale": ({"scale": "1.5"}, r"\.scale"),

@@ -137,7 +137,7 @@ SPLITS = re.compile(r"""split\(\s*["']/["']|partition\(\s*["']/["']""")
 # The function itself, a variant's name, a pair of flags.
 ALLOWED = {
     (
-        "taqstore/analysis/options.py",
+        "taqstore/analysis/shared/option.py",
         'words = (self.flag or self.name.replace("_", "-")).split("/")',
     ),
     ("taqstore/names/vocabulary.py", 'source, _, site = path.rpartition("/")'),

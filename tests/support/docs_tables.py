@@ -12,7 +12,7 @@ from taqstore.pipelines.models.table import MODELS
 from taqstore.pipelines.sources.table import SOURCES
 
 from taqstore.analysis import ANALYSES, RULES
-from taqstore.analysis.options import Option
+from taqstore.analysis.shared.option import Option
 from taqstore.cli import COMMANDS, cli
 from taqstore.export.formats import FORMATS
 from taqstore.kinds.statistics_sources import STATISTICS
@@ -71,7 +71,7 @@ def _options(command: click.Command) -> list[tuple[str, str]]:
 def formats_table() -> str:
     """Markdown: every format of `taqstore export`."""
     rows = (
-        (f"`{name}`", row.doc, _listed(f"--{option.replace('_', '-')}" for option in row.options))
+        (f"`{name}`", row.doc, _listed(option.flags for option in row.options))
         for name, row in FORMATS.items()
     )
     return markdown(("format", "is", "options"), rows)
@@ -153,7 +153,7 @@ def exporters_table() -> str:
             (
                 f"`{name}`",
                 row.doc,
-                _listed(f"--{option.replace('_', '-')}" for option in row.options),
+                _listed(option.flags for option in row.options),
             )
             for name, row in FORMATS.items()
         ),

@@ -29,6 +29,7 @@ from taqstore import open_store
 from taqstore.analysis.shared.inputs import require
 from taqstore.errors import MissingError
 from taqstore.export.formats import FORMATS, Format
+from taqstore.export.options import SOURCE
 from taqstore.kinds.statistics_sources import STATISTICS, StatisticsSource, preferred
 from taqstore.testing import make_activations
 
@@ -41,7 +42,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> None:
     places = {"analyses": 1, "figures": 1, "extrema": 1}
     statistics = StatisticsSource(PREFIX, "ranges of a toy", ("min", "max", "spin"), places)
     monkeypatch.setitem(STATISTICS, PREFIX, statistics)
-    exporter = Format("ranges as toy lines", "support.toy_exporter:toy", options=("source",))
+    exporter = Format("ranges as toy lines", "support.toy_exporter:toy", options=(SOURCE,))
     monkeypatch.setitem(FORMATS, "toy", exporter)
     for module in ("ingest", "export", "model_options", "generate", "cache"):
         monkeypatch.delitem(sys.modules, f"taqstore.cli.{module}", raising=False)

@@ -9,7 +9,7 @@ from taqstore.analysis.ranges.clip import Clip, clip_range
 from taqstore.analysis.ranges.known import known_values
 from taqstore.analysis.ranges.rules import Rule, without_options
 from taqstore.analysis.shared.inputs import Array, observed_histogram, over, quotient
-from taqstore.errors import TaqError, problem
+from taqstore.asked import word_of
 from taqstore.quantization.clipping import expected_error
 from taqstore.quantization.quantizer import symmetric
 from taqstore.quantization.search import Scheme
@@ -36,9 +36,7 @@ def static_cost(
         `static_cost` (layer): the sum over steps of the second over that of the first. Empty where
         the dataset has no bit histograms.
     """
-    if clip not in without_options():
-        known = " or ".join(without_options())
-        raise TaqError(problem(f"clip rule {clip!r} is not known", remedy=known))
+    word_of(clip, without_options(), "clip")
     observed = observed_histogram(dataset)
     if observed is None:
         return {}

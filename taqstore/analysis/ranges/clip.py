@@ -12,9 +12,11 @@ from typing import Any, Literal
 
 import xarray as xr
 
+from taqstore.analysis.ranges.options import RULE
 from taqstore.analysis.ranges.rules import RULES, ClipRule, Rule
 from taqstore.analysis.shared.inputs import Bounds
-from taqstore.errors import MissingError, TaqError, problem
+from taqstore.analysis.shared.option import settle
+from taqstore.errors import MisuseError, problem
 from taqstore.quantization.search import Scheme
 from taqstore.statistics.moving_average import TORCH_AVERAGING_CONSTANT
 
@@ -32,9 +34,9 @@ class Clip:
     rule
         A key of `rules.RULES`, which says what each does and takes.
     percentile
-        50 to 100.
+        50 to 100; by default 99.9 where the rule takes it.
     momentum
-        Weight of the past in `ema`: 1 minus PyTorch's `averaging_constant`.
+        Weight of the past in `ema`: 1 minus PyTorch's `averaging_constant`, by default 0.99.
     order
         Order of batches that `ema` is to see, as positions; by default as stored.
     per
@@ -44,38 +46,31 @@ class Clip:
 
     Raises
     ------
-    TaqError
-        Parameters that make no sense or do not go together.
-    MissingError
-        A rule that needs histograms, per channel: there are none.
+    MisuseError
+        Parameters that make no sense or do not go together, or that the rule does not take.
     """
 
     rule: Rule = "absmax"
-    percentile: float = 99.9
-    momentum: float = EMA_MOMENTUM
+    percentile: float | None = None
+    momentum: float | None = None
     order: tuple[int, ...] | None = None
     per: Per = "tensor"
     group_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise TaqError(
-                problem(f"clip rule {self.rule!r} is not known", remedy=", ".join(RULES))
-            )
-        if self.per not in ("tensor", "channel", "group"):
-            known = "tensor, channel or group"
-            raise TaqError(problem(f"per {self.per!r} is not known", remedy=known))
-        if "percentile" in self.row.options and not 50 <= self.percentile <= 100:
-            raise TaqError(problem("percentile must be 50 to 100", found=str(self.percentile)))
+        given = {("clip" if key == "rule" else key): value for key, value in vars(self).items()}
+        settled = settle(RULE, given, who=f"clip rule {self.rule}")
+        for name in ("percentile", "momentum"):
+            object.__setattr__(self, name, settled.get(name))
         if self.row.needs == "histogram" and self.per != "tensor":
-            raise MissingError(
-                problem("no group has histograms per channel", remedy="use absmax or per tensor")
-            )
-        if (self.per == "group") != (self.group_size is not None) or (self.group_size or 1) < 1:
-            what = "per group takes a group_size of at least 1, and nothing else does"
-            raise TaqError(problem(what, found=str(self.group_size)))
-        if self.order is not None and "order" not in self.row.options:
-            raise TaqError(problem(f"{self.rule} does not depend on the order of batches"))
+            what = f"per {self.per} does not go with {self.rule}: histograms are of tensors"
+            raise MisuseError(problem(what, remedy="use absmax, or per tensor"))
+
+    @classmethod
+    def of(cls, rule: Rule, **options: Any) -> Clip:
+        """A rule with those of the options that it takes."""
+        taken = {name: v for name, v in options.items() if name in RULES[rule].options}
+        return cls(rule, **taken)
 
     @property
     def row(self) -> ClipRule:
@@ -87,10 +82,7 @@ class Clip:
         """What to note on a result: the parameters that this rule uses."""
         order = None if self.order is None else ",".join(map(str, self.order))
         options = {"percentile": self.percentile, "momentum": self.momentum, "order": order}
-        used = {
-            name: value if name in self.row.options else None for name, value in options.items()
-        }
-        return {"clip": self.rule, **used, "per": self.per, "group_size": self.group_size}
+        return {"clip": self.rule, **options, "per": self.per, "group_size": self.group_size}
 
 
 def calls(static: bool) -> tuple[str, ...]:

@@ -40,9 +40,8 @@ def ema(dataset: xr.Dataset, clip: Clip, scheme: Scheme, *, static: bool, analys
     require(dataset, ("batch", "min", "max"), analysis=analysis)
     bounds, axes = _extrema(dataset, clip, analysis), calls(static)
     ordered = (_ordered(end, clip.order) for end in bounds)
-    return Bounds(
-        *(over(_ema, end, core=(axes,), axes=len(axes), keep=clip.momentum) for end in ordered)
-    )
+    keep = cast(float, clip.momentum)
+    return Bounds(*(over(_ema, end, core=(axes,), axes=len(axes), keep=keep) for end in ordered))
 
 
 def _present(bounds: Bounds, static: bool) -> list[str]:

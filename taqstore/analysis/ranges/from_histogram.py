@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import xarray as xr
 
@@ -35,11 +37,11 @@ def percentile(
     dataset: xr.Dataset, clip: Clip, scheme: Scheme, *, static: bool, analysis: str
 ) -> Bounds:
     """Percentile of |x| or of both tails; see `clip.clip_range`."""
-    view = all_steps(dataset) if static else dataset
+    view, percent = all_steps(dataset) if static else dataset, cast(float, clip.percentile)
     if scheme.symmetric:
-        alpha = absolute_percentile(view, clip.percentile, analysis=analysis)
+        alpha = absolute_percentile(view, percent, analysis=analysis)
         return Bounds(-alpha, alpha)
-    return percentile_bounds(view, clip.percentile, analysis=analysis)
+    return percentile_bounds(view, percent, analysis=analysis)
 
 
 def all_steps(dataset: xr.Dataset) -> xr.Dataset:
@@ -75,7 +77,7 @@ def mean_percentile(
     histogram = dataset["histogram"]
     attrs = {**dataset.attrs, **histogram.attrs}
     layout = Layout(str(attrs["layout"]), int(attrs["mantissa_bits"]))
-    share = clip.percentile / 100
+    share = cast(float, clip.percentile) / 100
     shares = [share] if scheme.symmetric else [round(1.0 - share, 12), share]
     per_call = over(
         absolute_quantile if scheme.symmetric else quantile,

@@ -38,6 +38,8 @@ class ClipRule:
         Shape and colour in figures; None where they would hide another rule's mark.
     compared
         Whether `report` prices it; that takes a pass over all histograms.
+    by_bits
+        Whether the range depends on the bit width.
     """
 
     doc: str
@@ -47,6 +49,7 @@ class ClipRule:
     options: tuple[str, ...] = ()
     mark: tuple[str, str] | None = None
     compared: bool = False
+    by_bits: bool = False
 
     def load(self) -> Any:
         """The function."""
@@ -54,6 +57,7 @@ class ClipRule:
 
 
 _EXTREMA = "taqstore.analysis.ranges.from_extrema"
+_POOLED = "taqstore.analysis.pooling"
 _HISTOGRAM = "taqstore.analysis.ranges.from_histogram"
 
 # Colours by Okabe and Ito; shapes tell the rules apart without them.
@@ -87,6 +91,18 @@ RULES: dict[str, ClipRule] = {
         options=("momentum", "order"),
         mark=("v", "#56B4E9"),
     ),
+    "tensor_absmax": ClipRule(
+        "the absmax of `timestep_stats`: of channel extrema that are averaged over batches",
+        "absmax of averaged extrema",
+        f"{_POOLED}:tensor_absmax",
+        "extrema",
+    ),
+    "hist_p999": ClipRule(
+        "the signed 99.9th percentile of `timestep_stats` where there is one, else `tensor_absmax`",
+        "the source's 99.9th percentile",
+        f"{_POOLED}:hist_p999",
+        "histogram",
+    ),
     "percentile": ClipRule(
         "a percentile of |x| (symmetric) or of both tails (affine)",
         "99.9th percentile of |x|",
@@ -109,6 +125,7 @@ RULES: dict[str, ClipRule] = {
         "least expected squared error",
         f"{_HISTOGRAM}:mse",
         "histogram",
+        by_bits=True,
         mark=("*", "#D55E00"),
         compared=True,
     ),
@@ -117,6 +134,7 @@ RULES: dict[str, ClipRule] = {
         "least expected |error|^2.4",
         f"{_HISTOGRAM}:l2_4",
         "histogram",
+        by_bits=True,
         mark=("P", "#CC79A7"),
     ),
     "entropy": ClipRule(
@@ -132,6 +150,11 @@ RULES: dict[str, ClipRule] = {
 def taking(option: str) -> tuple[str, ...]:
     """Names of the rules that take an option."""
     return tuple(name for name, row in RULES.items() if option in row.options)
+
+
+def by_bits() -> tuple[str, ...]:
+    """Names of the rules whose range depends on the bit width."""
+    return tuple(name for name, row in RULES.items() if row.by_bits)
 
 
 def marked() -> tuple[str, ...]:

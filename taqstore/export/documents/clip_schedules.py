@@ -9,7 +9,8 @@ import xarray as xr
 
 from taqstore.analysis import FitRule, schedule
 from taqstore.analysis.schedule import MIN_SIGMAS, NO_FIT
-from taqstore.errors import MissingError, problem
+from taqstore.errors import MissingError, TaqError, problem
+from taqstore.export.documents.clips import ClipBound
 from taqstore.export.documents.linears import find_source, linear_table, open_run
 from taqstore.files.documents import Document
 from taqstore.kinds.statistics_sources import LUT_SCHEDULE, POLY_SCHEDULE
@@ -17,16 +18,29 @@ from taqstore.names import array_key
 from taqstore.query.sites import Groups, site_groups
 
 _PERCENTILE = "p100_absmax"
+# What the source calls its rules; others have our words.
+_NAMES = {
+    ("absmax", None): _PERCENTILE,
+    ("hist_p999", None): "p999",
+    ("percentile", 99.9): "p999",
+    ("percentile", 99.0): "p99",
+    ("tensor_absmax", None): _PERCENTILE,
+}
 _DIGITS = 4
 
 
-def lut_schedule(store: Groups, *, source: str | None = None) -> Document:
+def lut_schedule(
+    store: Groups, *, bound: ClipBound | None = None, source: str | None = None
+) -> Document:
     """Document `lut_v1`: the clip bound of every linear at every step's sigma.
 
     Parameters
     ----------
     store
         Group path -> Dataset.
+    bound
+        How clip bounds are chosen; by default the source's absmax. A schedule that is given back
+        as it came has no choice.
     source
         `pooled/lut_schedule` (given back as it came), or statistics to take the absmax of; by
         default the first that the store has.
@@ -36,7 +50,7 @@ def lut_schedule(store: Groups, *, source: str | None = None) -> Document:
     MissingError
         There is nothing to make a schedule of, or a linear is not known at every step.
     """
-    sites, head = _clip_bounds(store, source)
+    sites, head = _clip_bounds(store, source, bound)
     table, sigmas = _alphas(sites)
     _check_complete(table)
     columns = table["alpha"].transpose("linear", "step").values
@@ -52,7 +66,11 @@ def lut_schedule(store: Groups, *, source: str | None = None) -> Document:
 
 
 def poly_schedule(
-    store: Groups, *, source: str | None = None, fit: FitRule | None = None
+    store: Groups,
+    *,
+    bound: ClipBound | None = None,
+    source: str | None = None,
+    fit: FitRule | None = None,
 ) -> Document:
     """Document `poly_v1`: a polynomial of sigma for the clip bound of every linear.
 
@@ -60,6 +78,8 @@ def poly_schedule(
     ----------
     store
         Group path -> Dataset.
+    bound
+        As in `lut_schedule`.
     source
         `pooled/poly_schedule` (given back as it came), or what to fit: `pooled/lut_schedule` or
         statistics; by default the first that the store has.
@@ -73,6 +93,7 @@ def poly_schedule(
     """
     prefix = find_source(store, source, "polynomials")
     if prefix == POLY_SCHEDULE:
+        _refuse_choice(prefix, bound)
         sites = site_groups(store, POLY_SCHEDULE)
         head = next(iter(sites.values())).attrs.get("source_document", {})
         return {
@@ -80,7 +101,7 @@ def poly_schedule(
             **{key: head[key] for key in ("percentile", "sigma_range") if key in head},
             "layers": _polynomials(sites, rounded=False),
         }
-    alphas, head = _clip_bounds(store, prefix)
+    alphas, head = _clip_bounds(store, prefix, bound)
     fitted = {site: schedule(dataset, fit=fit) for site, dataset in alphas.items()}
     sigmas, layers = _alphas(alphas)[1], _polynomials(fitted, rounded=True)
     if not layers:
@@ -90,14 +111,35 @@ def poly_schedule(
     return {"version": "poly_v1", **_head(head, sigmas), "layers": layers}
 
 
-def _clip_bounds(store: Groups, source: str | None) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
+def _clip_bounds(
+    store: Groups, source: str | None, bound: ClipBound | None
+) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
     """Per site a Dataset with `alpha` over steps, and the head of the schedule it came from."""
     prefix = find_source(store, source, "schedules")
     if prefix == LUT_SCHEDULE:
+        _refuse_choice(prefix, bound)
         sites = site_groups(store, LUT_SCHEDULE)
         return sites, dict(next(iter(sites.values())).attrs.get("source_document", {}))
-    run = open_run(store, prefix)
-    return {site: schedule(dataset, rule="lut") for site, dataset in run.sites.items()}, {}
+    run, bound = open_run(store, prefix), bound or ClipBound()
+    sites = {
+        site: _with_alpha(dataset, bound.alpha(dataset, analysis="schedule"))
+        for site, dataset in run.seen_by(bound).items()
+    }
+    return sites, {"percentile": _NAMES.get((bound.clip, bound.rule.percentile), bound.clip)}
+
+
+def _with_alpha(dataset: xr.Dataset, alpha: xr.DataArray) -> xr.Dataset:
+    """A group's clip bounds alone, with the coordinates that documents need."""
+    kept = [name for name in dataset.coords if "batch" not in dataset[name].dims]
+    coords = {n: dataset[n] for n in kept if set(dataset[n].dims) <= {*alpha.dims, "projection"}}
+    return xr.Dataset({"alpha": alpha}).assign_coords(coords)
+
+
+def _refuse_choice(prefix: str, bound: ClipBound | None) -> None:
+    if bound is not None:
+        what = "a schedule has its clip bounds already"
+        remedy = "name statistics with --source to choose others"
+        raise TaqError(problem(what, where=prefix, remedy=remedy))
 
 
 def _alphas(sites: dict[str, xr.Dataset]) -> tuple[xr.Dataset, list[float]]:

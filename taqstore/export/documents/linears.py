@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis import pool
-from taqstore.errors import MissingError, TaqError, problem
-from taqstore.export.documents.clips import Clip
+from taqstore.analysis.pooling import POOLED_RULES, as_pooled
+from taqstore.analysis.shared.inputs import tensor_alpha
+from taqstore.errors import MissingError, problem
+from taqstore.export.documents.clips import ClipBound
 from taqstore.kinds.statistics_sources import Use, preferred, prefix_of
 from taqstore.names import ACTIVATIONS, LayerName, linear_names, parse_layer, tensor_site
 from taqstore.query.sites import Groups, paths_of, site_groups
-
-CLIP_VARIABLES: dict[Clip, str] = {"absmax": "tensor_absmax", "p999": "hist_p999"}
 
 # Shift vectors read at once; SD3-Medium's 50 steps are 58 MB in float32.
 _BLOCK_BYTES = 96 << 20
@@ -36,13 +35,25 @@ class Run:
         Prefix of its groups.
     sites
         Site -> Dataset; observations already pooled as the source collector did.
+    stored
+        The same as they are stored.
     document
         `layer_statistics.json` of the run, or what stands for it.
     """
 
     source: str
     sites: Mapping[str, xr.Dataset]
+    stored: Mapping[str, xr.Dataset]
     document: Mapping[str, Any] = field(default_factory=dict)
+
+    def seen_by(self, bound: ClipBound) -> Mapping[str, xr.Dataset]:
+        """What a rule sees of the sites: the source's own rules see observations pooled."""
+        return self.sites if bound.clip in POOLED_RULES else self.stored
+
+    def clip_name(self, bound: ClipBound) -> str:
+        """A rule by the name of the source's variable, where it is one of the source's."""
+        same = bound.clip == "absmax" and self.source != ACTIVATIONS
+        return "tensor_absmax" if same else bound.clip
 
     @property
     def sigma_map(self) -> dict[str, float]:
@@ -67,9 +78,8 @@ def open_run(store: Groups, source: str | None = None) -> Run:
     sites = site_groups(store, prefix)
     documents = [d.attrs["source_document"] for d in sites.values() if "source_document" in d.attrs]
     standing = {**_described(sites), **(documents[0] if documents else {})}
-    if prefix == ACTIVATIONS:
-        sites = {site: pool(dataset, site=site) for site, dataset in sites.items()}
-    return Run(prefix, sites, standing)
+    pooled = {site: as_pooled(dataset, site=site) for site, dataset in sites.items()}
+    return Run(prefix, pooled, sites, standing)
 
 
 def find_source(store: Groups, source: str | None, use: Use) -> str:
@@ -180,13 +190,6 @@ def linears_of(layer: str, site: str, dataset: xr.Dataset) -> tuple[str, ...]:
     )
 
 
-def check_clip(clip: str) -> None:
-    """Refuse a clip rule that no document has."""
-    if clip not in CLIP_VARIABLES:
-        known = " or ".join(CLIP_VARIABLES)
-        raise TaqError(problem(f"clip rule {clip!r} is not known", remedy=f"use {known}"))
-
-
 def check_known(alpha: xr.DataArray, source: str) -> None:
     """Refuse a document without a single clip bound.
 
@@ -200,25 +203,49 @@ def check_known(alpha: xr.DataArray, source: str) -> None:
         raise MissingError(problem(what, where=source))
 
 
-def clip_bounds(run: Run, clip: Clip) -> xr.Dataset:
+def clip_bounds(run: Run, bound: ClipBound) -> xr.Dataset:
     """Table (step, linear) with `alpha`, NaN where a linear is absent, and `has_shift`.
 
     Raises
     ------
     MissingError
-        No bound is known.
-    TaqError
-        The clip rule is not known.
+        No bound is known, or a linear that is there has none by this rule.
     """
-    check_clip(clip)
-    table = linear_table(run.sites, by_step=("tensor_absmax", "hist_p999", "has_shift"))
-    alpha = table["tensor_absmax"]
-    if clip == "p999":
-        tail = table["hist_p999"]
-        alpha = tail.where(tail.notnull() & (tail != 0), alpha)
-    check_known(alpha, run.source)
+    parts = {
+        site: _bounds_of(run.sites[site], stored, bound)
+        for site, stored in run.seen_by(bound).items()
+    }
+    table = linear_table(parts, by_step=("alpha", "absmax", "has_shift"))
+    check_known(table["absmax"], run.source)
+    _check_rule(table, run, bound)
     # A source that does not say where it has shifts has them wherever the site has any.
-    return table.assign(alpha=alpha, has_shift=table["has_shift"].fillna(1.0).astype(bool))
+    return table.assign(has_shift=table["has_shift"].fillna(1.0).astype(bool))
+
+
+def _bounds_of(pooled: xr.Dataset, seen: xr.Dataset, bound: ClipBound) -> xr.Dataset:
+    found = {
+        "alpha": bound.alpha(seen, analysis="config"),
+        "absmax": tensor_alpha(pooled, analysis="config"),
+    }
+    if "has_shift" in pooled.data_vars:
+        found["has_shift"] = pooled["has_shift"]
+    coords = {name: pooled[name] for name in ("projection",) if name in pooled.coords}
+    return xr.Dataset(found).assign_coords(coords)
+
+
+def _check_rule(table: xr.Dataset, run: Run, bound: ClipBound) -> None:
+    lost = table["alpha"].isnull() & table["absmax"].notnull()
+    if not lost.any():
+        return
+    step, linear = (int(i[0]) for i in np.nonzero(lost.values))
+    name, label = str(table["linear"].values[linear]), int(table["step"].values[step])
+    raise MissingError(
+        problem(
+            f"{name} has no clip bound by {bound.clip} at step {label}",
+            where=run.source,
+            remedy="choose another --clip; hist_p999 falls back on the absmax",
+        )
+    )
 
 
 def vectors_by_step(dataset: xr.Dataset, variable: str) -> Iterator[np.ndarray]:

@@ -7,40 +7,39 @@ replayed from observations, except for histogram tails (see `analysis.pool`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from taqstore.analysis import outliers
-from taqstore.export.documents.clips import Clip
-from taqstore.export.documents.linears import (
-    CLIP_VARIABLES,
-    Run,
-    clip_bounds,
-    open_run,
-    vectors_by_step,
-)
+from taqstore.export.documents.clips import ClipBound
+from taqstore.export.documents.linears import Run, clip_bounds, open_run, vectors_by_step
 from taqstore.files.documents import Document, Members
+from taqstore.quantization.quantizer import integer_range
 from taqstore.query.sites import Groups
 
-BITS = 8
+_EIGHT_BITS = integer_range(8)[1]
 
 
 def quant_config(
-    store: Groups, *, clip: Clip = "absmax", outliers: bool = False, source: str | None = None
+    store: Groups,
+    *,
+    bound: ClipBound | None = None,
+    outliers: bool = False,
+    source: str | None = None,
 ) -> Document:
-    """Config `per_timestep_quant_config_v4`: eight bits, a clip bound per step and linear, shifts.
+    """Config `per_timestep_quant_config_v4`: bits, a clip bound per step and linear, shifts.
 
     Parameters
     ----------
     store
         Group path -> Dataset.
-    clip
-        What the file calls `scale` (a clip bound): the absmax of averaged extrema, or the signed
-        99.9th percentile where it is known and not 0. From observations the percentile comes from
-        exact bit histograms instead of the source's 256 sampled bins and may differ from it.
+    bound
+        What the file calls `scale` (a clip bound), as `analysis.scales` chooses it; by default 8
+        bits and the source's absmax of averaged extrema. `hist_p999`, the source's other rule,
+        comes of observations from exact bit histograms instead of 256 sampled bins.
     outliers
         Add `outlier_config`, the outlier channels at the middle step.
     source
@@ -50,22 +49,22 @@ def quant_config(
     Raises
     ------
     MissingError
-        The store has no statistics, or they lack a variable.
+        The store has no statistics, they lack a variable, or a linear has no bound by this rule.
     """
-    run = open_run(store, source)
-    table = clip_bounds(run, clip)
-    extra = _outlier_config(run, table) if outliers else None
+    run, bound = open_run(store, source), bound or ClipBound()
+    table = clip_bounds(run, bound)
+    extra = outlier_config(run.seen_by(bound), table, bound.bits) if outliers else None
     return {
         "format": "per_timestep_quant_config_v4",
-        "per_timestep": Members(lambda: _steps(run, table)),
+        "per_timestep": Members(lambda: _steps(run, table, bound.bits)),
         "sigma_map": run.sigma_map,
         **({} if extra is None else {"outlier_config": extra}),
-        "summary": _summary(table, clip, None if extra is None else len(extra)),
+        "summary": _summary(table, run, bound, None if extra is None else len(extra)),
         "metadata": run.metadata,
     }
 
 
-def _steps(run: Run, table: xr.Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
+def _steps(run: Run, table: xr.Dataset, bits: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Entries of `per_timestep`, one step at a time."""
     linears = [str(name) for name in table["linear"].values]
     rows = table["row"].values
@@ -80,34 +79,37 @@ def _steps(run: Run, table: xr.Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
         for i, name in enumerate(linears):
             if alpha[i] != alpha[i]:
                 continue
-            entries[name] = {"bits": BITS, "scale": alpha[i]}
+            entries[name] = {"bits": bits, "scale": alpha[i]}
             if has_shift[i] and sites[i] in shift:
                 entries[name]["shift"] = shift[sites[i]][rows[i]]
         yield str(int(step)), entries
 
 
-def _summary(table: xr.Dataset, clip: Clip, outlier_layers: int | None) -> dict[str, Any]:
+def _summary(
+    table: xr.Dataset, run: Run, bound: ClipBound, outlier_layers: int | None
+) -> dict[str, Any]:
     post_gelu = sum(str(name).endswith(".mlp.fc2") for name in table["linear"].values)
     counted = {} if outlier_layers is None else {"layers_with_outlier_channels": outlier_layers}
     return {
         "total_timesteps": table.sizes["step"],
         "total_layers": table.sizes["linear"],
         "total_decisions": int(table["alpha"].notnull().sum()),
-        "activation_bits": BITS,
+        "activation_bits": bound.bits,
         "post_gelu_layers_with_shift": post_gelu,
         **counted,
-        "scale_source": CLIP_VARIABLES[clip],
+        "scale_source": run.clip_name(bound),
     }
 
 
-def _outlier_config(run: Run, table: xr.Dataset) -> dict[str, Any]:
+def outlier_config(sites: Mapping[str, xr.Dataset], table: xr.Dataset, bits: int) -> dict[str, Any]:
     """Entries of the linears that have outlier channels at the middle step."""
+    finer = _EIGHT_BITS / integer_range(bits)[1]
     steps = table["step"].values
     middle = int(steps[len(steps) // 2])
     names = ["is_outlier", "multiplier", "step_size_normal", "step_size_outlier"]
     found = {
         site: outliers(dataset, step=middle)[names].compute()
-        for site, dataset in run.sites.items()
+        for site, dataset in sites.items()
         if middle in dataset["step"].values
     }
     config = {}
@@ -124,7 +126,7 @@ def _outlier_config(run: Run, table: xr.Dataset) -> dict[str, Any]:
             config[str(name)] = {
                 "outlier_indices": indices.tolist(),
                 "multiplier_vector": np.ascontiguousarray(layer["multiplier"].values),
-                "scale_normal": float(layer["step_size_normal"]),
-                "scale_outlier": float(layer["step_size_outlier"]),
+                "scale_normal": float(layer["step_size_normal"] * finer),
+                "scale_outlier": float(layer["step_size_outlier"] * finer),
             }
     return config

@@ -10,26 +10,29 @@ import numpy as np
 import xarray as xr
 
 from taqstore.analysis import Thresholds, tiers
-from taqstore.export.documents.clips import Clip
-from taqstore.export.documents.linears import Run, check_clip, check_known, linear_table, open_run
+from taqstore.export.documents.clips import ClipBound
+from taqstore.export.documents.linears import Run, check_known, linear_table, open_run
+from taqstore.export.documents.quant_config import outlier_config
 from taqstore.files.documents import Document, Members
 from taqstore.query.sites import Groups
 
 # A parameter of the source that it reports and no longer uses.
 _UNUSED_OUTLIER_RATIO = 4.0
+_SHIFT_TABLE = ("shift_benefit", "skewness", "effective")
 _STEP_TABLE = ("alpha", "threshold_bits", "bits")
 _LAYER_TABLE = (
     *("smoothquant", "switcher", "high_variability"),
     *("alpha_mean", "alpha_min", "alpha_max", "variability_ratio"),
-    *("shift_benefit", "skewness", "effective"),
+    *_SHIFT_TABLE,
 )
 
 
 def quant_config_multitier(
     store: Groups,
     *,
-    clip: Clip = "absmax",
+    bound: ClipBound | None = None,
     thresholds: Thresholds | None = None,
+    outliers: bool = False,
     source: str | None = None,
 ) -> Document:
     """Config `per_timestep_quant_config_v3`: 4, 6 or 8 bits per step and linear.
@@ -38,11 +41,13 @@ def quant_config_multitier(
     ----------
     store
         Group path -> Dataset.
-    clip
-        Clip bound to compare and to write as `scale`: absmax of averaged extrema, or the signed
-        99.9th percentile where it is known.
+    bound
+        Clip bound to compare and to write as `scale`, without cuts; by default the source's absmax
+        of averaged extrema.
     thresholds
         By default the source's.
+    outliers
+        Add `outlier_config`, as in `documents.quant_config`; its step sizes are of 8 bits.
     source
         As in `documents.quant_config`.
 
@@ -52,27 +57,50 @@ def quant_config_multitier(
         The store has no statistics, or they lack a variable.
     """
     limits = thresholds or Thresholds()
-    run = open_run(store, source)
-    sites = tier_sites(run, clip, limits)
+    run, bound = open_run(store, source), bound or ClipBound()
+    sites = tier_sites(run, bound, limits)
     table = tier_table(sites)
+    extra = {"outlier_config": outlier_config(run.seen_by(bound), table, 8)} if outliers else {}
     return {
         "format": "per_timestep_quant_config_v3",
         "per_timestep": Members(lambda: _steps(table, sites)),
         "sigma_map": run.sigma_map,
         "shift_analysis": shift_analysis(table),
+        **extra,
         "summary": _summary(table),
         "thresholds": _thresholds(limits),
         "metadata": run.metadata,
     }
 
 
-def tier_sites(run: Run, clip: Clip, limits: Thresholds) -> dict[str, xr.Dataset]:
+def tier_sites(run: Run, bound: ClipBound, limits: Thresholds) -> dict[str, xr.Dataset]:
     """`analysis.tiers` of every site."""
-    check_clip(clip)
-    return {
-        site: tiers(dataset, thresholds=limits, clip=clip, site=site)
-        for site, dataset in run.sites.items()
+    rule = bound.rule
+    options: dict[str, Any] = {
+        "percentile": rule.percentile,
+        "momentum": rule.momentum,
+        "order": rule.order,
+        "bits": bound.bits if rule.row.by_bits else None,
     }
+    return {
+        site: _with_shift_effect(
+            tiers(dataset, thresholds=limits, clip=bound.clip, site=site, **options),
+            dataset,
+            run.sites[site],
+            limits,
+        )
+        for site, dataset in run.stored.items()
+    }
+
+
+def _with_shift_effect(
+    found: xr.Dataset, stored: xr.Dataset, pooled: xr.Dataset, limits: Thresholds
+) -> xr.Dataset:
+    """Tiers, and what the shift gains: observations have a shift once they are pooled."""
+    if stored is pooled or "shift" not in pooled.data_vars:
+        return found
+    told = tiers(pooled, thresholds=limits)
+    return found.assign({name: told[name] for name in _SHIFT_TABLE if name in told})
 
 
 def tier_table(sites: Mapping[str, xr.Dataset]) -> xr.Dataset:

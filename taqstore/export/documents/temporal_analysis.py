@@ -9,7 +9,7 @@ import xarray as xr
 
 from taqstore.analysis import Thresholds
 from taqstore.analysis.shared.inputs import mean_known
-from taqstore.export.documents.clips import Clip
+from taqstore.export.documents.clips import ClipBound
 from taqstore.export.documents.linears import clip_bounds, linear_table, open_run
 from taqstore.export.documents.quant_config_multitier import (
     always,
@@ -23,7 +23,7 @@ from taqstore.query.sites import Groups
 
 
 def temporal_analysis(
-    store: Groups, *, clip: Clip = "absmax", source: str | None = None
+    store: Groups, *, bound: ClipBound | None = None, source: str | None = None
 ) -> Document:
     """Document `layer_temporal_analysis_v4`: clip bounds and shift magnitudes over the steps.
 
@@ -31,7 +31,7 @@ def temporal_analysis(
     ----------
     store
         Group path -> Dataset.
-    clip, source
+    bound, source
         As in `documents.quant_config`.
 
     Raises
@@ -40,7 +40,7 @@ def temporal_analysis(
         The store has no statistics, or they lack a variable.
     """
     run = open_run(store, source)
-    table = clip_bounds(run, clip)
+    table = clip_bounds(run, bound or ClipBound())
     alpha = {
         str(n): column for n, column in zip(table["linear"].values, _known(table), strict=True)
     }
@@ -86,7 +86,7 @@ def _shift_summary(sites: Any) -> dict[str, Any]:
 def temporal_analysis_multitier(
     store: Groups,
     *,
-    clip: Clip = "absmax",
+    bound: ClipBound | None = None,
     thresholds: Thresholds | None = None,
     source: str | None = None,
 ) -> Document:
@@ -96,7 +96,7 @@ def temporal_analysis_multitier(
     ----------
     store
         Group path -> Dataset.
-    clip, thresholds, source
+    bound, thresholds, source
         As in `documents_multitier.quant_config_multitier`.
 
     Raises
@@ -104,7 +104,9 @@ def temporal_analysis_multitier(
     MissingError
         The store has no statistics, or they lack a variable.
     """
-    table = tier_table(tier_sites(open_run(store, source), clip, thresholds or Thresholds()))
+    table = tier_table(
+        tier_sites(open_run(store, source), bound or ClipBound(), thresholds or Thresholds())
+    )
     stats = _layer_stats(table)
     variable = names_where(table, table["high_variability"] == 1)
     switching = names_where(table, table["switcher"] == 1)

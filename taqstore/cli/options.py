@@ -1,0 +1,100 @@
+"""Options declared in the tables of analyses and exports, as options of commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import click
+
+from taqstore.analysis.shared.option import Option, settle
+
+# Commands have options of their own that may have the same names.
+_OWN = "own_"
+
+
+class Words(click.Choice[str]):
+    """The words of an option, and silently those of earlier versions."""
+
+    def __init__(self, option: Option) -> None:
+        super().__init__(option.words)
+        self._aliases = option.aliases
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The word that is meant."""
+        return super().convert(self._aliases.get(str(value), value), param, ctx)
+
+
+def click_option(option: Option, *, explicit: bool = False) -> Callable[[Any], Any]:
+    """The decorator of one option.
+
+    Its value is None where it is not given and goes with another option: only then is it known
+    whether it applies. With `explicit`, it is None wherever it is not given.
+    """
+    words = (option.flags, _OWN + option.name)
+    if option.type is bool and "/" not in option.flags:
+        return click.option(*words, is_flag=True, help=option.text)
+    # The default of a flag that shows both ways is its own; of options that may not apply, a text.
+    silent = explicit or option.when is not None
+    text = f"{option.default:g}" if isinstance(option.default, float) else str(option.default)
+    shown = text if silent else True
+    return click.option(
+        *words,
+        type=_type(option),
+        default=None if silent else option.default,
+        show_default=shown if option.default not in (None, ()) else False,
+        multiple=option.many,
+        callback=partial(_integers, option) if option.type == "integers" else None,
+        help=option.text,
+    )
+
+
+def given_of(option: Option, given: dict[str, Any]) -> Any:
+    """What was given for an option; None where nothing was."""
+    return given.get(_OWN + option.name)
+
+
+def settled(options: Iterable[Option], given: dict[str, Any], *, who: str) -> dict[str, Any]:
+    """Take the values of `click_option`s out of `given`, checked and with their defaults.
+
+    Raises
+    ------
+    MisuseError
+        A value that an option cannot have, or options that do not go together.
+    """
+    rows = list(options)
+    values = {row.name: given.pop(_OWN + row.name) for row in rows}
+    return settle(rows, values, who=who, flags=True)
+
+
+def _type(option: Option) -> Any:
+    if option.type == "integers":
+        return str
+    if option.type == "weights":
+        return click.Path(exists=True, dir_okay=False)
+    if option.words:
+        return Words(option)
+    if option.least is None and option.most is None:
+        return option.type
+    ends = {"min_open": option.above, "max_open": option.below}
+    if option.type is int:
+        return click.IntRange(_integer(option.least), _integer(option.most), **ends)
+    return click.FloatRange(option.least, option.most, **ends)
+
+
+def _integer(end: float | None) -> int | None:
+    return None if end is None else int(end)
+
+
+def _integers(
+    option: Option, context: click.Context, parameter: click.Parameter, text: str | None
+) -> Any:
+    """Read ``2,0,1``; words that the option knows stay as they are."""
+    if text is None or text in option.words:
+        return text
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        known = "".join(f" or {word}" for word in option.words)
+        raise click.BadParameter(f"{text!r} is no list of integers like 2,0,1{known}") from None
