@@ -61,7 +61,7 @@ def _prepare_ingest(folder: Path) -> None:
 
 _LIVE = (
     (
-        "generate store.zarr --model reference --prompts prompts.txt --images 4 --steps 16"
+        "generate store.zarr --model reference --prompts prompts.txt --num-images 4 --steps 16"
         " --save-images images",
         "",
     ),

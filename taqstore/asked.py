@@ -14,6 +14,9 @@ from typing import Any
 
 from taqstore.errors import MisuseError, problem
 
+MAX_SEED = 2**32 - 1
+"""Largest seed that every generator takes."""
+
 
 def word_of(value: Any, known: Collection[str], what: str) -> str:
     """The value, where it is one of the words that are known.

@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.ranges.rules import Rule
+from taqstore.analysis.ranges.rules import RULES, Rule
 from taqstore.analysis.shared.inputs import POST_GELU_SITE
-from taqstore.errors import MissingError, TaqError, problem
+from taqstore.asked import word_of
+from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.names import ACTIVATIONS, SITES, LayerName
 from taqstore.query.activation_start import activation_start
 from taqstore.store.reader import Store
@@ -35,8 +36,8 @@ class ActivationPlan:
 
     Raises
     ------
-    TaqError
-        Groups and rule do not go together.
+    MisuseError
+        Groups and rule do not go together, or a rule or site that there is not.
     """
 
     rule: Literal["baseline", "timed"] = "baseline"
@@ -48,10 +49,11 @@ class ActivationPlan:
         if (self.groups > 1) != (self.rule == "timed") or self.groups < 1:
             remedy = "baseline has 1 group, timed at least 2"
             what = f"rule {self.rule} cannot have {self.groups} groups"
-            raise TaqError(problem(what, remedy=remedy))
+            raise MisuseError(problem(what, remedy=remedy))
+        word_of(self.clip, RULES, "activation clip")
         unknown = [site for site in self.shifted if site not in SITES]
         if unknown:
-            raise TaqError(problem(f"no site {unknown[0]}", remedy=f"choose {', '.join(SITES)}"))
+            raise MisuseError(problem(f"no site {unknown[0]}", remedy=f"choose {', '.join(SITES)}"))
 
 
 @dataclass(frozen=True)

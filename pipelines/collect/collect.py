@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from taqstore.errors import MissingError, TaqError, problem
+from taqstore.errors import MisuseError, problem
 from taqstore.kinds import nonfinite
 from taqstore.kinds.templates import activations_template, channel_histograms_template
 from taqstore.layout.template import Template
@@ -120,7 +120,7 @@ def _checked_sites(sites: Sequence[str] | None) -> tuple[str, ...]:
     unknown = [site for site in sites or () if site not in SITES]
     if unknown:
         what = f"site {', '.join(unknown)} is not known"
-        raise MissingError(problem(what, remedy=f"choose {', '.join(SITES)}"))
+        raise MisuseError(problem(what, remedy=f"choose {', '.join(SITES)}"))
     return tuple(site for site in SITES if sites is None or site in sites)
 
 
@@ -130,10 +130,11 @@ def _checked_per_channel(
     outside = [site for site in per_channel if site not in sites]
     if outside:
         what = f"histograms of channels are asked for {', '.join(outside)}, which is not observed"
-        raise MissingError(problem(what, found=f"sites {', '.join(sites)}"))
+        raise MisuseError(problem(what, found=f"sites {', '.join(sites)}"))
     if per_channel and images_per_batch > 1:
         what = "histograms of channels are written tensor by tensor"
-        raise TaqError(problem(what, remedy="leave --images-per-batch at 1; batches add exactly"))
+        remedy = "leave --images-per-batch at 1; batches add exactly"
+        raise MisuseError(problem(what, remedy=remedy))
     return tuple(dict.fromkeys(per_channel))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from taqstore.errors import MissingError, TaqError, problem
+from taqstore.errors import MissingError, MisuseError, TaqError, problem
 from taqstore.kinds.quantized_linears import (
     InputQuantizer,
     QuantizedLinear,
@@ -167,7 +167,7 @@ class Planner:
     def _inputs(self, variant: Variant) -> Mapping[LayerName, InputQuantizer]:
         if variant.steps == CONFIG:
             if self.options.config is None:
-                raise TaqError(problem(f"{variant.name} needs a config file", remedy="--config"))
+                raise MisuseError(problem(f"{variant.name} needs a config file", remedy="--config"))
             return read_quant_config(self.options.config)
         if not variant.bits:
             return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from taqstore.errors import TaqError, problem
+from taqstore.errors import MisuseError, problem
 from taqstore.kinds.quantized_linears import run_of
 from taqstore.names import ACTIVATIONS, SITES, WEIGHTS
 from taqstore.store.reader import Store
@@ -56,14 +56,14 @@ class Variant:
         match = _PATTERN.fullmatch(name)
         if match is None:
             remedy = "write it like rtn, adaround/a8-static, float/a6-step-mse or rtn/a4-step-shift"
-            raise TaqError(problem(f"variant {name!r} is not known", remedy=remedy))
+            raise MisuseError(problem(f"variant {name!r} is not known", remedy=remedy))
         weights, bits, steps, mse, shift, config = match.groups()
         found = cls(weights, int(bits or 0), steps or config or "", bool(mse), bool(shift))
         if steps == LEARNED and (weights != ADAROUND or mse or shift):
             what = f"{name}: learned steps go with adaround, and their shifts with them"
-            raise TaqError(problem(what, remedy=f"adaround/a{bits}-{LEARNED}"))
+            raise MisuseError(problem(what, remedy=f"adaround/a{bits}-{LEARNED}"))
         if bits and not 2 <= found.bits <= 16:
-            raise TaqError(problem("inputs have 2 to 16 bits", where=name, found=bits))
+            raise MisuseError(problem("inputs have 2 to 16 bits", where=name, found=bits))
         return found
 
     @property

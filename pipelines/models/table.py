@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from taqstore.errors import MissingError, problem
+from taqstore.errors import MisuseError, problem
 
 DIFFUSIONKIT = "diffusionkit"
 
@@ -113,7 +113,7 @@ def find_model(name: str) -> ModelRow:
     """
     if name not in MODELS:
         what = f"model {name!r} is not known"
-        raise MissingError(problem(what, remedy=f"choose {', '.join(MODELS)}"))
+        raise MisuseError(problem(what, remedy=f"choose {', '.join(MODELS)}"))
     return MODELS[name]
 
 

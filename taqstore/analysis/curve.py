@@ -13,7 +13,7 @@ from taqstore.analysis.ranges.rules import Rule, marked
 from taqstore.analysis.scales import checked_scheme, quantizers
 from taqstore.analysis.shared.inputs import Array, Bounds, finish, over
 from taqstore.analysis.table import of_row
-from taqstore.errors import MissingError, TaqError, problem
+from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.quantization.counts import mean_over, occupied, parts
 from taqstore.quantization.quantizer import Quantizer
 from taqstore.quantization.search import Scheme
@@ -66,7 +66,7 @@ def curve(
     scheme = checked_scheme(bits, symmetric, False)
     shares = np.asarray(ratios, np.float64)
     if shares.ndim != 1 or not shares.size or not np.all(shares > 0):
-        raise TaqError(problem("ratios of a curve are above 0", found=str(shares)))
+        raise MisuseError(problem("ratios of a curve are above 0", found=str(shares)))
     full = _full_range(dataset, scheme)
     share = xr.DataArray(shares, dims="ratio", coords={"ratio": shares})
     swept = Bounds(full.lower * share, full.upper * share)

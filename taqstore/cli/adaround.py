@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
+from taqstore.analysis.ranges.rules import RULES
+from taqstore.asked import MAX_SEED
 from taqstore.cli import ADAROUND_PIPELINE
-from taqstore.cli.common import say, store_argument
+from taqstore.cli.common import Renamed, is_given, say, store_argument
 from taqstore.cli.long_command import LongCommand, force_option, resume_option
 from taqstore.cli.model_options import local_ckpt_option, model_option, parse_names
 from taqstore.cli.outcome import groups_document, say_notes
@@ -26,14 +28,29 @@ _TIME_GROUPS = 4
 @click.option(
     "--blocks", "chosen", callback=parse_names, help="Blocks, like mm0,mm5 [default: all cached]."
 )
-@click.option("--bits", type=click.IntRange(2, 8), default=4, show_default=True, help="Of weights.")
 @click.option(
-    "--group-size",
+    "--weight-bits",
+    "bits",
+    cls=Renamed,
+    old=("--bits",),
+    type=click.IntRange(2, 8),
+    default=4,
+    show_default=True,
+    help="Of weights.",
+)
+@click.option(
+    "--weight-group-size",
+    "group_size",
+    cls=Renamed,
+    old=("--group-size",),
     type=click.IntRange(1),
     help="Inputs that share a weight step [default: all of an output channel].",
 )
 @click.option(
-    "--clip",
+    "--weight-clip",
+    "clip",
+    cls=Renamed,
+    old=("--clip",),
     type=click.Choice(["absmax", "mse"]),
     default="absmax",
     show_default=True,
@@ -53,16 +70,26 @@ _TIME_GROUPS = 4
     show_default=True,
     help="One activation step per linear, or one per linear and group of steps.",
 )
-@click.option("--groups", type=click.IntRange(2), help="Groups of steps [default with timed: 4].")
 @click.option(
-    "--activation-clip",
-    default="absmax",
-    show_default=True,
-    help="Rule of the first activation steps: absmax, mse, …; shifted sites have absmax.",
+    "--time-groups",
+    "groups",
+    cls=Renamed,
+    old=("--groups",),
+    type=click.IntRange(2),
+    help="Groups of steps, with --rule timed [default: 4].",
 )
 @click.option(
-    "--shift",
+    "--activation-clip",
+    type=click.Choice(tuple(RULES)),
+    default="absmax",
+    show_default=True,
+    help="Rule of the first activation steps; shifted sites have absmax.",
+)
+@click.option(
+    "--shifted-sites",
     "shifted",
+    cls=Renamed,
+    old=("--shift",),
     callback=lambda ctx, param, value: parse_names(ctx, param, value) if value else (),
     default="mlp.fc2",
     show_default=True,
@@ -79,28 +106,55 @@ _TIME_GROUPS = 4
     help="Samples of a minibatch, both guidance rows each.",
 )
 @click.option(
-    "--learning-rate", default=1e-3, show_default=True, help="Of the rounding variables; Adam."
+    "--learning-rate",
+    type=click.FloatRange(0, min_open=True),
+    default=1e-3,
+    show_default=True,
+    help="Of the rounding variables; Adam.",
 )
 @click.option(
-    "--step-rate", default=4e-5, show_default=True, help="Of activation steps, relative; Adam."
+    "--step-rate",
+    type=click.FloatRange(0),
+    default=4e-5,
+    show_default=True,
+    help="Of activation steps, relative; Adam.",
 )
 @click.option(
-    "--rounding-weight", default=0.01, show_default=True, help="Weight of the rounding term."
+    "--rounding-weight",
+    type=click.FloatRange(0),
+    default=0.01,
+    show_default=True,
+    help="Weight of the rounding term.",
 )
 @click.option(
-    "--qdrop", default=0.0, show_default=True, help="Share of activations left as they are."
+    "--qdrop",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    show_default=True,
+    help="Share of activations left as they are.",
 )
 @click.option(
-    "--sigma-power", default=0.0, show_default=True, help="Samples count as sigma ** POWER."
+    "--sigma-power",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Samples count as sigma ** POWER.",
 )
 @click.option(
     "--patience",
+    type=click.IntRange(0),
     default=0,
     show_default=True,
     help="Stop after so many fiftieths without improvement, once settled; 0: never.",
 )
 @click.option("--prefix", is_flag=True, help="Inputs from the quantized blocks before, in order.")
-@click.option("--seed", default=0, show_default=True, help="Of the order of samples, and QDrop.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, MAX_SEED),
+    default=0,
+    show_default=True,
+    help="Of the order of samples, and QDrop.",
+)
 @model_option
 @local_ckpt_option
 @resume_option
@@ -116,9 +170,11 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
     \b
     Examples:
       taqstore adaround run.zarr
-      taqstore adaround run.zarr --rule timed --activation-bits 4 --activation-clip mse --shift ''
+      taqstore adaround run.zarr --rule timed --activation-bits 4 --activation-clip mse \\
+          --shifted-sites ''
       taqstore adaround run.zarr --blocks mm0 --iterations 1000 --learning-rate 0.01
     """
+    _check_unused(options)
     from taqstore.store.reader import open_store
 
     pipeline = import_module(ADAROUND_PIPELINE)
@@ -134,6 +190,18 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
         )
     rows = pipeline.block_errors(opened, chosen=options["chosen"])
     _print(outcome, rows, as_json=as_json)
+
+
+_OF_ACTIVATIONS = ("rule", "groups", "activation_clip", "shifted", "step_rate", "qdrop")
+
+
+def _check_unused(options: dict[str, Any]) -> None:
+    """Refuse options of activations where these are not quantized."""
+    given = [name for name in _OF_ACTIVATIONS if is_given(name)]
+    if not options["activation_bits"] and given:
+        spelled = {p.name: p.opts[0] for p in click.get_current_context().command.params}
+        what = f"{spelled[given[0]]} is for quantized activations: --activation-bits is 0"
+        raise click.UsageError(what)
 
 
 def _settings(pipeline: ModuleType, options: dict[str, Any]) -> Any:

@@ -19,7 +19,7 @@ SHARED: tuple[Callable[[Any], Any], ...] = (
     click.option("--layer", help="Glob over layers, or any spelling of one."),
     click.option("--step", help="Step index, or A:B:S."),
     click.option("--batch", help="Observed batches to use: A:B:S."),
-    table_output(help="FILE.csv, .parquet, .nc or .zarr."),
+    table_output(),
     scheduler_option,
 )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from taqstore.errors import printable
 
@@ -18,6 +19,33 @@ store_argument = click.argument("store")
 def say(text: str) -> None:
     """Talk: a line on stderr."""
     click.echo(printable(text), err=True)
+
+
+def is_given(name: str) -> bool:
+    """Whether the running command was given a parameter, by its name in Python."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source not in (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+
+
+class Renamed(click.Option):
+    """An option that is also taken by its earlier spellings, which are not shown.
+
+    Parameters
+    ----------
+    old
+        The spellings, with their dashes.
+    """
+
+    def __init__(self, *args: Any, old: tuple[str, ...], **particulars: Any) -> None:
+        super().__init__(*args, **particulars)
+        self._old = old
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """As any option, under all spellings."""
+        shown = self.opts
+        self.opts = [*shown, *self._old]
+        super().add_to_parser(parser, ctx)
+        self.opts = shown
 
 
 def say_nonfinite(

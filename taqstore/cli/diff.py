@@ -8,6 +8,7 @@ import click
 
 from taqstore.cli.common import say_nonfinite
 from taqstore.cli.output import Output, table_output
+from taqstore.files.targets import TABLES
 
 
 @click.command("diff")
@@ -19,7 +20,7 @@ from taqstore.cli.output import Output, table_output
 @click.option("--by", help="Column to order by [default: jensen_shannon, where there is one].")
 @click.option("--layer", help="Glob over layers, or any spelling of one.")
 @click.option("--step", help="Step index, or A:B:S.")
-@table_output(help="FILE.csv or .parquet.", limit=20, only="file")
+@table_output(suffixes=TABLES, limit=20, only="file")
 def command(
     first: str,
     second: str,
@@ -41,6 +42,8 @@ def command(
       taqstore diff old.zarr new.zarr --limit 10
       taqstore diff old.zarr new.zarr latents x
     """
+    if group is not None and source is not None:
+        raise click.UsageError("--source chooses among statistics: it does not go with a GROUP")
     from taqstore.files.datasets import write_table
     from taqstore.query.diff import diff, movers
     from taqstore.query.sites import slices

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taqstore.cli import EVALUATE_PIPELINE
-from taqstore.cli.common import say, say_nonfinite, store_argument
+from taqstore.cli.common import Renamed, say, say_nonfinite, store_argument
 from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import images_option, local_ckpt_option, model_option, parse_names
 from taqstore.cli.output import csv_option, json_option, output_option, print_tables
@@ -31,11 +31,30 @@ if TYPE_CHECKING:
 )
 @click.option("--blocks", "chosen", callback=parse_names, help="Blocks to quantize, like mm0,mm5.")
 @click.option(
-    "--bits", type=click.IntRange(2, 8), help="Of weights rounded to nearest [default: 4]."
+    "--weight-bits",
+    "bits",
+    cls=Renamed,
+    old=("--bits",),
+    type=click.IntRange(2, 8),
+    help="Of weights rounded to nearest [default: 4].",
 )
-@click.option("--group-size", type=click.IntRange(1), help="Inputs that share a weight step.")
 @click.option(
-    "--groups", type=click.IntRange(2), default=4, show_default=True, help="Of grouped steps."
+    "--weight-group-size",
+    "group_size",
+    cls=Renamed,
+    old=("--group-size",),
+    type=click.IntRange(1),
+    help="Inputs that share a weight step.",
+)
+@click.option(
+    "--time-groups",
+    "groups",
+    cls=Renamed,
+    old=("--groups",),
+    type=click.IntRange(2),
+    default=4,
+    show_default=True,
+    help="Groups of steps, of grouped variants.",
 )
 @images_option
 @click.option(

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from taqstore.cli import GENERATE_PIPELINE
-from taqstore.cli.common import store_argument
+from taqstore.cli.common import Renamed, store_argument
 from taqstore.cli.long_command import LongCommand, force_option, resume_option
 from taqstore.cli.model_options import MODEL, local_ckpt_option
 from taqstore.cli.outcome import print_outcome
@@ -27,7 +27,15 @@ from taqstore.run.mode import Mode
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A .txt file with one prompt per line, or a .csv file with a prompt column.",
 )
-@click.option("--images", required=True, type=click.IntRange(1, 1_000_000), help="How many.")
+@click.option(
+    "--num-images",
+    "images",
+    cls=Renamed,
+    old=("--images",),
+    required=True,
+    type=click.IntRange(1, 1_000_000),
+    help="How many.",
+)
 @click.option(
     "--steps", type=click.IntRange(1, 1000), default=50, show_default=True, help="Model calls."
 )
@@ -46,7 +54,14 @@ from taqstore.run.mode import Mode
     metavar="H W",
     help="Of the latent [default: the model's].",
 )
-@click.option("--shift", type=float, help="Timestep shift [default: the model's].")
+@click.option(
+    "--timestep-shift",
+    "shift",
+    cls=Renamed,
+    old=("--shift",),
+    type=click.FloatRange(0, min_open=True),
+    help="Shift of the timesteps [default: the model's].",
+)
 @click.option("--negative-prompt", default="", help="What guidance leads away from.")
 @click.option(
     "--dtype",
@@ -72,12 +87,12 @@ def command(
     """Sample images and write the latent of every step into STORE.
 
     Euler sampling with guidance, as DiffusionKit does it. One image is one commit; more images are
-    added by a larger --images with --resume.
+    added by a larger --num-images with --resume.
 
     \b
     Examples:
-      taqstore generate run.zarr --model reference --prompts prompts.txt --images 4 --steps 16
-      taqstore generate run.zarr --model sd3-medium --prompts p.csv --images 32 --resume
+      taqstore generate run.zarr --model reference --prompts prompts.txt --num-images 4 --steps 16
+      taqstore generate run.zarr --model sd3-medium --prompts p.csv --num-images 32 --resume
     """
     pipeline = import_module(GENERATE_PIPELINE)
     with progress_bar("loading the model", unit="forwards") as progress:

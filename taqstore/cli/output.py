@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from taqstore.cli.common import say
+from taqstore.cli.common import is_given, say
 from taqstore.errors import printable
 from taqstore.files.aligned import print_aligned
+from taqstore.files.targets import DATASETS, check_suffix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,14 +85,17 @@ class Output:
 
 
 def table_output(
-    *, help: str, limit: int = 40, only: Literal["file"] | None = None
+    *,
+    suffixes: tuple[str, ...] = DATASETS,
+    limit: int = 40,
+    only: Literal["file"] | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command `--csv`, `--json`, `--limit`, `-o` and `--force`, as its `output`.
 
     Parameters
     ----------
-    help
-        Of `-o`.
+    suffixes
+        What `-o` may end with.
     limit
         Rows that are printed unless told otherwise.
     only
@@ -101,9 +105,13 @@ def table_output(
         csv_option,
         json_option,
         click.option(
-            "--limit", default=limit, show_default=True, help="Rows of a printed table; 0: all."
+            "--limit",
+            type=click.IntRange(0),
+            default=limit,
+            show_default=True,
+            help="Rows of a printed table; 0: all.",
         ),
-        output_option(help=help, only=only),
+        output_option(help=f"FILE with the suffix {' or '.join(suffixes)}.", only=only),
         replace_option,
     )
 
@@ -120,6 +128,14 @@ def table_output(
         ) -> None:
             if as_csv + as_json + (output is not None) > 1:
                 raise click.UsageError("--csv, --json and -o exclude each other")
+            if (as_csv or as_json or output) and is_given("limit"):
+                raise click.UsageError(
+                    "--limit is for printed tables: --csv, --json and -o are whole"
+                )
+            if force and output is None:
+                raise click.UsageError("--force goes with -o")
+            if output is not None:
+                check_suffix(output, suffixes)
             function(output=Output(as_csv, as_json, limit, output, force), **given)
 
         for option in reversed(options):

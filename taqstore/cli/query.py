@@ -30,7 +30,7 @@ from taqstore.cli.output import Output, table_output
     metavar="DIM=HOW",
     help="HOW is max, min, mean, std, median or pNN. Repeatable, in order.",
 )
-@table_output(help="FILE.nc, .zarr, .parquet or .csv.")
+@table_output()
 def command(
     store: str,
     group: str,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from taqstore.cli.common import say_nonfinite, store_argument
+from taqstore.cli.common import Renamed, say_nonfinite, store_argument
 from taqstore.cli.output import output_option, replace_option, replacing
 
 
@@ -23,10 +23,20 @@ from taqstore.cli.output import output_option, replace_option, replacing
     help="A bit width to price and to choose from. Repeatable.",
 )
 @click.option(
-    "--budget", type=float, default=6.0, show_default=True, help="Average bits to recommend."
+    "--average",
+    "budget",
+    cls=Renamed,
+    old=("--budget",),
+    type=click.FloatRange(2, 16),
+    default=6.0,
+    show_default=True,
+    help="Bits per value to recommend on average.",
 )
 @click.option(
-    "--groups",
+    "--time-groups",
+    "groups",
+    cls=Renamed,
+    old=("--groups",),
     type=click.IntRange(min=1),
     help="Number of time groups [default: the least that costs at most 5 % more].",
 )
@@ -49,7 +59,7 @@ def command(
     \b
     Examples:
       taqstore report store.zarr -o report.html
-      taqstore report store.zarr -o report.html --bits 8 --bits 4 --budget 5 --groups 4
+      taqstore report store.zarr -o report.html --bits 8 --bits 4 --average 5 --time-groups 4
     """
     from taqstore.files.staged import whole_file
     from taqstore.query.sites import choose_source, paths_of

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from taqstore.errors import MissingError, problem
+from taqstore.errors import MisuseError, problem
 from taqstore.files.documents import write_document
 from taqstore.files.safetensors import write_safetensors
 from taqstore.files.staged import whole_file, whole_folder
@@ -185,7 +185,7 @@ def safetensors_mlx(store: Groups, out: Path, *, force: bool = False) -> Summary
 def _file_of(store: Groups, out: Path) -> list[str]:
     if out.suffix != ".safetensors":
         what, remedy = "not the name of a safetensors file", "write FILE.safetensors"
-        raise MissingError(problem(what, where=out.name, remedy=remedy))
+        raise MisuseError(problem(what, where=out.name, remedy=remedy))
     return quantized_blocks(store)
 
 

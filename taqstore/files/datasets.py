@@ -15,6 +15,7 @@ import xarray as xr
 from taqstore.errors import TaqError, problem
 from taqstore.files.staged import whole_file, whole_folder
 from taqstore.files.tables import to_table, write_csv
+from taqstore.files.targets import TABLES, check_suffix
 
 _FOLDER = ".zarr"
 _ZARR = ("zarr.json", "*/zarr.json", "*/c", "*/c/*")
@@ -34,14 +35,14 @@ def write_file(dataset: xr.Dataset, path: Path, *, force: bool = False) -> None:
     Raises
     ------
     TaqError
-        The suffix is not known, a library is missing, the target exists, the disk refuses, or the
+        A library is missing, the target exists, the disk refuses, or the
         variables do not make one table.
+    MisuseError
+        The suffix is not known.
     """
     path = Path(path)
-    writer = _WRITERS.get(path.suffix)
-    if writer is None:
-        what = f"cannot tell a format from the suffix {path.suffix!r}"
-        raise TaqError(problem(what, where=str(path), remedy=f"use {', '.join(_WRITERS)}"))
+    check_suffix(path)
+    writer = _WRITERS[path.suffix]
     if path.suffix == _FOLDER:
         with whole_folder(path, content=_ZARR, force=force) as fresh:
             writer(dataset, fresh)
@@ -56,12 +57,12 @@ def write_table(table: pd.DataFrame, path: Path, *, force: bool = False) -> None
     Raises
     ------
     TaqError
-        Another suffix, a library is missing, the target exists, or the disk refuses.
+        A library is missing, the target exists, or the disk refuses.
+    MisuseError
+        Another suffix.
     """
-    writer = _TABLE_WRITERS.get(path.suffix)
-    if writer is None:
-        what = f"a table cannot be written as {path.suffix!r}"
-        raise TaqError(problem(what, where=str(path), remedy=f"use {', '.join(_TABLE_WRITERS)}"))
+    check_suffix(path, TABLES)
+    writer = _TABLE_WRITERS[path.suffix]
     with whole_file(path, force=force) as fresh:
         writer(table, fresh)
 

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from taqstore.errors import TaqError, problem
+from taqstore.errors import MisuseError, TaqError, problem
 
 _METADATA = "zarr.json"
 _MARKER = "taqstore"
@@ -15,6 +15,10 @@ _MARKER = "taqstore"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 # What a writer of the format could have left; larger metadata is not read to be judged.
 _MOST_BYTES = 1 << 26
+TABLES = (".parquet", ".csv")
+DATASETS = (".nc", ".zarr", *TABLES)
+"""Suffixes of what a table, and a Dataset, is written as."""
+
 _ELSEWHERE = "choose a path that has nothing to do with a store"
 
 
@@ -40,6 +44,19 @@ def check_target(out: str | os.PathLike[str]) -> Path:
         what = f"no place for an output: {error.strerror or error}"
         raise TaqError(problem(what, where=text, remedy="choose another path")) from error
     return Path(text)
+
+
+def check_suffix(path: Path, known: tuple[str, ...] = DATASETS) -> None:
+    """Refuse a suffix that names none of the formats that are known.
+
+    Raises
+    ------
+    MisuseError
+        It does not.
+    """
+    if path.suffix not in known:
+        what = f"cannot tell a format from the suffix {path.suffix!r}"
+        raise MisuseError(problem(what, where=str(path), remedy=f"use {', '.join(known)}"))
 
 
 def check_above_store(folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from taqstore.errors import TaqError, problem
+from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.kinds.block_samples import Batch, BlockSamples, joined, open_block
 from taqstore.store.reader import Store
 
@@ -103,15 +103,15 @@ def _check(
 ) -> None:
     if shuffle not in get_args(Shuffle):
         remedy = " or ".join(get_args(Shuffle))
-        raise TaqError(problem(f"shuffle {shuffle!r} is not known", remedy=remedy))
+        raise MisuseError(problem(f"shuffle {shuffle!r} is not known", remedy=remedy))
     if min(batch_size, cycles) < 1 or min(start, prefetch) < 0:
         what = "batch_size and cycles must be at least 1, start and prefetch at least 0"
-        raise TaqError(problem(what, found=f"{batch_size}, {cycles}, {start}, {prefetch}"))
+        raise MisuseError(problem(what, found=f"{batch_size}, {cycles}, {start}, {prefetch}"))
     if batch_size > len(samples):
         what = f"a batch of {batch_size} is more than the samples of {samples.block}"
         raise TaqError(problem(what, found=str(len(samples)), remedy="smaller --batch-size"))
     if shuffle == "window" and window < batch_size:
-        raise TaqError(problem(f"a window must hold a batch of {batch_size}", found=str(window)))
+        raise MisuseError(problem(f"a window must hold a batch of {batch_size}", found=str(window)))
 
 
 def batch_order(

@@ -12,7 +12,7 @@ from importlib import import_module
 from itertools import product
 from typing import Any, Literal
 
-from taqstore.errors import MissingError, TaqError, problem
+from taqstore.errors import MisuseError, problem
 from taqstore.names import BINS, CHANNEL_BINS, CHANNEL_HISTOGRAMS, EXTREMA, MOMENTS, Alternatives
 
 FORMATS = ("png", "svg", "pdf")
@@ -99,10 +99,10 @@ class FigureKind:
         for name in given:
             if name not in self.options:
                 found = ", ".join(self.options) or "none"
-                raise TaqError(problem(f"plot {word} takes no option {name!r}", found=found))
+                raise MisuseError(problem(f"plot {word} takes no option {name!r}", found=found))
         for name in self.needs:
             if name not in given:
-                raise TaqError(problem(f"plot {word} needs the option {name!r}"))
+                raise MisuseError(problem(f"plot {word} needs the option {name!r}"))
 
 
 _KINDS = "taqstore.plot.kinds"
@@ -252,7 +252,7 @@ def known(what: str, name: str, names: Collection[str]) -> None:
         It is not.
     """
     if name not in names:
-        raise MissingError(
+        raise MisuseError(
             problem(f"{what} {name!r} is not known", remedy=f"choose {', '.join(names)}")
         )
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from taqstore.errors import TaqError, problem
+from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.quantization.quantizer import Quantizer, integer_range, symmetric
 
 Floats = npt.NDArray[np.float32]
@@ -69,7 +69,7 @@ def weight_steps(
     check_weight_bits(bits)
     if clip not in get_args(WeightClip):
         known = " or ".join(get_args(WeightClip))
-        raise TaqError(problem(f"weight clip {clip!r} is not known", remedy=known))
+        raise MisuseError(problem(f"weight clip {clip!r} is not known", remedy=known))
     rows = _rows(np.asarray(weight, np.float32), group_size)
     absmax = np.abs(rows).max(axis=-1)
     step = symmetric(absmax if clip == "absmax" else _searched(rows, absmax, bits), bits=bits)
@@ -100,7 +100,7 @@ def check_weight_bits(bits: int) -> None:
         `bits` is not 2 to 8.
     """
     if not 2 <= bits <= MAX_WEIGHT_BITS:
-        raise TaqError(problem(f"weights have 2 to {MAX_WEIGHT_BITS} bits", found=str(bits)))
+        raise MisuseError(problem(f"weights have 2 to {MAX_WEIGHT_BITS} bits", found=str(bits)))
 
 
 def _rows(weight: Floats, group_size: int | None) -> Floats:

@@ -14,7 +14,7 @@ from taqstore.analysis.ranges.steps import step_groups
 from taqstore.analysis.scales import scales
 from taqstore.analysis.shared.inputs import Bounds, channel_bounds, require
 from taqstore.analysis.shifts import midpoint_shift
-from taqstore.errors import TaqError, problem
+from taqstore.errors import MisuseError, problem
 from taqstore.quantization import quantizer as quantization
 
 _NAME = "activation start"
@@ -62,7 +62,7 @@ def activation_start(
     """
     if shifted and clip != "absmax":
         what = f"clip rule {clip!r} cannot see shifted values"
-        raise TaqError(problem(what, remedy="use absmax, or no shift"))
+        raise MisuseError(problem(what, remedy="use absmax, or no shift"))
     require(dataset, ("step", "sigma"), analysis=_NAME)
     cuts = _cuts(dataset, bits, groups)
     if shifted:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import xarray as xr
 
-from taqstore.errors import MissingError, TaqError, problem
+from taqstore.errors import MissingError, MisuseError, problem
 
 Reduction: TypeAlias = Callable[[xr.DataArray, str], xr.DataArray]
 
@@ -36,14 +36,14 @@ def reduce(dataset: xr.Dataset, *specs: str, skipna: bool = False) -> xr.Dataset
     ------
     MissingError
         No data variable has the dimension.
-    TaqError
+    MisuseError
         The reduction is not known.
     """
     dropped: list[str] = []
     for spec in specs:
         dim, separator, how = spec.partition("=")
         if not separator:
-            raise TaqError(
+            raise MisuseError(
                 problem(f"reduction {spec!r} has no '='", remedy="write DIM=HOW, like step=max")
             )
         dataset, lost = _reduce_one(dataset, dim.strip(), _reduction(how.strip(), skipna))
@@ -74,7 +74,7 @@ def _percentile(how: str) -> float:
     match = _PERCENTILE.fullmatch(how)
     if match is None or float(match[1]) > 100:
         known = "max, min, mean, std, median, p0 to p100 (p99.9)"
-        raise TaqError(problem(f"reduction {how!r} is not known", remedy=f"use one of {known}"))
+        raise MisuseError(problem(f"reduction {how!r} is not known", remedy=f"use one of {known}"))
     return float(match[1])
 
 

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 import xarray as xr
 
-from taqstore.errors import MissingError, TaqError, problem
+from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.names import block_number, parse_layer
 from taqstore.query.reduction import reduce
 
@@ -60,7 +60,7 @@ def select(
     ------
     MissingError
         The dimension is not in the dataset, or nothing is left.
-    TaqError
+    MisuseError
         An option cannot be read.
     """
     if layer is not None:
@@ -114,7 +114,7 @@ def _select_sigma(dataset: xr.Dataset, text: str) -> xr.Dataset:
     except ValueError:
         separator = ""
     if not separator:
-        raise TaqError(problem(f"sigma range {text!r} cannot be read", remedy="write LO:HI"))
+        raise MisuseError(problem(f"sigma range {text!r} cannot be read", remedy="write LO:HI"))
     sigma = dataset["sigma"].values
     # A Python float is weak beside float32: a bound typed as printed meets its sigma exactly.
     keep = (sigma >= bounds[0]) & (sigma <= bounds[1])
@@ -160,7 +160,7 @@ def _select_block(dataset: xr.Dataset, text: str) -> xr.Dataset:
 def _parts(text: str, option: str) -> list[str]:
     parts = [part.strip() for part in text.split(",")]
     if not all(parts):
-        raise TaqError(problem(f"{option} {text!r} has an empty part"))
+        raise MisuseError(problem(f"{option} {text!r} has an empty part"))
     return parts
 
 
@@ -193,7 +193,8 @@ def _in_range(labels: np.ndarray, numbers: list[int | None], name: str) -> np.nd
     start, stop, stride = (*numbers, None)[:3]
     stride = 1 if stride is None else stride
     if stride <= 0:
-        raise TaqError(problem(f"--{name} has the stride {stride}", remedy="strides count from 1"))
+        what = f"--{name} has the stride {stride}"
+        raise MisuseError(problem(what, remedy="strides count from 1"))
     # An open start counts strides from the first label there is, as a slice would.
     first = int(labels.min()) if start is None and labels.size else start or 0
     keep: np.ndarray = (labels >= first) & ((labels - first) % stride == 0)
@@ -237,9 +238,9 @@ def _summary(labels: np.ndarray, most: int = 8) -> str:
     return f"{', '.join(names[:3])}, ..., {names[-1]} ({len(names)} in all)"
 
 
-def _unreadable(name: str, part: str) -> TaqError:
+def _unreadable(name: str, part: str) -> MisuseError:
     what = f"--{name} {part!r} is neither an integer nor a range"
-    return TaqError(problem(what, remedy="write it like 3, 0:10 or 0:50:5"))
+    return MisuseError(problem(what, remedy="write it like 3, 0:10 or 0:50:5"))
 
 
 def _no_coordinate(dataset: xr.Dataset, name: str) -> MissingError:

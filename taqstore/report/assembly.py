@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jinja2
 
-from taqstore.errors import TaqError, problem
+from taqstore.errors import MisuseError, problem
 from taqstore.query.sites import choose_source
 from taqstore.report import costs, questions
 from taqstore.report.advice import bit_widths, time_groups
@@ -99,10 +99,10 @@ def _plan(
     widths = tuple(sorted({int(width) for width in bits}, reverse=True))
     if not widths or not all(2 <= width <= 16 for width in widths):
         found = ", ".join(map(str, bits)) or "none"
-        raise TaqError(problem("bit widths are 2 to 16", found=found))
+        raise MisuseError(problem("bit widths are 2 to 16", found=found))
     if not budget >= widths[-1]:
         what = f"a budget of {budget:g} bits is less than the smallest width"
-        raise TaqError(problem(what, found=str(widths[-1])))
+        raise MisuseError(problem(what, found=str(widths[-1])))
     return Plan(choose_source(store, source), widths, float(budget), groups)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taqstore.errors import TaqError, problem
+from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.statistics.bins import Counts, Floats, Layout
 
 __all__ = [
@@ -166,7 +166,7 @@ def absolute_quantile(counts: npt.ArrayLike, layout: Layout, q: npt.ArrayLike) -
 
 def _quantile(counts: Counts, low: Floats, high: Floats, q: Floats) -> Floats:
     if not np.all((q >= 0) & (q <= 1)):
-        raise TaqError(problem("quantiles lie between 0 and 1", found=str(q)))
+        raise MisuseError(problem("quantiles lie between 0 and 1", found=str(q)))
     total = counts.sum(axis=-1).reshape(-1, 1)
     last = np.maximum(total - 1, 0)
     position = last * q.reshape(1, -1)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taqstore.errors import TaqError, problem
+from taqstore.errors import MisuseError, TaqError, problem
 
 Float32 = npt.NDArray[np.float32]
 
@@ -101,7 +101,7 @@ def ema_weights(n: int, momentum: float = SHIFT_MOMENTUM) -> npt.NDArray[np.floa
 
 def _fraction(name: str, value: float) -> float:
     if not 0.0 <= value <= 1.0:
-        raise TaqError(problem(f"{name} must lie between 0 and 1", found=str(value)))
+        raise MisuseError(problem(f"{name} must lie between 0 and 1", found=str(value)))
     return float(value)
 
 

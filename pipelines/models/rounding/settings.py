@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from taqstore.errors import TaqError, problem
+from taqstore.asked import MAX_SEED, number, whole_number
+from taqstore.errors import MisuseError
 from taqstore.quantization.quantizer import integer_range
 from taqstore.quantization.weight_grid import WeightClip, check_weight_bits
+
+_WHOLE = ("iterations", "batch_size", "patience", "seed")
+_RANGES: dict[str, dict[str, Any]] = {
+    "iterations": {"least": 1},
+    "batch_size": {"least": 1},
+    "patience": {"least": 0},
+    "seed": {"least": 0, "most": MAX_SEED},
+    "learning_rate": {"least": 0, "above": True},
+    "step_rate": {"least": 0},
+    "rounding_weight": {"least": 0},
+    "warmup": {"least": 0, "most": 1, "below": True},
+    "qdrop": {"least": 0, "most": 1, "below": True},
+    "sigma_power": {"least": 0},
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +56,7 @@ class Settings:
 
     Raises
     ------
-    TaqError
+    MisuseError
         A value makes no sense.
     """
 
@@ -64,17 +80,13 @@ class Settings:
         check_weight_bits(self.bits)
         if self.activation_bits:
             integer_range(self.activation_bits)
-        for name, least in (("iterations", 1), ("batch_size", 1), ("patience", 0)):
-            if getattr(self, name) < least:
-                found = str(getattr(self, name))
-                raise TaqError(problem(f"{name} must be at least {least}", found=found))
-        if min(self.beta) < 2:
-            found = ", ".join(map(str, self.beta))
-            raise TaqError(problem("beta must be at least 2", found=found))
-        for name in ("warmup", "qdrop"):
-            if not 0 <= getattr(self, name) < 1:
-                what = f"{name} must be at least 0 and below 1"
-                raise TaqError(problem(what, found=str(getattr(self, name))))
+        for name, ends in _RANGES.items():
+            check = whole_number if name in _WHOLE else number
+            check(getattr(self, name), name, **ends)
+        for end in self.beta:
+            number(end, "beta", least=2)
+        if not self.activation_bits and self.qdrop:
+            raise MisuseError("qdrop leaves activations as they are: without bits they all are")
 
     @property
     def weight_range(self) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.analysis.shared.inputs import channel_bounds, first_complete
-from taqstore.errors import MissingError, problem
+from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.names import Alternatives, LayerName, parse_layer
 from taqstore.query.select import select
 
@@ -73,7 +73,7 @@ def linear_view(
         A layer name or `site` is not known, or one of `layers` matches nothing.
     """
     if site and not _SITE.fullmatch(site):
-        raise MissingError(problem(f"site {site!r} is not known", remedy="write it like mlp.fc2"))
+        raise MisuseError(problem(f"site {site!r} is not known", remedy="write it like mlp.fc2"))
     chosen = dataset[list(names)]
     if layers:
         chosen = select(chosen, layer=",".join(layers), site=site)
