@@ -19,7 +19,7 @@ from support.live_models import TINY, TINY32, TINY_FLUX, load_tiny, write_checkp
 from support.same_stores import assert_same_bits
 from taqstore import TaqError, open_store
 from taqstore.analysis.pooling import pool
-from taqstore.errors import MissingError
+from taqstore.errors import MissingError, MisuseError
 from taqstore.names import SITES, parse_layer
 from taqstore.run.mode import Mode
 from taqstore.statistics.bins import Layout
@@ -226,11 +226,11 @@ def test_what_cannot_be_collected_is_said(tmp_path: Path) -> None:
     weights = tmp_path / "w.safetensors"
     with pytest.raises(MissingError, match=r"complete latents of image 9.*complete: 0, 1, 2"):
         collect(store, images=[0, 9], local_ckpt=weights)
-    with pytest.raises(MissingError, match=r"site mlp\.fc3"):
+    with pytest.raises(MisuseError, match=r"site mlp\.fc3"):
         collect(store, sites=["mlp.fc3"], local_ckpt=weights)
     with pytest.raises(TaqError, match="images-per-batch"):
         collect(store, per_channel=["mlp.fc2"], images_per_batch=2, local_ckpt=weights)
-    with pytest.raises(MissingError, match="not observed"):
+    with pytest.raises(MisuseError, match="not observed"):
         collect(store, sites=["mlp.fc1"], per_channel=["mlp.fc2"], local_ckpt=weights)
     other = write_checkpoint(tmp_path / "other.safetensors", seed=1)
     with pytest.raises(TaqError, match="other weights"):
