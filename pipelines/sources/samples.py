@@ -17,7 +17,8 @@ from taqstore.names import SAMPLES
 from .parts.json_fields import strings
 from .parts.place import Place
 from .parts.plan import Options, Plan, Problem, Put, Unit
-from .parts.prompts import pickled_strings, prompt_file
+from .parts.prompt_files import Prompts, read_prompts
+from .parts.prompts import pickled_strings
 
 # Key: kinds of dtype that are taken, number of dims.
 KEYS = {
@@ -25,6 +26,7 @@ KEYS = {
     "cs_pooled": ("f", 3), "prompts": ("OU", 1), "cfg_scale": ("f", 0),
 }  # fmt: skip
 STORED = {"x": "xs", "conditioning": "cs", "pooled_conditioning": "cs_pooled"}
+_SHUFFLED = "rows are shuffled and keep no trajectory, so each is its own sample"
 DIMS = {
     "x": ("sample", "height", "width", "latent_channel"),
     "conditioning": ("prompt_id", "row", "token", "conditioning_channel"),
@@ -86,6 +88,7 @@ def plan(path: Path, options: Options) -> Plan:
     if ((indices < 0) | (indices >= table)).any():
         what = f"an index outside the {table} prompts"
         raise SourceError(problem(what, where=file.where("prompt_indices")))
+    prompts = _prompts(file, headers["prompts"], options)
     template = _template(
         file,
         headers,
@@ -94,7 +97,7 @@ def plan(path: Path, options: Options) -> Plan:
             "timestep": (("sample",), timesteps),
             "prompt_index": (("sample",), indices),
             "prompt_id": (("prompt_id",), np.arange(table, dtype=np.int64)),
-            "prompt": (("prompt_id",), strings(_prompts(file, headers["prompts"], options))),
+            "prompt": (("prompt_id",), strings(prompts.texts)),
         },
     )
     rows = {name: template.shard_shape(template.array(name))[0] for name in STORED}
@@ -109,7 +112,7 @@ def plan(path: Path, options: Options) -> Plan:
         templates=(template,),
         units=(unit,),
         inputs=(path, *((options.prompts,) if options.prompts else ())),
-        notes=("rows are shuffled and keep no trajectory, so each is its own sample",),
+        notes=(_SHUFFLED, *prompts.notes),
     )
 
 
@@ -134,17 +137,17 @@ def _headers(file: NpzFile) -> dict[str, Header]:
     return headers
 
 
-def _prompts(file: NpzFile, header: Header, options: Options) -> list[str]:
+def _prompts(file: NpzFile, header: Header, options: Options) -> Prompts:
     if options.prompts is not None:
-        return prompt_file(options.prompts, count=header.shape[0])
+        return read_prompts(options.prompts, count=header.shape[0])
     if header.dtype.kind == "U":
-        return [str(prompt) for prompt in file.read("prompts")]
+        return Prompts(tuple(str(prompt) for prompt in file.read("prompts")))
     data = bytes(file.raw("prompts")[header.offset :])
     found = pickled_strings(data, where=file.where("prompts"))
     if len(found) != header.shape[0]:
         what = f"{len(found)} strings for a header of {header.shape[0]}"
         raise SourceError(problem(what, where=file.where("prompts")))
-    return found
+    return Prompts(tuple(found))
 
 
 def _template(
