@@ -92,7 +92,7 @@ def generate(
         The store cannot be written, or holds latents of another configuration.
     """
     mode, outcome = mode or Mode(), Outcome()
-    read = read_prompts(request.prompts)
+    read = read_prompts(Path(request.prompts))
     prompts = list(read.texts)
     outcome.notes += read.notes
     check_use(find_model(request.model), _use(request))
@@ -128,7 +128,7 @@ def generate(
             "generate",
             outcome,
             parameters=parameters,
-            inputs=[request.prompts],
+            inputs=[Path(request.prompts)],
             libraries=LIBRARIES,
             resume=mode.resume,
         )

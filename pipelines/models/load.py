@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from taqstore.errors import TaqError, problem
+from taqstore.files.refusal import what_it_is
 
-from .adapter import known, pipeline_class
+from .adapter import known, pipeline_class, prefix_of
 from .backend import backend
 from .failures import inside_model
 from .layers import modulated
@@ -251,7 +252,8 @@ def load_pipeline(
     libraries = backend()
     checkpoint = _checkpoint(row, local_ckpt)
     try:
-        with known(libraries, row, checkpoint, libraries.mx.float16) as fetched:
+        half, prefix = libraries.mx.float16, prefix_of(row)
+        with known(libraries, row, checkpoint, half, prefix=prefix) as fetched:
             pipeline = pipeline_class(libraries, row, checkpoint)(
                 w16=row.dtype == "float16",
                 a16=row.dtype == "float16",
@@ -296,9 +298,9 @@ def _checkpoint(row: ModelRow, local_ckpt: str | os.PathLike[str] | None) -> Pat
 
 
 def _unloadable(row: ModelRow, checkpoint: Path | None, error: Exception) -> TaqError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    said = " ".join(str(error).split()) or type(error).__name__
+    kind = "" if checkpoint is None else what_it_is(checkpoint).removeprefix("safetensors")
+    said = f"{kind}: {said}" if kind else said
     where = str(checkpoint or row.hub)
     remedy = "check the checkpoint's layout, or that the hub can be reached (HF_HOME, HF_TOKEN)"
-    return TaqError(
-        problem(f"{row.name} does not load", where=where, found=lines[0], remedy=remedy)
-    )
+    return TaqError(problem(f"{row.name} does not load", where=where, found=said, remedy=remedy))

@@ -170,7 +170,7 @@ def read_coordinate(group: zarr.Group, name: str) -> np.ndarray:
                 "damaged coordinate",
                 where=f"{group.path}/{name}",
                 found=str(error),
-                remedy="restore it, or write the group again with --force",
+                remedy="see taqstore verify, then taqstore repair",
             )
         ) from error
     if values.dtype.kind not in "TO":

@@ -16,6 +16,8 @@ from taqstore import errors
 from taqstore.errors import SourceError
 from taqstore.files.refusal import what_it_is
 
+from .json_fields import checked_text
+
 REMEDY = "give a .txt file with one prompt per line, or a .csv file with a prompt column"
 _PROMPT, _IMAGE = "prompt", "image_id"
 _DELIMITERS = (",", ";", "\t")
@@ -60,6 +62,8 @@ def read_prompts(path: Path, *, count: int | None = None) -> Prompts:
     lines = _lines(path, text)
     read = _table if path.suffix.lower() == ".csv" else _plain
     found = read(path, lines)
+    for number, prompt in enumerate(found.texts):
+        checked_text(prompt, where=f"{path}: prompt {number}")
     if not found.texts or count not in (None, len(found.texts)):
         wanted = "some" if count is None else count
         raise _refused(path, f"{wanted} prompts are needed", found=str(len(found.texts)))
