@@ -34,6 +34,8 @@ def _may_fit(header: Header, dtype: np.dtype, shape: tuple[int, ...]) -> bool:
     """Whether an array may be one of this dtype and shape, judged by its header."""
     single = prod(header.shape) == prod(shape) == 1 and max(len(header.shape), len(shape)) <= 1
     numbers = header.dtype.kind in "biuf" and dtype.kind in "biuf"
+    if header.dtype.kind == dtype.kind == "f" and header.dtype.itemsize < dtype.itemsize:
+        numbers = False  # what was rounded on the way does not become what it was
     return (header.shape == shape or single) and (header.dtype == dtype or numbers)
 
 
@@ -132,7 +134,8 @@ class NpzFile:
         """Array of a key, read-only where it is as it lies in the file.
 
         With `dtype` and `shape`, other shapes are refused before a byte is inflated; one number may
-        have one axis or none. Another dtype is cast where that is exact.
+        have one axis or none. Another dtype is cast where that is exact, floats never from fewer
+        bits: these were rounded.
 
         Raises
         ------

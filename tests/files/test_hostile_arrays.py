@@ -30,7 +30,6 @@ TAKEN: dict[str, tuple[np.ndarray, Change]] = {
     "big-endian": (HALF, lambda x: x.astype(">f4")),
     "big-endian Fortran": (HALF, lambda x: np.asfortranarray(x.astype(">f8"))),
     "wider": (HALF, lambda x: x.astype(np.float64)),
-    "narrower": (HALF, lambda x: x.astype(np.float16)),
     "infinite": (np.array([[np.inf, -np.inf]], np.float32), lambda x: x.astype(np.float64)),
     "no numbers": (np.full((2, 2), np.nan, np.float32), lambda x: x.astype(np.float64)),
     "int64": (COUNTS, lambda x: x.astype(np.int64)),
@@ -44,6 +43,7 @@ TAKEN: dict[str, tuple[np.ndarray, Change]] = {
     "empty": (np.zeros((0, 4), np.float32), lambda x: x.astype(np.float64)),
 }
 REFUSED: dict[str, tuple[np.ndarray, np.ndarray]] = {
+    "rounded": (HALF, HALF.astype(np.float16)),
     "inexact": (HALF, np.full((3, 4), 0.1)),
     "too large": (HALF, np.full((3, 4), 1e300)),
     "fraction": (COUNTS, np.full((3, 4), 0.5)),
