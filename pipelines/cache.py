@@ -27,6 +27,7 @@ from taqstore.store.writer import create_store
 
 from .models.backend import LIBRARIES, backend
 from .models.capture import watching_blocks
+from .models.failures import inside_model, placed
 from .models.layers import chosen_blocks
 from .models.load import LoadedModel, Prompt, Tensor, to_numpy
 from .models.sampling import Schedule
@@ -83,7 +84,7 @@ def cache(
     mode, outcome = mode or Mode(), Outcome()
     opened = open_store(store, chunks=None, checksum=True)
     found = read_trajectories(opened, images=images, stride=stride, model=model)
-    loaded = load_model_of(found.run, local_ckpt=local_ckpt)
+    loaded = load_model_of(found.run, local_ckpt=local_ckpt, use=found.use)
     names = chosen_blocks(loaded.mmdit, chosen, model=loaded.row.name)
     schedule = found.schedule(loaded)
     first = found.prepare(loaded, found.images[0], schedule)
@@ -98,7 +99,9 @@ def cache(
             prompt = first if position == 0 else None
             job.one_image(position, image, pending[image], prompt)
         parameters = {**found.summary(), "stride": stride, "blocks": list(names)}
-        record_run(writer, "cache", outcome, parameters=parameters, libraries=LIBRARIES)
+        record_run(
+            writer, "cache", outcome, parameters=parameters, libraries=LIBRARIES, resume=mode.resume
+        )
     opened.refresh(*groups)
     return outcome
 
@@ -113,7 +116,8 @@ def _templates(
     """Templates of streams that have these blocks, their shapes seen in one unevaluated forward."""
     with watching_blocks(model.mmdit, names) as streams:
         x = found.latent(found.images[0], found.steps[0])
-        model.denoise(x, schedule.timesteps[0], schedule.sigmas[0], prompt)
+        with placed(f"image {found.images[0]}, step {found.steps[0]}"):
+            model.denoise(x, schedule.timesteps[0], schedule.sigmas[0], prompt)
     summary = found.summary()
     templates = [
         blocks_template(
@@ -259,10 +263,12 @@ class _Job:
         """Residual streams of one (image, step), evaluated in one go."""
         x = self.found.latent(image, self.found.steps[step])
         timestep, sigma = self.schedule.timesteps[step], self.schedule.sigmas[step]
-        with watching_blocks(self.model.mmdit, self.names) as streams:
-            self.model.denoise(x, timestep, sigma, prompt)
-        found = streams.by_name()
-        backend().mx.eval(list(chain.from_iterable(s.values() for s in found.values())))
+        place = f"image {image}, step {self.found.steps[step]}"
+        with inside_model(place, self.model.mmdit):
+            with watching_blocks(self.model.mmdit, self.names) as streams:
+                self.model.denoise(x, timestep, sigma, prompt)
+            found = streams.by_name()
+            backend().mx.eval(list(chain.from_iterable(s.values() for s in found.values())))
         return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,19 @@ from taqstore.names import LATENTS
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.store.group_writer import GroupWriter
-from taqstore.store.writer import StoreWriter, create_store
+from taqstore.store.writer import create_store
 
 from .models.backend import LIBRARIES
+from .models.failures import each_placed, placed
+from .models.limits import Use, check_use
 from .models.load import LoadedModel, load_pipeline, to_numpy
 from .models.sampling import Schedule, make_schedule, trajectory
+from .models.table import find_model
 from .run.groups import RUN, open_groups
+from .run.merged_latents import as_merged, merged_images, refuse_again
 from .run.record import record_run
 from .run.trajectories import ID
-from .sources.parts.prompts import prompt_file
+from .sources.parts.prompt_files import read_prompts
 
 LATENT_CHANNELS = 16
 
@@ -82,12 +86,16 @@ def generate(
     Raises
     ------
     TaqError
-        The model or the prompts cannot be read, the latent size is odd, or latents are not finite.
+        The model or the prompts cannot be read, something is beyond the model's limits, or latents
+        are not finite.
     StoreError
         The store cannot be written, or holds latents of another configuration.
     """
     mode, outcome = mode or Mode(), Outcome()
-    prompts = prompt_file(request.prompts)
+    read = read_prompts(Path(request.prompts))
+    prompts = list(read.texts)
+    outcome.notes += read.notes
+    check_use(find_model(request.model), _use(request))
     model = load_pipeline(
         request.model,
         local_ckpt=request.local_ckpt,
@@ -97,9 +105,16 @@ def generate(
     )
     run = _configuration(request, model)
     schedule = make_schedule(model, request.steps)
+    outcome.notes += model.check_prompts([*prompts[: request.images], request.negative_prompt])
+    if save_images is not None:
+        model.load_decoder()
     with create_store(store) as writer:
-        attrs = {RUN: run, ID: _identity(writer, mode)}
-        template = _template(request, attrs, prompts, schedule)
+        node: Any = None if mode.force else writer.node(LATENTS)
+        made = {} if node is None else merged_images(writer)
+        if made and node is not None:
+            run = as_merged(run, node.attrs.get(RUN))
+        attrs = {RUN: run, ID: _identity(node, run)}
+        template = _template(request, attrs, prompts, schedule, made)
         group = open_groups(writer, [template], mode)[LATENTS]
         pending = np.flatnonzero(~group.written())
         outcome.count(LATENTS).skipped = request.images - len(pending)
@@ -113,19 +128,31 @@ def generate(
             "generate",
             outcome,
             parameters=parameters,
-            inputs=[request.prompts],
+            inputs=[Path(request.prompts)],
             libraries=LIBRARIES,
+            resume=mode.resume,
         )
     return outcome
+
+
+def _use(request: Request) -> Use:
+    row = find_model(request.model)
+    return Use(
+        latent_size=request.latent_size or row.latent_size,
+        steps=request.steps,
+        cfg_weights=(row.cfg_weight if request.cfg_weight is None else request.cfg_weight,),
+        negative=request.negative_prompt,
+        seeds=(request.seed, request.seed + request.images - 1),
+        dtype=request.dtype,
+        shift=request.shift,
+        use_t5=request.use_t5,
+    )
 
 
 def _configuration(request: Request, model: LoadedModel) -> dict[str, Any]:
     """What every image of a store shares."""
     row = model.row
     height, width = request.latent_size or row.latent_size
-    if height % 2 or width % 2:
-        what = "the model folds latents two by two, so both sides must be even"
-        raise TaqError(problem(what, found=f"{height} {width}", remedy="set --latent-size"))
     return {
         "model": row.name,
         "weights": model.digest,
@@ -140,22 +167,30 @@ def _configuration(request: Request, model: LoadedModel) -> dict[str, Any]:
     }
 
 
-def _identity(writer: StoreWriter, mode: Mode) -> str:
+def _identity(node: Any, run: dict[str, Any]) -> str:
     """What tells these latents from others: theirs if there are any, else a new one."""
-    node = None if mode.force else writer.node(LATENTS)
-    return str(uuid.uuid4() if node is None else node.attrs.get(ID, ""))
+    same = node is not None and node.attrs.get(RUN) == run
+    return str(node.attrs.get(ID, "") if same else uuid.uuid4())
 
 
 def _template(
-    request: Request, attrs: dict[str, Any], prompts: list[str], schedule: Schedule
+    request: Request,
+    attrs: dict[str, Any],
+    prompts: list[str],
+    schedule: Schedule,
+    made: Mapping[int, tuple[str, int]],
 ) -> Template:
+    """Template of the images asked for; those of a merged store are what they are."""
     run, images = attrs[RUN], range(request.images)
+    asked = {image: (prompts[image % len(prompts)], request.seed + image) for image in images}
+    refuse_again(made, asked)
+    told = [made.get(image, asked[image]) for image in images]
     height, width = run["latent_size"]
     sigmas, timesteps = schedule.arrays()
     return latents_template(
         images=images,
-        prompts=[prompts[image % len(prompts)] for image in images],
-        seeds=[request.seed + image for image in images],
+        prompts=[prompt for prompt, _ in told],
+        seeds=[seed for _, seed in told],
         cfg_weight=run["cfg_weight"],
         sigmas=sigmas,
         timesteps=timesteps,
@@ -192,7 +227,9 @@ def _one_image(
         size = group.put("x", (position, 0, 0, 0, 0), latents)
         if save_images is not None:
             path = Path(save_images) / f"{image:04d}.png"
-            save_picture(job.model.picture(latents.last), path)
+            with placed(f"image {image}"):
+                picture = job.model.picture(latents.last)
+            save_picture(picture, path)
         group.commit([(position,)])
         outcome.wrote(LATENTS, size=size)
 
@@ -209,18 +246,20 @@ class _Latents:
         image, prompt, seed = (
             coords[name][1][self._position] for name in ("image", "prompt", "seed")
         )
-        conditioning = job.model.encode_text(
-            prompt, cfg_weight=job.run["cfg_weight"], negative=job.run["negative_prompt"]
-        )
+        with placed(f"image {image}"):
+            conditioning = job.model.encode_text(
+                prompt, cfg_weight=job.run["cfg_weight"], negative=job.run["negative_prompt"]
+            )
+            prepared = job.model.prepare(conditioning, job.schedule.timesteps)
         height, width = job.run["latent_size"]
         steps = trajectory(
             job.model,
-            job.model.prepare(conditioning, job.schedule.timesteps),
+            prepared,
             job.schedule,
             seed=int(seed),
             latent_size=(height, width),
         )
-        for step, self.last in enumerate(steps):
+        for step, self.last in enumerate(each_placed(steps, f"image {image}")):
             if step:
                 job.mode.progress.advance(f"image {image}, step {step - 1}")
             latent = to_numpy(self.last)[None]
@@ -242,7 +281,7 @@ def _check_finite(latent: np.ndarray, image: int, step: int) -> None:
             problem(
                 f"image {image} has non-finite latents at step {step}",
                 found=f"{bad} of {latent.size} values",
-                remedy="it is not stored, images before it are; --resume tries it again, "
-                "--force with another --dtype, --cfg, --shift or --seed starts anew",
+                remedy="it is not stored, images before it are; --resume tries it again, another "
+                "--dtype, --cfg, --shift or --seed needs another store",
             )
         )

@@ -118,6 +118,7 @@ class _Job:
             inputs=plan.inputs,
             groups=[template.path for template in plan.templates],
             counted=("written", "refused"),
+            resume=self.mode.resume,
         )
 
 

@@ -113,7 +113,7 @@ def read_inputs(store: Store, plan: ActivationPlan, *, bits: int) -> dict[str, S
 
 def _read_site(store: Store, site: str, plan: ActivationPlan, bits: int) -> SiteInputs:
     path = f"{ACTIVATIONS}/{site}"
-    if path not in store:
+    if path not in store or not store[path].sizes["batch"]:
         raise _not_collected(path, where=str(store.location))
     shifted = site in plan.shifted
     found = activation_start(

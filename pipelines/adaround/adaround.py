@@ -87,7 +87,7 @@ def adaround(
     if settings.activation_bits:
         outcome.notes += nonfinite.notes(opened, paths_of(opened, ACTIVATIONS))
     for name in names:
-        check_samples(opened, name, settings)
+        check_samples(opened, name, settings, loaded)
     run = _summary(settings, plan, loaded, opened) | {"prefix": prefix}
     templates = rounding_templates(loaded, settings, inputs, run)
     with create_store(opened.location.url) as writer:
@@ -98,7 +98,12 @@ def adaround(
         job = _Job(opened, loaded, settings, results, fed, folder, checkpoint_seconds, mode)
         job.run_blocks(names, run)
         record_run(
-            writer, "adaround", outcome, parameters={**run, "blocks": names}, libraries=LIBRARIES
+            writer,
+            "adaround",
+            outcome,
+            parameters={**run, "blocks": names},
+            libraries=LIBRARIES,
+            resume=mode.resume,
         )
     opened.refresh(*outcome.groups, *groups)
     return outcome

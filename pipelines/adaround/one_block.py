@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from taqstore.errors import MissingError, problem
+from taqstore.errors import MissingError, TaqError, problem
 from taqstore.kinds.block_samples import Batch, BlockSamples, open_block
 from taqstore.kinds.minibatches import iter_batches
 from taqstore.kinds.weights import time_group_of
@@ -26,6 +26,7 @@ from taqstore.run.progress import Progress
 from taqstore.store.reader import Store
 
 from ..models.backend import backend
+from ..models.failures import placed
 from ..models.layers import ModelBlock
 from ..models.load import LoadedModel, to_numpy
 from ..models.rounding import BlockRun, Errors, Minibatch, Optimiser, Settings, positions_of
@@ -126,7 +127,8 @@ class BlockWork:
             while not optimiser.done:
                 if optimiser.iteration in kept:
                     rounding[optimiser.iteration] = optimiser.rounding_loss()
-                loss = optimiser.learn(next(minibatches))
+                with placed(f"{name}, iteration {optimiser.iteration}"):
+                    loss = optimiser.learn(next(minibatches))
                 progress.advance(f"{name}: loss {loss:.3g}")
                 if checkpoint and monotonic() - saved >= checkpoint.seconds:
                     checkpoint.save(optimiser, rounding)
@@ -195,7 +197,7 @@ class BlockWork:
             yield self._minibatch(self.samples.read(np.arange(start, stop)), weighted=False)
 
 
-def check_samples(store: Store, block: str, settings: Settings) -> None:
+def check_samples(store: Store, block: str, settings: Settings, model: LoadedModel) -> None:
     """Refuse, before anything is written, a block that cannot be optimised.
 
     Raises
@@ -203,13 +205,23 @@ def check_samples(store: Store, block: str, settings: Settings) -> None:
     MissingError
         Samples or their conditioning are not in the store.
     TaqError
-        There are fewer than a batch, or batches do not fit the memory budget.
+        There are fewer than a batch, batches do not fit the memory budget, or they are no streams
+        of this model.
     """
     first = open_block(store, block).read([0])
     if first.pooled is None or first.timestep is None or first.sigma is None:
         what = f"blocks need pooled conditioning, timestep and sigma to run {block}"
         remedy = "taqstore cache keeps them"
         raise MissingError(problem(what, where=str(store.location), remedy=remedy))
+    config, (_, rows, pooled) = model.mmdit.config, first.pooled.shape
+    widths = {name: (x.shape[1], x.shape[3]) for name, x in first.inputs.items()}
+    if {*widths.values(), (rows, config.hidden_size)} != {(model.rows, config.hidden_size)} or (
+        pooled != config.pooled_text_embed_dim
+    ):
+        what = f"streams of {block} are none of {model.row.name}"
+        found = f"(row, channel) {widths}, pooled conditioning {(rows, pooled)}"
+        where, remedy = str(store.location), "name the model that made them"
+        raise TaqError(problem(what, where=where, found=found, remedy=remedy))
     iter_batches(store, block, batch_size=settings.batch_size)
 
 

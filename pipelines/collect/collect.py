@@ -26,6 +26,7 @@ from taqstore.store.writer import create_store
 
 from ..models.backend import LIBRARIES, backend
 from ..models.capture import watching_inputs
+from ..models.failures import inside_model
 from ..models.layers import linears, site_channels
 from ..models.load import LoadedModel, Prompt, Tensor
 from ..models.reducers import Reducer, default_reducer
@@ -87,7 +88,7 @@ def collect(
     channel_sites = _checked_per_channel(per_channel or (), wanted, images_per_batch)
     opened = open_store(store, chunks=None, checksum=True)
     found = read_trajectories(opened, images=images, stride=stride, model=model)
-    loaded = load_model_of(found.run, local_ckpt=local_ckpt)
+    loaded = load_model_of(found.run, local_ckpt=local_ckpt, use=found.use)
     batches = _grouped(found.images, images_per_batch)
     templates = {site: _template(found, loaded, site, batches, histogram_bits) for site in wanted}
     coarse = Layout(_dtype(loaded), min(histogram_bits, CHANNEL_MANTISSA_BITS))
@@ -110,7 +111,14 @@ def collect(
             "per_channel": list(channel_sites),
             "images_per_batch": images_per_batch,
         }
-        record_run(writer, "collect", outcome, parameters=parameters, libraries=LIBRARIES)
+        record_run(
+            writer,
+            "collect",
+            outcome,
+            parameters=parameters,
+            libraries=LIBRARIES,
+            resume=mode.resume,
+        )
     opened.refresh(*groups)
     outcome.notes += nonfinite.notes(opened, groups)
     return outcome
@@ -244,4 +252,5 @@ class _Job:
     def _forward(self, image: int, position: int, prompt: Prompt) -> None:
         x = self.found.latent(image, self.found.steps[position])
         timestep, sigma = self.schedule.timesteps[position], self.schedule.sigmas[position]
-        backend().mx.eval(self.model.denoise(x, timestep, sigma, prompt))
+        with inside_model(f"image {image}, step {self.found.steps[position]}", self.model.mmdit):
+            backend().mx.eval(self.model.denoise(x, timestep, sigma, prompt))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,10 @@ def evaluate(
     options = options or Options()
     asked = variants or default_variants(opened, config=options.config is not None)
     ways = list(dict.fromkeys([Variant("float"), *asked]))
-    loaded = load_model_of(found.run, local_ckpt=local_ckpt)
+    use = replace(found.use, seeds=found.seeds)
+    loaded = load_model_of(found.run, local_ckpt=local_ckpt, use=use)
+    if pictures:
+        loaded.load_decoder()
     planner = Planner(loaded, opened, options)
     job = Measurer(found, loaded, _whole_schedule(found, loaded), planner.chosen, digits, progress)
     progress.start(len(ways) * job.forwards)

@@ -13,6 +13,7 @@ from taqstore.run.progress import Progress
 
 from ..models.backend import backend
 from ..models.capture import watching_blocks
+from ..models.failures import inside_model, placed
 from ..models.load import LoadedModel, Prompt, Tensor, to_numpy
 from ..models.quantized.quantized_model import quantize
 from ..models.sampling import Schedule, trajectory
@@ -111,9 +112,11 @@ class Measurer:
         for image in self.found.images:
             prompt = self.found.prepare(self.model, image, self.schedule)
             for place, step in enumerate(self.found.steps):
-                self._compare(measure, made, prompt, image, place, step)
+                with placed(f"{variant.name}, image {image}"):
+                    self._compare(measure, made, prompt, image, place, step)
                 self.progress.advance(f"{variant.name}, image {image}, step {step}")
-            measure.finals.append(self._sampled(made, prompt, image))
+            with placed(f"{variant.name}, image {image}"):
+                measure.finals.append(self._sampled(made, prompt, image))
             self.progress.advance(f"{variant.name}, image {image}, sampled", self.schedule.steps)
         if self._judged:
             measure.accuracy = self._accuracy(variant, made, measure)
@@ -156,10 +159,11 @@ class Measurer:
 
     def _forward(self, model: LoadedModel, x: Tensor, step: int, prompt: Prompt) -> _Forward:
         timestep, sigma = self.schedule.timesteps[step], self.schedule.sigmas[step]
-        with watching_blocks(self.model.mmdit, self.chosen) as streams:
-            output = (x - model.denoise(x, timestep, sigma, prompt)) / sigma
-        named = streams.by_name()
-        backend().mx.eval(output, [list(stream.values()) for stream in named.values()])
+        with inside_model(f"step {step}", model.mmdit):
+            with watching_blocks(self.model.mmdit, self.chosen) as streams:
+                output = (x - model.denoise(x, timestep, sigma, prompt)) / sigma
+            named = streams.by_name()
+            backend().mx.eval(output, [list(stream.values()) for stream in named.values()])
         return _Forward(
             np.array(to_numpy(output)), {block: _outputs(block, named) for block in self.chosen}
         )

@@ -13,9 +13,13 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from taqstore.errors import SourceError, problem
+from taqstore.files.safetensors import read_safetensors
+
 from .backend import Backend
 from .table import DIFFUSIONKIT, ModelRow, resolve
 
+SD3_PREFIX = "model.diffusion_model."
 _TEXT_PARTS = ("clip_l", "clip_g", "tokenizer_l", "tokenizer_g", "t5_encoder", "t5_tokenizer")
 
 
@@ -24,7 +28,7 @@ def pipeline_class(libraries: Backend, row: ModelRow, checkpoint: Path | None) -
     base: Any = getattr(libraries.pipelines, row.pipeline)
 
     def load_mmdit(self: Any, only_modulation_dict: bool = False) -> Any:
-        with known(libraries, row, checkpoint, self.float16_dtype):
+        with known(libraries, row, checkpoint, self.float16_dtype, prefix=prefix_of(row)):
             return base.load_mmdit(self, only_modulation_dict)
 
     members: dict[str, Any] = {"decoder": None, "encoder": None, "load_mmdit": load_mmdit}
@@ -43,12 +47,14 @@ def _as_method(encode: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def known(
-    libraries: Backend, row: ModelRow, checkpoint: Path | None, half: Any
+    libraries: Backend, row: ModelRow, checkpoint: Path | None, half: Any, *, prefix: str = ""
 ) -> Iterator[dict[str, Path]]:
     """Let DiffusionKit's tables and globals say this row until the block ends.
 
     Yields the files that it fetched from the hub, by name. What it keeps in module globals
-    (checkpoint, half type) would otherwise be those of whichever model was loaded last.
+    (checkpoint, half type) would otherwise be those of whichever model was loaded last. With a
+    `prefix`, only tensors under it are taken from a file that has any: a checkpoint may hold text
+    encoders and a VAE as well, of dtypes that MLX does not know.
     """
     io, files = libraries.model_io, dict[str, Path]()
     fetch = io.hf_hub_download
@@ -62,6 +68,7 @@ def known(
     with ExitStack() as stack:
         for module, name, value in (
             (io, "hf_hub_download", download),
+            (io, "mx", _Loading(libraries.mx, prefix)),
             (io, "LOCAl_SD3_CKPT", None if checkpoint is None else str(checkpoint)),
             (io, "_FLOAT16", half),
             (io, "MMDiT", _lenient(io.MMDiT)),
@@ -75,6 +82,50 @@ def known(
         ):
             stack.enter_context(_replaced(module, name, value))
         yield files
+
+
+def prefix_of(row: ModelRow) -> str:
+    """What names of the model's own tensors begin with in its checkpoint; empty: any are its."""
+    return SD3_PREFIX if row.pipeline == ModelRow.pipeline else ""
+
+
+class _Loading:
+    """`mlx.core` with a `load` that judges the tensors that are needed, and no others."""
+
+    def __init__(self, mx: Any, prefix: str) -> None:
+        self._mx, self._prefix = mx, prefix
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._mx, name)
+
+    def load(self, path: Any, *arguments: Any, **options: Any) -> Any:
+        """Tensors of a file by name; under the prefix alone, where there are any.
+
+        Raises
+        ------
+        SourceError
+            One of these is not of floats.
+        """
+        try:
+            found = self._mx.load(path, *arguments, **options)
+        except RuntimeError as error:
+            if "unsupported dtype" not in str(error):
+                raise
+            found = {
+                n: self._mx.array(x) for n, x in read_safetensors(Path(path), wanted=self._own)
+            }
+        own = {name: values for name, values in found.items() if self._own(name)}
+        if not self._prefix or not own:
+            return found
+        for name, values in own.items():
+            if not self._mx.issubdtype(values.dtype, self._mx.floating):
+                kind = str(values.dtype).rpartition(".")[2]
+                what, remedy = f"{name} is no float weight", "save it as F32, F16 or BF16"
+                raise SourceError(problem(what, where=str(path), found=kind, remedy=remedy))
+        return own
+
+    def _own(self, name: str) -> bool:
+        return name.startswith(self._prefix)
 
 
 def _configs(io: Any, row: ModelRow) -> list[tuple[Any, str, Any]]:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from .backend import backend
+from .failures import inside_model
 from .hooks import Hook, observing
 from .layers import Linear, ModelBlock, blocks, linears
 from .load import Tensor
@@ -38,7 +39,8 @@ def watching_inputs(mmdit: Any, sites: Collection[str], take: Take) -> Iterator[
         held = sum(tensor.nbytes for _, tensor in seen)
         if held <= _HELD and block is not every[-1]:
             return
-        backend().mx.eval([tensor for _, tensor in seen], result)
+        with inside_model(block.name):
+            backend().mx.eval([tensor for _, tensor in seen], result)
         take(seen)
         seen.clear()
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .failures import own_code
+
 Hook = Callable[[tuple[Any, ...], Any], None]
 
 
@@ -43,7 +45,8 @@ def _watched(kind: type, hook: Hook) -> type:
 
     def call(self: Any, *arguments: Any, **options: Any) -> Any:
         result = run(self, *arguments, **options)
-        hook(arguments, result)
+        with own_code():
+            hook(arguments, result)
         return result
 
     return type(kind.__name__, (kind,), {"__call__": call})

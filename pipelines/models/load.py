@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from taqstore.errors import TaqError, problem
+from taqstore.files.refusal import what_it_is
 
-from .adapter import known, pipeline_class
+from .adapter import known, pipeline_class, prefix_of
 from .backend import backend
+from .failures import inside_model
 from .layers import modulated
+from .limits import Use, check_use, seen_in_part, short
 from .table import DIFFUSIONKIT, ModelRow, find_model, resolve
 
 # An `mlx.core.array`; MLX is not imported for a type.
@@ -103,9 +106,10 @@ class LoadedModel:
             what = f"the guidance weight of {self.row.name} must be {rule}"
             raise TaqError(problem(what, found=str(cfg_weight), remedy="set --cfg"))
         dtype = self.pipeline.activation_dtype
-        tokens, pooled = self.pipeline.encode_text(prompt, cfg_weight, negative)
-        tokens, pooled = tokens.astype(dtype), pooled.astype(dtype)
-        backend().mx.eval(tokens, pooled)
+        with inside_model(f"prompt {short(prompt)!r}"):
+            tokens, pooled = self.pipeline.encode_text(prompt, cfg_weight, negative)
+            tokens, pooled = tokens.astype(dtype), pooled.astype(dtype)
+            backend().mx.eval(tokens, pooled)
         return Conditioning(tokens, pooled, cfg_weight)
 
     def prepare(self, conditioning: Conditioning, timesteps: Tensor) -> Prompt:
@@ -115,7 +119,8 @@ class LoadedModel:
         """
         self.reload_modulation()
         try:
-            self.mmdit.cache_modulation_params(conditioning.pooled, timesteps)
+            with inside_model("modulation", self.mmdit):
+                self.mmdit.cache_modulation_params(conditioning.pooled, timesteps)
             tables = tuple(module["_modulation_params"] for module in modulated(self.mmdit))
         finally:
             self._forget_modulation()
@@ -143,7 +148,7 @@ class LoadedModel:
         """
         conditioning = prompt.conditioning
         run = backend().pipelines.CFGDenoiser(self.pipeline)
-        with self.prompted(prompt):
+        with self.prompted(prompt), inside_model(mmdit=self.mmdit):
             return run(
                 x,
                 timestep,
@@ -155,8 +160,9 @@ class LoadedModel:
     def reload_modulation(self) -> None:
         """Put back the adaLN weights that `prepare` emptied."""
         self._forget_modulation()
-        weights = self.pipeline.load_mmdit(only_modulation_dict=True)
-        self.mmdit.load_weights(weights, strict=False)
+        with inside_model("weights loaded again"):
+            weights = self.pipeline.load_mmdit(only_modulation_dict=True)
+            self.mmdit.load_weights(weights, strict=False)
 
     def _forget_modulation(self) -> None:
         for module in modulated(self.mmdit):
@@ -168,16 +174,51 @@ class LoadedModel:
         """A latent ``(1, height, width, 16)`` as a uint8 picture ``(height, width[, 3])``."""
         if self.row.decoder != DIFFUSIONKIT:
             return resolve(self.row.decoder)(to_numpy(latent)[0])
+        self.load_decoder()
         pipeline, mx = self.pipeline, backend().mx
-        if pipeline.decoder is None:
-            half = pipeline.dtype == pipeline.float16_dtype
-            with known(backend(), self.row, self.checkpoint, pipeline.float16_dtype):
+        with inside_model("decoding the picture"):
+            raw = pipeline.latent_format.process_out(latent).astype(pipeline.activation_dtype)
+            image = pipeline.decode_latents_to_image(raw)
+            return to_numpy((image[0] * 255).astype(mx.uint8))
+
+    def load_decoder(self) -> None:
+        """Load what `picture` needs, where it is not loaded.
+
+        Raises
+        ------
+        TaqError
+            The VAE cannot be had.
+        """
+        pipeline, row = self.pipeline, self.row
+        if row.decoder != DIFFUSIONKIT or pipeline.decoder is not None:
+            return
+        half = pipeline.dtype == pipeline.float16_dtype
+        try:
+            with known(backend(), row, self.checkpoint, pipeline.float16_dtype):
                 pipeline.decoder = backend().model_io.load_vae_decoder(
                     float16=half, key=pipeline.mmdit_ckpt
                 )
-        raw = pipeline.latent_format.process_out(latent).astype(pipeline.activation_dtype)
-        image = pipeline.decode_latents_to_image(raw)
-        return to_numpy((image[0] * 255).astype(mx.uint8))
+        except Exception as error:
+            what, remedy = f"the VAE of {row.name} does not load", "ask for no pictures"
+            where = str(self.checkpoint or row.hub)
+            found = f"{type(error).__name__}: {error}"
+            raise TaqError(problem(what, where=where, found=found, remedy=remedy)) from error
+
+    def check_prompts(self, prompts: Iterable[str]) -> list[str]:
+        """Notes on prompts of which the model sees the beginning only.
+
+        Raises
+        ------
+        ModelError
+            A prompt cannot be encoded.
+        """
+        notes = []
+        for prompt in dict.fromkeys(prompts):
+            with inside_model(f"prompt {short(prompt)!r}"):
+                seen = seen_in_part(self.row, self.pipeline, prompt)
+            if seen:
+                notes.append(f"prompt {short(prompt)!r}: {self.row.name} sees {seen}")
+        return notes
 
 
 def load_pipeline(
@@ -205,11 +246,14 @@ def load_pipeline(
         MLX or DiffusionKit is missing, there is no such model, or its files are missing or do not
         fit it.
     """
-    row = _asked(find_model(model) if isinstance(model, str) else model, dtype, shift, use_t5)
+    known_row = find_model(model) if isinstance(model, str) else model
+    check_use(known_row, Use(dtype=dtype, shift=shift))
+    row = _asked(known_row, dtype, shift, use_t5)
     libraries = backend()
     checkpoint = _checkpoint(row, local_ckpt)
     try:
-        with known(libraries, row, checkpoint, libraries.mx.float16) as fetched:
+        half, prefix = libraries.mx.float16, prefix_of(row)
+        with known(libraries, row, checkpoint, half, prefix=prefix) as fetched:
             pipeline = pipeline_class(libraries, row, checkpoint)(
                 w16=row.dtype == "float16",
                 a16=row.dtype == "float16",
@@ -220,7 +264,9 @@ def load_pipeline(
                 local_ckpt=None if checkpoint is None else str(checkpoint),
             )
         libraries.mx.eval(pipeline.mmdit.parameters())
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except TaqError:
+        raise
+    except Exception as error:
         raise _unloadable(row, checkpoint, error) from error
     weights = checkpoint or fetched[libraries.model_io._MMDIT[row.hub][row.hub]]
     with weights.open("rb") as stream:
@@ -252,9 +298,9 @@ def _checkpoint(row: ModelRow, local_ckpt: str | os.PathLike[str] | None) -> Pat
 
 
 def _unloadable(row: ModelRow, checkpoint: Path | None, error: Exception) -> TaqError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    said = " ".join(str(error).split()) or type(error).__name__
+    kind = "" if checkpoint is None else what_it_is(checkpoint).removeprefix("safetensors")
+    said = f"{kind}: {said}" if kind else said
     where = str(checkpoint or row.hub)
     remedy = "check the checkpoint's layout, or that the hub can be reached (HF_HOME, HF_TOKEN)"
-    return TaqError(
-        problem(f"{row.name} does not load", where=where, found=lines[0], remedy=remedy)
-    )
+    return TaqError(problem(f"{row.name} does not load", where=where, found=said, remedy=remedy))

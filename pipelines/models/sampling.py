@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from taqstore.errors import TaqError, problem
+
 from .backend import backend
+from .failures import inside_model
 from .load import LoadedModel, Prompt, Tensor, to_numpy
 
 
@@ -39,9 +42,14 @@ class Schedule:
 
 def make_schedule(model: LoadedModel, steps: int) -> Schedule:
     """The schedule that DiffusionKit samples `steps` steps with."""
-    sigmas = model.pipeline.get_sigmas(model.sampler, steps)
-    timesteps = model.sampler.timestep(sigmas).astype(model.pipeline.activation_dtype)
-    backend().mx.eval(sigmas, timesteps)
+    with inside_model("schedule"):
+        sigmas = model.pipeline.get_sigmas(model.sampler, steps)
+        timesteps = model.sampler.timestep(sigmas).astype(model.pipeline.activation_dtype)
+        backend().mx.eval(sigmas, timesteps)
+    levels = np.array(to_numpy(sigmas), np.float64)
+    if not np.isfinite(levels).all() or (np.diff(levels) >= 0).any():
+        what = f"{steps} steps with shift {model.row.shift:g} give no falling noise levels"
+        raise TaqError(problem(what, remedy="change --steps or --shift"))
     return Schedule(sigmas, timesteps)
 
 
@@ -83,13 +91,15 @@ def trajectory(
     `sample_euler`.
     """
     mx = backend().mx
-    x = initial_latent(model, schedule, seed=seed, latent_size=latent_size)
-    mx.eval(x)
+    with inside_model("noise"):
+        x = initial_latent(model, schedule, seed=seed, latent_size=latent_size)
+        mx.eval(x)
     for i in range(schedule.steps):
         yield x
         sigma = schedule.sigmas[i]
-        denoised = model.denoise(x, schedule.timesteps[i], sigma, prompt)
-        slope = (x - denoised) / sigma[..., None, None, None, None]
-        x = x + slope * (schedule.sigmas[i + 1] - sigma)
-        mx.eval(x)
+        with inside_model(f"step {i}", model.mmdit):
+            denoised = model.denoise(x, schedule.timesteps[i], sigma, prompt)
+            slope = (x - denoised) / sigma[..., None, None, None, None]
+            x = x + slope * (schedule.sigmas[i + 1] - sigma)
+            mx.eval(x)
     yield x

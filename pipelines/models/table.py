@@ -40,8 +40,13 @@ class ModelRow:
         to a uint8 picture.
     judge
         Module with `prompted_share` and `evaluate`, where its pictures can be judged; or empty.
+    words
+        ``module:function`` giving the words of a prompt and how many the model sees, where its
+        text encoder is no tokenizer of DiffusionKit's; or empty.
     use_t5
         Whether the T5 encoder is used unless asked otherwise.
+    t5
+        Whether it can be used, and left out.
     guidance
         Whether a forward has two rows, prompt and negative prompt.
     dtype
@@ -58,7 +63,9 @@ class ModelRow:
     text: str = DIFFUSIONKIT
     decoder: str = DIFFUSIONKIT
     judge: str = ""
+    words: str = ""
     use_t5: bool = False
+    t5: tuple[bool, ...] = (False,)
     guidance: bool = True
     dtype: str = "float16"
     shift: float = 3.0
@@ -76,6 +83,7 @@ MODELS: dict[str, ModelRow] = {
             config=".reference:config",
             checkpoint=".reference:checkpoint_path",
             text=".reference:encode_text",
+            words=".reference:word_count",
             decoder=".reference:decode",
             judge=".reference.accuracy",
             dtype="float32",
@@ -87,6 +95,7 @@ MODELS: dict[str, ModelRow] = {
             name="sd3-medium",
             hub="argmaxinc/mlx-stable-diffusion-3-medium",
             use_t5=True,
+            t5=(True, False),
             doc="Stable Diffusion 3 Medium",
         ),
         ModelRow(
@@ -94,6 +103,7 @@ MODELS: dict[str, ModelRow] = {
             hub="argmaxinc/mlx-FLUX.1-schnell",
             pipeline="FluxPipeline",
             use_t5=True,
+            t5=(True,),
             guidance=False,
             shift=1.0,
             cfg_weight=0.0,

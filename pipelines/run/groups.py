@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
+
 from taqstore.errors import LayoutError, StoreError, problem
 from taqstore.layout.template import Template
+from taqstore.names import WRITTEN
 from taqstore.run.mode import Mode
 from taqstore.store.group_writer import GroupWriter
+from taqstore.store.groups import KEEP_OR_REPLACE, MADE_BY, check_compatible
 from taqstore.store.writer import StoreWriter
 
-# Group attribute with what made a group; another configuration may not add to it.
-RUN = "run"
+RUN = MADE_BY
 
 
 def open_groups(
@@ -23,6 +26,9 @@ def open_groups(
     replaced: Collection[str] | None = None,
 ) -> dict[str, GroupWriter]:
     """Open or create the groups, by path.
+
+    A group that would be refused and holds no whole item, which nobody works on, makes way: a run
+    that fails before its first item leaves nothing that refuses a corrected one.
 
     Parameters
     ----------
@@ -37,6 +43,7 @@ def open_groups(
         A group holds complete items, and neither resume nor force was asked for.
     """
     fresh = {t.path for t in templates if mode.force} if replaced is None else replaced
+    _remove_unfilled(writer, [t for t in templates if t.path not in fresh])
     for template in templates:
         if template.path not in fresh:
             _check_run(writer, template)
@@ -47,22 +54,50 @@ def open_groups(
     return groups
 
 
-def _check_run(writer: StoreWriter, template: Template) -> None:
-    node: Any = writer.node(template.path)
-    if RUN not in template.attrs or node is None or "taqstore" not in node.attrs:
-        return
+def _remove_unfilled(writer: StoreWriter, templates: Sequence[Template]) -> None:
+    unlike = [template.path for template in templates if _is_unlike(writer, template)]
+    if unlike:
+        writer.remove_unfilled(unlike, among=[template.path for template in templates])
+
+
+def _is_unlike(writer: StoreWriter, template: Template) -> bool:
+    """Whether a group is there that was made otherwise, whatever it holds."""
+    try:
+        node: Any = writer.node(template.path)
+    except StoreError:
+        return False  # damaged: refused where it is opened
+    if node is None or "taqstore" not in node.attrs:
+        return False
+    try:
+        check_compatible(node, template, np.zeros(node[WRITTEN].shape, bool))
+    except LayoutError:
+        return True
+    return bool(_differing(node, template))
+
+
+def _differing(node: Any, template: Template) -> list[str]:
+    """Settings of the runs that made a group and would add to it, where they differ."""
+    if RUN not in template.attrs:
+        return []
     stored, asked = node.attrs.get(RUN, {}), template.attrs[RUN]
-    differing = [
+    return [
         f"{name} (store {stored.get(name)!r}, asked {asked.get(name)!r})"
         for name in dict.fromkeys([*asked, *stored])
         if stored.get(name) != asked.get(name)
     ]
+
+
+def _check_run(writer: StoreWriter, template: Template) -> None:
+    node: Any = writer.node(template.path)
+    if node is None or "taqstore" not in node.attrs:
+        return
+    differing = _differing(node, template)
     if differing:
         raise LayoutError(
             problem(
                 f"this group was made with other settings: {'; '.join(differing)}",
                 where=f"{writer.location} {template.path}",
-                remedy="use another store, or --force to replace the group",
+                remedy=KEEP_OR_REPLACE,
             )
         )
 
@@ -74,6 +109,6 @@ def _refuse_overwriting(path: str, group: GroupWriter) -> None:
             problem(
                 f"{path} already holds {int(done.sum())} of the {done.size} items",
                 where=str(group.location),
-                remedy="--resume skips them, --force replaces the group",
+                remedy="--resume keeps them and goes on, --force deletes them and starts anew",
             )
         )

@@ -79,6 +79,7 @@ class PlanRun:
                 units.shutdown(wait=False, cancel_futures=True)
                 parts.shutdown(wait=False, cancel_futures=True)
                 raise
+        self.outcome.notes.extend(self.plan.late_notes())
 
     def _skip(self, unit: Unit) -> bool:
         missing = any(not self.done[g][i] for g, items in unit.items.items() for i in items)

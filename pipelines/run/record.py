@@ -21,8 +21,9 @@ def record_run(
     groups: Sequence[str] | None = None,
     counted: Sequence[str] = ("written", "skipped"),
     libraries: Sequence[str] = (),
+    resume: bool = False,
 ) -> None:
-    """Append the provenance record of a run.
+    """Append the provenance record of a run, if it did anything.
 
     Parameters
     ----------
@@ -34,9 +35,13 @@ def record_run(
         Fields of `Counts` to record, summed over these groups.
     libraries
         Whose versions shaped the result, besides taqstore's own.
+    resume
+        It went on where another stopped; where it had nothing to write, there is no record.
     """
     paths = list(outcome.groups) if groups is None else list(groups)
     counts = [outcome.count(path) for path in paths]
+    if resume and not any(count.written for count in counts):
+        return
     record = make_record(
         command,
         parameters=parameters,

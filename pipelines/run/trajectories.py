@@ -15,12 +15,15 @@ from taqstore.names import LATENTS
 from taqstore.store.reader import Store, open_store
 
 from ..models.backend import backend
+from ..models.failures import placed
+from ..models.limits import Use, check_use
 from ..models.load import LoadedModel, Prompt, Tensor, load_pipeline
 from ..models.sampling import Schedule, restored_schedule
 from ..models.table import find_model
 from .groups import RUN
 
 ID = "id"
+UNUSED = Use()
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,19 @@ class Trajectories:
         sizes = self.latents.sizes
         return sizes["height"], sizes["width"], sizes["latent_channel"]
 
+    @property
+    def use(self) -> Use:
+        """What is asked of the model."""
+        chosen = self.latents[["cfg_weight"]].sel(image=list(self.images))
+        height, width, channels = self.latent_shape
+        weights = tuple(map(float, np.unique(chosen["cfg_weight"].values)))
+        return Use(latent_size=(height, width), channels=channels, cfg_weights=weights)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """What the noise of each chosen image was made from."""
+        return tuple(map(int, self.latents["seed"].sel(image=list(self.images)).values))
+
     def summary(self) -> dict[str, Any]:
         """What a group made from these latents must agree in."""
         kept = ("model", "weights", "dtype", "use_t5", "negative_prompt")
@@ -78,12 +94,13 @@ class Trajectories:
     def prepare(self, model: LoadedModel, image: int, schedule: Schedule) -> Prompt:
         """Conditioning and adaLN parameters of an image, encoded anew from its prompt."""
         found = self.latents[["prompt", "cfg_weight"]].sel(image=image)
-        conditioning = model.encode_text(
-            str(found["prompt"].values),
-            cfg_weight=float(found["cfg_weight"]),
-            negative=self.run["negative_prompt"],
-        )
-        return model.prepare(conditioning, schedule.timesteps)
+        with placed(f"image {image}"):
+            conditioning = model.encode_text(
+                str(found["prompt"].values),
+                cfg_weight=float(found["cfg_weight"]),
+                negative=self.run["negative_prompt"],
+            )
+            return model.prepare(conditioning, schedule.timesteps)
 
 
 def read_trajectories(
@@ -157,15 +174,18 @@ def _run(latents: xr.Dataset, model: str | None) -> dict[str, Any]:
 
 
 def load_model_of(
-    run: Mapping[str, Any], *, local_ckpt: str | os.PathLike[str] | None
+    run: Mapping[str, Any], *, local_ckpt: str | os.PathLike[str] | None, use: Use = UNUSED
 ) -> LoadedModel:
-    """Load the model of a run.
+    """Load the model of a run, if it can be used like this.
 
     Raises
     ------
     StoreError
         Its weights are not those that the run recorded.
+    TaqError
+        It takes no such latents, or does not load.
     """
+    check_use(find_model(run["model"]), use)
     model = load_pipeline(
         run["model"],
         local_ckpt=local_ckpt,

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taqstore.errors import SourceError
-from taqstore.files.refusal import problem
+from taqstore.files.refusal import problem, what_it_is
 from taqstore.names import is_block_key
 
 from .parts.place import Place
 from .table import SOURCES
+
+_PROMPTS = (".csv", ".txt", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,23 @@ def detect(path: Path) -> list[Source]:
     if not path.exists():
         raise SourceError(problem("does not exist", where=str(path), remedy="check the path"))
     place = Place(path)
+    _refuse_others(place)
     return _found(place)[:1] or [_refuse(place)]
+
+
+def _refuse_others(place: Place) -> None:
+    """Refuse, before it is parsed, what is neither npz nor JSON; prompts are told what to do."""
+    kind, suffix = what_it_is(place.path), place.path.suffix.lower()
+    where = str(place.path)
+    if suffix in _PROMPTS and kind != "JSON":
+        what = "prompts are no source of their own"
+        remedy = (
+            f"--prompts {place.path.name} beside a Phase 1 file; taqstore generate samples them"
+        )
+        raise SourceError(problem(what, where=where, found=kind, remedy=remedy))
+    if suffix not in (".npz", ".json") and kind not in ("JSON", "npz"):
+        what, found = "neither an npz nor a JSON file", kind or f"suffix {suffix!r}"
+        raise SourceError(problem(what, where=where, found=found, remedy=_accepted()))
 
 
 def _in_folder(path: Path) -> list[Source]:

@@ -63,6 +63,7 @@ class ImagePart:
     image: int
     position: int
     schedule: Schedule
+    unread: set[str]
 
     def __call__(self, put: Put) -> list[Problem]:
         """Write the image; SourceError if any of its files is bad."""
@@ -75,6 +76,7 @@ class ImagePart:
         for step in range(steps):
             with NpzFile(self.folder / sample_name(self.image, step)) as file:
                 check_identity(file, self.image, step, final=step == steps - 1)
+                self.unread.update(set(file.names) - set(KEYS))
                 timestep = file.read("timestep", dtype=schedule.timestep.dtype, shape=())
                 if (float(timestep), _sigma(file)) != (
                     float(schedule.timestep[step]),
@@ -115,12 +117,13 @@ def plan(folder: Path, options: Options) -> Plan:
     whole = [image for image in images if image not in refused]
     schedule = _schedule(samples, whole, manifest.steps, refused)
     template = _template(manifest, images, schedule)
+    unread: set[str] = set()
     units = tuple(
         Unit(
             label=f"image {image}",
             items={LATENTS: ((position,),)},
             nbytes=sum(sizes[image, step] for step in range(manifest.steps + 1)),
-            parts=(ImagePart(samples, image, position, schedule),),
+            parts=(ImagePart(samples, image, position, schedule, unread),),
         )
         for position, image in enumerate(images)
         if image not in refused
@@ -134,14 +137,18 @@ def plan(folder: Path, options: Options) -> Plan:
         inputs=(folder / MANIFEST, samples),
         notes=(*_notes(folder, whole, manifest, strays),),
         parameters={"num_steps": manifest.steps, "images": len(images)},
+        unread=unread,
     )
 
 
 def check_identity(file: NpzFile, image: int, step: int, *, final: bool) -> None:
-    """SourceError unless the file holds the six keys and says it is this image and step."""
-    odd = sorted(set(KEYS).symmetric_difference(file.names))
-    if odd:
-        _refuse(file, odd[0], "missing" if odd[0] in KEYS else "unexpected key")
+    """SourceError unless the file holds the six keys and says it is this image and step.
+
+    Other keys are not read; who asks may name them.
+    """
+    missing = [key for key in KEYS if key not in file]
+    if missing:
+        _refuse(file, missing[0], "missing")
     for key, expected in (("image_id", image), ("step_index", step)):
         value = int(file.read(key, dtype=np.dtype(np.int32), shape=()))
         if value != expected:
@@ -198,7 +205,8 @@ def _read_schedule(folder: Path, image: int, steps: int) -> Schedule:
     timesteps, sigmas = [], []
     for step in range(steps + 1):
         with NpzFile(folder / sample_name(image, step)) as file:
-            timesteps.append(file.read("timestep"))
+            timestep = file.read("timestep")
+            timesteps.append(timestep.reshape(()) if timestep.shape == (1,) else timestep)
             sigmas.append(_sigma(file))
             if timesteps[-1].dtype.kind != "f" or not np.isfinite(timesteps[-1]).all():
                 _refuse(file, "timestep", "is not a finite float", timesteps[-1])

@@ -8,23 +8,25 @@ from pathlib import Path
 import numpy as np
 
 from taqstore.errors import SourceError
-from taqstore.files.npy import Header
+from taqstore.files.npy import Header, exactly
 from taqstore.files.npz import NpzFile
 from taqstore.files.refusal import problem
 from taqstore.layout.template import Array, Template, nbytes, rows_per_shard
 from taqstore.names import SAMPLES
 
-from .parts.json_fields import strings
+from .parts.json_fields import checked_text, strings
 from .parts.place import Place
 from .parts.plan import Options, Plan, Problem, Put, Unit
-from .parts.prompts import pickled_strings, prompt_file
+from .parts.prompt_files import Prompts, read_prompts
+from .parts.prompts import pickled_strings
 
 # Key: kinds of dtype that are taken, number of dims.
 KEYS = {
-    "xs": ("f", 4), "ts": ("f", 1), "prompt_indices": ("iu", 1), "cs": ("f", 4),
+    "xs": ("f", 4), "ts": ("f", 1), "prompt_indices": ("iuf", 1), "cs": ("f", 4),
     "cs_pooled": ("f", 3), "prompts": ("OU", 1), "cfg_scale": ("f", 0),
 }  # fmt: skip
 STORED = {"x": "xs", "conditioning": "cs", "pooled_conditioning": "cs_pooled"}
+_SHUFFLED = "rows are shuffled and keep no trajectory, so each is its own sample"
 DIMS = {
     "x": ("sample", "height", "width", "latent_channel"),
     "conditioning": ("prompt_id", "row", "token", "conditioning_channel"),
@@ -47,7 +49,7 @@ class StreamRows:
         """Write every shard; name samples with NaN or Inf."""
         found: list[Problem] = []
         key, start = STORED[self.name], 0
-        for block in self.file.rows(key, self.rows):
+        for block in map(self._stored, self.file.rows(key, self.rows)):
             finite = np.isfinite(block).all(axis=tuple(range(1, block.ndim)))
             bad = [start + int(row) for row in np.flatnonzero(~finite)]
             found += [self._bad(key, row) for row in bad]
@@ -55,11 +57,26 @@ class StreamRows:
             start += len(block)
         return found
 
+    def _stored(self, block: np.ndarray) -> np.ndarray:
+        """Rows in the dtype that is stored: latents are float32."""
+        if self.name != "x":
+            return block
+        return _exact(self.file, STORED["x"], block, np.dtype(np.float32))
+
     def _bad(self, key: str, row: int) -> Problem:
         text = problem("NaN or Inf", where=f"{self.file.where(key)}[{row}]")
         if self.name != "x":
             raise SourceError(text)
         return Problem(text, SAMPLES, (row,))
+
+
+def _exact(file: NpzFile, key: str, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    found = exactly(values, dtype)
+    if found is None:
+        what, remedy = f"holds numbers that {dtype.name} does not", f"save it as {dtype.name}"
+        where, found_here = file.where(key), values.dtype.name
+        raise SourceError(problem(what, where=where, found=found_here, remedy=remedy))
+    return found
 
 
 def find(place: Place) -> Path | None:
@@ -80,12 +97,16 @@ def plan(path: Path, options: Options) -> Plan:
     count, table = headers["xs"].shape[0], headers["cs"].shape[0]
     timesteps = file.read("ts")
     indices = file.read("prompt_indices")
+    if indices.dtype.kind == "f":
+        indices = _exact(file, "prompt_indices", indices, np.dtype(np.int64))
     for key in ("ts", "cfg_scale"):
         if not np.isfinite(file.read(key)).all():
             raise SourceError(problem("NaN or Inf", where=file.where(key)))
     if ((indices < 0) | (indices >= table)).any():
         what = f"an index outside the {table} prompts"
         raise SourceError(problem(what, where=file.where("prompt_indices")))
+    prompts = _prompts(file, headers["prompts"], options)
+    texts = [checked_text(text, where=file.where("prompts")) for text in prompts.texts]
     template = _template(
         file,
         headers,
@@ -94,7 +115,10 @@ def plan(path: Path, options: Options) -> Plan:
             "timestep": (("sample",), timesteps),
             "prompt_index": (("sample",), indices),
             "prompt_id": (("prompt_id",), np.arange(table, dtype=np.int64)),
-            "prompt": (("prompt_id",), strings(_prompts(file, headers["prompts"], options))),
+            "prompt": (
+                ("prompt_id",),
+                strings(texts),
+            ),
         },
     )
     rows = {name: template.shard_shape(template.array(name))[0] for name in STORED}
@@ -109,20 +133,23 @@ def plan(path: Path, options: Options) -> Plan:
         templates=(template,),
         units=(unit,),
         inputs=(path, *((options.prompts,) if options.prompts else ())),
-        notes=("rows are shuffled and keep no trajectory, so each is its own sample",),
+        notes=(_SHUFFLED, *prompts.notes, *_unread(file)),
     )
+
+
+def _unread(file: NpzFile) -> tuple[str, ...]:
+    others = [key for key in file.names if key not in KEYS]
+    return (f"keys not stored: {', '.join(others[:8])}",) if others else ()
 
 
 def _headers(file: NpzFile) -> dict[str, Header]:
     headers = {key: file.header(key) for key in KEYS}
     for key, (kinds, ndim) in KEYS.items():
         header = headers[key]
-        if header.dtype.kind not in kinds or len(header.shape) != ndim:
+        single = ndim == 0 and header.shape == (1,)
+        if header.dtype.kind not in kinds or not (single or len(header.shape) == ndim):
             found = f"{header.dtype.name} {header.shape}"
             raise SourceError(problem(f"expected {ndim} dims", where=file.where(key), found=found))
-    if headers["xs"].dtype != np.float32:
-        found = headers["xs"].dtype.name
-        raise SourceError(problem("is not float32", where=file.where("xs"), found=found))
     for first, *others in (("xs", "ts", "prompt_indices"), ("cs", "cs_pooled", "prompts")):
         for key in others:
             if headers[key].shape[0] != headers[first].shape[0]:
@@ -134,17 +161,17 @@ def _headers(file: NpzFile) -> dict[str, Header]:
     return headers
 
 
-def _prompts(file: NpzFile, header: Header, options: Options) -> list[str]:
+def _prompts(file: NpzFile, header: Header, options: Options) -> Prompts:
     if options.prompts is not None:
-        return prompt_file(options.prompts, count=header.shape[0])
+        return read_prompts(options.prompts, count=header.shape[0])
     if header.dtype.kind == "U":
-        return [str(prompt) for prompt in file.read("prompts")]
+        return Prompts(tuple(str(prompt) for prompt in file.read("prompts")))
     data = bytes(file.raw("prompts")[header.offset :])
     found = pickled_strings(data, where=file.where("prompts"))
     if len(found) != header.shape[0]:
         what = f"{len(found)} strings for a header of {header.shape[0]}"
         raise SourceError(problem(what, where=file.where("prompts")))
-    return found
+    return Prompts(tuple(found))
 
 
 def _template(
@@ -158,7 +185,7 @@ def _template(
     shard: dict[str, int] = {}
     for name, key in STORED.items():
         header, dims = headers[key], DIMS[name]
-        dtype = header.dtype.newbyteorder("<").str
+        dtype = "<f4" if name == "x" else header.dtype.newbyteorder("<").str
         arrays.append(Array(name, dims, dtype, split=dims[0]))
         sizes |= dict(zip(dims, header.shape, strict=True))
         rows = rows_per_shard(nbytes(header.shape[1:], dtype), header.shape[0])
@@ -173,7 +200,7 @@ def _template(
         item_size={"sample": sizes["sample"]},
         shard=shard,
         attrs={
-            "cfg_scale": float(file.read("cfg_scale")),
+            "cfg_scale": float(file.read("cfg_scale").item()),
             "original_dtype": {key: headers[key].dtype.name for key in KEYS if key != "prompts"},
         },
     )

@@ -6,7 +6,9 @@ this file and nowhere else in the library.
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from importlib import import_module
 from typing import NoReturn
 
@@ -14,6 +16,9 @@ import click
 
 from taqstore.errors import LONGEST, MisuseError, TaqError, printable, problem
 from taqstore.version import __version__
+
+DEBUG = "TAQSTORE_DEBUG"
+"""Environment variable: where it is set, a refusal shows its traceback, causes included."""
 
 # In the order of a day's work: fill, look, ask, analyse, hand on, draw, check.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -131,5 +136,7 @@ def main() -> None:
 
 
 def _refuse(text: str, *, code: int = 1) -> NoReturn:
+    if os.environ.get(DEBUG):
+        traceback.print_exc()
     click.echo(printable(f"taqstore: {text}"), err=True)
     sys.exit(code)

@@ -23,16 +23,49 @@ _KEYS = {"descr", "fortran_order", "shape"}
 
 @dataclass(frozen=True)
 class Header:
-    """What a `.npy` header says: dtype, shape, and how many bytes lie before its data."""
+    """What a `.npy` header says: dtype, shape, and how many bytes lie before its data.
+
+    Parameters
+    ----------
+    dtype
+        In the byte order of this machine; `stored` has the file's.
+    fortran
+        Whether the first axis runs fastest.
+    """
 
     dtype: np.dtype
     shape: tuple[int, ...]
     offset: int
+    stored: np.dtype
+    fortran: bool = False
 
     @property
     def nbytes(self) -> int:
         """Bytes of header and data together; what the file or member must hold."""
         return self.offset + self.dtype.itemsize * prod(self.shape)
+
+    def array(
+        self, data: bytes | memoryview, *, shape: tuple[int, ...] | None = None
+    ) -> np.ndarray:
+        """The array in these bytes, in this machine's byte order and C's order of axes.
+
+        `shape` is that of a part: whole rows of an array in C's order.
+        """
+        values = np.frombuffer(data, self.stored)
+        values = values.reshape(shape or self.shape, order="F" if self.fortran else "C")
+        return np.ascontiguousarray(values.astype(self.dtype, copy=False)).reshape(values.shape)
+
+
+def exactly(values: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
+    """The same numbers in another dtype; None where it does not hold all of them exactly."""
+    if values.dtype == dtype:
+        return values
+    if values.dtype.kind not in "biuf" or dtype.kind not in "biuf":
+        return None
+    with np.errstate(all="ignore"):
+        cast = values.astype(dtype)
+        back = cast.astype(values.dtype)
+    return cast if np.array_equal(back, values, equal_nan=values.dtype.kind == "f") else None
 
 
 def parse_header(data: bytes | memoryview, *, where: str) -> Header:
@@ -41,7 +74,7 @@ def parse_header(data: bytes | memoryview, *, where: str) -> Header:
     Raises
     ------
     SourceError
-        No `.npy` header, a structured dtype, Fortran order, or an absurd length.
+        No `.npy` header, a structured dtype, or an absurd length.
     """
     head = bytes(data[:_PREFIX])
     width = {1: 2, 2: 4, 3: 4}.get(head[6] if len(head) == _PREFIX else 0)
@@ -52,14 +85,15 @@ def parse_header(data: bytes | memoryview, *, where: str) -> Header:
     if length > MAX_HEADER or start + length > len(data):
         raise SourceError(problem(f".npy header claims {length} bytes", where=where))
     try:
-        dtype, shape = _fields(bytes(data[start : start + length]))
+        stored, shape, fortran = _fields(bytes(data[start : start + length]))
     except ValueError as error:
         raise SourceError(problem(str(error), where=where)) from None
-    return Header(dtype, shape, start + length)
+    native = stored.newbyteorder("=")
+    return Header(native, shape, start + length, stored, fortran and len(shape) > 1)
 
 
 @lru_cache(maxsize=256)
-def _fields(text: bytes) -> tuple[np.dtype, tuple[int, ...]]:
+def _fields(text: bytes) -> tuple[np.dtype, tuple[int, ...], bool]:
     """Read a header's dict; cached, as thousands of members share a few headers."""
     try:
         fields = ast.literal_eval(text.decode("latin1").strip())
@@ -67,9 +101,9 @@ def _fields(text: bytes) -> tuple[np.dtype, tuple[int, ...]]:
         raise ValueError(".npy header is not readable") from None
     if not isinstance(fields, dict) or set(fields) != _KEYS:
         raise ValueError(".npy header has other fields than descr, fortran_order, shape")
-    if fields["fortran_order"] is not False:
-        raise ValueError("array is in Fortran order; save it with np.ascontiguousarray")
-    return _dtype(fields["descr"]), _shape(fields["shape"])
+    if not isinstance(fields["fortran_order"], bool):
+        raise ValueError("fortran_order is neither True nor False")
+    return _dtype(fields["descr"]), _shape(fields["shape"]), fields["fortran_order"]
 
 
 def _dtype(descr: object) -> np.dtype:
@@ -124,4 +158,4 @@ def read_npy(path: Path) -> np.ndarray:
             data = file.read()
     except OSError as error:
         raise SourceError(problem("cannot be read", where=where, found=str(error))) from error
-    return np.frombuffer(data, header.dtype).reshape(header.shape)
+    return header.array(data)

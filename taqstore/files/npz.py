@@ -19,7 +19,7 @@ import numpy as np
 from isal import isal_zlib
 
 from taqstore.errors import SourceError
-from taqstore.files.npy import MAX_HEADER, Header, parse_header, refuse_objects
+from taqstore.files.npy import MAX_HEADER, Header, exactly, parse_header, refuse_objects
 from taqstore.files.refusal import problem
 from taqstore.files.zip_directory import AGAIN, DEFLATED, SLACK, Member, read_directory
 
@@ -28,6 +28,15 @@ _LOCAL = struct.Struct("<4s22xHH")
 _GUESS = 64
 _PIECE = 1 << 20
 _CRC = "damaged: its bytes do not give the recorded CRC-32"
+
+
+def _may_fit(header: Header, dtype: np.dtype, shape: tuple[int, ...]) -> bool:
+    """Whether an array may be one of this dtype and shape, judged by its header."""
+    single = prod(header.shape) == prod(shape) == 1 and max(len(header.shape), len(shape)) <= 1
+    numbers = header.dtype.kind in "biuf" and dtype.kind in "biuf"
+    if header.dtype.kind == dtype.kind == "f" and header.dtype.itemsize < dtype.itemsize:
+        numbers = False  # what was rounded on the way does not become what it was
+    return (header.shape == shape or single) and (header.dtype == dtype or numbers)
 
 
 class NpzFile:
@@ -122,9 +131,11 @@ class NpzFile:
     def read(
         self, name: str, *, dtype: np.dtype | None = None, shape: tuple[int, ...] | None = None
     ) -> np.ndarray:
-        """Array of a key, read-only.
+        """Array of a key, read-only where it is as it lies in the file.
 
-        With `dtype` and `shape`, anything else is refused before a byte is inflated.
+        With `dtype` and `shape`, other shapes are refused before a byte is inflated; one number may
+        have one axis or none. Another dtype is cast where that is exact, floats never from fewer
+        bits: these were rounded.
 
         Raises
         ------
@@ -135,15 +146,22 @@ class NpzFile:
         if dtype is not None and shape is not None:
             extra = member.size - dtype.itemsize * prod(shape)
             if not 0 < extra <= MAX_HEADER + SLACK:
-                self._mismatch(name, self.header(name), dtype, shape)
+                header = self.header(name)
+                if not _may_fit(header, dtype, shape):
+                    self._mismatch(name, header, dtype, shape)
         data = self.raw(name)
         header = self._header(name, member, data)
         refuse_objects(header.dtype, where=self.where(name))
-        if (dtype is not None and header.dtype != dtype) or (
-            shape is not None and header.shape != shape
-        ):
-            self._mismatch(name, header, dtype or header.dtype, shape or header.shape)
-        return np.frombuffer(data, header.dtype, offset=header.offset).reshape(header.shape)
+        asked = header.dtype if dtype is None else dtype
+        form = header.shape if shape is None else shape
+        if not _may_fit(header, asked, form):
+            self._mismatch(name, header, asked, form)
+        values = header.array(memoryview(data)[header.offset :])
+        cast = exactly(values, asked)
+        if cast is None:
+            what, remedy = f"holds numbers that {asked.name} does not", f"save it as {asked.name}"
+            self._fail(name, what, found=header.dtype.name, remedy=remedy)
+        return cast.reshape(form)
 
     def _mismatch(
         self, name: str, header: Header, dtype: np.dtype, shape: tuple[int, ...]
@@ -225,6 +243,10 @@ class NpzFile:
         """Consecutive blocks of `count` rows (first axis) in bounded memory; the CRC comes last."""
         header = self.header(name)
         refuse_objects(header.dtype, where=self.where(name))
+        if header.fortran:  # its rows lie all over the file
+            whole = self.read(name)
+            yield from (whole[i : i + count] for i in range(0, len(whole), count))
+            return
         block = count * header.dtype.itemsize * prod(header.shape[1:])
         buffer = bytearray()
         skip = header.offset
@@ -239,7 +261,7 @@ class NpzFile:
 
     @staticmethod
     def _block(data: bytearray, header: Header) -> np.ndarray:
-        return np.frombuffer(bytes(data), header.dtype).reshape(-1, *header.shape[1:])
+        return header.array(bytes(data), shape=(-1, *header.shape[1:]))
 
     def _pieces(self, name: str) -> Iterator[bytes]:
         """The `.npy` file behind a key in pieces of bounded size."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import mmap
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,16 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import SourceError, problem
+from taqstore.files.refusal import what_it_is
 
 # The limit of the reference implementation; SD3-Medium's header is 0.2 MB.
 MAX_HEADER = 100_000_000
 _LENGTH = struct.Struct("<Q")
 _METADATA = "__metadata__"
 _DTYPES = {
+    "U64": "<u8",
+    "U32": "<u4",
+    "U16": "<u2",
     "F64": "<f8",
     "F32": "<f4",
     "F16": "<f2",
@@ -61,24 +65,50 @@ def write_safetensors(fresh: Path, tensors: Mapping[str, np.ndarray], **metadata
             file.write(np.ascontiguousarray(values, little).tobytes())
 
 
-def read_safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield ``(name, values)`` one tensor at a time, mapped; bfloat16 widened to float32.
+def read_safetensors(
+    path: Path, *, wanted: Callable[[str], bool] | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield ``(name, values)`` one tensor at a time, mapped; bfloat16 widened to float32, exactly.
+
+    Parameters
+    ----------
+    wanted
+        Whether a tensor is needed, by its name; None: all are. Others may be of any dtype.
 
     Raises
     ------
     SourceError
-        The file is damaged, or a tensor is of a dtype that NumPy does not have.
+        The file is damaged, or a tensor that is needed is of a dtype that NumPy does not have.
     """
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(0)
         header, start = _header(path, file.read(_LENGTH.size), file, size)
-        entries = {name: entry for name, entry in header.items() if name != _METADATA}
-        if size == start:
+        entries = {
+            name: entry
+            for name, entry in header.items()
+            if name != _METADATA and (wanted is None or wanted(name))
+        }
+        if size == start or not entries:
             return
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             for name, entry in entries.items():
                 yield name, _tensor(path, name, entry, data, start)
+
+
+def tensor_names(path: Path) -> list[str]:
+    """Names of all tensors, whatever they are.
+
+    Raises
+    ------
+    SourceError
+        The file is damaged.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        header, _ = _header(path, file.read(_LENGTH.size), file, size)
+    return [name for name in header if name != _METADATA]
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -102,7 +132,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 def _header(path: Path, lead: bytes, file: Any, size: int) -> tuple[dict[str, Any], int]:
     length = _LENGTH.unpack(lead)[0] if len(lead) == _LENGTH.size else 0
     if not 2 <= length <= min(MAX_HEADER, size - _LENGTH.size):
-        found = f"a header of {length} bytes in a file of {size}"
+        found = what_it_is(path) or f"a header of {length} bytes in a file of {size}"
         raise SourceError(
             problem("no safetensors file, or truncated", where=str(path), found=found)
         )
@@ -124,7 +154,8 @@ def _tensor(path: Path, name: str, entry: Any, data: mmap.mmap, start: int) -> n
         raise SourceError(problem(f"bad entry of {name!r}", where=str(path))) from error
     if dtype not in _DTYPES:
         found = f"tensor {name!r} is {dtype}"
-        raise SourceError(problem("a dtype NumPy does not have", where=str(path), found=found))
+        what, remedy = "a dtype NumPy does not have", "save this tensor as F32, F16 or BF16"
+        raise SourceError(problem(what, where=str(path), found=found, remedy=remedy))
     code = np.dtype(_DTYPES[dtype])
     inside = 0 <= begin <= end <= len(data) - start and min(shape, default=0) >= 0
     if not inside or end - begin != prod(shape) * code.itemsize:

@@ -107,7 +107,13 @@ def _check_standing(out: Path, force: bool, refuse: Callable[[Path], None]) -> N
     if not os.path.lexists(out):
         return
     if not force:
-        raise TaqError(problem("the target exists", where=str(out), remedy="use --force"))
+        raise TaqError(
+            problem(
+                "the target exists",
+                where=str(out),
+                remedy="choose another path, or replace it with --force",
+            )
+        )
     if not out.is_symlink():  # a link is replaced, not followed
         refuse(out)
 

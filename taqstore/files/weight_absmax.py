@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,8 @@ import xarray as xr
 
 from taqstore.errors import MissingError, SourceError, problem
 from taqstore.files.npz import NpzFile
-from taqstore.files.safetensors import read_safetensors
+from taqstore.files.refusal import what_it_is
+from taqstore.files.safetensors import read_safetensors, tensor_names
 from taqstore.names import LayerName, weight_layer
 
 
@@ -36,27 +37,27 @@ def weight_absmax(path: Path) -> WeightAbsmax:
     """Read `.safetensors` or `.npz` with weights ``(out, in)``, or their absmax ``(in,)``.
 
     Names may be those of a store, of SD3 checkpoints, of diffusers or of DiffusionKit; a trailing
-    ``.weight`` is taken off, biases and what is no linear of a block are passed over.
+    ``.weight`` is taken off. Biases and what is no linear of a block are passed over, whatever
+    their dtypes. Bfloat16 is taken exactly.
 
     Raises
     ------
     SourceError
-        The file is damaged, or linears of one tensor differ in their inputs.
+        The file is damaged, a linear's weights are no floats, or linears of one tensor differ in
+        their inputs.
     MissingError
         It holds no linear of a block, or is of another kind.
     """
+    names, needed = _tensors(path)
+    linears = {name: linear for name in names if (linear := weight_layer(name)) is not None}
+    passed = len(names) - len(linears)
     found: dict[str, dict[LayerName, np.ndarray]] = {}
-    passed = 0
-    for name, values in _tensors(path):
-        linear = weight_layer(name)
-        if (
-            linear is None
-            or values.ndim not in (1, 2)
-            or values.dtype.kind != "f"
-            or not values.size
-        ):
-            passed += 1
-            continue
+    for name, values in needed(linears):
+        linear = linears[name]
+        if values.dtype.kind != "f" or values.ndim not in (1, 2) or not values.size:
+            what, found_here = f"{name} is no float weight (out, in)", _brief(values)
+            remedy = "give the model's own weights: F32, F16 or BF16"
+            raise SourceError(problem(what, where=str(path), found=found_here, remedy=remedy))
         column = abs(values.astype(np.float64))
         column = column.max(axis=0) if column.ndim == 2 else column
         _add(found.setdefault(linear.site, {}), linear, column, path)
@@ -67,16 +68,23 @@ def weight_absmax(path: Path) -> WeightAbsmax:
     return WeightAbsmax({site: _array(columns) for site, columns in found.items()}, notes)
 
 
-def _tensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    if path.suffix == ".safetensors":
-        yield from read_safetensors(path)
-    elif path.suffix == ".npz":
-        with NpzFile(path) as file:
-            for name in file.names:
-                yield name, file.read(name)
-    else:
-        remedy = "give .safetensors or .npz"
-        raise MissingError(problem("weights of an unknown kind", where=str(path), remedy=remedy))
+def _brief(values: np.ndarray) -> str:
+    return f"{values.dtype} {values.shape}"
+
+
+Needed = Callable[[Collection[str]], Iterable[tuple[str, np.ndarray]]]
+
+
+def _tensors(path: Path) -> tuple[list[str], Needed]:
+    """Names of all tensors of a file, and what reads those that are needed."""
+    if path.suffix == ".safetensors" and not path.is_dir():
+        return tensor_names(path), lambda names: read_safetensors(path, wanted=names.__contains__)
+    if path.suffix == ".npz":
+        file = NpzFile(path)
+        return list(file.names), lambda names: ((name, file.read(name)) for name in names)
+    what, remedy = "weights of an unknown kind", "give .safetensors or .npz"
+    found = what_it_is(path)
+    raise MissingError(problem(what, where=str(path), found=found, remedy=remedy))
 
 
 def _add(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taqstore.errors import SourceError
-from taqstore.files.refusal import problem
+from taqstore.files.refusal import problem, what_it_is
 
 STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 # Deflate cannot do better than 1032:1; the slack is for tiny members.
@@ -50,10 +50,10 @@ def read_directory(path: Path) -> tuple[int, dict[str, Member]]:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
     except OSError as error:
-        found = error.strerror or str(error)
+        found = what_it_is(path) if path.is_dir() else error.strerror or str(error)
         raise SourceError(problem("cannot be read", where=str(path), found=found)) from error
     except _UNREADABLE:
-        found = f"{size} bytes"
+        found = what_it_is(path) or f"{size} bytes"
         raise SourceError(
             problem("not a complete npz file", where=str(path), found=found, remedy=AGAIN)
         ) from None
@@ -75,6 +75,7 @@ def _key(path: Path, info: zipfile.ZipInfo) -> str:
             problem(
                 f"member {info.filename!r} is not an array's name",
                 where=str(path),
+                found=what_it_is(path).removeprefix("npz"),
                 remedy="write the file with np.savez and plain keys",
             )
         )

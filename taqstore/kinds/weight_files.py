@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taqstore.errors import MissingError, SourceError, TaqError, problem
+from taqstore.files.npy import exactly
 from taqstore.files.safetensors import read_metadata, read_safetensors
 from taqstore.files.schema import validate
 from taqstore.kinds.quantized_linears import InputQuantizer, QuantizedLinear
@@ -19,6 +20,15 @@ from taqstore.quantization.quantizer import integer_range
 
 CONTENT = "integers"
 _NEEDED = ("weight", "step_size", "activation_step", "activation_zero_point", "activation_bits")
+_KINDS: Mapping[str, type] = {
+    "weight": np.int8,
+    "step_size": np.float32,
+    "activation_step": np.float32,
+    "activation_zero_point": np.int32,
+    "activation_bits": np.int8,
+    "activation_shift": np.float32,
+    "activation_multiplier": np.float32,
+}
 Array = NDArray[Any]
 
 
@@ -37,11 +47,33 @@ def read_quantized(path: Path) -> dict[LayerName, QuantizedLinear]:
         raise SourceError(problem(what, where=str(path), found=found, remedy=remedy))
     sigma_lower = _sigma_lower(path, metadata.get("sigma_lower", ""))
     tensors: dict[str, dict[str, Array]] = {}
-    for name, values in read_safetensors(path):
+    for name, values in read_safetensors(path, wanted=_is_needed):
         linear, _, kind = name.rpartition(".")
-        tensors.setdefault(linear, {})[kind] = values
+        parse_layer(linear)
+        tensors.setdefault(linear, {})[kind] = _as_written(path, name, values, _KINDS[kind])
     found_linears = (_linear(path, name, parts, sigma_lower) for name, parts in tensors.items())
     return {linear.name: linear for linear in found_linears}
+
+
+def _is_needed(name: str) -> bool:
+    """Whether a tensor is of a quantized linear; what else a file holds is not judged."""
+    linear, _, kind = name.rpartition(".")
+    if kind != "weight":
+        return kind in _KINDS
+    try:
+        return bool(parse_layer(linear))
+    except MissingError:
+        return False
+
+
+def _as_written(path: Path, name: str, values: Array, dtype: type) -> Array:
+    """A tensor in the dtype that `export safetensors` writes, where that is exact."""
+    found = exactly(values, np.dtype(dtype))
+    if found is None:
+        what = f"{name} holds numbers that {np.dtype(dtype).name} does not"
+        remedy = "export it again"
+        raise SourceError(problem(what, where=str(path), found=values.dtype.name, remedy=remedy))
+    return found
 
 
 def _sigma_lower(path: Path, text: str) -> Array:

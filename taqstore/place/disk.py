@@ -140,6 +140,18 @@ def try_lock(path: Path, location: Location) -> Iterator[bool]:
         lock.release()
 
 
+def is_held(path: Path) -> bool:
+    """Whether any process holds a lock; one that cannot be tried counts as held."""
+    from filelock import FileLock, Timeout
+
+    tried = FileLock(path, timeout=0)
+    try:
+        with tried:
+            return False
+    except (Timeout, OSError):
+        return True
+
+
 def _without_locks(location: Location, found: str) -> StoreError:
     what, remedy = "this file system has no locks", "keep the store on a local disk"
     return StoreError(problem(what, where=str(location), found=found, remedy=remedy))

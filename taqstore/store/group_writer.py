@@ -24,6 +24,7 @@ from taqstore.metadata.root import without_copies
 from taqstore.place.backend import Backend
 from taqstore.place.disk import disk_errors, lock, try_lock
 from taqstore.place.location import Location
+from taqstore.store.groups import MADE_BY, array_differences
 from taqstore.store.growth import match_items
 from taqstore.store.regions import Region, Values, whole
 
@@ -65,9 +66,29 @@ class GroupWriter:
         return items
 
     def look_again(self) -> Items:
-        """What is flagged by now."""
-        self._items = self._read(self._items)
+        """What is flagged by now.
+
+        Raises
+        ------
+        StoreError
+            Another process has put another group in this one's place.
+        """
+        before, self._items = self._items, self._read(self._items)
+        if self._items.loaded is not before.loaded:
+            self._check_same()
         return self._items
+
+    def _check_same(self) -> None:
+        """Refuse to write on where another group stands in the place of the one opened."""
+        node = self._items.loaded.node(self.location.zarr_store(read_only=True))
+        moved = match_items(node, self.template, missing=True)
+        same = all(np.array_equal(moved[dim], at) for dim, at in self._moved.items())
+        made = self.zarr.attrs.get(MADE_BY) == node.attrs.get(MADE_BY)
+        if not same or not made or array_differences(node, self.template):
+            what = "another process has replaced this group while it was written"
+            remedy = "run again where only one of them is needed, or in another store"
+            where = f"{self.location} {self.template.path}"
+            raise StoreError(problem(what, where=where, remedy=remedy))
 
     def written(self) -> np.ndarray:
         """Completion mask over the template's items."""

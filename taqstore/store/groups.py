@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import zarr
 
 GROWING = ("image", "batch")
+MADE_BY = "run"
+"""Attribute of a group: what made it; another configuration may not add to it."""
+KEEP_OR_REPLACE = "write to another store to keep what is here, or delete it with --force"
+"""What may be done where a group was made otherwise."""
 # Chunks of coordinates along a dim that grows: a file for so many labels, whatever was there when
 # the group was made. zstd makes nothing of what is not used yet.
 _GROWING_NUMBERS, _GROWING_TEXTS = 1 << 16, 1 << 14
@@ -166,7 +170,7 @@ def read_coordinate(group: zarr.Group, name: str) -> np.ndarray:
                 "damaged coordinate",
                 where=f"{group.path}/{name}",
                 found=str(error),
-                remedy="restore it, or write the group again with --force",
+                remedy="see taqstore verify, then taqstore repair",
             )
         ) from error
     if values.dtype.kind not in "TO":
@@ -198,7 +202,7 @@ def check_compatible(group: zarr.Group, template: Template, done: np.ndarray) ->
         They differ; every differing field is named.
     """
     arrays, coords = (
-        _array_differences(group, template),
+        array_differences(group, template),
         _coordinate_differences(group, template, done),
     )
     differing = [*arrays, *coords]
@@ -207,12 +211,13 @@ def check_compatible(group: zarr.Group, template: Template, done: np.ndarray) ->
             problem(
                 f"the store's group differs from the source in {'; '.join(differing)}",
                 where=template.path,
-                remedy="use another store, or --force to replace the group",
+                remedy=KEEP_OR_REPLACE,
             )
         )
 
 
-def _array_differences(group: zarr.Group, template: Template) -> list[str]:
+def array_differences(group: zarr.Group, template: Template) -> list[str]:
+    """What of a group's arrays is not as a template says, dims that grow left out."""
     marker: Any = group.attrs["taqstore"]
     found = [] if marker["kind"] == template.kind else [f"kind {marker['kind']}"]
     for array in template.arrays:

@@ -91,13 +91,21 @@ def _update(group: zarr.Group, name: str, values: np.ndarray) -> None:
         array.with_config({"write_empty_chunks": True})[...] = values
 
 
-def match_items(group: zarr.Group, template: Template) -> Mapping[str, np.ndarray]:
-    """For each growing item dim: the store's position of every template position, by label."""
+def match_items(
+    group: zarr.Group, template: Template, *, missing: bool = False
+) -> Mapping[str, np.ndarray]:
+    """For each growing item dim: the store's position of every template position, by label.
+
+    With `missing`, a label that the store lacks is at -1.
+    """
     found = {}
     for dim in template.item_dims:
         if dim in GROWING:
             labels = read_coordinate(group, dim)
             position = {int(label): i for i, label in enumerate(labels)}
             wanted = np.asarray(template.coords[dim][1])
-            found[dim] = np.array([position[int(label)] for label in wanted], dtype=np.int64)
+            places = [position.get(int(label), -1) for label in wanted]
+            if -1 in places and not missing:
+                raise KeyError(int(wanted[places.index(-1)]))
+            found[dim] = np.array(places, dtype=np.int64)
     return found

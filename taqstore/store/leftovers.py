@@ -12,7 +12,7 @@ from pathlib import Path
 from taqstore.errors import StoreError
 from taqstore.items.flags import read_group
 from taqstore.place.backend import WORK
-from taqstore.place.disk import HOLDER
+from taqstore.place.disk import HOLDER, is_held
 from taqstore.place.location import Location
 from taqstore.place.plain_files import PARTIAL, is_foreign, is_leftover
 
@@ -44,7 +44,7 @@ def find_leftovers(location: Location, *, deep: bool = False) -> Iterator[Leftov
     for path in sorted(path for path in found if path.name.endswith(PARTIAL)):
         yield Leftover(path, "half-written file of a killed command", is_leftover(path.name))
     note = location.beside(HOLDER)
-    if note.is_file() and not _held(location.beside("lock")):
+    if note.is_file() and not is_held(location.beside("lock")):
         yield Leftover(note, "note of a killed command that held the lock", True)
     replaced = location.beside("replaced")
     for aside in _inside(replaced):
@@ -52,7 +52,7 @@ def find_leftovers(location: Location, *, deep: bool = False) -> Iterator[Leftov
         yield Leftover(aside, f"{group} as it was before --force", _is_whole(location, group))
     locks = location.beside("locks")
     for lock in _inside(locks):
-        yield Leftover(lock, "lock of an item", not _held(lock))
+        yield Leftover(lock, "lock of an item", not is_held(lock))
 
 
 def _is_whole(location: Location, group: str) -> bool:
@@ -67,17 +67,6 @@ def _is_whole(location: Location, group: str) -> bool:
 def _inside(folder: Path) -> list[Path]:
     found = folder.iterdir() if folder.is_dir() else ()
     return sorted(path for path in found if not is_foreign(path.name))
-
-
-def _held(path: Path) -> bool:
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path, timeout=0)
-    try:
-        with lock:
-            return False
-    except (Timeout, OSError):
-        return True
 
 
 def remove_leftovers(location: Location) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +45,7 @@ from taqstore.store.group_writer import GroupWriter
 from taqstore.store.groups import check_compatible, create_arrays
 from taqstore.store.growth import grow_group
 from taqstore.store.leftovers import remove_leftovers
+from taqstore.store.unfilled import remove_unfilled
 
 if TYPE_CHECKING:
     import zarr
@@ -178,6 +179,14 @@ class StoreWriter:
                 flush_path(moved)
             self._aside.append(aside)
         return root
+
+    def remove_unfilled(self, paths: Collection[str], *, among: Collection[str]) -> None:
+        """Remove those of these groups that hold no whole item, so that others take their place.
+
+        None while a process is at work on an item of `among`.
+        """
+        with disk_errors(self.location), self.locked():
+            remove_unfilled(self.location, self.backend, paths, among=among)
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Append a provenance record."""

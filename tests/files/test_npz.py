@@ -80,9 +80,10 @@ def test_every_array_comes_back_bit_for_bit(archive: Path) -> None:
     with file:
         for key, expected in ARRAYS.items():
             array = file.read(key)
-            assert array.dtype == expected.dtype
+            native = expected.astype(expected.dtype.newbyteorder("="))
+            assert array.dtype == native.dtype
             assert array.shape == expected.shape
-            assert array.tobytes() == expected.tobytes()
+            assert array.tobytes() == native.tobytes()
             assert file.header(key).shape == expected.shape
 
 
@@ -208,8 +209,8 @@ def test_a_stream_that_goes_on_is_cut(tmp_path: Path) -> None:
 
 def test_shape_and_dtype_are_asked_for_before_inflating(small: Path) -> None:
     file = NpzFile(small)
-    with pytest.raises(SourceError, match=r"x: is not float32 \(50,\) \(found float64 \(50,\)\)"):
-        file.read("x", dtype=np.dtype(np.float32), shape=(50,))
+    with pytest.raises(SourceError, match=r"x: is not float32 \(49,\) \(found float64 \(50,\)\)"):
+        file.read("x", dtype=np.dtype(np.float32), shape=(49,))
     with pytest.raises(SourceError, match=r"found float64 \(50,\)"):
         file.read("x", dtype=np.dtype(np.float64), shape=(25, 2))
     with pytest.raises(SourceError, match="no such key"):
@@ -254,7 +255,7 @@ def test_encrypted_and_other_compressions(small: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (npy(np.asfortranarray(np.zeros((3, 2)))), "Fortran order"),
+        (npy(np.zeros(3)).replace(b"False", b"'no' "), "neither True nor False"),
         (npy(np.zeros(2, [("a", "<f4")])), "structured"),
         (b"not an array at all", "not a .npy"),
         (npy(np.zeros(3)).replace(b"(3,)", b"-3  "), "not a tuple"),

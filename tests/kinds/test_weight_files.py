@@ -78,7 +78,7 @@ def set_metadata(**texts: str) -> Callable[[Tensors, dict[str, str]], None]:
         (set_metadata(sigma_lower="[[0.5], 0.0]"), "sigma_lower in the header is no list"),
         (set_metadata(sigma_lower="[0.0]"), r"tensors of mm0\.\w+\.\S+ do not fit"),
         (lambda t, _: t.pop(f"{LINEAR}.step_size"), r"mm0\.img\.mlp\.fc2 has no step_size"),
-        (set_tensor("weight", np.zeros((6, 10), np.int32)), "tensors of mm0.img.mlp.fc2 do not"),
+        (set_tensor("weight", np.full((6, 10), 300, np.int32)), "weight holds numbers that int8"),
         (set_tensor("weight", np.zeros(60, np.int8)), "tensors of mm0.img.mlp.fc2 do not fit"),
         (set_tensor("step_size", np.ones((6, 3), np.float32)), "step_size .6, 3."),
         (set_tensor("step_size", np.ones((6, 0), np.float32)), "step_size .6, 0."),

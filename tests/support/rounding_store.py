@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,9 @@ from taqstore.pipelines.models.table import ModelRow
 
 from support.live_models import write_checkpoint
 from taqstore.kinds.block_samples import open_block
+from taqstore.metadata.root import read_root, write_root
 from taqstore.names import LayerName
+from taqstore.place.backend import LocalBackend
 
 IMAGES, STEPS = 2, 3
 
@@ -31,6 +35,15 @@ def make_rounding_store(folder: Path, row: ModelRow) -> Path:
     cache(store, stride=1, local_ckpt=checkpoint)
     collect(store, stride=1, local_ckpt=checkpoint)
     return store
+
+
+def without(store: Path, path: str) -> None:
+    """Take a group out of a store, from its root's list as well."""
+    backend = LocalBackend(store)
+    root = read_root(backend, str(store))
+    groups = tuple(name for name in root.groups if not f"{name}/".startswith(f"{path}/"))
+    write_root(backend, replace(root, groups=groups, copies=None))
+    shutil.rmtree(store / path)
 
 
 def block_run(model: LoadedModel, name: str) -> BlockRun:

@@ -6,8 +6,8 @@ judges it.
 """
 
 from .data import digit_prompts
-from .encoder import encode_text
+from .encoder import encode_text, word_count
 from .latent import decode
 from .model import checkpoint_path, config
 
-__all__ = ["checkpoint_path", "config", "decode", "digit_prompts", "encode_text"]
+__all__ = ["checkpoint_path", "config", "decode", "digit_prompts", "encode_text", "word_count"]

@@ -26,7 +26,16 @@ Floats = NDArray[np.float32]
 
 def words(text: str) -> list[str]:
     """Lower-case words of a text, at most `TOKENS`; punctuation separates, the rest is dropped."""
-    return re.findall(r"\w+", text.casefold())[:TOKENS]
+    return _all_words(text)[:TOKENS]
+
+
+def word_count(text: str) -> tuple[int, int]:
+    """Words of a text, and how many of them the model sees."""
+    return len(_all_words(text)), TOKENS
+
+
+def _all_words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
 
 
 def embed(texts: Sequence[str]) -> tuple[Floats, Floats]:

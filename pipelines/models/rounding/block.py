@@ -12,6 +12,7 @@ import numpy as np
 from taqstore.names import LayerName
 
 from ..backend import backend
+from ..failures import inside_model
 from ..layers import ModelBlock, block_linears, halves
 from ..load import LoadedModel, Tensor
 
@@ -97,9 +98,10 @@ class BlockRun:
         """
         mx, mmdit = backend().mx, self.model.mmdit
         rows = pooled.shape[1]
-        text = mmdit.y_embedder(pooled.reshape(-1, pooled.shape[-1]))
-        given = text[:, None, None, :] + mmdit.t_embedder(mx.repeat(timestep, rows, axis=0))
-        return [half.adaLN_modulation(given) for _, half in halves(self.block)]
+        with inside_model("modulation", mmdit):
+            text = mmdit.y_embedder(pooled.reshape(-1, pooled.shape[-1]))
+            given = text[:, None, None, :] + mmdit.t_embedder(mx.repeat(timestep, rows, axis=0))
+            return [half.adaLN_modulation(given) for _, half in halves(self.block)]
 
     def outputs(self, inputs: Mapping[str, Tensor], modulation: list[Tensor]) -> dict[str, Tensor]:
         """Run the block: streams it puts out, ``(sample, row, token, channel)``, not evaluated."""
@@ -107,7 +109,8 @@ class BlockRun:
         given = [_flat(inputs[name]) for name in self.block.streams]
         with self._modulated(modulation):
             time = backend().mx.full((given[0].shape[0],), _KEY)
-            found = self.block.module(*given, time, positional_encodings=self.positions)
+            with inside_model(mmdit=self.model.mmdit):
+                found = self.block.module(*given, time, positional_encodings=self.positions)
         results = found if isinstance(found, tuple) else (found,)
         named = zip(self.block.streams, results, strict=True)
         lead = first.shape[:2]

@@ -13,6 +13,7 @@ from taqstore.names import LayerName
 from taqstore.quantization.weight_grid import dequantized, weight_steps
 
 from ..backend import backend
+from ..failures import inside_model
 from ..load import Tensor, to_numpy
 from ..quantized.linear import InputStart, Noise, noise_of
 from .block import BlockRun, Minibatch
@@ -104,7 +105,8 @@ class Optimiser:
         if self.settings.activation_bits:
             updated = self._adam_step.apply_gradients({_ALL: of_steps}, {_ALL: self.steps})
             self.steps = updated[_ALL]
-        backend().mx.eval(self.v, self.steps, self._adam_v.state, self._adam_step.state)
+        with inside_model():
+            backend().mx.eval(self.v, self.steps, self._adam_v.state, self._adam_step.state)
         self.losses.append(float(np.float32(loss)))
         return self.losses[-1]
 
@@ -124,7 +126,8 @@ class Optimiser:
             for part in self._forward.parts(batch):
                 loss, found = slope(weights, self.steps, part, batch.rows)
                 sums = found if sums is None else _added(sums, found)
-                mx.eval(loss, sums)
+                with inside_model():
+                    mx.eval(loss, sums)
                 total += loss.item()
         assert sums is not None
         of_weights, of_steps = sums

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from taqstore.errors import SourceError
-from taqstore.files.refusal import problem
+from taqstore.files.refusal import problem, what_it_is
+from taqstore.layout.coordinate_files import MOST_STRING
 
 T = TypeVar("T")
 H = TypeVar("H", bound=Hashable)
@@ -30,18 +31,60 @@ def read_document(path: Path) -> dict[str, Any]:
     SourceError
         The file is missing, not JSON, or not an object.
     """
+    kind = what_it_is(path)
     try:
-        document = json.loads(path.read_bytes(), parse_constant=_no_constant)
+        raw = path.read_bytes()
+        document = json.loads(
+            raw.decode(json.detect_encoding(raw)),
+            parse_constant=_no_constant,
+            object_pairs_hook=_each_once,
+        )
     except OSError as error:
-        found = error.strerror or str(error)
+        found = kind or error.strerror or str(error)
         raise SourceError(problem("cannot be read", where=str(path), found=found)) from error
     except (ValueError, RecursionError) as error:
+        if kind and kind != "JSON":
+            what, remedy = "not JSON", "give the file itself"
+            raise SourceError(problem(what, where=str(path), found=kind, remedy=remedy)) from None
+        remedy = "the writer may have been stopped: write it again, or restore it"
         raise SourceError(
-            problem("not valid JSON", where=str(path), found=str(error), remedy="write it again")
+            problem("not valid JSON", where=str(path), found=str(error), remedy=remedy)
         ) from None
     if not isinstance(document, dict):
         raise SourceError(problem("not a JSON object", where=str(path)))
     return document
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {twice!r} is there twice")
+    return found
+
+
+def checked_text(text: str, *, where: str) -> str:
+    """A text that a store keeps as it is.
+
+    Raises
+    ------
+    SourceError
+        It holds half a surrogate pair, which no encoding has, or a zero character, which arrays of
+        text lose at an end; or it is longer than a store keeps.
+    """
+    if "\0" in text:
+        what, remedy = "a zero character in a text", "write the prompt again"
+        raise SourceError(problem(what, where=where, remedy=remedy))
+    if len(text) > MOST_STRING:
+        what = f"a text of {len(text)} characters, where a store keeps {MOST_STRING}"
+        raise SourceError(problem(what, where=where, remedy="shorten the prompt"))
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        found = repr(text[error.start : error.end])
+        what, remedy = "half a character", "write the prompt again"
+        raise SourceError(problem(what, where=where, found=found, remedy=remedy)) from error
+    return text
 
 
 def _no_constant(name: str) -> None:
@@ -51,9 +94,12 @@ def _no_constant(name: str) -> None:
 def field(document: Mapping[str, Any], key: str, kind: type[T], *, where: str) -> T:
     """Value of a required key; SourceError if it is absent or of another type.
 
-    An integer is taken where a float is asked for; a bool is no number, and NaN is no value.
+    An integer is taken where a float is asked for, and 3.0 for the integer 3; a bool is no number,
+    and NaN is no value.
     """
     value = document.get(key)
+    if kind is int and type(value) is float and value.is_integer() and abs(value) < 1 << 53:
+        value = int(value)
     if kind is float and type(value) is int and abs(value) < 1 << 53:
         value = float(value)
     good = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

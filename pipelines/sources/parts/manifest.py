@@ -11,7 +11,7 @@ from typing import Any
 from taqstore.errors import SourceError
 from taqstore.files.refusal import problem
 
-from .json_fields import field, read_document
+from .json_fields import checked_text, field, read_document
 
 MANIFEST = "manifest.json"
 MINIMAL = (
@@ -109,7 +109,7 @@ def _entry(entry: Mapping[str, Any], steps: int, where: str) -> Entry:
         found = repr(entry["num_steps"])
         raise SourceError(problem(what, where=where, found=found, remedy="generate it again"))
     return Entry(
-        field(entry, "prompt", str, where=where),
+        checked_text(field(entry, "prompt", str, where=where), where=where),
         field(entry, "seed", int, where=where),
         field(entry, "cfg_weight", float, where=where),
     )
@@ -117,7 +117,7 @@ def _entry(entry: Mapping[str, Any], steps: int, where: str) -> Entry:
 
 def _extra(entry: Mapping[str, Any]) -> set[str]:
     """Fields that cannot be written again from what is stored."""
-    image = entry["image_id"]
+    image = int(entry["image_id"])
     usual = {"filename": f"{image:04d}.png", "latent_filename": f"{image:04d}.npy"}
     odd = {name for name, value in usual.items() if entry.get(name, value) != value}
     return odd | (set(entry) - set(FIELDS))

@@ -90,6 +90,8 @@ class Plan:
         Lines for the summary: what is not stored, what was kept twice.
     parameters
         JSON values for provenance.
+    unread
+        Keys of files that no variable is made of: parts add to it as they find them.
     """
 
     source: str
@@ -100,6 +102,11 @@ class Plan:
     notes: tuple[str, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
     path: Path = Path()
+    unread: set[str] = field(default_factory=set)
+
+    def late_notes(self) -> list[str]:
+        """What was found out while the units ran."""
+        return [f"keys not stored: {', '.join(sorted(self.unread)[:8])}"] if self.unread else []
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,9 @@ array of `str`; nothing is imported and nothing is called.
 
 from __future__ import annotations
 
-import csv
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from taqstore.errors import SourceError
@@ -181,39 +179,3 @@ def _strings(array: Any) -> list[str]:
             if count == len(items) and all(type(item) is str for item in items):
                 return items
     raise _RefusedError("another structure")
-
-
-def prompt_file(path: Path, *, count: int | None = None) -> list[str]:
-    """Prompts of a text file (one per line) or of the `prompt` column of a CSV file.
-
-    Raises
-    ------
-    SourceError
-        Another suffix, no `prompt` column, or not `count` prompts (None: not one).
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(problem("cannot be read", where=str(path), found=str(error))) from error
-    if path.suffix == ".csv":
-        try:
-            prompts = _prompt_column(path, text)
-        except csv.Error as error:
-            raise SourceError(problem("no CSV", where=str(path), found=str(error))) from error
-    elif path.suffix == ".txt":
-        prompts = [line for line in text.splitlines() if line.strip()]
-    else:
-        raise SourceError(problem("not a .txt or .csv file", where=str(path), remedy=REMEDY))
-    if not prompts or (count is not None and len(prompts) != count):
-        wanted = "some" if count is None else count
-        raise SourceError(
-            problem(f"{wanted} prompts are needed", where=str(path), found=str(len(prompts)))
-        )
-    return prompts
-
-
-def _prompt_column(path: Path, text: str) -> list[str]:
-    reader = csv.DictReader(text.splitlines(keepends=True))
-    if "prompt" not in (reader.fieldnames or ()):
-        raise SourceError(problem("no prompt column", where=str(path), remedy=REMEDY))
-    return [row["prompt"] or "" for row in reader]

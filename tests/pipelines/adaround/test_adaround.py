@@ -22,14 +22,19 @@ from taqstore.pipelines.models.table import ModelRow
 from support.cli_runner import Runner
 from support.live_capture import needs_models
 from support.live_models import TINY, TINY_FLUX, load_tiny
-from support.rounding_store import IMAGES, STEPS, block_run, make_rounding_store, minibatch
+from support.rounding_store import (
+    IMAGES,
+    STEPS,
+    block_run,
+    make_rounding_store,
+    minibatch,
+    without,
+)
 from support.same_stores import assert_same_bits
 from taqstore import open_store
 from taqstore.errors import LayoutError, MissingError, StoreError, TaqError
 from taqstore.kinds.quantized_linears import quantized_linears
-from taqstore.metadata.root import read_root, write_root
 from taqstore.names import SITES
-from taqstore.place.backend import LocalBackend
 from taqstore.place.disk import try_lock
 from taqstore.place.location import Location
 from taqstore.quantization.weight_grid import weight_steps
@@ -63,15 +68,6 @@ def run(filled: Path) -> Callable[..., Any]:
 def groups_of(store: Path) -> dict[str, Any]:
     opened = open_store(store)
     return {p: opened[p].load() for p in opened if p.startswith(("weights", "reconstruction"))}
-
-
-def without(store: Path, path: str) -> None:
-    """Take a group out of a store, from its root's list as well."""
-    backend = LocalBackend(store)
-    root = read_root(backend, str(store))
-    groups = tuple(name for name in root.groups if not f"{name}/".startswith(f"{path}/"))
-    write_root(backend, replace(root, groups=groups, copies=None))
-    shutil.rmtree(store / path)
 
 
 def assert_same_results(ours: Path, theirs: Path) -> None:

@@ -140,7 +140,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing key": (lambda p: edit_npz(p, drop=("mm1__arg1",)), "mm1__arg1: missing"),
     "extra key": (lambda p: edit_npz(p, mm9__arg0=SHAPE), "mm9__arg0: not a key"),
     "shape": (lambda p: edit_npz(p, mm1__arg0=SHAPE, mm0__out0=SHAPE), "is not float32"),
-    "dtype": (lambda p: edit_npz(p, mm0__arg0=np.zeros((2, 6, 1, 4))), "is not float16"),
+    "dtype": (lambda p: edit_npz(p, mm0__arg0=np.full((2, 6, 1, 4), 0.1)), "numbers that float16"),
     "NaN": (
         lambda p: edit_npz(p, mm0__arg1=np.full((2, 3, 1, 4), np.nan, np.float32)),
         "mm0__arg1: NaN or Inf",

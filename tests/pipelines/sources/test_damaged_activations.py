@@ -84,7 +84,7 @@ def test_a_bad_step_is_refused_in_every_site_and_the_others_kept(folder: Path, n
 BAD_ARRAY = {
     "NaN": (np.array([0, np.nan, 0, 0]), "NaN or Inf"),
     "shape": (np.zeros(5), r"is not float64 (4,) (found float64 (5,))"),
-    "dtype": (np.zeros(4, np.int64), "is not float64"),
+    "dtype": (np.full(4, "a"), "is not float64"),
     "pickled": (np.array([{}], dtype=object), "mm0_txt_mlp_fc1__avg_min"),
 }
 

@@ -92,7 +92,7 @@ def test_what_is_not_known(whole: Path, tmp_path: Path) -> None:
         (tmp_path / "nowhere", "does not exist"),
         (tmp_path / "x.npz", "keys weights"),
         (tmp_path / "empty", "nothing to ingest"),
-        (tmp_path / "x.txt", "not valid JSON"),
+        (tmp_path / "x.txt", "no source of their own"),
         (whole / "samples" / "0000_000.npz", "one sample of a run"),
         (whole / "latents", "nothing to ingest"),
     ):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from taqstore.pipelines.sources.parts.prompts import pickled_strings, prompt_file
+from taqstore.pipelines.sources.parts.prompts import pickled_strings
 
 from support.source_runs import one_line
 from taqstore.errors import SourceError
@@ -85,25 +85,3 @@ def test_every_cut_and_flip_is_refused_or_gives_strings() -> None:
             except SourceError:
                 continue
             assert all(type(text) is str for text in texts)
-
-
-def test_prompt_files(tmp_path: Path) -> None:
-    text = tmp_path / "p.txt"
-    text.write_text("a cat\n\nan ünï dog\n", encoding="utf-8")
-    assert prompt_file(text, count=2) == ["a cat", "an ünï dog"]
-    table = tmp_path / "p.csv"
-    table.write_text('id,prompt\n1,"a, quoted\nprompt"\n2,b\n', encoding="utf-8")
-    assert prompt_file(table, count=2) == ["a, quoted\nprompt", "b"]
-
-
-def test_prompt_files_that_do_not_fit(tmp_path: Path) -> None:
-    for name, content, says in (
-        ("a.txt", "one\n", "2 prompts are needed"),
-        ("a.csv", "text\none\ntwo\n", "no prompt column"),
-        ("a.json", "[]", "not a .txt or .csv"),
-    ):
-        (tmp_path / name).write_text(content)
-        with pytest.raises(SourceError, match=says):
-            prompt_file(tmp_path / name, count=2)
-    with pytest.raises(SourceError, match="cannot be read"):
-        prompt_file(tmp_path / "none.txt", count=2)

@@ -1,0 +1,60 @@
+"""Groups that a run left before its first item was whole: nothing is lost with them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+import numpy as np
+
+from taqstore.errors import StoreError
+from taqstore.items.flags import Items, read_group
+from taqstore.metadata.root import without_copies, write_root
+from taqstore.place.backend import Backend
+from taqstore.place.disk import is_held
+from taqstore.place.location import Location
+
+
+def remove_unfilled(
+    location: Location, backend: Backend, paths: Collection[str], *, among: Collection[str]
+) -> None:
+    """Remove those of these groups that hold no whole item; none while `among` is worked on.
+
+    A damaged group is kept: what it held may be mended. The caller holds the store's lock.
+    """
+    empty = _unfilled(location, backend, paths, among)
+    if empty:
+        root = without_copies(backend, str(location))
+        # Out of the list first: what is listed and not there is lost.
+        remaining = tuple(path for path in root.groups if path not in empty)
+        write_root(backend, replace(root, groups=remaining))
+        for path in empty:
+            backend.delete(path)
+
+
+def _unfilled(
+    location: Location, backend: Backend, paths: Collection[str], among: Collection[str]
+) -> list[str]:
+    found = {path: _items(backend, path, str(location)) for path in {*paths, *among}}
+    if any(items is not None and _claimed(location, p, items) for p, items in found.items()):
+        return []
+    return [p for p in paths if (items := found[p]) is not None and not items.mask.any()]
+
+
+def _items(backend: Backend, path: str, where: str) -> Items | None:
+    try:
+        return read_group(backend, path, where=where)
+    except StoreError:
+        return None
+
+
+def _claimed(location: Location, path: str, items: Items) -> bool:
+    """Whether any process holds an item of a group."""
+    if location.folder is None:
+        return False
+    locks = location.beside("locks")
+    there = {lock.name for lock in locks.iterdir()} if locks.is_dir() else set()
+    if not there:
+        return False
+    names = (location.item_lock_name(path, item) for item in np.ndindex(*items.shape))
+    return any(is_held(locks / name) for name in names if name in there)
