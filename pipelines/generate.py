@@ -282,6 +282,6 @@ def _check_finite(latent: np.ndarray, image: int, step: int) -> None:
                 f"image {image} has non-finite latents at step {step}",
                 found=f"{bad} of {latent.size} values",
                 remedy="it is not stored, images before it are; --resume tries it again, another "
-                "--dtype, --cfg, --shift or --seed needs another store",
+                "--dtype, --cfg, --timestep-shift or --seed needs another store",
             )
         )

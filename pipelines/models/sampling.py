@@ -49,7 +49,7 @@ def make_schedule(model: LoadedModel, steps: int) -> Schedule:
     levels = np.array(to_numpy(sigmas), np.float64)
     if not np.isfinite(levels).all() or (np.diff(levels) >= 0).any():
         what = f"{steps} steps with shift {model.row.shift:g} give no falling noise levels"
-        raise TaqError(problem(what, remedy="change --steps or --shift"))
+        raise TaqError(problem(what, remedy="change --steps or --timestep-shift"))
     return Schedule(sigmas, timesteps)
 
 

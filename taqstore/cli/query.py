@@ -53,9 +53,12 @@ def command(
     from taqstore.files.tables import to_table, to_tables
     from taqstore.kinds.nonfinite import counted
     from taqstore.names import site_of
+    from taqstore.query.reduction import parts_of
     from taqstore.query.select import reduce, select
     from taqstore.store.reader import open_store
 
+    for spec in reductions:
+        parts_of(spec)
     opened = open_store(store)
     dataset = _variables(opened, group, variable)
     site = site_of(group) if "layer" in dataset.coords else ""

@@ -40,16 +40,28 @@ def reduce(dataset: xr.Dataset, *specs: str, skipna: bool = False) -> xr.Dataset
         The reduction is not known.
     """
     dropped: list[str] = []
-    for spec in specs:
-        dim, separator, how = spec.partition("=")
-        if not separator:
-            raise MisuseError(
-                problem(f"reduction {spec!r} has no '='", remedy="write DIM=HOW, like step=max")
-            )
-        dataset, lost = _reduce_one(dataset, dim.strip(), _reduction(how.strip(), skipna))
+    for dim, how in map(parts_of, specs):
+        dataset, lost = _reduce_one(dataset, dim, _reduction(how, skipna))
         dropped += lost
     notes = {"reduced": ", ".join(specs), "dropped": ", ".join(dropped)}
     return dataset.assign_attrs({key: text for key, text in notes.items() if text})
+
+
+def parts_of(spec: str) -> tuple[str, str]:
+    """Dimension and reduction of ``DIM=HOW``.
+
+    Raises
+    ------
+    MisuseError
+        It is not written so, or the reduction is not known.
+    """
+    dim, separator, how = (part.strip() for part in spec.partition("="))
+    if not separator:
+        remedy = "write DIM=HOW, like step=max"
+        raise MisuseError(problem(f"reduction {spec!r} has no '='", remedy=remedy))
+    if how not in ("max", "min", "mean", "std", "median"):
+        _percentile(how)
+    return dim, how
 
 
 def _reduction(how: str, skipna: bool) -> Reduction:

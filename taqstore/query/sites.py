@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import xarray as xr
 
-from taqstore.errors import MissingError, problem
+from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.kinds.statistics_sources import preferred, prefix_of
-from taqstore.names import parse_layer, site_of, split_group, tensor_site
+from taqstore.names import SITES, parse_layer, site_of, split_group, tensor_site
 from taqstore.query.select import select
 
 Groups = Mapping[str, xr.Dataset]
@@ -80,12 +80,17 @@ def choose_groups(
     Raises
     ------
     MissingError
-        No such source or site.
+        No such source, or none of its groups is of the site.
+    MisuseError
+        No site is called so.
     """
     there = list(groups)
     prefix = choose_source(there, source)
     by_site = {site_of(path): path for path in paths_of(there, prefix)}
     wanted = list(sites) or _sites_named(layer, list(by_site))
+    for site in sites:
+        if site not in by_site and tensor_site(site) not in SITES:
+            raise MisuseError(problem(f"site {site!r} is not known", remedy=", ".join(by_site)))
     unknown = [site for site in wanted if site not in by_site]
     if unknown or not wanted:
         what = f"no site {unknown[0]!r}" if unknown else f"no site of layer {layer}"

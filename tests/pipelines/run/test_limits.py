@@ -35,11 +35,11 @@ BEYOND: dict[str, tuple[dict[str, Any], str]] = {
     "empty": ({"latent_size": (0, 8)}, "--latent-size"),
     "no steps": ({"steps": 0}, "--steps"),
     "too many steps": ({"steps": 1001}, "--steps"),
-    "shift 0": ({"shift": 0.0}, "--shift"),
-    "shift below 0": ({"shift": -1.0}, "--shift"),
-    "shift nan": ({"shift": float("nan")}, "--shift"),
-    "shift inf": ({"shift": float("inf")}, "--shift"),
-    "shift that loses levels": ({"shift": 1e-30}, "--shift"),
+    "shift 0": ({"shift": 0.0}, "--timestep-shift"),
+    "shift below 0": ({"shift": -1.0}, "--timestep-shift"),
+    "shift nan": ({"shift": float("nan")}, "--timestep-shift"),
+    "shift inf": ({"shift": float("inf")}, "--timestep-shift"),
+    "shift that loses levels": ({"shift": 1e-30}, "--timestep-shift"),
     "cfg 0": ({"cfg_weight": 0.0}, "--cfg"),
     "cfg below 0": ({"cfg_weight": -1.0}, "--cfg"),
     "cfg nan": ({"cfg_weight": float("nan")}, "--cfg"),
@@ -90,7 +90,7 @@ def test_everything_wrong_is_named_at_once() -> None:
     use = Use(latent_size=(64, 64), steps=0, cfg_weights=(0.0,), shift=0.0)
     with pytest.raises(TaqError) as error:
         check_use(MODELS["reference"], use)
-    for option in ("--latent-size", "--steps", "--cfg", "--shift"):
+    for option in ("--latent-size", "--steps", "--cfg", "--timestep-shift"):
         assert option in str(error.value)
 
 
