@@ -69,8 +69,8 @@ SOURCES: dict[str, SourceRow] = {
     for row in (
         SourceRow(
             "latents",
-            "a calibration_data folder: samples with manifest.json",
-            ("latents",),
+            "a calibration_data folder: samples with manifest.json, pictures",
+            ("latents", "pictures"),
             inside="samples",
             # Samples in a subfolder are the cache's.
             nested=False,

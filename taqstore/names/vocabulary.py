@@ -8,6 +8,7 @@ FORMAT_VERSION = 2
 
 LATENTS = "latents"
 SAMPLES = "samples"
+PICTURES = "pictures"
 BLOCKS = "blocks"
 ACTIVATIONS = "activations"
 CHANNEL_HISTOGRAMS = "channel_histograms"
@@ -15,7 +16,7 @@ POOLED = "pooled"
 WEIGHTS = "weights"
 RECONSTRUCTION = "reconstruction"
 PROVENANCE = "provenance"
-KINDS = (LATENTS, SAMPLES, ACTIVATIONS, POOLED, BLOCKS, WEIGHTS, RECONSTRUCTION)
+KINDS = (LATENTS, PICTURES, SAMPLES, ACTIVATIONS, POOLED, BLOCKS, WEIGHTS, RECONSTRUCTION)
 """What a data group may be, as its marker says."""
 WRITTEN = "written"
 # Below a data group: records of its items, as they are committed, and closed many to a file.
@@ -63,9 +64,10 @@ class Doc(NamedTuple):
 DIMENSIONS: dict[str, str] = {
     "image": "generated image, labelled by its image id",
     "step": "denoising step, an integer index; sigma and timestep are coordinates of it",
-    "height": "latent row",
-    "width": "latent column",
+    "height": "row of a latent or a picture",
+    "width": "column of a latent or a picture",
     "latent_channel": "channel of the latent",
+    "colour": "grey, or red, green, blue; opacity last where there is any",
     "batch": "one observed forward batch: one image at every step unless images were grouped",
     "slot": "position of an image inside a batch; -1 where the batch is smaller",
     "layer": "stream of a block: mm0.img, mm23.txt, uni4",
@@ -101,6 +103,7 @@ def dimension_order(dim: str) -> int:
 
 VARIABLES: dict[str, Doc] = {
     "x": Doc("value", "", "the tensor itself, as the model saw it"),
+    "picture": Doc("picture", "", "decoded final latent, 0 to 255"),
     "written": Doc("completion mask", "", "true once the item is wholly on disk"),
     "prompt": Doc("prompt", "", "text the image was made from"),
     "seed": Doc("seed", "", "random seed of the image's initial noise"),
