@@ -93,7 +93,7 @@ SOURCES: dict[str, SourceRow] = {
         ),
         SourceRow(
             "schedule",
-            "a poly_v1 or lut_v1 schedule (JSON)",
+            "a poly_v1, poly_v2 or lut_v1 schedule (JSON)",
             ("pooled/lut_schedule/<site>", "pooled/poly_schedule/<site>"),
         ),
     )
