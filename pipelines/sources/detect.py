@@ -43,6 +43,7 @@ def _in_folder(path: Path) -> list[Source]:
     for folder in sorted(entry for entry in path.iterdir() if entry.is_dir()):
         found += [source for source in _found(Place(folder)) if SOURCES[source.kind].nested]
     if found:
+        found += _files_beside(path, found)
         order = list(SOURCES)
         return sorted(found, key=lambda source: order.index(source.kind))
     if path.name in {row.inside for row in SOURCES.values() if row.inside}:
@@ -60,6 +61,24 @@ def _in_folder(path: Path) -> list[Source]:
         what, remedy = "nothing to ingest here", _accepted()
         raise SourceError(unknown or problem(what, where=str(path), remedy=remedy))
     return found
+
+
+def _files_beside(path: Path, found: list[Source]) -> list[Source]:
+    """Known files that lie in a run's folder, where there is one of their kind.
+
+    Two of a kind would fill the same groups: they are left for the user to choose from.
+    """
+    by_kind: dict[str, list[Source]] = {source.kind: [] for source in found}
+    for file in sorted(path.iterdir()):
+        if file.suffix in (".npz", ".json") and file.is_file() and not file.is_symlink():
+            try:
+                sources = [s for s in _found(Place(file)) if s.path == file]
+            except SourceError:
+                continue
+            for source in sources[:1]:
+                by_kind.setdefault(source.kind, []).append(source)
+    here = {source.kind for source in found}
+    return [each[0] for kind, each in by_kind.items() if len(each) == 1 and kind not in here]
 
 
 def _found(place: Place) -> list[Source]:

@@ -136,7 +136,7 @@ def plan(folder: Path, options: Options) -> Plan:
         units=(*units, *seen.units),
         problems=(*bad, *seen.problems),
         inputs=(folder / MANIFEST, samples, *((folder / IMAGES,) if seen.units else ())),
-        notes=(*_notes(folder, whole, manifest, strays),),
+        notes=(*_notes(folder, whole, manifest, strays), *_stray_pictures(seen.strays)),
         parameters={"num_steps": manifest.steps, "images": len(images)},
     )
 
@@ -260,6 +260,13 @@ def _notes(folder: Path, images: list[int], manifest: Manifest, strays: int) -> 
     if checked:
         rule = f"float16(x/{VAE_SCALE} + {VAE_SHIFT}) of the last step"
         yield f"latents/*.npy are not stored: {checked - differing} of {checked} equal {rule}"
+
+
+def _stray_pictures(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (f"pictures of images that are not in {MANIFEST}: {', '.join(names[:3])}{more}",)
 
 
 def _final_agrees(path: Path, samples: Path, image: int, steps: int) -> bool:

@@ -18,7 +18,7 @@ from .json_fields import majority
 from .plan import Problem, Put, Unit
 
 FOLDER = "images"
-_NAME = re.compile(r"(\d{4,9})\.png")
+_NAME = re.compile(r"\d{4,9}\.png")
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,12 @@ class Pictures:
     templates: tuple[Template, ...] = ()
     units: tuple[Unit, ...] = ()
     problems: tuple[Problem, ...] = ()
+    strays: tuple[str, ...] = ()
 
 
 def pictures(folder: Path, images: Sequence[int]) -> Pictures:
     """Pictures of the images of a run folder; one that cannot be read is refused alone."""
+    strays = _strays(folder / FOLDER, images)
     shapes: dict[int, tuple[int, int, int]] = {}
     found: list[Problem] = []
     for position, image in enumerate(images):
@@ -62,7 +64,7 @@ def pictures(folder: Path, images: Sequence[int]) -> Pictures:
             found.append(Problem(str(error), PICTURES, (position,)))
     if not shapes:
         # No group is made that a problem could name an item of.
-        return Pictures(problems=tuple(Problem(entry.text) for entry in found))
+        return Pictures(problems=tuple(Problem(e.text) for e in found), strays=strays)
     shape = majority(shapes.values())
     units = tuple(
         Unit(
@@ -74,7 +76,7 @@ def pictures(folder: Path, images: Sequence[int]) -> Pictures:
         for position in shapes
     )
     template = pictures_template(images=images, shape=shape, attrs={})
-    return Pictures((template,), units, tuple(found))
+    return Pictures((template,), units, tuple(found), strays)
 
 
 def picture_path(folder: Path, image: int) -> Path:
@@ -82,7 +84,8 @@ def picture_path(folder: Path, image: int) -> Path:
     return folder / FOLDER / f"{image:04d}.png"
 
 
-def is_picture(name: str) -> bool:
-    """Whether a file name is that of a picture."""
-    match = _NAME.fullmatch(name)
-    return match is not None and f"{int(match[1]):04d}.png" == name
+def _strays(folder: Path, images: Sequence[int]) -> tuple[str, ...]:
+    """Names of pictures of images that the run does not have."""
+    own = {f"{image:04d}.png" for image in images}
+    names = sorted(path.name for path in folder.glob("*.png")) if folder.is_dir() else []
+    return tuple(name for name in names if name not in own and _NAME.fullmatch(name))
