@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from taqstore.names import is_block_key
 
 from .parts.place import Place
 from .table import SOURCES
+
+_VERSION = re.compile(r"_v\d+.*")
 
 
 @dataclass(frozen=True)
@@ -66,19 +69,22 @@ def _in_folder(path: Path) -> list[Source]:
 def _files_beside(path: Path, found: list[Source]) -> list[Source]:
     """Known files that lie in a run's folder, where there is one of their kind.
 
-    Two of a kind would fill the same groups: they are left for the user to choose from.
+    Two of a kind, whatever their versions, would fill the same groups: they are left for the user
+    to choose from.
     """
-    by_kind: dict[str, list[Source]] = {source.kind: [] for source in found}
+    by_kind: dict[tuple[str, str], list[Source]] = {}
     for file in sorted(path.iterdir()):
         if file.suffix in (".npz", ".json") and file.is_file() and not file.is_symlink():
+            place = Place(file)
             try:
-                sources = [s for s in _found(Place(file)) if s.path == file]
+                sources = [source for source in _found(place) if source.path == file]
             except SourceError:
                 continue
             for source in sources[:1]:
-                by_kind.setdefault(source.kind, []).append(source)
+                kind = source.kind, _VERSION.sub("", str(place.format))
+                by_kind.setdefault(kind, []).append(source)
     here = {source.kind for source in found}
-    return [each[0] for kind, each in by_kind.items() if len(each) == 1 and kind not in here]
+    return [each[0] for (kind, _), each in by_kind.items() if len(each) == 1 and kind not in here]
 
 
 def _found(place: Place) -> list[Source]:

@@ -103,5 +103,15 @@ SOURCES: dict[str, SourceRow] = {
             "a poly_v1, poly_v2 or lut_v1 schedule (JSON)",
             ("pooled/lut_schedule/<site>", "pooled/poly_schedule/<site>"),
         ),
+        SourceRow(
+            "results",
+            "a quant config, an HTG config or its groups, smoothquant_scales (JSON)",
+            (
+                "pooled/quant_config/<site>",
+                "pooled/htg_config/<site>",
+                "pooled/htg_groups/<site>",
+                "pooled/smoothquant_scales/<site>",
+            ),
+        ),
     )
 }

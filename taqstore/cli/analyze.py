@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,31 @@ def _integers(
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise click.BadParameter(f"{text!r} is no list of integers like 2,0,1") from None
+
+
+def options_of(name: str, given: Mapping[str, str]) -> dict[str, Any]:
+    """Options of an analysis that are told as text, by name, read as its command reads them.
+
+    Raises
+    ------
+    click.BadParameter
+        The analysis has no such option, or the text is no value of it.
+    """
+    known = {o.name: o for o in ANALYSES[name].options if not o.bundle and o.type != "weights"}
+    found: dict[str, Any] = {}
+    for word, text in given.items():
+        if word not in known:
+            raise click.BadParameter(f"{name} has no {word!r}; it has {', '.join(known) or 'none'}")
+        found[word] = _value(known[word], text)
+    return found
+
+
+def _value(option: Option, text: str) -> Any:
+    if option.type == "integers":
+        return _integers(option, click.get_current_context(), click.Option(["--option"]), text)
+    read = click.types.convert_type(click.BOOL if option.type is bool else _type(option))
+    value = read(text, click.Option(["--option"]), click.get_current_context())
+    return (value,) if option.many else value
 
 
 def _weights_of_file(path: str) -> Any:

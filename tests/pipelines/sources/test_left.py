@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,6 +93,23 @@ def test_known_files_in_a_run_folder_are_taken(folder: Path) -> None:
     make_postgelu(folder / "stats.npz", shape=SHAPE)
     assert {each.source for each in plan(folder)} - before == {"schedule", "samples", "postgelu"}
     assert left(folder) == []
+
+
+def test_documents_of_different_kinds_are_all_taken(folder: Path) -> None:
+    """A config, factors and a schedule fill groups of their own; two configs would not."""
+    layer = {"mm0.img.mlp.fc2": {"bits": 8, "scale": 1.0}}
+    config = {"format": "per_timestep_quant_config_v4", "per_timestep": {"0": layer}}
+    factors = {"alpha": 0.5, "scale_clip": 0, "layers": {"mm0_img_mlp_fc2": [1.0, 2.0]}}
+    write(folder / "quant_config.json", json.dumps(config))
+    write(folder / "smoothquant_scales.json", json.dumps(factors))
+    make_poly_schedule(folder / "poly.json", shape=SHAPE)
+    assert left(folder) == []
+    config["format"] = "per_timestep_quant_config_v3"
+    write(folder / "multitier.json", json.dumps(config))
+    assert left(folder) == [
+        "multitier.json (per_timestep_quant_config_v3), "
+        "quant_config.json (per_timestep_quant_config_v4)"
+    ]
 
 
 def test_two_of_a_kind_are_left_to_choose_from(folder: Path) -> None:
