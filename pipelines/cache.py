@@ -31,7 +31,7 @@ from .models.layers import chosen_blocks
 from .models.load import LoadedModel, Prompt, Tensor, to_numpy
 from .models.sampling import Schedule
 from .run.groups import RUN, open_groups
-from .run.inputs import Inputs, Samples, read_inputs
+from .run.inputs import Inputs, Samples, read_inputs, stride_of
 from .run.record import record_run
 from .run.trajectories import load_model_of
 
@@ -113,7 +113,11 @@ def cache(
         for position in found.order:
             image, prompt = found.images[position], first if position == 0 else None
             job.one_image(position, image, pending[image], prompt)
-        chosen_here = {"stride": stride, "num_samples": num_samples, "blocks": list(names)}
+        chosen_here = {
+            "stride": stride_of(found, stride, STRIDE),
+            "num_samples": num_samples,
+            "blocks": list(names),
+        }
         parameters = {**found.summary(), **chosen_here}
         record_run(writer, "cache", outcome, parameters=parameters, libraries=LIBRARIES)
     opened.refresh(*groups)

@@ -31,7 +31,7 @@ from ..models.load import LoadedModel, Prompt, Tensor
 from ..models.reducers import Reducer, default_reducer
 from ..models.sampling import Schedule
 from ..run.groups import RUN, open_groups
-from ..run.inputs import Inputs, Samples, read_inputs
+from ..run.inputs import Inputs, Samples, read_inputs, stride_of
 from ..run.record import record_run
 from ..run.trajectories import load_model_of
 from .buffers import ChannelSink, Recorder, SiteBuffer
@@ -121,7 +121,7 @@ def collect(
             job.one_batch(batch, [int(image) for image in batches[batch] if image >= 0])
         parameters = {
             **found.summary(),
-            "stride": stride,
+            "stride": stride_of(found, stride, STRIDE),
             "num_samples": num_samples,
             "sites": list(wanted),
             "histogram_bits": histogram_bits,

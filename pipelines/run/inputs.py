@@ -60,3 +60,8 @@ def read_inputs(
         raise TaqError(problem(what, remedy="choose with --num-samples and --seed, not --images"))
     draw = Draw(num_samples, seed or 0)
     return read_samples(store, draw=draw, stride=stride or 1, model=model)
+
+
+def stride_of(found: Inputs, stride: int | None, latents_stride: int) -> int:
+    """Every how many steps were run, as `read_inputs` chose."""
+    return stride or (1 if isinstance(found, Samples) else latents_stride)
