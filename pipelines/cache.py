@@ -32,10 +32,13 @@ from .models.layers import chosen_blocks
 from .models.load import LoadedModel, Prompt, Tensor, to_numpy
 from .models.sampling import Schedule
 from .run.groups import RUN, open_groups
+from .run.inputs import Inputs, Samples, read_inputs, stride_of
 from .run.record import record_run
-from .run.trajectories import Trajectories, load_model_of, read_trajectories
+from .run.trajectories import load_model_of
 
 POOLED = f"{BLOCKS}/pooled"
+# Every how many steps of latents.
+STRIDE = 5
 # Steps of an image that one process claims at once, each with an open lock file per stream.
 CLAIMED = 16
 # Written steps are flagged this often: a flush costs more than a small model's forward.
@@ -54,19 +57,22 @@ def cache(
     store: Store | str | os.PathLike[str],
     *,
     images: Iterable[int] | None = None,
-    stride: int = 5,
+    stride: int | None = None,
+    num_samples: int | None = None,
+    seed: int | None = None,
     chosen: Sequence[str] | None = None,
     model: str | None = None,
     local_ckpt: str | os.PathLike[str] | None = None,
     on_space: Callable[[Space], None] | None = None,
     mode: Mode | None = None,
 ) -> Outcome:
-    """Run the latents of a store through its model again and keep the residual streams.
+    """Run latents or samples of a store through their model and keep the residual streams.
 
     Parameters
     ----------
-    store, images, stride, model
-        As of `read_trajectories`; a store that is open sees afterwards what was written.
+    store, images, stride, num_samples, seed, model
+        As of `read_inputs`, every fifth step of latents; a store that is open sees afterwards what
+        was written. Each sample takes the place of an image and is there at one step.
     chosen
         Blocks whose inputs and outputs are kept (`mm0`, `uni4`); None: all.
     local_ckpt
@@ -83,8 +89,18 @@ def cache(
     """
     mode, outcome = mode or Mode(), Outcome()
     opened = open_store(store, chunks=None, checksum=True)
-    found = read_trajectories(opened, images=images, stride=stride, model=model)
+    found = read_inputs(
+        opened,
+        images=images,
+        stride=stride,
+        latents_stride=STRIDE,
+        model=model,
+        num_samples=num_samples,
+        seed=seed,
+    )
     loaded = load_model_of(found.run, local_ckpt=local_ckpt, use=found.use)
+    if isinstance(found, Samples):
+        found.check(loaded)
     names = chosen_blocks(loaded.mmdit, chosen, model=loaded.row.name)
     schedule = found.schedule(loaded)
     first = found.prepare(loaded, found.images[0], schedule)
@@ -93,12 +109,17 @@ def cache(
         groups = open_groups(writer, templates, mode)
         job = _Job(found, loaded, schedule, names, groups, outcome, mode)
         pending = {image: job.pending(position) for position, image in enumerate(found.images)}
-        _check_space(writer.location, groups, on_space)
+        _check_space(writer.location, found, groups, on_space)
         mode.progress.start(sum(map(len, pending.values())))
-        for position, image in enumerate(found.images):
-            prompt = first if position == 0 else None
+        for position in found.order:
+            image, prompt = found.images[position], first if position == 0 else None
             job.one_image(position, image, pending[image], prompt)
-        parameters = {**found.summary(), "stride": stride, "blocks": list(names)}
+        chosen_here = {
+            "stride": stride_of(found, stride, STRIDE),
+            "num_samples": num_samples,
+            "blocks": list(names),
+        }
+        parameters = {**found.summary(), **chosen_here}
         record_run(
             writer, "cache", outcome, parameters=parameters, libraries=LIBRARIES, resume=mode.resume
         )
@@ -107,7 +128,7 @@ def cache(
 
 
 def _templates(
-    found: Trajectories,
+    found: Inputs,
     model: LoadedModel,
     schedule: Schedule,
     prompt: Prompt,
@@ -115,9 +136,10 @@ def _templates(
 ) -> list[Template]:
     """Templates of streams that have these blocks, their shapes seen in one unevaluated forward."""
     with watching_blocks(model.mmdit, names) as streams:
-        x = found.latent(found.images[0], found.steps[0])
-        with placed(f"image {found.images[0]}, step {found.steps[0]}"):
-            model.denoise(x, schedule.timesteps[0], schedule.sigmas[0], prompt)
+        at = int(np.flatnonzero(found.seen[0])[0])
+        x = found.latent(found.images[0], found.steps[at])
+        with placed(f"{found.word} {found.images[0]}, step {found.steps[at]}"):
+            model.denoise(x, schedule.timesteps[at], schedule.sigmas[at], prompt)
     summary = found.summary()
     templates = [
         blocks_template(
@@ -148,10 +170,14 @@ def _shape(tensor: Tensor) -> tuple[int, int, int]:
 
 def _check_space(
     location: Location,
+    found: Inputs,
     groups: dict[str, GroupWriter],
     on_space: Callable[[Space], None] | None,
 ) -> None:
-    needed = sum(_bytes_to_come(group) for group in groups.values())
+    needed = sum(
+        _bytes_to_come(group, None if path == POOLED else found.seen)
+        for path, group in groups.items()
+    )
     folder = location.folder
     space = Space(needed, None if folder is None else shutil.disk_usage(folder).free)
     if on_space:
@@ -162,14 +188,15 @@ def _check_space(
                 f"{space.needed} bytes will not fit",
                 where=str(location),
                 found=f"{space.free} bytes free",
-                remedy="choose fewer --images or --blocks, or a larger --stride",
+                remedy="choose fewer --images, --num-samples or --blocks, or a larger --stride",
             )
         )
 
 
-def _bytes_to_come(group: GroupWriter) -> int:
+def _bytes_to_come(group: GroupWriter, seen: np.ndarray | None) -> int:
     template = group.template
-    items = int((~group.written()).sum())
+    missing = ~group.written()
+    items = int((missing if seen is None else missing & seen).sum())
     array = template.arrays[0]
     per_item = tuple(1 if d in template.item_dims else template.sizes[d] for d in array.dims)
     return items * nbytes(per_item, array.dtype)
@@ -179,7 +206,7 @@ def _bytes_to_come(group: GroupWriter) -> int:
 class _Job:
     """One run of `cache`."""
 
-    found: Trajectories
+    found: Inputs
     model: LoadedModel
     schedule: Schedule
     names: tuple[str, ...]
@@ -194,11 +221,12 @@ class _Job:
 
     def pending(self, position: int) -> list[int]:
         """Positions of the steps of an image that are not complete in every stream."""
+        seen = self.found.seen[position]
         done = np.all([group.written()[position] for group in self.streams.values()], axis=0)
         for path in self.groups:
             if path != POOLED:
                 self.outcome.count(path).skipped += int(done.sum())
-        return [int(step) for step in np.flatnonzero(~done)]
+        return [int(step) for step in np.flatnonzero(seen & ~done)]
 
     def one_image(
         self, position: int, image: int, steps: Sequence[int], prompt: Prompt | None
@@ -228,7 +256,7 @@ class _Job:
             unflagged: list[tuple[int, int]] = []
             flagged = time.monotonic()
             for step in steps:
-                label = f"image {image}, step {self.found.steps[step]}"
+                label = f"{self.found.word} {image}, step {self.found.steps[step]}"
                 if step in mine and not done[step]:
                     self._write(position, step, self._forward(image, step, prompt), label)
                     unflagged.append((position, step))

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import TaqError, problem
-from taqstore.files.png import save_picture
 from taqstore.kinds.templates import latents_template
 from taqstore.layout.template import Template
 from taqstore.names import LATENTS
@@ -29,6 +28,7 @@ from .models.sampling import Schedule, make_schedule, trajectory
 from .models.table import find_model
 from .run.groups import RUN, open_groups
 from .run.merged_latents import as_merged, merged_images, refuse_again
+from .run.pictures import Pictures, forget_pictures
 from .run.record import record_run
 from .run.trajectories import ID
 from .sources.parts.prompt_files import read_prompts
@@ -81,7 +81,8 @@ def generate(
     Parameters
     ----------
     save_images
-        Folder for pictures of the final latents, ``0000.png``.
+        Folder for pictures of the final latents, ``0000.png``; the store keeps them too, in the
+        group `pictures`, those of images that were there before among them.
 
     Raises
     ------
@@ -120,8 +121,19 @@ def generate(
         outcome.count(LATENTS).skipped = request.images - len(pending)
         mode.progress.start(len(pending) * schedule.steps)
         job = _Job(model, schedule, run, template, mode)
+        kept = {name: run[name] for name in ("model", "weights", "dtype")} | {LATENTS: attrs[ID]}
+        ids = range(request.images)
+        if mode.force:
+            forget_pictures(writer, ids, kept)
+        pictures = None
+        if save_images is not None:
+            pictures = Pictures(writer, model, ids, kept, Path(save_images), outcome)
         for position in pending:
-            _one_image(job, group, int(position), outcome, save_images)
+            last = _one_image(job, group, int(position), outcome)
+            if pictures is not None and last is not None:
+                pictures.keep(int(position), last)
+        if pictures is not None:
+            pictures.catch_up()
         parameters = {**run, "images": request.images}
         record_run(
             writer,
@@ -215,23 +227,19 @@ def _one_image(
     group: GroupWriter,
     position: int,
     outcome: Outcome,
-    save_images: str | os.PathLike[str] | None,
-) -> None:
+) -> Any:
+    """Sample an image and write it; its final latent, or None where another process has it."""
     image = int(job.template.coords["image"][1][position])
     with group.claim((position,)) as held:
         if not held or group.written()[position]:
             outcome.notes.append(f"image {image}: another process is writing it; left to that one")
             job.mode.progress.advance(f"image {image}", job.schedule.steps)
-            return
+            return None
         latents = _Latents(job, position)
         size = group.put("x", (position, 0, 0, 0, 0), latents)
-        if save_images is not None:
-            path = Path(save_images) / f"{image:04d}.png"
-            with placed(f"image {image}"):
-                picture = job.model.picture(latents.last)
-            save_picture(picture, path)
         group.commit([(position,)])
         outcome.wrote(LATENTS, size=size)
+    return latents.last
 
 
 class _Latents:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from taqstore.names import ACTIVATIONS, LATENTS
-from taqstore.plot.draw import draw
+from taqstore.kinds.statistics_sources import STATISTICS
+from taqstore.names import ACTIVATIONS, LATENTS, split_group
+from taqstore.plot.draw import draw, spread
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.run.progress import SILENT, Progress
@@ -17,8 +18,11 @@ from taqstore.statistics.observation import MANTISSA_BITS
 from taqstore.store.reader import Store, open_store
 
 from .collect.collect import collect
+from .run.inputs import takes_samples
 
 KINDS = ("summary", "range", "histogram", "channels", "heatmap", "negative")
+# Figures with a page for every layer; the others show all layers at once.
+LAYERED = ("histogram", "channels")
 SITE = "mlp.fc2"
 GROUP = f"{ACTIVATIONS}/{SITE}"
 
@@ -28,7 +32,10 @@ def profile(
     out: str | os.PathLike[str],
     *,
     images: Iterable[int] | None = None,
-    stride: int = 2,
+    stride: int | None = None,
+    num_samples: int | None = None,
+    seed: int | None = None,
+    layers: Sequence[str] = (),
     model: str | None = None,
     local_ckpt: str | os.PathLike[str] | None = None,
     progress: Progress = SILENT,
@@ -37,8 +44,11 @@ def profile(
 
     Parameters
     ----------
-    store, images, stride, model, local_ckpt
-        As of `collect`, which runs only for latents that have no statistics yet.
+    store, images, stride, num_samples, seed, model, local_ckpt
+        As of `collect`, which runs only for latents, or samples, that have no statistics yet.
+    layers
+        Layers that get a page of their own, in any spelling or as globs; none: as
+        `plot.draw.spread` chooses. What shows all layers at once shows all.
     progress
         Told how far collecting is.
 
@@ -49,21 +59,24 @@ def profile(
     """
     outcome, opened = Outcome(), open_store(store)
     chosen = None if images is None else tuple(images)
-    if _lacking(opened, chosen):
+    if _lacking(opened, chosen, num_samples):
         outcome.notes += collect(
             opened,
             images=chosen,
             stride=stride,
+            num_samples=num_samples,
+            seed=seed,
             sites=[SITE],
             histogram_bits=_histogram_bits(opened),
-            images_per_batch=opened[GROUP].sizes["slot"] if GROUP in opened else 1,
+            images_per_batch=_images_per_batch(opened, num_samples),
             model=model,
             local_ckpt=local_ckpt,
             mode=Mode(resume=True, progress=progress),
         ).notes
     group = GROUP if GROUP in opened else None
     for kind in KINDS:
-        written, notes = draw(kind, opened, Path(out), group=group)
+        shown = (list(layers) or spread(kind, opened, group=group)) if kind in LAYERED else None
+        written, notes = draw(kind, opened, Path(out), group=group, layers=shown)
         outcome.files += written
         outcome.notes += notes
     # Figures are drawn from what was collected, and say so again.
@@ -71,14 +84,33 @@ def profile(
     return outcome
 
 
-def _lacking(store: Store, images: tuple[int, ...] | None) -> bool:
-    """Whether there are latents whose post-GELU statistics are not complete."""
+def _lacking(store: Store, images: tuple[int, ...] | None, num_samples: int | None) -> bool:
+    """Whether post-GELU statistics of what is asked for are not complete.
+
+    Samples that are not asked for are run where nothing else can be drawn.
+    """
+    if num_samples is not None:
+        return True
     if LATENTS not in store:
-        return False
+        return takes_samples(store, None) and not _drawable(store)
     wanted = store[LATENTS]["image"].values if images is None else np.array(images)
     if GROUP not in store:
         return True
     return not np.isin(wanted, store[GROUP]["image"].values).all()
+
+
+def _drawable(store: Store) -> bool:
+    """Whether a store holds statistics, all that were begun complete."""
+    if GROUP in store:
+        return bool(store.mask(GROUP).all())
+    return any(split_group(path)[0] in STATISTICS for path in store)
+
+
+def _images_per_batch(store: Store, num_samples: int | None) -> int:
+    """As statistics that are there have it; samples at one step share a batch as they come."""
+    if GROUP not in store or takes_samples(store, num_samples):
+        return 1
+    return int(store[GROUP].sizes["slot"])
 
 
 def _histogram_bits(store: Store) -> int:

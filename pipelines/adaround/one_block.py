@@ -15,7 +15,7 @@ from taqstore.errors import MissingError, TaqError, problem
 from taqstore.kinds.block_samples import Batch, BlockSamples, open_block
 from taqstore.kinds.minibatches import iter_batches
 from taqstore.kinds.weights import time_group_of
-from taqstore.names import BLOCKS, LATENTS
+from taqstore.names import BLOCKS, LATENTS, SAMPLES
 from taqstore.quantization.weight_grid import (
     WeightClip,
     dequantized,
@@ -226,9 +226,11 @@ def check_samples(store: Store, block: str, settings: Settings, model: LoadedMod
 
 
 def _latent_size(store: Store) -> tuple[int, int] | None:
-    if LATENTS not in store:
+    made = [store[p].attrs.get("run", {}) for p in store if p.startswith(f"{BLOCKS}/")]
+    path = SAMPLES if any(SAMPLES in run for run in made) else LATENTS
+    if path not in store:
         return None
-    sizes = store[LATENTS].sizes
+    sizes = store[path].sizes
     return sizes["height"], sizes["width"]
 
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from taqstore.errors import MisuseError, problem
+from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.kinds import nonfinite
 from taqstore.kinds.templates import activations_template, channel_histograms_template
 from taqstore.layout.template import Template
@@ -32,10 +32,13 @@ from ..models.load import LoadedModel, Prompt, Tensor
 from ..models.reducers import Reducer, default_reducer
 from ..models.sampling import Schedule
 from ..run.groups import RUN, open_groups
+from ..run.inputs import Inputs, Samples, read_inputs, stride_of
 from ..run.record import record_run
-from ..run.trajectories import Trajectories, load_model_of, read_trajectories
+from ..run.trajectories import load_model_of
 from .buffers import ChannelSink, Recorder, SiteBuffer
 
+# Every how many steps of latents.
+STRIDE = 2
 # Of one site: what is held of a batch before it is written.
 SHARD_BYTES = 16 << 20
 # 496 bins of float16: what thousands of channels can afford.
@@ -46,7 +49,9 @@ def collect(
     store: Store | str | os.PathLike[str],
     *,
     images: Iterable[int] | None = None,
-    stride: int = 2,
+    stride: int | None = None,
+    num_samples: int | None = None,
+    seed: int | None = None,
     sites: Sequence[str] | None = None,
     histogram_bits: int = MANTISSA_BITS,
     per_channel: Sequence[str] | None = None,
@@ -56,12 +61,13 @@ def collect(
     reducer: Reducer | None = None,
     mode: Mode | None = None,
 ) -> Outcome:
-    """Run the latents of a store through its model again and keep statistics of linear inputs.
+    """Run latents or samples of a store through their model and keep statistics of linear inputs.
 
     Parameters
     ----------
-    store, images, stride, model
-        As of `read_trajectories`; a store that is open sees afterwards what was written.
+    store, images, stride, num_samples, seed, model
+        As of `read_inputs`, every second step of latents; a store that is open sees afterwards
+        what was written.
     sites
         Out of `names.SITES`; None: all.
     histogram_bits
@@ -69,7 +75,8 @@ def collect(
     per_channel
         Sites that also get a histogram of every channel, with up to 3 mantissa bits.
     images_per_batch
-        Images whose statistics are merged into one batch.
+        Images whose statistics are merged into one batch; of samples, how many a batch has at
+        every step at least.
     local_ckpt
         Weights, where the latents were made with a checkpoint of the user's own.
     reducer
@@ -79,7 +86,7 @@ def collect(
     ------
     TaqError
         The model cannot run, a site is not known, or histograms of channels are asked for batches
-        of several images.
+        with several images at a step.
     StoreError
         The store holds activations of another configuration.
     """
@@ -87,9 +94,21 @@ def collect(
     wanted = _checked_sites(sites)
     channel_sites = _checked_per_channel(per_channel or (), wanted, images_per_batch)
     opened = open_store(store, chunks=None, checksum=True)
-    found = read_trajectories(opened, images=images, stride=stride, model=model)
+    found = read_inputs(
+        opened,
+        images=images,
+        stride=stride,
+        latents_stride=STRIDE,
+        model=model,
+        num_samples=num_samples,
+        seed=seed,
+    )
+    batches = found.batches(images_per_batch)
+    if channel_sites:
+        _check_one_by_one(found, batches)
     loaded = load_model_of(found.run, local_ckpt=local_ckpt, use=found.use)
-    batches = _grouped(found.images, images_per_batch)
+    if isinstance(found, Samples):
+        found.check(loaded)
     templates = {site: _template(found, loaded, site, batches, histogram_bits) for site in wanted}
     coarse = Layout(_dtype(loaded), min(histogram_bits, CHANNEL_MANTISSA_BITS))
     channel = [channel_histograms_template(templates[site], coarse) for site in channel_sites]
@@ -98,14 +117,13 @@ def collect(
         reduce = partial(reducer or default_reducer(), mantissa_bits=histogram_bits)
         job = _Job(found, loaded, reduce, found.schedule(loaded), groups, outcome, mode)
         pending = job.pending()
-        mode.progress.start(
-            sum(int((batches[batch] >= 0).sum()) for batch in pending) * len(found.steps)
-        )
+        mode.progress.start(job.forwards(batches[pending]))
         for batch in pending:
             job.one_batch(batch, [int(image) for image in batches[batch] if image >= 0])
         parameters = {
             **found.summary(),
-            "stride": stride,
+            "stride": stride_of(found, stride, STRIDE),
+            "num_samples": num_samples,
             "sites": list(wanted),
             "histogram_bits": histogram_bits,
             "per_channel": list(channel_sites),
@@ -146,15 +164,18 @@ def _checked_per_channel(
     return tuple(dict.fromkeys(per_channel))
 
 
-def _grouped(images: Sequence[int], size: int) -> np.ndarray:
-    """Image ids ``(batch, slot)``, -1 where the last batch is smaller."""
-    batches = np.full((-(-len(images) // size), size), -1, np.int64)
-    batches.ravel()[: len(images)] = images
-    return batches
+def _check_one_by_one(found: Inputs, batches: np.ndarray) -> None:
+    """Refuse batches of samples that have several at a step: their tensors are written alone."""
+    seen = dict(zip(found.images, found.seen, strict=True))
+    most = max(int(sum(seen[i] for i in row if i >= 0).max()) for row in batches.tolist())
+    if most > 1:
+        what = f"histograms of channels are written tensor by tensor, a batch has {most} at a step"
+        remedy = "draw as many samples at every timestep with --num-samples, or leave them out"
+        raise TaqError(problem(what, remedy=remedy))
 
 
 def _template(
-    found: Trajectories,
+    found: Inputs,
     model: LoadedModel,
     site: str,
     batches: np.ndarray,
@@ -184,7 +205,7 @@ def _dtype(model: LoadedModel) -> str:
 class _Job:
     """One run of `collect`."""
 
-    found: Trajectories
+    found: Inputs
     model: LoadedModel
     reduce: Callable[[Sequence[Tensor]], list[Observation]]
     schedule: Schedule
@@ -199,15 +220,19 @@ class _Job:
             self.outcome.count(path).skipped += int(done.sum())
         return [int(batch) for batch in np.flatnonzero(~done)]
 
+    def forwards(self, batches: np.ndarray) -> int:
+        """Model calls that batches (batch, slot) take."""
+        return int(self.found.seen[np.isin(self.found.images, batches)].sum())
+
     def one_batch(self, batch: int, images: Sequence[int]) -> None:
         """Observe a batch at every step and write it."""
-        label = f"image {', '.join(map(str, images))}"
+        label = f"{self.found.word} {', '.join(map(str, images))}"
         with ExitStack() as stack:
             groups = self.groups.values()
             held = [stack.enter_context(group.claim((batch,))) for group in groups]
             if not all(held) or all(group.written()[batch] for group in groups):
                 self.outcome.notes.append(f"{label}: left to another process that is writing it")
-                self.mode.progress.advance(label, len(images) * len(self.found.steps))
+                self.mode.progress.advance(label, self.forwards(np.array([images])))
                 return
             # Claimed before, so shut down first: no thread writes what is no longer held. A thread
             # per group, for what they do is wait for the disk.
@@ -238,14 +263,17 @@ class _Job:
         sinks: Mapping[str, ChannelSink],
         images: Sequence[int],
     ) -> None:
-        prompts = {i: self.found.prepare(self.model, i, self.schedule) for i in images}
+        found = self.found
+        prompts = found.prepare_all(self.model, images, self.schedule)
+        seen = dict(zip(found.images, found.seen, strict=True))
         recorder = Recorder(self.reduce, sinks)
         with watching_inputs(self.model.mmdit, buffers, recorder.take):
-            for position, step in enumerate(self.found.steps):
+            for position, step in enumerate(found.steps):
                 recorder.begin(position)
                 for image, prompt in prompts.items():
-                    self._forward(image, position, prompt)
-                    self.mode.progress.advance(f"image {image}, step {step}")
+                    if seen[image][position]:
+                        self._forward(image, position, prompt)
+                        self.mode.progress.advance(f"{found.word} {image}, step {step}")
                 for site, buffer in buffers.items():
                     buffer.add(recorder.seen[site])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ from .groups import RUN
 
 ID = "id"
 UNUSED = Use()
+# Of a run: what groups made from its latents or samples must agree in.
+KEPT = ("model", "weights", "dtype", "use_t5", "negative_prompt")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,18 @@ class Trajectories:
     images: tuple[int, ...]
     steps: tuple[int, ...]
     run: Mapping[str, Any]
+
+    word = "image"
+
+    @property
+    def seen(self) -> np.ndarray:
+        """(image, step) bool: every image is run at every step."""
+        return np.ones((len(self.images), len(self.steps)), bool)
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Positions of `images` in the order in which they are run."""
+        return tuple(range(len(self.images)))
 
     @property
     def timesteps(self) -> np.ndarray:
@@ -78,9 +92,14 @@ class Trajectories:
 
     def summary(self) -> dict[str, Any]:
         """What a group made from these latents must agree in."""
-        kept = ("model", "weights", "dtype", "use_t5", "negative_prompt")
         latents = str(self.latents.attrs.get(ID, ""))
-        return {name: self.run[name] for name in kept} | {LATENTS: latents}
+        return {name: self.run[name] for name in KEPT} | {LATENTS: latents}
+
+    def batches(self, size: int) -> np.ndarray:
+        """Image ids ``(batch, slot)``, -1 where the last batch is smaller."""
+        found = np.full((-(-len(self.images) // size), size), -1, np.int64)
+        found.ravel()[: len(self.images)] = self.images
+        return found
 
     def latent(self, image: int, step: int) -> Tensor:
         """One x before the model call, float32 ``(1, height, width, channel)``."""
@@ -101,6 +120,12 @@ class Trajectories:
                 negative=self.run["negative_prompt"],
             )
             return model.prepare(conditioning, schedule.timesteps)
+
+    def prepare_all(
+        self, model: LoadedModel, images: Sequence[int], schedule: Schedule
+    ) -> dict[int, Prompt]:
+        """`prepare` of several images."""
+        return {image: self.prepare(model, image, schedule) for image in images}
 
 
 def read_trajectories(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from .parts.place import Place
 from .table import SOURCES
 
 _PROMPTS = (".csv", ".txt", ".tsv")
+_VERSION = re.compile(r"_v\d+.*")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def _in_folder(path: Path) -> list[Source]:
     for folder in sorted(entry for entry in path.iterdir() if entry.is_dir()):
         found += [source for source in _found(Place(folder)) if SOURCES[source.kind].nested]
     if found:
+        found += _files_beside(path, found)
         order = list(SOURCES)
         return sorted(found, key=lambda source: order.index(source.kind))
     if path.name in {row.inside for row in SOURCES.values() if row.inside}:
@@ -78,6 +81,27 @@ def _in_folder(path: Path) -> list[Source]:
         what, remedy = "nothing to ingest here", _accepted()
         raise SourceError(unknown or problem(what, where=str(path), remedy=remedy))
     return found
+
+
+def _files_beside(path: Path, found: list[Source]) -> list[Source]:
+    """Known files that lie in a run's folder, where there is one of their kind.
+
+    Two of a kind, whatever their versions, would fill the same groups: they are left for the user
+    to choose from.
+    """
+    by_kind: dict[tuple[str, str], list[Source]] = {}
+    for file in sorted(path.iterdir()):
+        if file.suffix in (".npz", ".json") and file.is_file() and not file.is_symlink():
+            place = Place(file)
+            try:
+                sources = [source for source in _found(place) if source.path == file]
+            except SourceError:
+                continue
+            for source in sources[:1]:
+                kind = source.kind, _VERSION.sub("", str(place.format))
+                by_kind.setdefault(kind, []).append(source)
+    here = {source.kind for source in found}
+    return [each[0] for (kind, _), each in by_kind.items() if len(each) == 1 and kind not in here]
 
 
 def _found(place: Place) -> list[Source]:

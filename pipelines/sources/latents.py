@@ -23,6 +23,8 @@ from taqstore.names import LATENTS
 from .parts.block_cache import holds_blocks
 from .parts.json_fields import majority, sample_files, sample_name, strings, without
 from .parts.manifest import MANIFEST, Entry, Manifest, read_manifest
+from .parts.pictures import FOLDER as IMAGES
+from .parts.pictures import pictures
 from .parts.place import Place
 from .parts.plan import Options, Plan, Problem, Put, Unit
 
@@ -129,13 +131,15 @@ def plan(folder: Path, options: Options) -> Plan:
         if image not in refused
     )
     positions = {image: position for position, image in enumerate(images)}
+    bad = tuple(Problem(t, LATENTS, (positions[i],)) for i, t in sorted(refused.items()))
+    seen = pictures(folder, images)
     return Plan(
         source=LATENTS,
-        templates=(template,),
-        units=units,
-        problems=tuple(Problem(t, LATENTS, (positions[i],)) for i, t in sorted(refused.items())),
-        inputs=(folder / MANIFEST, samples),
-        notes=(*_notes(folder, whole, manifest, strays),),
+        templates=(template, *seen.templates),
+        units=(*units, *seen.units),
+        problems=(*bad, *seen.problems),
+        inputs=(folder / MANIFEST, samples, *((folder / IMAGES,) if seen.units else ())),
+        notes=(*_notes(folder, whole, manifest, strays), *_stray_pictures(seen.strays)),
         parameters={"num_steps": manifest.steps, "images": len(images)},
         unread=unread,
     )
@@ -251,8 +255,6 @@ def _template(manifest: Manifest, images: list[int], schedule: Schedule) -> Temp
 
 
 def _notes(folder: Path, images: list[int], manifest: Manifest, strays: int) -> Iterator[str]:
-    if (folder / "images").is_dir():
-        yield "images/*.png are not stored"
     if strays:
         yield f"{FOLDER}/ holds {strays} other file(s), which are not read"
     if manifest.extra:
@@ -266,6 +268,13 @@ def _notes(folder: Path, images: list[int], manifest: Manifest, strays: int) -> 
     if checked:
         rule = f"float16(x/{VAE_SCALE} + {VAE_SHIFT}) of the last step"
         yield f"latents/*.npy are not stored: {checked - differing} of {checked} equal {rule}"
+
+
+def _stray_pictures(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (f"pictures of images that are not in {MANIFEST}: {', '.join(names[:3])}{more}",)
 
 
 def _final_agrees(path: Path, samples: Path, image: int, steps: int) -> bool:

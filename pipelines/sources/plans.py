@@ -10,6 +10,7 @@ from taqstore.errors import SourceError
 from taqstore.files.refusal import problem
 
 from .detect import Source, detect
+from .left import left
 from .parts.plan import Options, Plan, Problem
 from .table import SOURCES
 
@@ -47,8 +48,11 @@ def plan(path: Path, *, only: Iterable[str] = (), options: Options = DEFAULTS) -
             )
         )
     if len(kept) == 1:
-        return [_plan(kept[0], options)]
-    return [_plan_or_problem(source, options) for source in kept]
+        plans = [_plan(kept[0], options)]
+    else:
+        plans = [_plan_or_problem(source, options) for source in kept]
+    last = plans[-1]
+    return [*plans[:-1], replace(last, notes=(*last.notes, *left(path, found)))]
 
 
 def replan(plan: Plan, *, options: Options) -> Plan:

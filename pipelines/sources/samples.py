@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ KEYS = {
 }  # fmt: skip
 STORED = {"x": "xs", "conditioning": "cs", "pooled_conditioning": "cs_pooled"}
 _SHUFFLED = "rows are shuffled and keep no trajectory, so each is its own sample"
+# A file may leave both out: its prompts can be encoded again.
+CONDITIONING = ("cs", "cs_pooled")
 DIMS = {
     "x": ("sample", "height", "width", "latent_channel"),
     "conditioning": ("prompt_id", "row", "token", "conditioning_channel"),
@@ -94,7 +97,8 @@ def plan(path: Path, options: Options) -> Plan:
     """
     file = NpzFile(path)
     headers = _headers(file)
-    count, table = headers["xs"].shape[0], headers["cs"].shape[0]
+    count, table = headers["xs"].shape[0], headers["prompts"].shape[0]
+    stored = {name: key for name, key in STORED.items() if key in headers}
     timesteps = file.read("ts")
     indices = file.read("prompt_indices")
     if indices.dtype.kind == "f":
@@ -121,44 +125,54 @@ def plan(path: Path, options: Options) -> Plan:
             ),
         },
     )
-    rows = {name: template.shard_shape(template.array(name))[0] for name in STORED}
+    rows = {name: template.shard_shape(template.array(name))[0] for name in stored}
     unit = Unit(
         label=SAMPLES,
         items={SAMPLES: tuple((i,) for i in range(count))},
         nbytes=file.nbytes,
-        parts=tuple(StreamRows(file, name, rows[name]) for name in STORED),
+        parts=tuple(StreamRows(file, name, rows[name]) for name in stored),
     )
     return Plan(
         source=SAMPLES,
         templates=(template,),
         units=(unit,),
         inputs=(path, *((options.prompts,) if options.prompts else ())),
-        notes=(_SHUFFLED, *prompts.notes, *_unread(file)),
+        notes=(*_notes(file, stored), *prompts.notes),
     )
 
 
-def _unread(file: NpzFile) -> tuple[str, ...]:
-    others = [key for key in file.names if key not in KEYS]
-    return (f"keys not stored: {', '.join(others[:8])}",) if others else ()
+def _notes(file: NpzFile, stored: Mapping[str, str]) -> tuple[str, ...]:
+    notes = [_SHUFFLED]
+    if len(stored) < len(STORED):
+        notes.append("no conditioning in the file: the model encodes its prompts")
+    unknown = sorted(set(file.names) - set(KEYS))
+    if unknown:
+        notes.append(f"{file.path.name}: keys not taken: {', '.join(unknown[:8])}")
+    return tuple(notes)
 
 
 def _headers(file: NpzFile) -> dict[str, Header]:
-    headers = {key: file.header(key) for key in KEYS}
-    for key, (kinds, ndim) in KEYS.items():
-        header = headers[key]
+    bare = not any(key in file for key in CONDITIONING)
+    headers = {key: file.header(key) for key in KEYS if not (bare and key in CONDITIONING)}
+    for key, header in headers.items():
+        kinds, ndim = KEYS[key]
         single = ndim == 0 and header.shape == (1,)
         if header.dtype.kind not in kinds or not (single or len(header.shape) == ndim):
             found = f"{header.dtype.name} {header.shape}"
             raise SourceError(problem(f"expected {ndim} dims", where=file.where(key), found=found))
-    for first, *others in (("xs", "ts", "prompt_indices"), ("cs", "cs_pooled", "prompts")):
+    for first, *others in (("xs", "ts", "prompt_indices"), ("prompts", *CONDITIONING)):
         for key in others:
-            if headers[key].shape[0] != headers[first].shape[0]:
+            if key in headers and headers[key].shape[0] != headers[first].shape[0]:
                 what = f"has {headers[key].shape[0]} rows, {first} has {headers[first].shape[0]}"
                 raise SourceError(problem(what, where=file.where(key)))
-    empty = any(0 in headers[key].shape for key in STORED.values())
-    if headers["cs"].shape[1] != headers["cs_pooled"].shape[1] or empty:
+    empty = any(0 in headers[key].shape for key in STORED.values() if key in headers)
+    if empty or len({headers[key].shape[1] for key in CONDITIONING if key in headers}) > 1:
         raise SourceError(problem("arrays do not fit each other", where=str(file.path)))
     return headers
+
+
+def _dtype(header: Header) -> str:
+    return header.dtype.str[1:] if header.dtype.kind == "U" else header.dtype.name
 
 
 def _prompts(file: NpzFile, header: Header, options: Options) -> Prompts:
@@ -181,9 +195,11 @@ def _template(
     coords: dict[str, tuple[tuple[str, ...], np.ndarray]],
 ) -> Template:
     arrays: list[Array] = []
-    sizes: dict[str, int] = {}
+    sizes = {"prompt_id": headers["prompts"].shape[0]}
     shard: dict[str, int] = {}
     for name, key in STORED.items():
+        if key not in headers:
+            continue
         header, dims = headers[key], DIMS[name]
         dtype = "<f4" if name == "x" else header.dtype.newbyteorder("<").str
         arrays.append(Array(name, dims, dtype, split=dims[0]))
@@ -201,6 +217,7 @@ def _template(
         shard=shard,
         attrs={
             "cfg_scale": float(file.read("cfg_scale").item()),
-            "original_dtype": {key: headers[key].dtype.name for key in KEYS if key != "prompts"},
+            "original_dtype": {key: _dtype(header) for key, header in headers.items()},
+            "rows": headers["xs"].shape[0],
         },
     )

@@ -1,4 +1,8 @@
-"""Clip-bound schedules as JSON: polynomials (`poly_v1`) and tables (`lut_v1`) over sigma."""
+"""Clip-bound schedules as JSON over sigma: polynomials (`poly_v1`, `poly_v2`), tables (`lut_v1`).
+
+A `poly_v2` also has polynomials of shifts, for layers whose inputs lie off centre; `_smoothquant`
+versions were fitted to smoothed inputs.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +23,23 @@ from .parts.place import Place
 from .parts.plan import Options, Plan, PutWhole, Unit
 from .parts.pooled import Coords, group_by_site, layer_coords
 
-POLY, LUT = "poly_v1", "lut_v1"
+LUT = "lut_v1"
+POLY = ("poly_v1", "poly_v2", "poly_v1_smoothquant", "poly_v2_smoothquant")
+VERSIONS = (*POLY, LUT)
+FIELDS = {
+    LUT: ("alphas",),
+    **dict.fromkeys(
+        POLY, ("degree", "coeffs", "r2", "cv", "shift_degree", "shift_coeffs", "shift_r2")
+    ),
+}
+NO_SHIFT = -1
 MAX_DEGREE = 16
 Entry = dict[str, np.ndarray]
 
 
 def find(place: Place) -> Path | None:
     """The file, by its version."""
-    return place.path if place.format in (POLY, LUT) else None
+    return place.path if place.format in VERSIONS else None
 
 
 def plan(path: Path, options: Options) -> Plan:
@@ -39,11 +52,11 @@ def plan(path: Path, options: Options) -> Plan:
     """
     document = read_document(path)
     version = document.get("version")
-    if version not in (POLY, LUT):
-        remedy = f"{POLY} and {LUT} are read"
+    if version not in VERSIONS:
+        remedy = f"{', '.join(VERSIONS)} are read"
         found = repr(version)
         raise SourceError(problem("unknown version", where=str(path), found=found, remedy=remedy))
-    build = _poly_site if version == POLY else _lut_site
+    build = _lut_site if version == LUT else _poly_site
     layers = field(document, "layers", dict, where=str(path))
     if not layers:
         raise SourceError(problem("no layers", where=str(path)))
@@ -65,8 +78,15 @@ def plan(path: Path, options: Options) -> Plan:
         templates=tuple(templates),
         units=tuple(units),
         inputs=(path,),
+        notes=_notes(path, layers, FIELDS[str(version)]),
         parameters={"version": version},
     )
+
+
+def _notes(path: Path, layers: Mapping[str, Any], known: tuple[str, ...]) -> tuple[str, ...]:
+    entries = (entry for entry in layers.values() if isinstance(entry, dict))
+    unknown = sorted({name for entry in entries for name in entry} - set(known))
+    return (f"{path.name}: fields of layers not taken: {', '.join(unknown)}",) if unknown else ()
 
 
 Members = Mapping[LayerName, tuple[str, ...]]
@@ -76,30 +96,48 @@ def _poly_site(
     path: Path, document: Mapping[str, Any], site: str, members: Members
 ) -> tuple[Template, Entry]:
     entries = _entries(path, document, members, _poly_entry)
-    highest = max(int(e["degree"]) for row in entries for e in row)
-    for row in entries:
-        for entry in row:
-            short = highest + 1 - len(entry["coefficient"])
-            entry["coefficient"] = np.pad(entry["coefficient"], (0, short), constant_values=np.nan)
-    arrays = {name: _stack(entries, name) for name in ("coefficient", "degree", "r2", "cv")}
+    every = [entry for row in entries for entry in row]
+    shifted = any(int(entry["shift_degree"]) != NO_SHIFT for entry in every)
+    kept = ("", "shift_") if shifted else ("",)
+    highest = max(int(entry[f"{part}degree"]) for entry in every for part in kept)
+    for entry in every:
+        for name in (f"{part}coefficient" for part in kept):
+            short = highest + 1 - len(entry[name])
+            entry[name] = np.pad(entry[name], (0, short), constant_values=np.nan)
+    names = [f"{part}{name}" for part in kept for name in ("coefficient", "degree", "r2")]
+    arrays = {name: _stack(entries, name) for name in (*names, "cv")}
     power = {"power": (("power",), np.arange(highest + 1, dtype=np.int64))}
     lead: dict[str, tuple[str, ...]] = dict.fromkeys(arrays, ())
-    tail = {**lead, "coefficient": ("power",)}
+    tail = {name: ("power",) if name.endswith("coefficient") else () for name in arrays}
     attrs = {"source_document": without(document, "layers")}
     return _template(POLY_SCHEDULE, site, members, arrays, lead, tail, power, "layer", attrs)
 
 
 def _poly_entry(entry: Mapping[str, Any], where: str) -> Entry:
-    degree = field(entry, "degree", int, where=where)
-    coefficients = _numbers(entry, "coeffs", where)
+    found = {
+        **_polynomial(entry, "", where),
+        "cv": np.array(field(entry, "cv", float, where=where)),
+    }
+    if any(name.startswith("shift_") for name in entry):
+        return found | _polynomial(entry, "shift_", where)
+    return found | {
+        "shift_coefficient": np.zeros(0),
+        "shift_degree": np.array(NO_SHIFT, np.int64),
+        "shift_r2": np.array(np.nan),
+    }
+
+
+def _polynomial(entry: Mapping[str, Any], part: str, where: str) -> Entry:
+    """Degree, coefficients by ascending power and R^2 of a clip bound or, by `part`, a shift."""
+    degree = field(entry, f"{part}degree", int, where=where)
+    coefficients = _numbers(entry, f"{part}coeffs", where)
     if not 0 <= degree <= MAX_DEGREE or len(coefficients) != degree + 1:
-        what = f"degree {degree} with {len(coefficients)} coefficients"
+        what = f"{part}degree {degree} with {len(coefficients)} coefficients"
         raise SourceError(problem(what, where=where))
     return {
-        "coefficient": coefficients[::-1],
-        "degree": np.array(degree, np.int64),
-        "r2": np.array(field(entry, "r2", float, where=where)),
-        "cv": np.array(field(entry, "cv", float, where=where)),
+        f"{part}coefficient": coefficients[::-1],
+        f"{part}degree": np.array(degree, np.int64),
+        f"{part}r2": np.array(field(entry, f"{part}r2", float, where=where)),
     }
 
 

@@ -37,6 +37,9 @@ class SourceRow:
         Folder of data within the source: a path that ends in it means the folder above.
     nested
         Whether it is looked for in direct subfolders of a run too.
+    takes
+        Pattern of the paths of files within its folder that it reads, or tells of itself; what
+        else lies in a run folder is named as left. Empty: it is a file.
     """
 
     word: str
@@ -45,6 +48,7 @@ class SourceRow:
     module: str = ""
     inside: str = ""
     nested: bool = True
+    takes: str = ""
 
     @property
     def find(self) -> Callable[[Place], Path | None]:
@@ -69,23 +73,26 @@ SOURCES: dict[str, SourceRow] = {
     for row in (
         SourceRow(
             "latents",
-            "a calibration_data folder: samples with manifest.json",
-            ("latents",),
+            "a calibration_data folder: samples with manifest.json, pictures",
+            ("latents", "pictures"),
             inside="samples",
             # Samples in a subfolder are the cache's.
             nested=False,
+            takes=r"manifest\.json|samples/[^/]+|images/\d{4,9}\.png|latents/\d{4,9}\.npy",
         ),
         SourceRow(
             "blocks",
             "an adaround_cache folder: metadata.json, samples, pooled",
             ("blocks/<stream>", "blocks/pooled"),
             inside="samples",
+            takes=r"metadata\.json|samples/[^/]+|pooled/\d{4,9}\.npz",
         ),
         SourceRow(
             "activations",
             "an activations folder: layer_statistics.json, timestep_stats",
             ("pooled/timestep_stats/<site>", "pooled/activation_stats_v1/<site>"),
             inside="timestep_stats",
+            takes=r"layer_statistics\.json|timestep_stats/step_\d+(\.npz|_index\.json)",
         ),
         SourceRow("samples", "DiT_cali_data.npz of Phase 1", ("samples",)),
         SourceRow(
@@ -93,8 +100,18 @@ SOURCES: dict[str, SourceRow] = {
         ),
         SourceRow(
             "schedule",
-            "a poly_v1 or lut_v1 schedule (JSON)",
+            "a poly_v1, poly_v2 or lut_v1 schedule (JSON)",
             ("pooled/lut_schedule/<site>", "pooled/poly_schedule/<site>"),
+        ),
+        SourceRow(
+            "results",
+            "a quant config, an HTG config or its groups, smoothquant_scales (JSON)",
+            (
+                "pooled/quant_config/<site>",
+                "pooled/htg_config/<site>",
+                "pooled/htg_groups/<site>",
+                "pooled/smoothquant_scales/<site>",
+            ),
         ),
     )
 }

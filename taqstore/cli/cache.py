@@ -10,7 +10,7 @@ import click
 from taqstore.cli import CACHE_PIPELINE
 from taqstore.cli.common import say
 from taqstore.cli.long_command import LongCommand
-from taqstore.cli.model_options import parse_names, rerun_options
+from taqstore.cli.model_options import check_draw, parse_names, rerun_options
 from taqstore.cli.outcome import print_outcome
 from taqstore.cli.progress import progress_bar
 from taqstore.run.mode import Mode
@@ -24,11 +24,14 @@ from taqstore.run.mode import Mode
 def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any) -> None:
     """Run the latents of STORE through their model and keep the residual streams in float16.
 
+    Of a Phase 1 file the samples are run, each at its own timestep.
+
     \b
     Examples:
       taqstore cache run.zarr --stride 5
       taqstore cache run.zarr --images 0-7 --blocks mm0,mm1 --resume
     """
+    check_draw(options)
     pipeline = import_module(CACHE_PIPELINE)
     with progress_bar("loading the model", unit="forwards") as progress:
         outcome = pipeline.cache(

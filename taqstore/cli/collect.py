@@ -9,7 +9,7 @@ import click
 
 from taqstore.cli import COLLECT_PIPELINE
 from taqstore.cli.long_command import LongCommand
-from taqstore.cli.model_options import parse_names, rerun_options
+from taqstore.cli.model_options import check_draw, parse_names, rerun_options
 from taqstore.cli.outcome import print_outcome
 from taqstore.cli.progress import progress_bar
 from taqstore.run.mode import Mode
@@ -37,19 +37,22 @@ from taqstore.run.mode import Mode
     type=click.IntRange(1, 4096),
     default=1,
     show_default=True,
-    help="Images merged into one batch.",
+    help="Images merged into one batch; of samples, how many at every step at least.",
 )
 @rerun_options(stride=2)
 def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any) -> None:
     """Run the latents of STORE through their model and keep statistics of every linear's input.
 
-    All rows and tokens are seen, nothing is sampled and nothing clipped.
+    All rows and tokens are seen, nothing is sampled and nothing clipped. Of a Phase 1 file the
+    samples are run: each timestep is a step, a batch has samples of every one.
 
     \b
     Examples:
       taqstore collect run.zarr
       taqstore collect run.zarr --sites mlp.fc2 --stride 1 --histogram-bits 10
+      taqstore collect phase1.zarr --model sd3-medium --num-samples 512
     """
+    check_draw(options)
     pipeline = import_module(COLLECT_PIPELINE)
     with progress_bar("loading the model", unit="forwards") as progress:
         outcome = pipeline.collect(store, mode=Mode(resume, force, progress), **options)

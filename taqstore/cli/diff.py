@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
 from taqstore.cli.common import say_nonfinite
 from taqstore.cli.output import Output, table_output
 from taqstore.files.targets import TABLES
+
+if TYPE_CHECKING:
+    from taqstore.query.analyze import Results
+    from taqstore.store.reader import Store
 
 
 @click.command("diff")
@@ -17,6 +23,17 @@ from taqstore.files.targets import TABLES
 @click.argument("group", required=False)
 @click.argument("variable", required=False)
 @click.option("--source", help="Group prefix [default: first that both have].")
+@click.option(
+    "--analysis",
+    help="Compare GROUP of FIRST with this analysis of SECOND (analyze --help lists them).",
+)
+@click.option(
+    "--option",
+    "given",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Of --analysis, like strength=0.7. Repeatable.",
+)
 @click.option("--by", help="Column to order by [default: jensen_shannon, where there is one].")
 @click.option("--layer", help="Glob over layers, or any spelling of one.")
 @click.option("--step", help="Step index, or A:B:S.")
@@ -27,6 +44,8 @@ def command(
     group: str | None,
     variable: str | None,
     source: str | None,
+    analysis: str | None,
+    given: tuple[str, ...],
     by: str | None,
     layer: str | None,
     step: str | None,
@@ -35,24 +54,69 @@ def command(
     """Compare stores FIRST and SECOND per layer and step, biggest movers first.
 
     Ratios of ranges, drift of shifts, Jensen-Shannon divergence and 1-Wasserstein distance of
-    histograms. With GROUP and VARIABLE, any variable label by label.
+    histograms. With GROUP and VARIABLE, any variable label by label; with --analysis, what came
+    from elsewhere beside what taqstore makes of the same site. VARIABLE may be theirs=ours.
 
     \b
     Examples:
       taqstore diff old.zarr new.zarr --limit 10
       taqstore diff old.zarr new.zarr latents x
+      taqstore diff theirs.zarr run.zarr pooled/quant_config/mlp.fc1 scale=alpha --analysis scales
     """
     if group is not None and source is not None:
         raise click.UsageError("--source chooses among statistics: it does not go with a GROUP")
+    if given and analysis is None:
+        raise click.UsageError("--option is one of --analysis: name it")
+    if analysis is not None and variable is None:
+        raise click.UsageError("--analysis compares one variable: give GROUP and VARIABLE")
+    if analysis is not None and source is not None:
+        raise click.UsageError("--analysis compares one GROUP: leave --source out")
     from taqstore.files.datasets import write_table
+    from taqstore.names import site_of
     from taqstore.query.diff import diff, movers
-    from taqstore.query.sites import slices
+    from taqstore.query.sites import choose_groups, slices
     from taqstore.store.reader import open_store
 
     stores = open_store(first), open_store(second)
     selection = {"layer": layer, "step": step}
-    results = diff(*stores, source=source, group=group, variable=variable, selection=selection)
-    for name, store in zip((first, second), stores, strict=True):
-        say_nonfinite(slices(store, results, selection), where=name)
+    if analysis is None:
+        results = diff(*stores, source=source, group=group, variable=variable, selection=selection)
+        heard = [list(results), list(results)]
+    else:
+        results = _compared(stores, analysis, given, str(group), str(variable), selection)
+        heard = [list(results), choose_groups(stores[1], None, sites=[site_of(str(group))])]
+    for name, store, paths in zip((first, second), stores, heard, strict=True):
+        say_nonfinite(slices(store, paths, selection), where=name)
     table = movers(results, by=by)
     output.give(lambda: [table], partial(write_table, table))
+
+
+def _compared(
+    stores: Sequence[Store],
+    analysis: str,
+    given: Sequence[str],
+    group: str,
+    variable: str,
+    selection: Mapping[str, str | None],
+) -> Results:
+    """What came from elsewhere beside an analysis of the second store."""
+    from taqstore.analysis.table import ANALYSES
+    from taqstore.asked import word_of
+    from taqstore.cli.options import read_options
+    from taqstore.names import WEIGHTS
+    from taqstore.query.diff import diff_analysis
+    from taqstore.query.sites import site_groups
+
+    word_of(analysis, ANALYSES, "analysis")
+    texts = dict(text.partition("=")[::2] for text in given)
+    options = read_options(analysis, texts)
+    if any(option.type == "weights" for option in ANALYSES[analysis].options):
+        options["weights"] = site_groups(stores[1], WEIGHTS)
+    return diff_analysis(
+        *stores,
+        group=group,
+        variable=variable,
+        analysis=analysis,
+        selection=selection,
+        **options,
+    )

@@ -72,7 +72,11 @@ from taqstore.run.mode import Mode
     "--t5/--no-t5", "use_t5", default=None, help="Text encoder T5 [default: the model's]."
 )
 @local_ckpt_option
-@click.option("--save-images", type=Target(file_okay=False), help="Folder for pictures.")
+@click.option(
+    "--save-images",
+    type=Target(file_okay=False),
+    help="Folder for pictures; STORE keeps them too.",
+)
 @resume_option
 @force_option
 @json_option

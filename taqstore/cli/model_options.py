@@ -54,7 +54,7 @@ MODEL = f"[{'|'.join(import_module(MODELS_TABLE).MODELS)}]"
 model_option = click.option(
     "--model",
     metavar=MODEL,
-    help="Model that made ingested latents, which do not say it themselves.",
+    help="Model that made ingested latents or samples, which do not say it themselves.",
 )
 local_ckpt_option = click.option(
     "--local-ckpt",
@@ -63,13 +63,39 @@ local_ckpt_option = click.option(
 )
 
 
+num_samples_option = click.option(
+    "--num-samples",
+    type=click.IntRange(1),
+    help="Run so many samples of a Phase 1 file [default: all, where STORE has no latents].",
+)
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    help="Of the draw of --num-samples: the source's [default: 0].",
+)
+
+
+def stride_option(*, latents: int, help: str = "Every how many steps") -> Callable[..., Any]:
+    """Every how many steps are run, unless told otherwise this many of latents."""
+    return click.option(
+        "--stride",
+        type=click.IntRange(1),
+        help=f"{help} [default: {latents} of latents, 1 of samples].",
+    )
+
+
+def check_draw(options: dict[str, Any]) -> None:
+    """Refuse options of samples and of latents that do not go together."""
+    if options["num_samples"] is not None and options["images"] is not None:
+        raise click.UsageError("--num-samples draws samples, --images chooses latents: give one")
+    if options["seed"] is not None and options["num_samples"] is None:
+        raise click.UsageError("--seed draws --num-samples: give both")
+
+
 def rerun_options(*, stride: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The store and the options of commands that run its latents through their model again."""
-    stride_option = click.option(
-        "--stride", type=click.IntRange(1), default=stride, show_default=True,
-        help="Every how many steps.",
-    )  # fmt: skip
-    options = (store_argument, images_option, stride_option, model_option, local_ckpt_option,
+    """The store and the options of commands that run its latents or samples through a model."""
+    options = (store_argument, images_option, num_samples_option, seed_option,
+               stride_option(latents=stride), model_option, local_ckpt_option,
                resume_option, force_option, json_option)  # fmt: skip
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:

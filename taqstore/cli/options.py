@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 import click
 
-from taqstore.analysis.shared.option import Option, settle
+from taqstore.analysis.shared.option import Option, bundled, settle
+from taqstore.analysis.table import ANALYSES
 
 # Commands have options of their own that may have the same names.
 _OWN = "own_"
@@ -66,6 +67,35 @@ def settled(options: Iterable[Option], given: dict[str, Any], *, who: str) -> di
     rows = list(options)
     values = {row.name: given.pop(_OWN + row.name) for row in rows}
     return settle(rows, values, who=who, flags=True)
+
+
+def read_options(name: str, given: Mapping[str, str]) -> dict[str, Any]:
+    """Options of an analysis that are told as text, by name, read as its command reads them.
+
+    Raises
+    ------
+    click.BadParameter
+        The analysis has no such option, or the text is no value of it.
+    MisuseError
+        Options that do not go together.
+    """
+    row = ANALYSES[name]
+    known = {option.name: option for option in row.options if option.type != "weights"}
+    found: dict[str, Any] = {}
+    for word, text in given.items():
+        if word not in known:
+            raise click.BadParameter(f"{name} has no {word!r}; it has {', '.join(known) or 'none'}")
+        found[word] = _value(known[word], text)
+    return bundled(row.options, row.bundles, settle(row.options, found, who=name))
+
+
+def _value(option: Option, text: str) -> Any:
+    context, shown = click.get_current_context(), click.Option(["--option"])
+    if option.type == "integers":
+        return _integers(option, context, shown, text)
+    read = click.types.convert_type(click.BOOL if option.type is bool else _type(option))
+    value = read(text, shown, context)
+    return (value,) if option.many else value
 
 
 def _type(option: Option) -> Any:

@@ -11,7 +11,15 @@ import click
 from taqstore.cli import PROFILE_PIPELINE
 from taqstore.cli.common import store_argument
 from taqstore.cli.long_command import LongCommand
-from taqstore.cli.model_options import images_option, local_ckpt_option, model_option
+from taqstore.cli.model_options import (
+    check_draw,
+    images_option,
+    local_ckpt_option,
+    model_option,
+    num_samples_option,
+    seed_option,
+    stride_option,
+)
 from taqstore.cli.outcome import say_notes
 from taqstore.cli.output import output_option
 from taqstore.cli.progress import progress_bar
@@ -21,12 +29,14 @@ from taqstore.cli.progress import progress_bar
 @store_argument
 @output_option(help="Folder for figures [default: STORE's name with -profile].", only="folder")
 @images_option
+@num_samples_option
+@seed_option
+@stride_option(latents=2, help="Every how many steps, where statistics are still to be collected")
 @click.option(
-    "--stride",
-    type=click.IntRange(1),
-    default=2,
-    show_default=True,
-    help="Every how many steps, where statistics are still to be collected.",
+    "--layer",
+    "layers",
+    multiple=True,
+    help="Layer to show, any spelling or a glob; repeatable [default: a spread over the depth].",
 )
 @model_option
 @local_ckpt_option
@@ -34,9 +44,16 @@ from taqstore.cli.progress import progress_bar
 def command(store: str, output: Path | None, resume: bool, **options: Any) -> None:
     """Post-GELU diagnostics of STORE in one go.
 
-    Collects on mlp.fc2 what is missing, prints the summary table (medians, ranges, share of
-    negative values, outlier channels) and draws the five figures.
+    Collects on mlp.fc2 what is missing, of latents or of a Phase 1 file's samples, prints the
+    summary table (medians, ranges, share of negative values, outlier channels) and draws the five
+    figures; of --layer, histogram and channels have a page each.
+
+    \b
+    Examples:
+      taqstore profile run.zarr
+      taqstore profile phase1.zarr --model sd3-medium --num-samples 512 --layer mm_00_img
     """
+    check_draw(options)
     profile = import_module(PROFILE_PIPELINE).profile
     folder = output or Path(f"{Path(store).name.removesuffix('.zarr')}-profile")
     with progress_bar("loading the model", unit="forwards") as progress:

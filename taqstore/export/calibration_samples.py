@@ -12,12 +12,13 @@ import xarray as xr
 
 from taqstore.errors import MissingError, problem
 from taqstore.files.documents import write_document
+from taqstore.files.png import save_picture
 from taqstore.files.staged import whole_folder
 from taqstore.files.written import Summary, make_folder, save_all, save_npz, summarize
-from taqstore.names import LATENTS
+from taqstore.names import LATENTS, PICTURES
 
 MANIFEST = "source_manifest"
-_CONTENT = ("manifest.json", "samples/*.npz", "latents/*.npy")
+_CONTENT = ("manifest.json", "samples/*.npz", "latents/*.npy", "images/*.png")
 # Scale and shift of the SD3 latent space; the source undoes them before it saves final latents.
 LATENT_SCALE, LATENT_SHIFT = 1.5305, 0.0609
 
@@ -25,10 +26,10 @@ LATENT_SCALE, LATENT_SHIFT = 1.5305, 0.0609
 def calibration_samples(
     groups: Mapping[str, xr.Dataset], out: Path, *, force: bool = False
 ) -> Summary:
-    """Write ``samples/{image}_{step}.npz``, ``latents/{image}.npy`` and ``manifest.json``.
+    """Write ``samples/{image}_{step}.npz``, ``latents/``, ``images/`` and ``manifest.json``.
 
     One image is in memory at a time. Final latents are ``float16(x / 1.5305 + 0.0609)``. Pictures
-    are not in a store: the manifest names them, as the source does, but `images_saved` is false.
+    are written where the store holds those of these latents; `images_saved` says whether all are.
 
     Raises
     ------
@@ -51,11 +52,14 @@ def calibration_samples(
         samples = make_folder(folder / "samples")
         latents = make_folder(folder / "latents") if final.size else None
         save_all(_jobs(dataset, samples, latents))
-        document = _manifest(dataset, latents_saved=latents is not None)
+        saved = _save_pictures(groups, dataset, folder)
+        every = saved == dataset.sizes["image"] > 0
+        document = _manifest(dataset, latents_saved=latents is not None, images_saved=every)
         write_document(folder / "manifest.json", "calibration-manifest", document)
+    missing = f"pictures of {saved} of {dataset.sizes['image']} images are in the store"
     return summarize(
         out,
-        "pictures are not in a store: images_saved is false",
+        "" if every else f"{missing}: images_saved is false",
         "" if final.size else "no final step in the store: latents_saved is false",
     )
 
@@ -82,12 +86,29 @@ def _jobs(dataset: xr.Dataset, samples: Path, latents: Path | None) -> Iterator[
                 yield partial(_save_final, latents / f"{image:04d}.npy", arrays["x"])
 
 
+def _save_pictures(groups: Mapping[str, xr.Dataset], latents: xr.Dataset, folder: Path) -> int:
+    """Write the pictures of these latents, and count them; those of latents before them are not."""
+    if PICTURES not in groups:
+        return 0
+    pictures = groups[PICTURES]
+    of = pictures.attrs.get("run", {}).get(LATENTS, "")
+    there = set(pictures["image"].values.tolist()) if of == latents.attrs.get("id", "") else set()
+    chosen = [int(image) for image in latents["image"].values if image in there]
+    if chosen:
+        make_folder(folder / "images")
+    dims = ("height", "width", "colour")
+    for image in chosen:
+        pixels = pictures["picture"].sel(image=image).transpose(*dims).values
+        save_picture(pixels, folder / "images" / f"{image:04d}.png")
+    return len(chosen)
+
+
 def _save_final(fresh: Path, x: np.ndarray) -> None:
     # Python floats are weak: the arithmetic stays in float32, as the source did it.
     np.save(fresh, (x / LATENT_SCALE + LATENT_SHIFT).astype(np.float16))
 
 
-def _manifest(dataset: xr.Dataset, *, latents_saved: bool) -> dict[str, Any]:
+def _manifest(dataset: xr.Dataset, *, latents_saved: bool, images_saved: bool) -> dict[str, Any]:
     """The source's own fields where the store kept them; counts and images from the store."""
     calls = int((~dataset["is_final"].values.astype(bool)).sum())
     images = _images(dataset, calls)
@@ -99,7 +120,7 @@ def _manifest(dataset: xr.Dataset, *, latents_saved: bool) -> dict[str, Any]:
         **dataset.attrs.get(MANIFEST, {}),
         "n_completed": dataset.sizes["image"],
         "latent_size": [dataset.sizes["height"], dataset.sizes["width"]],
-        "images_saved": False,
+        "images_saved": images_saved,
         "latents_saved": latents_saved,
         "images": images,
     }

@@ -96,8 +96,9 @@ FORMATS: dict[str, Format] = {
     "postgelu-npz": Format(
         "activation_stats_postgelu.npz of Phase 2",
         f"{_HERE}.postgelu_npz:postgelu_npz",
-        options=(options.INCOMPLETE,),
+        options=(options.SOURCE, options.INCOMPLETE),
     ),
+    "dit-cali-data": Format("DiT_cali_data.npz of Phase 1", f"{_HERE}.dit_cali_data:dit_cali_data"),
     "onnx-calibration": Format(
         "ONNX Runtime's calibration ranges (TensorsData)",
         f"{_HERE}.onnx_calibration:onnx_calibration",

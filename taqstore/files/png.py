@@ -1,30 +1,114 @@
-"""Pictures as PNG files: one, or many on a contact sheet with what they show beside them."""
+"""Pictures as PNG files: read, written, or many on a contact sheet with what they show."""
 
 from __future__ import annotations
 
+import struct
 import textwrap
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from taqstore.errors import SourceError
+from taqstore.files.refusal import problem
 from taqstore.files.staged import whole_file
 
 if TYPE_CHECKING:
     from PIL import Image
+
+# Signature, length and name of the first chunk; then width, height, depth and kind of colour.
+_HEAD = struct.Struct(">8sI4sIIBB")
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_COLOURS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
+LARGEST = 1 << 26
+"""Pixels of the largest picture that is read: 8192 x 8192."""
 
 _GAP, _LINE, _LETTER = 4, 12, 6
 _LINES = 3
 _LARGEST = 256
 
 
-def save_picture(picture: np.ndarray, path: Path) -> None:
-    """Write a picture uint8 ``(height, width[, 3])``; what was there is replaced."""
+def picture_shape(path: Path) -> tuple[int, int, int]:
+    """Height, width and colours of a PNG file, by its header and palette; no pixel is read.
+
+    Raises
+    ------
+    SourceError
+        It is no PNG, of more than `LARGEST` pixels, or has 16 bits a colour.
+    """
+    with _opened(path) as image:
+        return image.height, image.width, _COLOURS[_mode(image)]
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Pixels of a PNG file, uint8 ``(height, width, colour)``; palettes are looked up.
+
+    Raises
+    ------
+    SourceError
+        As of `picture_shape`, or its pixels are cut short or damaged.
+    """
+    with _opened(path) as image:
+        try:
+            image.load()
+            found = np.asarray(image.convert(_mode(image)))
+        except (OSError, SyntaxError, ValueError, zlib.error) as error:
+            raise SourceError(problem("damaged PNG", where=str(path), found=str(error))) from error
+    return found.reshape(*found.shape[:2], -1)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The file as Pillow sees it, once its size is known to be one that may be decoded."""
     from PIL import Image
 
-    _save(Image.fromarray(picture), path)
+    _check_header(path)
+    try:
+        image = Image.open(path, formats=("PNG",))
+    except (OSError, SyntaxError, ValueError, zlib.error) as error:
+        raise SourceError(problem("damaged PNG", where=str(path), found=str(error))) from error
+    with image:
+        yield image
+
+
+def _check_header(path: Path) -> None:
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD.size)
+    except OSError as error:
+        what = error.strerror or str(error)
+        raise SourceError(problem("cannot be read", where=str(path), found=what)) from error
+    if len(head) < _HEAD.size or not head.startswith(_SIGNATURE):
+        raise SourceError(problem("no PNG file", where=str(path)))
+    _, _, _, width, height, depth, _ = _HEAD.unpack(head)
+    if not 0 < width * height <= LARGEST:
+        found = f"{width} x {height} pixels"
+        what = f"a picture of none or more than {LARGEST} pixels"
+        raise SourceError(problem(what, where=str(path), found=found))
+    if depth > 8:
+        what = "more than 8 bits a colour"
+        raise SourceError(problem(what, where=str(path), found=str(depth)))
+
+
+def _mode(image: Image.Image) -> str:
+    """Kind of pixels that hold what a PNG has, a byte a colour."""
+    if image.mode in _COLOURS:
+        return image.mode
+    if image.mode == "P":
+        return "RGBA" if "transparency" in image.info else "RGB"
+    return "L"
+
+
+def save_picture(picture: np.ndarray, path: Path) -> None:
+    """Write a picture uint8 ``(height, width[, colour])``; what was there is replaced."""
+    from PIL import Image
+
+    grey = picture.ndim == 3 and picture.shape[2] == 1
+    _save(Image.fromarray(picture[..., 0] if grey else picture), path)
 
 
 def contact_sheet(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +40,23 @@ def summarize(path: Path, *notes: str) -> Summary:
     return Summary(path, len(files), size, tuple(note for note in notes if note))
 
 
-def save_npz(fresh: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write one compressed npz, members in the order given, whatever the suffix."""
+def save_npz(
+    fresh: Path, arrays: Mapping[str, np.ndarray], *, pickled: Collection[str] = ()
+) -> None:
+    """Write one compressed npz, members in the order given, whatever the suffix.
+
+    Only arrays named in `pickled` may hold objects.
+
+    Raises
+    ------
+    ValueError
+        Another one does.
+    """
+    for name, values in arrays.items():
+        if values.dtype.hasobject and name not in pickled:
+            raise ValueError(f"{name} holds objects")
     with fresh.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **dict(arrays))
+        np.savez_compressed(file, allow_pickle=bool(pickled), **dict(arrays))
 
 
 def save_all(jobs: Iterable[Callable[[], None]]) -> None:

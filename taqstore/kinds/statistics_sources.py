@@ -113,7 +113,10 @@ STATISTICS: dict[str, StatisticsSource] = {
         StatisticsSource(
             POLY_SCHEDULE,
             "clip bounds as polynomials of sigma",
-            ("coefficient", "degree", "r2", "cv"),
+            (
+                *("coefficient", "degree", "r2", "cv"),
+                *("shift_coefficient", "shift_degree", "shift_r2"),
+            ),
             {"polynomials": 10},
         ),
     )

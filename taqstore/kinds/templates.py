@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from taqstore.layout.template import Array, Template, nbytes, rows_per_shard
-from taqstore.names import ACTIVATIONS, BLOCKS, CHANNEL_HISTOGRAMS, LATENTS, parse_layer
+from taqstore.names import ACTIVATIONS, BLOCKS, CHANNEL_HISTOGRAMS, LATENTS, PICTURES, parse_layer
 from taqstore.statistics.histogram import Layout
 
 Coords = dict[str, tuple[tuple[str, ...], NDArray[Any]]]
@@ -58,6 +58,30 @@ def latents_template(
         sizes=dict(zip(_LATENT, sizes, strict=True)),
         arrays=(Array("x", _LATENT, "float32", split="step"),),
         coords=coords,
+        item_dims=("image",),
+        attrs=attrs,
+    )
+
+
+def pictures_template(
+    *, images: Sequence[int], shape: tuple[int, int, int], attrs: Mapping[str, Any]
+) -> Template:
+    """Template of `pictures`: uint8, an image is one compressed shard.
+
+    Parameters
+    ----------
+    images
+        (image,) ids.
+    shape
+        Height, width and colours (1 to 4) of every picture.
+    """
+    dims = ("image", "height", "width", "colour")
+    return Template(
+        path=PICTURES,
+        kind=PICTURES,
+        sizes=dict(zip(dims, (len(images), *shape), strict=True)),
+        arrays=(Array("picture", dims, "uint8", compress=True),),
+        coords={"image": (("image",), np.array(images, np.int64))},
         item_dims=("image",),
         attrs=attrs,
     )

@@ -22,21 +22,26 @@ _PATTERN = re.compile(
     rf"(?:_(?P<part>{'|'.join(_PARTS)}))?"
 )
 
+# One branch's tracer also saw what goes into the first linear of a block's MLP.
+_BEFORE = "pre::"
+
 
 def parse_layer(name: str) -> LayerName:
     """Resolve any known spelling of a layer or linear to its identity.
 
     `mm0.img.mlp.fc2`, `mm0_img_mlp_fc2`, `mm_00_img` (= fc2 input), `mm_00_img:fc2_in`,
-    `mm_00_img_oproj`, `mm0.image_transformer_block.mlp.fc2`, `blocks.0.image.mlp.fc2` all work, and
-    so does a bare layer (`mm0.img`, `uni4`), whose `site` is empty.
+    `mm_00_img_oproj`, `pre::mm_00_img` (= fc1 input), `mm0.image_transformer_block.mlp.fc2`,
+    `blocks.0.image.mlp.fc2` all work, and so does a bare layer (`mm0.img`, `uni4`), whose `site` is
+    empty.
 
     Raises
     ------
     MissingError
         The spelling is not known.
     """
-    match = _PATTERN.fullmatch(re.sub(r"[./:]", "_", name))
-    if match is None:
+    before = name.startswith(_BEFORE)
+    match = _PATTERN.fullmatch(re.sub(r"[./:]", "_", name.removeprefix(_BEFORE)))
+    if match is None or (before and (match["part"] or not match["tracer"])):
         raise _unknown(name)
     kind, part = match["kind"], match["part"]
     block = f"{'uni' if kind == 'uni' else 'mm'}{int(match['index'])}"
@@ -45,7 +50,8 @@ def parse_layer(name: str) -> LayerName:
         raise _unknown(name)
     site, projection = _PARTS[part] if part else ("", "")
     if not part and kind != "blocks" and match["tracer"]:
-        site = "mlp.fc2"  # the Phase 2 tracer saw only post-GELU tensors and left the site unsaid
+        # The Phase 2 tracer saw only post-GELU tensors and left the site unsaid.
+        site = "mlp.fc1" if before else "mlp.fc2"
     if match["section"] and not site.startswith(match["section"]):
         raise _unknown(name)
     return LayerName(block, stream, site, projection)

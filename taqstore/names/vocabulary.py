@@ -8,6 +8,7 @@ FORMAT_VERSION = 2
 
 LATENTS = "latents"
 SAMPLES = "samples"
+PICTURES = "pictures"
 BLOCKS = "blocks"
 ACTIVATIONS = "activations"
 CHANNEL_HISTOGRAMS = "channel_histograms"
@@ -15,7 +16,7 @@ POOLED = "pooled"
 WEIGHTS = "weights"
 RECONSTRUCTION = "reconstruction"
 PROVENANCE = "provenance"
-KINDS = (LATENTS, SAMPLES, ACTIVATIONS, POOLED, BLOCKS, WEIGHTS, RECONSTRUCTION)
+KINDS = (LATENTS, PICTURES, SAMPLES, ACTIVATIONS, POOLED, BLOCKS, WEIGHTS, RECONSTRUCTION)
 """What a data group may be, as its marker says."""
 WRITTEN = "written"
 # Below a data group: records of its items, as they are committed, and closed many to a file.
@@ -63,9 +64,10 @@ class Doc(NamedTuple):
 DIMENSIONS: dict[str, str] = {
     "image": "generated image, labelled by its image id",
     "step": "denoising step, an integer index; sigma and timestep are coordinates of it",
-    "height": "latent row",
-    "width": "latent column",
+    "height": "row of a latent or a picture",
+    "width": "column of a latent or a picture",
     "latent_channel": "channel of the latent",
+    "colour": "grey, or red, green, blue; opacity last where there is any",
     "batch": "one observed forward batch: one image at every step unless images were grouped",
     "slot": "position of an image inside a batch; -1 where the batch is smaller",
     "layer": "stream of a block: mm0.img, mm23.txt, uni4",
@@ -101,6 +103,7 @@ def dimension_order(dim: str) -> int:
 
 VARIABLES: dict[str, Doc] = {
     "x": Doc("value", "", "the tensor itself, as the model saw it"),
+    "picture": Doc("picture", "", "decoded final latent, 0 to 255"),
     "written": Doc("completion mask", "", "true once the item is wholly on disk"),
     "prompt": Doc("prompt", "", "text the image was made from"),
     "seed": Doc("seed", "", "random seed of the image's initial noise"),
@@ -141,11 +144,17 @@ VARIABLES: dict[str, Doc] = {
     "bin_right": Doc("right edge", "", "right edge of a float-bit-prefix bin"),
     "bin_edges": Doc("bin edges", "", "edges of the histogram's bins"),
     "alpha": Doc("clip bound", "", "symmetric clip bound (not a step size)"),
+    "scale": Doc("scale as found", "", "clip bound by one writer of configs, step by another"),
+    "bits": Doc("bits", "", "bits of the quantizer; 0: none given"),
+    "factor": Doc("channel factor", "", "inputs are divided, weights multiplied by it"),
     "step_size": Doc("step size", "", "width of one quantization step"),
     "zero_point": Doc("zero point", "", "integer that stands for 0.0"),
     "coefficient": Doc("coefficient", "", "polynomial coefficient of sigma**power"),
     "degree": Doc("degree", "", "degree of the fitted polynomial"),
     "r2": Doc("coefficient of determination", "", "R^2 of the fit"),
+    "shift_coefficient": Doc("shift coefficient", "", "of sigma**power in a shift's polynomial"),
+    "shift_degree": Doc("degree of the shift", "", "degree of a shift's polynomial; -1: no shift"),
+    "shift_r2": Doc("R^2 of the shift", "", "R^2 of a shift's fit"),
     "cv": Doc("coefficient of variation", "", "population std / mean of alpha over steps"),
     "dtype": Doc("original dtype", "", "dtype the source file held"),
     "output": Doc("block output", "", "output of block i where it differs from the input of i+1"),
@@ -161,6 +170,7 @@ VARIABLES: dict[str, Doc] = {
     "activation_shift": Doc("activation shift", "", "subtracted before quantization, then added"),
     "activation_multiplier": Doc("step multiplier", "", "times activation_step in this channel"),
     "sigma_lower": Doc("lower sigma", "", "smallest noise level that belongs to the time group"),
+    "sigma_upper": Doc("upper sigma", "", "largest noise level that belongs to the time group"),
     "output_error": Doc("output error", "", "mean squared error of the block's output"),
     "output_power": Doc("output power", "", "mean square of the block's floating-point output"),
     "loss": Doc("reconstruction loss", "", "loss of a minibatch without the rounding term"),

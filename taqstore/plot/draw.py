@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from taqstore.analysis.shared.inputs import first_complete
@@ -15,7 +16,7 @@ from taqstore.files.datasets import write_table
 from taqstore.files.tables import print_table, to_table
 from taqstore.kinds import nonfinite
 from taqstore.kinds.statistics_sources import Use, preferred
-from taqstore.names import ACTIVATIONS, Alternatives, site_of
+from taqstore.names import ACTIVATIONS, Alternatives, parse_layer, site_of
 from taqstore.plot.figures import FIGURES, FigureKind, check_formats, known
 from taqstore.plot.parts.panels import Page
 from taqstore.plot.render import make_pages, write_page
@@ -118,6 +119,29 @@ def draw(
         written = [path for page in made for path in write_page(page, folder, formats)]
     seen = _nonfinite(kind, row, groups, group, layers, options.get("other"))
     return written, [*([] if layers else notes), *seen]
+
+
+def spread(kind: str, groups: Groups, *, group: str | None = None, most: int = 6) -> list[str]:
+    """Layers that stand for all of those that a figure would show: evenly over the depth.
+
+    Of every stream at most `most`, the first and the last among them.
+
+    Raises
+    ------
+    MissingError
+        No group can show the figure.
+    """
+    labels: dict[str, None] = {}
+    for path in _paths(kind, FIGURES[kind], groups, group):
+        labels |= dict.fromkeys(map(str, groups[path]["layer"].values))
+    streams: dict[str, list[str]] = {}
+    for label in sorted(labels, key=lambda label: parse_layer(label).sort_key):
+        streams.setdefault(parse_layer(label).stream, []).append(label)
+    return [
+        found[round(place)]
+        for found in streams.values()
+        for place in np.linspace(0, len(found) - 1, min(most, len(found)))
+    ]
 
 
 def _nonfinite(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from taqstore.analysis.difference import difference, variable_difference
-from taqstore.errors import MissingError, problem
+from taqstore.analysis.shared.inputs import require
+from taqstore.analysis.table import ANALYSES
+from taqstore.errors import MissingError, TaqError, problem
 from taqstore.kinds.statistics_sources import preferred
 from taqstore.names import site_of
-from taqstore.query.analyze import Results, site_tables
+from taqstore.query.analyze import Results, analyze, site_tables
 from taqstore.query.select import select
 from taqstore.query.sites import answers, first_source
 
@@ -73,6 +75,64 @@ def diff(
         return difference(a, b) if variable is None else variable_difference(a, b, variable)
 
     return answers(ask, [group] if group else _common(first, second, source))
+
+
+def diff_analysis(
+    first: Mapping[str, xr.Dataset],
+    second: Mapping[str, xr.Dataset],
+    *,
+    group: str,
+    variable: str,
+    analysis: str,
+    selection: Mapping[str, str | None] | None = None,
+    **options: Any,
+) -> Results:
+    """A variable of a group, beside what an analysis says of the second store's same site; lazy.
+
+    Parameters
+    ----------
+    group
+        Of the first store, for example `pooled/smoothquant_scales/mlp.fc2`.
+    variable
+        Of both; ``scale=alpha`` compares `scale` of the group with the analysis' `alpha`.
+    analysis
+        Word of `analysis.ANALYSES`; the source is the one that analyses prefer.
+    options
+        Of the analysis.
+
+    Raises
+    ------
+    MissingError
+        No such group, site, analysis or variable.
+    TaqError
+        Options that the analysis does not have, or that do not go together.
+    """
+    theirs, _, named = variable.partition("=")
+    ours, site, chosen = named or theirs, site_of(group), selection or {}
+    unknown = [o for o in options if o not in option_names(analysis)]
+    if unknown:
+        found = ", ".join(option_names(analysis)) or "none"
+        raise TaqError(problem(f"{analysis} has no option {unknown[0]!r}", found=found))
+    side = select(first[group], site=site, **chosen)
+    (result,) = analyze(analysis, second, sites=[site], selection=chosen, **options).values()
+    require(side, (theirs,), analysis="diff")
+    require(result, (ours,), analysis=analysis)
+    again = result[[ours]].rename({ours: theirs})
+    again.attrs |= result.attrs
+    return {group: variable_difference(side, again, theirs)}
+
+
+def option_names(analysis: str) -> tuple[str, ...]:
+    """Options of an analysis that a comparison takes.
+
+    Raises
+    ------
+    MissingError
+        No such analysis.
+    """
+    if analysis not in ANALYSES:
+        raise MissingError(problem(f"no analysis {analysis!r}", found=", ".join(ANALYSES)))
+    return tuple(option.name for option in ANALYSES[analysis].options if not option.bundle)
 
 
 def _common(

@@ -1,61 +1,92 @@
-"""Contact sheets show every picture, with its words."""
+"""Pictures are read pixel for pixel, and what a file claims is judged before it is decoded."""
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from taqstore.files.png import contact_sheet, save_picture
+from taqstore.errors import SourceError
+from taqstore.files.png import LARGEST, picture_shape, read_picture, save_picture
 
 
-@pytest.mark.parametrize(("side", "drawn"), [(8, 64), (64, 64), (100, 100), (512, 256)])
-@pytest.mark.parametrize("colors", [(), (3,)])
-def test_sheets_hold_every_picture(
-    tmp_path: Path, side: int, drawn: int, colors: tuple[int, ...]
-) -> None:
-    """Each cell shows its picture: enlarged pixel by pixel, or shrunk, never moved."""
-    shades = np.arange(1, 7, dtype=np.uint8).reshape(2, 3) * 30
-    pictures = np.array(
-        np.broadcast_to(shades.reshape(2, 3, 1, 1, *[1] * len(colors)), (2, 3, side, side, *colors))
-    )
-    contact_sheet(
-        list(pictures),
-        tmp_path / "s.png",
-        captions=[["a", "b", "c"], []],
-        labels=["one", "another"],
-    )
-    with Image.open(tmp_path / "s.png") as sheet:
-        assert sheet.mode == ("RGB" if colors else "L")
-        values = np.array(sheet).reshape(*sheet.size[::-1], -1)[..., 0]
-    for shade in shades.ravel():
-        mask = values == shade  # letters have such pixels too, but no run of them
-        assert [(mask.sum(axis) >= drawn).sum() for axis in (0, 1)] == [drawn, drawn]
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def test_every_picture_has_its_caption_and_the_last_row_may_be_shorter(tmp_path: Path) -> None:
-    pictures = np.arange(3, dtype=np.uint8)[:, None, None] * np.full((32, 32), 80, np.uint8)
-    path = tmp_path / "sheet.png"
-    path.write_bytes(b"what was there before")
-    captions = [["a seven", "b"], ["a very long caption, bold, in lines"]]
-    contact_sheet([pictures[:2], pictures[2:]], path, captions=captions, smallest=96)
-    with Image.open(path) as sheet:
-        grey = np.asarray(sheet)
-    for shade, where in enumerate([(0, 0), (0, 1), (1, 0)]):
-        mask = (grey == shade * 80).astype(int)
-        rows, columns = (np.flatnonzero(mask.sum(axis) >= 96) for axis in (1, 0))
-        rows = rows[(rows > grey.shape[0] // 2) == where[0]]
-        columns = columns[(columns > grey.shape[1] // 2) == where[1]]
-        assert len(rows) == len(columns) == 96
-        assert (grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] == shade * 80).all()
-        above = grey[: rows[0], columns] if not where[0] else grey[rows[0] - 16 : rows[0], columns]
-        assert (above < 128).any()  # its caption
+def header(width: int, height: int, depth: int = 8, colour: int = 2) -> bytes:
+    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head)
 
 
-def test_a_picture_comes_back_as_it_was(tmp_path: Path) -> None:
-    picture = np.random.default_rng(3).integers(0, 256, (5, 4, 3)).astype(np.uint8)
-    save_picture(picture, tmp_path / "new" / "0000.png")
-    with Image.open(tmp_path / "new" / "0000.png") as found:
-        np.testing.assert_array_equal(np.asarray(found), picture)
+@pytest.mark.parametrize("colours", [1, 2, 3, 4])
+def test_pixels_come_back(tmp_path: Path, colours: int) -> None:
+    rng = np.random.default_rng(colours)
+    pixels = rng.integers(0, 256, (7, 5, colours), np.uint8)
+    save_picture(pixels, tmp_path / "p.png")
+    assert picture_shape(tmp_path / "p.png") == (7, 5, colours)
+    assert np.array_equal(read_picture(tmp_path / "p.png"), pixels)
+
+
+def test_grey_without_an_axis_is_grey(tmp_path: Path) -> None:
+    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    save_picture(pixels, tmp_path / "p.png")
+    assert np.array_equal(read_picture(tmp_path / "p.png")[..., 0], pixels)
+
+
+def test_palettes_are_looked_up(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 6, 3), np.uint8)
+    pixels[1:, 2:] = (10, 200, 30)
+    Image.fromarray(pixels).convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "p.png")
+    assert picture_shape(tmp_path / "p.png") == (4, 6, 3)
+    assert np.array_equal(read_picture(tmp_path / "p.png"), pixels)
+
+
+def broken(tmp_path: Path) -> dict[str, bytes]:
+    save_picture(np.full((40, 30, 3), 9, np.uint8), tmp_path / "good.png")
+    good = (tmp_path / "good.png").read_bytes()
+    flipped = bytearray(good)
+    flipped[-20] ^= 0x40
+    side = int(LARGEST**0.5) + 1
+    return {
+        "empty": b"",
+        "text": b"not a picture at all, but long enough to hold a header",
+        "cut in the header": good[:20],
+        "cut in the pixels": good[:-30],
+        "flipped": bytes(flipped),
+        "too large": header(side, side) + chunk(b"IEND", b""),
+        "of no pixels": header(0, 5) + chunk(b"IEND", b""),
+        "16 bits": header(2, 2, 16) + chunk(b"IDAT", zlib.compress(bytes(26))),
+        "no pixels": header(4, 4) + chunk(b"IEND", b""),
+        "text bomb": header(1, 1)
+        + chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(1 << 27)))
+        + chunk(b"IDAT", zlib.compress(bytes(4)))
+        + chunk(b"IEND", b""),
+    }  # fmt: skip
+
+
+BROKEN = (
+    *("empty", "text", "cut in the header", "cut in the pixels", "flipped", "too large"),
+    *("of no pixels", "16 bits", "no pixels", "text bomb"),
+)
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_bad_file_is_one_line_that_names_it(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "bad.png"
+    files = broken(tmp_path)
+    assert sorted(files) == sorted(BROKEN)
+    path.write_bytes(files[what])
+    with pytest.raises(SourceError) as caught:
+        read_picture(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="cannot be read"):
+        picture_shape(tmp_path / "none.png")

@@ -43,21 +43,32 @@ TINY_FLUX = ModelRow(
     shift=1.0,
     latent_size=(4, 6),
 )
-MODELS |= {row.name: row for row in (TINY, TINY32, TINY_FLUX)}
+# The size of the model that wrote the reference files, with random weights of our own.
+SOURCE_SHAPE = MMDiTShape(hidden=48, blocks=3, resolution=64, pooled=24, text=40)
+SOURCE = replace(TINY, name="source48", config="support.live_models:source_config")
+MODELS |= {row.name: row for row in (TINY, TINY32, TINY_FLUX, SOURCE)}
 
 
 def tiny_config() -> Any:
+    return _config(SHAPE)
+
+
+def source_config() -> Any:
+    return _config(SOURCE_SHAPE)
+
+
+def _config(shape: MMDiTShape) -> Any:
     from diffusionkit.mlx.config import MMDiTConfig
 
     mx = backend().mx
     return MMDiTConfig(
         num_heads=4,
-        depth_multimodal=SHAPE.blocks,
-        hidden_size_override=SHAPE.hidden,
-        max_latent_resolution=SHAPE.resolution,
-        pooled_text_embed_dim=POOLED,
-        token_level_text_embed_dim=WIDTH,
-        frequency_embed_dim=16,
+        depth_multimodal=shape.blocks,
+        hidden_size_override=shape.hidden,
+        max_latent_resolution=shape.resolution,
+        pooled_text_embed_dim=shape.pooled,
+        token_level_text_embed_dim=shape.text,
+        frequency_embed_dim=shape.frequencies,
         dtype=mx.float16,
         float16_dtype=mx.float16,
     )

@@ -74,6 +74,8 @@ def poly_schedule(
 ) -> Document:
     """Document `poly_v1`: a polynomial of sigma for the clip bound of every linear.
 
+    A schedule that was ingested comes back whole: its version, and polynomials of shifts with it.
+
     Parameters
     ----------
     store
@@ -93,14 +95,10 @@ def poly_schedule(
     """
     prefix = find_source(store, source, "polynomials")
     if prefix == POLY_SCHEDULE:
-        _refuse_choice(prefix, bound)
+        _refuse_choice(prefix, bound or fit)
         sites = site_groups(store, POLY_SCHEDULE)
         head = next(iter(sites.values())).attrs.get("source_document", {})
-        return {
-            "version": "poly_v1",
-            **{key: head[key] for key in ("percentile", "sigma_range") if key in head},
-            "layers": _polynomials(sites, rounded=False),
-        }
+        return {"version": "poly_v1", **head, "layers": _polynomials(sites, rounded=False)}
     alphas, head = _clip_bounds(store, prefix, bound)
     fitted = {site: schedule(dataset, fit=fit) for site, dataset in alphas.items()}
     sigmas, layers = _alphas(alphas)[1], _polynomials(fitted, rounded=True)
@@ -135,8 +133,8 @@ def _with_alpha(dataset: xr.Dataset, alpha: xr.DataArray) -> xr.Dataset:
     return xr.Dataset({"alpha": alpha}).assign_coords(coords)
 
 
-def _refuse_choice(prefix: str, bound: ClipBound | None) -> None:
-    if bound is not None:
+def _refuse_choice(prefix: str, choice: ClipBound | FitRule | None) -> None:
+    if choice is not None:
         what = "a schedule has its clip bounds already"
         remedy = "name statistics with --source to choose others"
         raise TaqError(problem(what, where=prefix, remedy=remedy))
@@ -177,7 +175,8 @@ def _polynomials(sites: dict[str, xr.Dataset], *, rounded: bool) -> dict[str, An
     layers = {}
     powers = [f"c{power}" for power in range(1 + max(_highest(d) for d in sites.values()))]
     tables = {site: _columns(dataset) for site, dataset in sites.items()}
-    table = linear_table(tables, by_layer=("degree", "r2", "cv", *powers))
+    shifts = [f"shift_{name}" for name in ("degree", "r2", *powers)]
+    table = linear_table(tables, by_layer=("degree", "r2", "cv", *powers, *shifts))
     for i, name in enumerate(table["linear"].values):
         degree = int(table["degree"].values[i])
         if degree == NO_FIT:
@@ -188,8 +187,21 @@ def _polynomials(sites: dict[str, xr.Dataset], *, rounded: bool) -> dict[str, An
             "coeffs": [float(table[f"c{p}"].values[i]) for p in range(degree, -1, -1)],
             "r2": round(r2, _DIGITS) if rounded else r2,
             "cv": round(cv, _DIGITS) if rounded else cv,
+            **_shift(table.isel(linear=i)),
         }
     return dict(sorted(layers.items()))
+
+
+def _shift(linear: xr.Dataset) -> dict[str, Any]:
+    """Fields of the polynomial of a linear's shift; none where it has no shift."""
+    degree = float(linear["shift_degree"])
+    if not degree >= 0:
+        return {}
+    return {
+        "shift_degree": int(degree),
+        "shift_coeffs": [float(linear[f"shift_c{p}"]) for p in range(int(degree), -1, -1)],
+        "shift_r2": float(linear["shift_r2"]),
+    }
 
 
 def _highest(dataset: xr.Dataset) -> int:
@@ -198,9 +210,12 @@ def _highest(dataset: xr.Dataset) -> int:
 
 def _columns(dataset: xr.Dataset) -> xr.Dataset:
     """Coefficients as one variable per power, which fit a table of linears."""
-    dataset = dataset[["coefficient", "degree", "r2", "cv"]].compute()
+    parts = [part for part in ("", "shift_") if f"{part}coefficient" in dataset]
+    names = [f"{part}{name}" for part in parts for name in ("coefficient", "degree", "r2")]
+    dataset = dataset[[*names, "cv"]].compute()
     by_power = {
-        f"c{int(power)}": dataset["coefficient"].sel(power=power, drop=True)
+        f"{part}c{int(power)}": dataset[f"{part}coefficient"].sel(power=power, drop=True)
+        for part in parts
         for power in dataset["power"].values
     }
     return dataset.drop_dims("power").assign(by_power)

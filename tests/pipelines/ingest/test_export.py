@@ -128,6 +128,24 @@ def test_poly_schedule_of_stored_polynomials(tmp_path: Path) -> None:
     assert json.loads(out.read_text()) == json.loads(source.read_text())
 
 
+@pytest.mark.parametrize("version", ["poly_v1", "poly_v2", "poly_v2_smoothquant"])
+def test_polynomials_of_shifts_come_back_whole(tmp_path: Path, version: str) -> None:
+    """As the source's later generator writes them: some layers have a shift, of any degree."""
+    document = read_json(make_poly_schedule(tmp_path / "poly.json", shape=SHAPE))
+    document |= {"version": version, "max_degree": 4, "n_shift_layers": 3}
+    if version.endswith("smoothquant"):
+        document |= {"percentile": "smoothquant_absmax", "smoothquant_alpha": 0.5}
+    shifted = [name for name in document["layers"] if name.endswith(("fc2", "k_proj"))][:3]
+    for degree, name in enumerate(shifted):
+        coefficients = [0.3 * (power - 1.7) for power in range(degree * 2, -1, -1)]
+        document["layers"][name] |= {
+            "shift_degree": degree * 2, "shift_coeffs": coefficients, "shift_r2": 0.97 - degree,
+        }  # fmt: skip
+    source = tmp_path / "given.json"
+    source.write_text(json.dumps(document))
+    assert read_json(there_and_back(source, "poly-schedule")) == document
+
+
 def test_poly_schedule_fitted_to_a_stored_lut(tmp_path: Path) -> None:
     """Degrees equal and coefficients to rounding: `polyfit` here and in the maker see one table."""
     lut = make_lut_schedule(tmp_path / "lut.json", shape=SHAPE)

@@ -77,9 +77,10 @@ def test_files_by_content(tmp_path: Path) -> None:
     np.savez(tmp_path / "b.npz", timesteps_unique=np.zeros(1))
     dump(tmp_path / "c.json", {"version": "lut_v1"})
     dump(tmp_path / "d.json", {"format": "per_timestep_quant_config_v4"})
-    assert kinds(tmp_path) == ["samples", "postgelu", "schedule"]
+    assert kinds(tmp_path) == ["samples", "postgelu", "schedule", "results"]
     assert kinds(tmp_path / "b.npz") == ["postgelu"]
-    with pytest.raises(SourceError, match="found 'per_timestep_quant_config_v4'") as caught:
+    dump(tmp_path / "d.json", {"format": "layer_temporal_analysis_v4"})
+    with pytest.raises(SourceError, match="found 'layer_temporal_analysis_v4'") as caught:
         detect(tmp_path / "d.json")
     assert "DiT_cali_data.npz" in one_line(str(caught.value))
 
@@ -102,5 +103,5 @@ def test_what_is_not_known(whole: Path, tmp_path: Path) -> None:
 
 
 def test_the_kinds_that_the_command_line_offers() -> None:
-    expected = ["latents", "blocks", "activations", "samples", "postgelu", "schedule"]
+    expected = ["latents", "blocks", "activations", "samples", "postgelu", "schedule", "results"]
     assert list(SOURCES) == expected

@@ -1,0 +1,135 @@
+"""Pictures of a run: decoded final latents, kept in the store and written as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from taqstore.errors import TaqError
+from taqstore.files.png import save_picture
+from taqstore.kinds.templates import pictures_template
+from taqstore.names import LATENTS, PICTURES
+from taqstore.run.mode import Mode
+from taqstore.run.outcome import Outcome
+from taqstore.store.group_writer import GroupWriter
+from taqstore.store.reader import open_store
+from taqstore.store.writer import StoreWriter
+
+from ..models.backend import backend
+from ..models.load import LoadedModel, Tensor
+from .groups import RUN, open_groups
+
+# What a decoder raises that cannot be loaded, fetched or run.
+_UNDECODED = (TaqError, OSError, ValueError, KeyError, RuntimeError)
+
+
+def forget_pictures(writer: StoreWriter, images: Sequence[int], about: Mapping[str, Any]) -> None:
+    """Put an empty group in the place of pictures whose latents are replaced, if there are any."""
+    node: Any = writer.node(PICTURES)
+    if node is not None:
+        _open(writer, images, node["picture"].shape[1:], about, replace=True)
+
+
+def _open(
+    writer: StoreWriter,
+    images: Sequence[int],
+    shape: Sequence[int],
+    about: Mapping[str, Any],
+    *,
+    replace: bool,
+) -> GroupWriter:
+    height, width, colours = shape
+    template = pictures_template(
+        images=images, shape=(height, width, colours), attrs={RUN: dict(about)}
+    )
+    replaced = {PICTURES} if replace else set[str]()
+    return open_groups(writer, [template], Mode(resume=True), replaced=replaced)[PICTURES]
+
+
+@dataclass
+class Pictures:
+    """Keeps pictures of images, one by one; the latents of each are flagged before.
+
+    A decoder that cannot be had is told once, and pictures are left at that.
+
+    Parameters
+    ----------
+    images
+        Ids of all images of the run.
+    about
+        What pictures of the group must agree in: model, weights and id of the latents.
+    folder
+        Where PNG files go.
+    """
+
+    writer: StoreWriter
+    model: LoadedModel
+    images: Sequence[int]
+    about: Mapping[str, Any]
+    folder: Path
+    outcome: Outcome
+    group: GroupWriter | None = field(default=None, init=False)
+    gone: bool = field(default=False, init=False)
+
+    def keep(self, position: int, latent: Tensor) -> None:
+        """Decode the final latent ``(1, height, width, channel)`` of an image, and keep it."""
+        pixels = None if self.gone else self._decoded(latent)
+        if pixels is None:
+            return
+        save_picture(pixels, self.folder / f"{self.images[position]:04d}.png")
+        cube = pixels.reshape(*pixels.shape[:2], -1)
+        group = self._group(cube.shape)
+        with group.claim((position,)) as held:
+            if held and not group.written()[position]:
+                size = group.put("picture", (position, 0, 0, 0), cube[None])
+                group.commit([(position,)])
+                self.outcome.wrote(PICTURES, size=size)
+
+    def catch_up(self) -> None:
+        """Keep pictures of images whose latents were stored by a run that kept none."""
+        store = open_store(self.writer.location.url, chunks=None, checksum=True)
+        latents = store[LATENTS]
+        final = int(np.flatnonzero(latents["is_final"].values)[-1])
+        there = set(latents["image"].values.tolist())
+        done = self._done()
+        for position, image in enumerate(self.images):
+            if image in there and not done[position] and not self.gone:
+                x = latents["x"].sel(image=image).isel(step=final).values
+                self.keep(position, backend().mx.array(np.ascontiguousarray(x)[None]))
+
+    def _done(self) -> np.ndarray:
+        """(image,) which pictures are stored, as far as the group goes."""
+        found = np.zeros(len(self.images), bool)
+        store = open_store(self.writer.location.url)
+        if PICTURES in store and store.node(PICTURES).attrs.get(RUN) == dict(self.about):
+            kept = set(store[PICTURES]["image"].values.tolist())
+            found[:] = [image in kept for image in self.images]
+        self.outcome.count(PICTURES).skipped += (
+            int(found.sum()) - self.outcome.count(PICTURES).written
+        )
+        return found
+
+    def _decoded(self, latent: Tensor) -> np.ndarray | None:
+        try:
+            return np.asarray(self.model.picture(latent))
+        except _UNDECODED as error:
+            self.gone = True
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            self.outcome.notes.append(f"pictures are left out, the decoder does not run: {first}")
+            return None
+
+    def _group(self, shape: tuple[int, ...]) -> GroupWriter:
+        if self.group is None:
+            self.group = _open(
+                self.writer, self.images, shape, self.about, replace=self._is_empty()
+            )
+        return self.group
+
+    def _is_empty(self) -> bool:
+        """Whether there is a group of pictures without one in it: it may have another size."""
+        store = open_store(self.writer.location.url)
+        return PICTURES in store and not store.mask(PICTURES).any()
