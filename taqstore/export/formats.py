@@ -116,7 +116,9 @@ FORMATS: dict[str, Format] = {
         options=("source", INCOMPLETE),
     ),
     "adaround": Format(
-        "quantized weights as the source's optimiser leaves them", f"{_HERE}.weights:adaround"
+        "quantized weights as the source's optimiser leaves them",
+        f"{_HERE}.adaround:adaround",
+        options=("no_shift",),
     ),
     "safetensors": Format(
         "quantized weights: integers, steps, input quantizers", f"{_HERE}.weights:safetensors"
