@@ -91,5 +91,7 @@ def _sums(dataset: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     mean, spread, count = (dataset[name].astype(np.float64) for name in names)
     deviations = spread if "m2" in names else count * spread**2
     dims = [dim for dim in ("batch", "step") if dim in count.dims]
-    squares = (deviations + count * mean**2).sum(dims, skipna=False)
+    # A layer that was never seen at a step has no position there, and no mean.
+    seen = (deviations + count * mean**2).where(count > 0, 0.0)
+    squares = seen.sum(dims, skipna=False)
     return squares, count.sum(dims, skipna=False)

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, problem
+from taqstore.export.documents.agreed import agreed
 from taqstore.files.staged import whole_file
 from taqstore.files.written import Summary, save_npz, summarize
 from taqstore.kinds.statistics_sources import POSTGELU
@@ -29,7 +30,7 @@ def postgelu_npz(groups: Groups, out: Path, *, force: bool = False) -> Summary:
     MissingError
         The store holds no Phase 2 statistics, or lacks a variable of them.
     TaqError
-        The file exists, or cannot be written.
+        The file exists, or cannot be written; or sites have histograms of other bins.
     """
     sites = site_groups(groups, POSTGELU)
     if not sites:
@@ -43,9 +44,10 @@ def postgelu_npz(groups: Groups, out: Path, *, force: bool = False) -> Summary:
     arrays: dict[str, np.ndarray] = {}
     for site, dataset in sites.items():
         arrays.update(_members(dataset, site))
-    first = next(iter(sites.values()))
-    arrays["timesteps_unique"] = np.unique(_original(first["timestep"]))
-    arrays["histogram_bin_edges"] = _original(first["bin_edges"])
+    times = [_original(dataset["timestep"]) for dataset in sites.values()]
+    arrays["timesteps_unique"] = np.unique(np.concatenate(times))
+    edges = {site: _original(dataset["bin_edges"]) for site, dataset in sites.items()}
+    arrays["histogram_bin_edges"] = agreed("bin_edges of the histogram", edges)
     with whole_file(out, force=force) as fresh:
         save_npz(fresh, arrays)
     return summarize(out)
