@@ -42,7 +42,7 @@ def ingest(
     store
         Path or URL; made when it does not exist.
     only
-        Kinds to take: latents, blocks, activations, samples, postgelu, schedule. Empty: all.
+        Kinds to take, keys of `sources.SOURCES`. Empty: all.
     strict
         Stop at the first bad item instead of listing it.
     workers

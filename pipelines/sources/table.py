@@ -96,5 +96,11 @@ SOURCES: dict[str, SourceRow] = {
             "a poly_v1 or lut_v1 schedule (JSON)",
             ("pooled/lut_schedule/<site>", "pooled/poly_schedule/<site>"),
         ),
+        SourceRow(
+            "weights",
+            "an AdaRound output: config.json, weights",
+            ("weights/<site>", "reconstruction"),
+            inside="weights",
+        ),
     )
 }

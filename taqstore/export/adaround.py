@@ -174,7 +174,7 @@ def _merged(
 
 
 def _quantized(linear: QuantizedLinear) -> bool:
-    return bool(linear.input.bits.any() or np.isfinite(linear.input.step).any())
+    return bool(np.isfinite(linear.input.step).any())
 
 
 def _members(linear: QuantizedLinear) -> dict[str, np.ndarray]:
@@ -200,7 +200,9 @@ def _extra(linear: QuantizedLinear, bits: int) -> Iterator[tuple[str, np.ndarray
         yield "a_multiplier", found.multiplier
     if found.zero_point.any():
         yield "a_zero_point", found.zero_point
-    if (found.bits != bits).any():
+    # An input that is not quantized has no bits, or those that it shares with the rest of q, k, v.
+    usual = {bits} if _quantized(linear) else {0, bits} if linear.name.projection else {0}
+    if set(found.bits.tolist()) - usual:
         yield "a_bits", found.bits
     if found.sigma_lower.tolist() != [0.0]:
         yield "sigma_lower", found.sigma_lower
@@ -214,7 +216,7 @@ def _metrics(store: Groups, block: str) -> dict[str, Any]:
     return {
         **({"final_loss": float(losses[-1])} if losses.size else {}),
         "iterations": int(found["iterations"]),
-        "seconds": float(found["seconds"]),
+        **({"seconds": float(found["seconds"])} if np.isfinite(found["seconds"]) else {}),
         "losses": {
             "iteration": found["iteration"].values.tolist(),
             **{name: _numbers(found[name].values) for name in ("loss", "rounding_loss")},

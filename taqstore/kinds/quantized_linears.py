@@ -158,7 +158,9 @@ def _linear(name: LayerName, layer: xr.Dataset) -> QuantizedLinear:
         return np.asarray(layer[variable].transpose(*dims).values)
 
     def optional(variable: str, *dims: str) -> Array | None:
-        return values(variable, *dims) if variable in layer else None
+        """None too where it was not written: other linears of the site have it."""
+        found = values(variable, *dims) if variable in layer else None
+        return None if found is None or np.isnan(found).all() else found
 
     quantizer = InputQuantizer(
         values("activation_step", "time_group"),
@@ -169,14 +171,12 @@ def _linear(name: LayerName, layer: xr.Dataset) -> QuantizedLinear:
         optional("activation_multiplier", "in"),
     )
     matrix = ("out", "in")
-    rounding = optional("rounding", *matrix)
     return QuantizedLinear(
         name,
         values("weight", *matrix),
         values("step_size", "out", "group"),
         quantizer,
-        # Of some linears it may not have been kept: no V is NaN.
-        None if rounding is None or np.isnan(rounding).all() else rounding,
+        optional("rounding", *matrix),
         _original_dtypes(name.full, layer),
     )
 

@@ -13,6 +13,7 @@ from taqstore.pipelines.adaround.adaround import adaround
 from taqstore.pipelines.evaluate.evaluate import evaluate
 from taqstore.pipelines.evaluate.linears_of_variant import Options
 from taqstore.pipelines.evaluate.variants import Variant
+from taqstore.pipelines.ingest import ingest
 from taqstore.pipelines.models.rounding import Settings
 
 from support.live_capture import needs_models
@@ -64,6 +65,11 @@ def test_a_file_costs_what_the_store_does(bare: Path, tmp_path: Path, way: str) 
     xr.testing.assert_identical(costs(store, names, weights, file), of_store)
     # A store that has no weights knows blocks, bits and groups of inputs from the file.
     xr.testing.assert_identical(costs(bare, names, weights, file), of_store)
+    export("adaround", opened, tmp_path / "folder")
+    ingested = tmp_path / "ingested.zarr"
+    shutil.copytree(bare, ingested)
+    ingest([tmp_path / "folder"], ingested)
+    xr.testing.assert_identical(costs(ingested, names, weights), of_store)
 
 
 def costs(
