@@ -11,10 +11,11 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from taqstore.errors import MissingError, problem
 from taqstore.kinds import nonfinite
-from taqstore.kinds.weights import METHODS
+from taqstore.kinds.weights import INPUTS, METHODS
 from taqstore.names import ACTIVATIONS, BLOCKS, RECONSTRUCTION, Block
 from taqstore.query.sites import paths_of
 from taqstore.run.mode import Mode
@@ -89,7 +90,10 @@ def adaround(
     for name in names:
         check_samples(opened, name, settings)
     run = _summary(settings, plan, loaded, opened) | {"prefix": prefix}
-    templates = rounding_templates(loaded, settings, inputs, run)
+    # A group that an older version began is gone on with as it is.
+    begun = opened[RECONSTRUCTION] if RECONSTRUCTION in opened and not mode.force else None
+    compared = begun is None or "method_error" in begun
+    templates = rounding_templates(loaded, settings, inputs, run, compared=compared)
     with create_store(opened.location.url) as writer:
         groups = open_groups(writer, templates, mode)
         results = RoundingWriter(groups, inputs, settings.activation_bits, outcome)
@@ -159,10 +163,13 @@ def _summary(
 def block_errors(
     store: Store | str | os.PathLike[str], *, chosen: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
-    """What each complete block's output lost, a row for each stream.
+    """What each complete block's output lost, a row for each stream and kind of inputs.
 
-    `adaround`, `rtn` and `clipped` are mean squared errors by the mean square of the output;
-    `ratio` is that of AdaRound by that of rounding to nearest.
+    `adaround`, `rtn` and `clipped` are mean squared errors by the mean square of the output, all
+    with the same `inputs` of linears: `float` (weights alone), `first` (quantized as the
+    optimisation began) or `learned` (as it ended). `adaround/rtn` and `adaround/clipped` are
+    quotients of these. Where a store has no errors for each kind of inputs, `inputs` is `mixed`:
+    AdaRound's are learned, the others' first.
     """
     found = open_store(store)[RECONSTRUCTION].compute()
     rows = []
@@ -171,14 +178,30 @@ def block_errors(
         power = float(one["output_power"])
         if np.isnan(power) or (chosen is not None and block not in chosen):
             continue
-        error = {m: float(one["output_error"].sel(rounding_method=m)) for m in METHODS}
-        rows.append(
-            {"block": str(block), "stream": str(stream)}
-            | {method: value / power for method, value in error.items()}
-            | {"ratio": error["adaround"] / error["rtn"]}
-            | {"iterations": int(one["iterations"]), "seconds": float(one["seconds"])}
-        )
+        for inputs, error in _by_inputs(one).items():
+            rows.append(
+                {"block": str(block), "stream": str(stream), "inputs": inputs}
+                | {method: value / power for method, value in error.items()}
+                | {f"adaround/{m}": _quotient(error["adaround"], error[m]) for m in METHODS[1:]}
+                | {"iterations": int(one["iterations"]), "seconds": float(one["seconds"])}
+            )
     return rows
+
+
+def _by_inputs(one: xr.Dataset) -> dict[str, dict[str, float]]:
+    """Errors of a stream by inputs, then by method; without inputs of which none is known."""
+    if "method_error" not in one:
+        return {"mixed": _by_method(one["output_error"])}
+    found = {i: _by_method(one["method_error"].sel(inputs=i)) for i in INPUTS}
+    return {i: errors for i, errors in found.items() if not all(map(np.isnan, errors.values()))}
+
+
+def _by_method(errors: xr.DataArray) -> dict[str, float]:
+    return {method: float(errors.sel(rounding_method=method)) for method in METHODS}
+
+
+def _quotient(error: float, other: float) -> float:
+    return error / other if other else float("nan")
 
 
 @dataclass(frozen=True)
@@ -225,13 +248,13 @@ class _Job:
         if self.folder is not None:
             path = self.folder / f"{block.name}.safetensors"
             checkpoint = Checkpoint(path, about, self.checkpoint_seconds)
-        rounding = work.learn(checkpoint, self.mode.progress)
+        kept = work.learn(checkpoint, self.mode.progress, begun=begun)
         result = BlockResult(
             work.optimiser.rounded(),
             work.errors(),
             work.optimiser.losses,
-            rounding,
-            monotonic() - begun,
+            kept.rounding,
+            kept.seconds + monotonic() - begun,
         )
         if self.prefix and place + 1 < len(every):
             self.prefix.write(every[place + 1], work.samples, work.outputs())
