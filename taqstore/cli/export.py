@@ -40,6 +40,12 @@ JSON documents are validated against their schema and appear whole or not at all
 @click.option("--multitier", is_flag=True, help=f"The multi-tier schema ({', '.join(_TIERED)}).")
 @click.option("--source", help="Group prefix to take statistics from, like pooled/timestep_stats.")
 @click.option(
+    "--names",
+    type=click.Choice(["taqstore", "stable-diffusion.cpp"]),
+    help="Names of tensors: of linears, or of the weights of an SD3 checkpoint, which"
+    f" quantizers look up ({', '.join(taking('names'))}) [default: taqstore].",
+)
+@click.option(
     "--no-shift",
     is_flag=True,
     help=f"Recompute input steps without shifts ({', '.join(taking('no_shift'))}).",
@@ -58,6 +64,7 @@ def command(  # noqa: D103 - its help text is made above, from the table
     outliers: bool,
     multitier: bool,
     source: str | None,
+    names: str | None,
     no_shift: bool,
     allow_incomplete: bool,
     force: bool,
@@ -67,7 +74,7 @@ def command(  # noqa: D103 - its help text is made above, from the table
 
     name = f"{format}{MULTITIER}" if multitier else format
     given = {"clip": clip, "outliers": outliers or None, "source": source}
-    given |= {"no_shift": no_shift or None, INCOMPLETE: allow_incomplete or None}
+    given |= {"names": names, "no_shift": no_shift or None, INCOMPLETE: allow_incomplete or None}
     options = {key: value for key, value in given.items() if value is not None}
     _check(name, multitier, options)
     opened = open_store(store, chunks=None, checksum=True)

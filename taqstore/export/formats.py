@@ -111,9 +111,9 @@ FORMATS: dict[str, Format] = {
         options=("source", INCOMPLETE),
     ),
     "imatrix": Format(
-        "llama.cpp's importance matrix, GGUF",
+        "importance matrix of llama.cpp (.gguf) and stable-diffusion.cpp (.dat)",
         f"{_HERE}.imatrix:imatrix",
-        options=("source", INCOMPLETE),
+        options=("source", "names", INCOMPLETE),
     ),
     "adaround": Format(
         "quantized weights as the source's optimiser leaves them",
