@@ -11,6 +11,7 @@ from taqstore.cli.common import say, store_argument
 from taqstore.cli.output import output_option, replace_option, replacing
 from taqstore.export.documents.clips import CLIPS
 from taqstore.export.formats import FORMATS, INCOMPLETE, MULTITIER, export, taking
+from taqstore.export.tensor_names import NAMES
 
 _TIERED = [name.removesuffix(MULTITIER) for name in FORMATS if name.endswith(MULTITIER)]
 _LIST = "\n".join(f"  {name:<28} {row.doc}" for name, row in FORMATS.items())
@@ -41,7 +42,7 @@ JSON documents are validated against their schema and appear whole or not at all
 @click.option("--source", help="Group prefix to take statistics from, like pooled/timestep_stats.")
 @click.option(
     "--names",
-    type=click.Choice(["taqstore", "stable-diffusion.cpp"]),
+    type=click.Choice(list(NAMES)),
     help="Names of tensors: of linears, or of the weights of an SD3 checkpoint, which"
     f" quantizers look up ({', '.join(taking('names'))}) [default: taqstore].",
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -15,18 +15,12 @@ import xarray as xr
 from taqstore.analysis.shared.inputs import require
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.export.peers import by_linear, sites_of
+from taqstore.export.tensor_names import NAMES
 from taqstore.files.staged import whole_file
 from taqstore.files.written import Summary, summarize
-from taqstore.names import checkpoint_tensor, parse_layer
 from taqstore.query.sites import Groups
 
 _NAME = "imatrix"
-Names = Literal["taqstore", "stable-diffusion.cpp"]
-NAMES: dict[str, Callable[[str], str]] = {
-    "taqstore": lambda linear: linear,
-    "stable-diffusion.cpp": lambda linear: checkpoint_tensor(parse_layer(linear)),
-}
-"""How tensors are named: of the full name of a linear, that of its weight in a model."""
 _NOTES = {
     "taqstore": "tensors have taqstore's names: a quantizer takes those of its model, as of"
     " --names stable-diffusion.cpp",
@@ -51,7 +45,7 @@ def imatrix(
     out: Path,
     *,
     source: str | None = None,
-    names: Names = "taqstore",
+    names: str = "taqstore",
     force: bool = False,
 ) -> Summary:
     """Write `<tensor>.in_sum2` (1, channel) and `<tensor>.counts` (1, 1), float32, as GGUF.
