@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from taqstore.errors import MissingError, problem
+from taqstore.errors import MissingError, TaqError, problem
 from taqstore.kinds import nonfinite
 from taqstore.kinds.weights import INPUTS, METHODS
-from taqstore.names import ACTIVATIONS, BLOCKS, RECONSTRUCTION, Block
+from taqstore.names import ACTIVATIONS, BLOCKS, RECONSTRUCTION, STREAMS, Block
 from taqstore.query.sites import paths_of
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
@@ -110,16 +110,36 @@ def adaround(
 
 def _run_of(store: Store, model: str | None) -> dict[str, Any]:
     """What `load_model_of` wants; text encoders beyond CLIP are not needed here."""
-    streams = [path for path in store if path.startswith(f"{BLOCKS}/")]
-    if not streams:
-        what, remedy = "no residual streams of blocks", "taqstore cache keeps them"
-        raise MissingError(problem(what, where=str(store.location), remedy=remedy))
-    recorded = store[streams[0]].attrs.get(RUN)
+    recorded = _run_of_streams(store)
     if recorded is None and model is None:
         what = "these streams do not say which model made them"
         raise MissingError(problem(what, remedy="name it with --model"))
     run = {"model": model, "weights": None, "dtype": None} if recorded is None else recorded
     return {**run, "use_t5": False, "shift": None}
+
+
+def _run_of_streams(store: Store) -> dict[str, Any] | None:
+    """What made the cached streams; None where they do not say.
+
+    Raises
+    ------
+    MissingError
+        There are none.
+    TaqError
+        They were not made by one run.
+    """
+    paths = [path for path in (f"{BLOCKS}/{name}" for name in STREAMS) if path in store]
+    if not paths:
+        what, remedy = "no residual streams of blocks", "taqstore cache keeps them"
+        raise MissingError(problem(what, where=str(store.location), remedy=remedy))
+    runs: dict[str, dict[str, Any] | None] = {p: store[p].attrs.get(RUN) for p in paths}
+    first, *others = runs
+    for path in others:
+        if runs[path] != runs[first]:
+            what = f"{first} and {path} were not made by one run"
+            remedy = "cache them together, with --force"
+            raise TaqError(problem(what, where=str(store.location), remedy=remedy))
+    return runs[first]
 
 
 def _chosen(store: Store, model: LoadedModel, chosen: Sequence[str] | None) -> list[str]:
@@ -138,14 +158,6 @@ def _summary(
     settings: Settings, plan: ActivationPlan, model: LoadedModel, store: Store
 ) -> dict[str, Any]:
     """What groups made by this run must agree in."""
-    blocks_run: dict[str, Any] = next(
-        (
-            store[p].attrs[RUN]
-            for p in store
-            if p.startswith(f"{BLOCKS}/") and RUN in store[p].attrs
-        ),
-        {},
-    )
     return {
         **asdict(settings),
         "beta": list(settings.beta),
@@ -156,7 +168,7 @@ def _summary(
         "model": model.row.name,
         "weights": model.digest,
         "dtype": model.dtype,
-        "blocks": blocks_run,
+        "blocks": _run_of_streams(store) or {},
     }
 
 

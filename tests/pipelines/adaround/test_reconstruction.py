@@ -21,10 +21,12 @@ from taqstore.pipelines.models.quantized.linear import installed
 from taqstore.pipelines.models.quantized.quantized_model import LinearPlan, quantize
 from taqstore.pipelines.models.rounding import Optimiser, Settings
 
+from support.hostile import Hostile
 from support.live_capture import needs_models
 from support.live_models import TINY, load_tiny
 from support.rounding_store import IMAGES, STEPS, block_run, make_rounding_store, minibatch
 from taqstore import open_store
+from taqstore.errors import TaqError
 from taqstore.kinds.block_samples import open_block
 from taqstore.kinds.quantized_linears import InputQuantizer, quantized_linears
 from taqstore.names import LayerName
@@ -201,3 +203,34 @@ def test_seconds_are_those_of_all_sessions(
         run(store, filled, chosen=[BLOCK], checkpoint_seconds=0.0, mode=Mode(resume=True))
     run(store, filled, chosen=[BLOCK], mode=Mode(resume=True))
     assert float(open_store(store)["reconstruction"]["seconds"].sel(block=BLOCK)) == 800.0
+
+
+def test_streams_of_ingested_blocks_are_gone_on_with(store: Path, filled: Path) -> None:
+    """They say no run; that of the quantized streams beside them is not theirs."""
+    hostile = Hostile(store)
+    for path in ("blocks/img", "blocks/txt"):
+        hostile.group(path, lambda document: document["attributes"].pop("run"))
+    brief = replace(QUICK, iterations=1)
+    for mode in (Mode(), Mode(resume=True)):
+        chosen = ["mm0"] if not mode.resume else ["mm0", "mm1"]
+        run(store, filled, brief, chosen=chosen, prefix=True, model=TINY.name, mode=mode)
+    found = open_store(store)
+    assert found["reconstruction"]["block"].values.tolist() == ["mm0", "mm1"]
+    assert found["reconstruction"].attrs["run"]["blocks"] == {}
+
+
+def test_streams_of_two_runs_are_refused(store: Path, filled: Path) -> None:
+    def other(document: dict[str, Any]) -> None:
+        document["attributes"]["run"]["dtype"] = "float64"
+
+    Hostile(store).group("blocks/txt", other)
+    with pytest.raises(TaqError, match="blocks/img and blocks/txt were not made by one run"):
+        run(store, filled, chosen=[BLOCK])
+
+
+def test_streams_of_two_schedules_are_refused(store: Path, filled: Path) -> None:
+    sigma = open_store(store)["blocks/txt"]["sigma"].values.copy()
+    sigma[1] = 0.125
+    Hostile(store).coordinate("blocks/txt", "sigma", sigma)
+    with pytest.raises(TaqError, match=r"sigma of step 1 is not the same in all streams .found"):
+        run(store, filled, chosen=[BLOCK])
