@@ -11,11 +11,12 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
-from taqstore.errors import MissingError, problem
+from taqstore.errors import MissingError, TaqError, problem
 from taqstore.kinds import nonfinite
-from taqstore.kinds.weights import METHODS
-from taqstore.names import ACTIVATIONS, BLOCKS, RECONSTRUCTION, Block
+from taqstore.kinds.weights import INPUTS, METHODS
+from taqstore.names import ACTIVATIONS, BLOCKS, RECONSTRUCTION, STREAMS, Block
 from taqstore.query.sites import paths_of
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
@@ -89,7 +90,10 @@ def adaround(
     for name in names:
         check_samples(opened, name, settings, loaded)
     run = _summary(settings, plan, loaded, opened) | {"prefix": prefix}
-    templates = rounding_templates(loaded, settings, inputs, run)
+    # A group that an older version began is gone on with as it is.
+    begun = opened[RECONSTRUCTION] if RECONSTRUCTION in opened and not mode.force else None
+    compared = begun is None or "method_error" in begun
+    templates = rounding_templates(loaded, settings, inputs, run, compared=compared)
     with create_store(opened.location.url) as writer:
         groups = open_groups(writer, templates, mode)
         results = RoundingWriter(groups, inputs, settings.activation_bits, outcome)
@@ -111,16 +115,36 @@ def adaround(
 
 def _run_of(store: Store, model: str | None) -> dict[str, Any]:
     """What `load_model_of` wants; text encoders beyond CLIP are not needed here."""
-    streams = [path for path in store if path.startswith(f"{BLOCKS}/")]
-    if not streams:
-        what, remedy = "no residual streams of blocks", "taqstore cache keeps them"
-        raise MissingError(problem(what, where=str(store.location), remedy=remedy))
-    recorded = store[streams[0]].attrs.get(RUN)
+    recorded = _run_of_streams(store)
     if recorded is None and model is None:
         what = "these streams do not say which model made them"
         raise MissingError(problem(what, remedy="name it with --model"))
     run = {"model": model, "weights": None, "dtype": None} if recorded is None else recorded
     return {**run, "use_t5": False, "shift": None}
+
+
+def _run_of_streams(store: Store) -> dict[str, Any] | None:
+    """What made the cached streams; None where they do not say.
+
+    Raises
+    ------
+    MissingError
+        There are none.
+    TaqError
+        They were not made by one run.
+    """
+    paths = [path for path in (f"{BLOCKS}/{name}" for name in STREAMS) if path in store]
+    if not paths:
+        what, remedy = "no residual streams of blocks", "taqstore cache keeps them"
+        raise MissingError(problem(what, where=str(store.location), remedy=remedy))
+    runs: dict[str, dict[str, Any] | None] = {p: store[p].attrs.get(RUN) for p in paths}
+    first, *others = runs
+    for path in others:
+        if runs[path] != runs[first]:
+            what = f"{first} and {path} were not made by one run"
+            remedy = "cache them together, with --force"
+            raise TaqError(problem(what, where=str(store.location), remedy=remedy))
+    return runs[first]
 
 
 def _chosen(store: Store, model: LoadedModel, chosen: Sequence[str] | None) -> list[str]:
@@ -139,14 +163,6 @@ def _summary(
     settings: Settings, plan: ActivationPlan, model: LoadedModel, store: Store
 ) -> dict[str, Any]:
     """What groups made by this run must agree in."""
-    blocks_run: dict[str, Any] = next(
-        (
-            store[p].attrs[RUN]
-            for p in store
-            if p.startswith(f"{BLOCKS}/") and RUN in store[p].attrs
-        ),
-        {},
-    )
     return {
         **asdict(settings),
         "beta": list(settings.beta),
@@ -157,17 +173,20 @@ def _summary(
         "model": model.row.name,
         "weights": model.digest,
         "dtype": model.dtype,
-        "blocks": blocks_run,
+        "blocks": _run_of_streams(store) or {},
     }
 
 
 def block_errors(
     store: Store | str | os.PathLike[str], *, chosen: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
-    """What each complete block's output lost, a row for each stream.
+    """What each complete block's output lost, a row for each stream and kind of inputs.
 
-    `adaround`, `rtn` and `clipped` are mean squared errors by the mean square of the output;
-    `ratio` is that of AdaRound by that of rounding to nearest.
+    `adaround`, `rtn` and `clipped` are mean squared errors by the mean square of the output, all
+    with the same `inputs` of linears: `float` (weights alone), `first` (quantized as the
+    optimisation began) or `learned` (as it ended). `adaround/rtn` and `adaround/clipped` are
+    quotients of these. Where a store has no errors for each kind of inputs, `inputs` is `mixed`:
+    AdaRound's are learned, the others' first.
     """
     found = open_store(store)[RECONSTRUCTION].compute()
     rows = []
@@ -176,14 +195,30 @@ def block_errors(
         power = float(one["output_power"])
         if np.isnan(power) or (chosen is not None and block not in chosen):
             continue
-        error = {m: float(one["output_error"].sel(rounding_method=m)) for m in METHODS}
-        rows.append(
-            {"block": str(block), "stream": str(stream)}
-            | {method: value / power for method, value in error.items()}
-            | {"ratio": error["adaround"] / error["rtn"]}
-            | {"iterations": int(one["iterations"]), "seconds": float(one["seconds"])}
-        )
+        for inputs, error in _by_inputs(one).items():
+            rows.append(
+                {"block": str(block), "stream": str(stream), "inputs": inputs}
+                | {method: value / power for method, value in error.items()}
+                | {f"adaround/{m}": _quotient(error["adaround"], error[m]) for m in METHODS[1:]}
+                | {"iterations": int(one["iterations"]), "seconds": float(one["seconds"])}
+            )
     return rows
+
+
+def _by_inputs(one: xr.Dataset) -> dict[str, dict[str, float]]:
+    """Errors of a stream by inputs, then by method; without inputs of which none is known."""
+    if "method_error" not in one:
+        return {"mixed": _by_method(one["output_error"])}
+    found = {i: _by_method(one["method_error"].sel(inputs=i)) for i in INPUTS}
+    return {i: errors for i, errors in found.items() if not all(map(np.isnan, errors.values()))}
+
+
+def _by_method(errors: xr.DataArray) -> dict[str, float]:
+    return {method: float(errors.sel(rounding_method=method)) for method in METHODS}
+
+
+def _quotient(error: float, other: float) -> float:
+    return error / other if other else float("nan")
 
 
 @dataclass(frozen=True)
@@ -230,13 +265,13 @@ class _Job:
         if self.folder is not None:
             path = self.folder / f"{block.name}.safetensors"
             checkpoint = Checkpoint(path, about, self.checkpoint_seconds)
-        rounding = work.learn(checkpoint, self.mode.progress)
+        kept = work.learn(checkpoint, self.mode.progress, begun=begun)
         result = BlockResult(
             work.optimiser.rounded(),
             work.errors(),
             work.optimiser.losses,
-            rounding,
-            monotonic() - begun,
+            kept.rounding,
+            kept.seconds + monotonic() - begun,
         )
         if self.prefix and place + 1 < len(every):
             self.prefix.write(every[place + 1], work.samples, work.outputs())

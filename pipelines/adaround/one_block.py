@@ -14,7 +14,7 @@ import numpy as np
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.kinds.block_samples import Batch, BlockSamples, open_block
 from taqstore.kinds.minibatches import iter_batches
-from taqstore.kinds.weights import time_group_of
+from taqstore.kinds.weights import INPUTS, time_group_of
 from taqstore.names import BLOCKS, LATENTS, SAMPLES
 from taqstore.quantization.weight_grid import (
     WeightClip,
@@ -30,7 +30,7 @@ from ..models.failures import placed
 from ..models.layers import ModelBlock
 from ..models.load import LoadedModel, to_numpy
 from ..models.rounding import BlockRun, Errors, Minibatch, Optimiser, Settings, positions_of
-from ..models.rounding.checkpoint import load_state, save_state
+from ..models.rounding.checkpoint import Kept, load_state, save_state
 from .activation_inputs import SiteInputs
 from .result_groups import kept_iterations
 
@@ -56,12 +56,12 @@ class Checkpoint:
     about: Mapping[str, Any]
     seconds: float
 
-    def save(self, optimiser: Optimiser, rounding: Mapping[int, float]) -> None:
-        """Write the state; `rounding` are the rounding terms kept so far."""
-        save_state(self.path, optimiser, about=self.about, kept=rounding)
+    def save(self, optimiser: Optimiser, kept: Kept) -> None:
+        """Write the state, with what is kept beside it."""
+        save_state(self.path, optimiser, about=self.about, kept=kept)
 
-    def load(self, optimiser: Optimiser) -> dict[int, float]:
-        """Go on from the state, where there is one; the rounding terms kept so far."""
+    def load(self, optimiser: Optimiser) -> Kept:
+        """Go on from the state, where there is one; what was kept so far."""
         return load_state(self.path, optimiser, about=self.about)
 
     def remove(self) -> None:
@@ -116,25 +116,36 @@ class BlockWork:
             starts = {name: inputs[name.site].start(name) for name, _ in run.linears}
         return cls(samples, store, settings, inputs, given, Optimiser(run, settings, starts))
 
-    def learn(self, checkpoint: Checkpoint | None, progress: Progress) -> dict[int, float]:
-        """Optimise to the end; the rounding terms at the iterations that are kept."""
+    def learn(self, checkpoint: Checkpoint | None, progress: Progress, *, begun: float) -> Kept:
+        """Optimise to the end.
+
+        Parameters
+        ----------
+        begun
+            When this session's work on the block did, on the clock of `monotonic`.
+
+        Returns
+        -------
+        The rounding terms at the iterations that are kept, and the time of earlier sessions.
+        """
         optimiser, settings = self.optimiser, self.settings
-        rounding = checkpoint.load(optimiser) if checkpoint else {}
+        found = checkpoint.load(optimiser) if checkpoint else Kept()
         kept, saved = kept_iterations(settings.iterations), monotonic()
         name = self.samples.block
         progress.advance(name, optimiser.iteration)
         with closing(self._minibatches(optimiser.iteration)) as minibatches:
             while not optimiser.done:
                 if optimiser.iteration in kept:
-                    rounding[optimiser.iteration] = optimiser.rounding_loss()
+                    found.rounding[optimiser.iteration] = optimiser.rounding_loss()
                 with placed(f"{name}, iteration {optimiser.iteration}"):
                     loss = optimiser.learn(next(minibatches))
                 progress.advance(f"{name}: loss {loss:.3g}")
                 if checkpoint and monotonic() - saved >= checkpoint.seconds:
-                    checkpoint.save(optimiser, rounding)
+                    spent = found.seconds + monotonic() - begun
+                    checkpoint.save(optimiser, Kept(found.rounding, spent))
                     saved = monotonic()
         progress.advance(name, settings.iterations - optimiser.iteration)
-        return rounding
+        return found
 
     def _minibatches(self, start: int) -> Generator[Minibatch, None, None]:
         batches = iter_batches(
@@ -172,14 +183,20 @@ class BlockWork:
         every = self.store[f"{BLOCKS}/{stream}"]["sigma"].values.astype(np.float64)
         return np.asarray(sigma.astype(np.float64) ** power / np.mean(every**power))
 
-    def errors(self) -> dict[str, Errors]:
-        """Errors over all samples: of AdaRound, and of rounding to nearest with either step."""
-        optimiser = self.optimiser
-        found = {"adaround": optimiser.errors(self._every())}
+    def errors(self) -> dict[str, dict[str, Errors]]:
+        """Errors over all samples by method and inputs: each rounding with each of the same inputs.
+
+        Without quantized inputs there is `float` alone.
+        """
+        optimiser, modules = self.optimiser, [module for _, module in self.optimiser.run.linears]
+        weights = {"adaround": optimiser.hard_weights()}
         for method, clip in _BASELINES.items():
-            weights = [self._nearest(module.weight, clip) for _, module in optimiser.run.linears]
-            found[method] = optimiser.errors_of(self._every(), weights)
-        return found
+            weights[method] = [self._nearest(module.weight, clip) for module in modules]
+        inputs = INPUTS if self.settings.activation_bits else INPUTS[:1]
+        return {
+            method: {kind: optimiser.errors(self._every(), given, kind) for kind in inputs}
+            for method, given in weights.items()
+        }
 
     def outputs(self) -> Iterator[dict[str, np.ndarray]]:
         """Outputs of the rounded block, sample by sample in their order."""

@@ -8,7 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from taqstore.kinds.weights import METHODS, reconstruction_template, weights_template
+from taqstore.kinds.weights import (
+    INPUTS,
+    METHODS,
+    reconstruction_template,
+    weights_template,
+)
 from taqstore.layout.template import Template
 from taqstore.names import PROJECTIONS, RECONSTRUCTION, SITES, STREAMS, WEIGHTS, LayerName
 from taqstore.quantization.weight_grid import weight_groups
@@ -34,17 +39,17 @@ class BlockResult:
     linears
         Quantized linears.
     errors
-        By method of `METHODS`.
+        By method of `METHODS`, then by inputs of `INPUTS`.
     losses
         Loss of every iteration that ran.
     rounding_losses
         Iteration -> rounding term, for the iterations of `kept_iterations`.
     seconds
-        Wall time.
+        Wall time of all sessions.
     """
 
     linears: Mapping[LayerName, Rounded]
-    errors: Mapping[str, Errors]
+    errors: Mapping[str, Mapping[str, Errors]]
     losses: list[float]
     rounding_losses: Mapping[int, float]
     seconds: float
@@ -56,9 +61,20 @@ def kept_iterations(iterations: int) -> range:
 
 
 def rounding_templates(
-    model: LoadedModel, settings: Settings, inputs: Mapping[str, SiteInputs], run: Mapping[str, Any]
+    model: LoadedModel,
+    settings: Settings,
+    inputs: Mapping[str, SiteInputs],
+    run: Mapping[str, Any],
+    *,
+    compared: bool = True,
 ) -> list[Template]:
-    """Templates of `weights/<site>` and `reconstruction`, for all blocks of a model."""
+    """Templates of `weights/<site>` and `reconstruction`, for all blocks of a model.
+
+    Parameters
+    ----------
+    compared
+        Whether `reconstruction` has errors for each kind of inputs.
+    """
     found = linears(model.mmdit)
     templates = []
     for site in SITES:
@@ -84,6 +100,7 @@ def rounding_templates(
             blocks=[block.name for block in every],
             streams=streams,
             iterations=kept_iterations(settings.iterations),
+            compared=compared,
             attrs={RUN: run},
         ),
     ]
@@ -145,14 +162,16 @@ class RoundingWriter:
     def _block_arrays(self, template: Template, result: BlockResult) -> dict[str, np.ndarray]:
         streams = [str(name) for name in template.coords["stream"][1]]
         kept = template.coords["iteration"][1]
-        error = [[_mean(result.errors[m].error, result, s) for m in METHODS] for s in streams]
+        compared = np.array(
+            [[[_error(result, m, i, s) for i in INPUTS] for m in METHODS] for s in streams]
+        )
+        given = [[_error(result, m, _inputs_of(result, m), s) for m in METHODS] for s in streams]
         losses = [result.losses[i] if i < len(result.losses) else np.nan for i in kept]
         rounding = [result.rounding_losses.get(int(i), np.nan) for i in kept]
         return {
-            "output_error": np.array(error),
-            "output_power": np.array(
-                [_mean(result.errors[METHODS[0]].power, result, s) for s in streams]
-            ),
+            "output_error": np.array(given),
+            **({"method_error": compared} if _compares(template) else {}),
+            "output_power": np.array([_mean(_any_errors(result), s, "power") for s in streams]),
             "loss": np.array(losses, np.float32),
             "rounding_loss": np.array(rounding, np.float32),
             "iterations": np.array(len(result.losses), np.int64),
@@ -160,10 +179,32 @@ class RoundingWriter:
         }
 
 
-def _mean(sums: Mapping[str, float], result: BlockResult, stream: str) -> float:
+def _any_errors(result: BlockResult) -> Errors:
+    """Any of the errors: they have the same outputs in common."""
+    return result.errors[METHODS[0]][INPUTS[0]]
+
+
+def _inputs_of(result: BlockResult, method: str) -> str:
+    """Inputs of `output_error`: those that AdaRound learned, and for others the first ones."""
+    known = result.errors[method]
+    return ("learned" if method == METHODS[0] else "first") if len(known) > 1 else INPUTS[0]
+
+
+def _compares(template: Template) -> bool:
+    """Whether errors are kept for each kind of inputs; in groups that older versions began not."""
+    return any(array.name == "method_error" for array in template.arrays)
+
+
+def _error(result: BlockResult, method: str, inputs: str, stream: str) -> float:
+    """Mean squared error; NaN where inputs are not quantized so."""
+    found = result.errors[method].get(inputs)
+    return float("nan") if found is None else _mean(found, stream, "error")
+
+
+def _mean(errors: Errors, stream: str, of: str) -> float:
     """Mean over elements of a block's output; NaN where it has no such stream."""
-    counts = result.errors[METHODS[0]].count
-    return sums[stream] / counts[stream] if stream in sums else float("nan")
+    sums: Mapping[str, float] = getattr(errors, of)
+    return sums[stream] / errors.count[stream] if stream in sums else float("nan")
 
 
 def _labels(group: GroupWriter, dim: str) -> list[str]:

@@ -96,13 +96,14 @@ def evaluate(
     opened = open_store(store)
     found = read_trajectories(opened, images=images, stride=stride, model=model)
     options = options or Options()
-    asked = variants or default_variants(opened, config=options.config is not None)
-    ways = list(dict.fromkeys([Variant("float"), *asked]))
     use = replace(found.use, seeds=found.seeds)
     loaded = load_model_of(found.run, local_ckpt=local_ckpt, use=use)
     if pictures:
         loaded.load_decoder()
     planner = Planner(loaded, opened, options)
+    run, config = planner.run if planner.has_weights else None, options.config is not None
+    asked = variants or default_variants(opened, run=run, config=config)
+    ways = list(dict.fromkeys([Variant("float"), *asked]))
     job = Measurer(found, loaded, _whole_schedule(found, loaded), planner.chosen, digits, progress)
     progress.start(len(ways) * job.forwards)
     measures = [job.measure(variant, planner) for variant in ways]

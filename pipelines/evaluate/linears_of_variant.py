@@ -19,7 +19,7 @@ from taqstore.kinds.quantized_linears import (
     quantized_linears,
     run_of,
 )
-from taqstore.kinds.weight_files import read_quant_config, read_quantized
+from taqstore.kinds.weight_files import read_quant_config, read_quantized, read_run
 from taqstore.names import ACTIVATIONS, SITES, WEIGHTS, LayerName
 from taqstore.quantization.weight_grid import dequantized, round_to_nearest, weight_steps
 from taqstore.query.activation_start import activation_start
@@ -45,7 +45,7 @@ class Options:
     Parameters
     ----------
     chosen
-        Blocks to quantize; None: those with quantized weights in the store, or all.
+        Blocks to quantize; None: those with quantized weights in the file or the store, or all.
     bits, group_size
         Of weights rounded to nearest; None: those of the stored weights, or 4 bits and one step for
         each output channel.
@@ -92,29 +92,50 @@ class Planner:
         """
         mmdit, called = self.model.mmdit, self.model.row.name
         names = chosen_blocks(mmdit, self.options.chosen or None, model=called)
-        if self.options.chosen or not self._has_weights:
+        if self.options.chosen or not self.has_weights:
             return names
-        stored = quantized_blocks(self.store)
+        stored = {name.block for name in self._of_file} or set(quantized_blocks(self.store))
         return tuple(name for name in names if name in stored)
 
     @property
     def bits(self) -> int:
-        """Of weights rounded to nearest."""
-        return int(self._run.get("bits", _BITS)) if self.options.bits is None else self.options.bits
+        """Of weights rounded to nearest.
+
+        Raises
+        ------
+        TaqError
+            The quantized weights are not all of one width, and `Options.bits` does not choose.
+        """
+        if self.options.bits is not None:
+            return self.options.bits
+        if self.has_weights and "bits" not in self.run:
+            what = "the quantized weights do not have one width"
+            raise TaqError(problem(what, remedy="--bits says that of weights rounded to nearest"))
+        return int(self.run.get("bits", _BITS))
 
     @property
     def group_size(self) -> int | None:
         """Inputs that share a weight step; None: all of an output channel."""
         asked = self.options.group_size
-        return self._run.get("group_size") if asked is None else asked
+        return self.run.get("group_size") if asked is None else asked
 
     @cached_property
-    def _has_weights(self) -> bool:
-        return any(path.startswith(f"{WEIGHTS}/") for path in self.store)
+    def has_weights(self) -> bool:
+        """Whether there are quantized weights, in a file or in the store."""
+        stored = any(path.startswith(f"{WEIGHTS}/") for path in self.store)
+        return stored or self.options.weights is not None
 
     @cached_property
-    def _run(self) -> Mapping[str, Any]:
-        return run_of(self.store) if self._has_weights else {}
+    def run(self) -> Mapping[str, Any]:
+        """Settings of the quantized weights, those of the file before those of the store."""
+        if self.options.weights is not None:
+            return read_run(self.options.weights)
+        return run_of(self.store) if self.has_weights else {}
+
+    @cached_property
+    def _of_file(self) -> dict[LayerName, QuantizedLinear]:
+        weights = self.options.weights
+        return {} if weights is None else read_quantized(weights)
 
     def plans(self, variant: Variant) -> dict[LayerName, LinearPlan]:
         """What every linear of the chosen blocks runs with.
@@ -140,12 +161,11 @@ class Planner:
 
     @cached_property
     def _quantized(self) -> dict[LayerName, QuantizedLinear]:
+        found = self._of_file
         if self.options.weights is None:
             complete = [b for b in quantized_blocks(self.store) if b in self.chosen]
             linears = (x for block in complete for x in quantized_linears(self.store, block))
             found = {linear.name: linear for linear in linears}
-        else:
-            found = read_quantized(self.options.weights)
         absent = [name.full for name in self._linears if name not in found]
         if absent:
             where = str(self.options.weights or self.store.location)
@@ -182,10 +202,16 @@ class Planner:
 
     def _learned(self, variant: Variant) -> Mapping[LayerName, InputQuantizer]:
         found = {name: self._quantized[name].input for name in self._linears}
-        learned = {int(bits) for quantizer in found.values() for bits in quantizer.bits}
-        if learned != {variant.bits}:
+        learned: dict[int, str] = {}
+        for name, quantizer in found.items():
+            for bits in set(quantizer.bits.tolist()):
+                learned.setdefault(bits, name.full)
+        if set(learned) != {variant.bits}:
             widths = ", ".join(map(str, sorted(learned)))
             what = f"{variant.name}: the learned steps are of {widths} bits"
+            if len(learned) > 1:
+                places = ", ".join(f"{bits} at {learned[bits]}" for bits in sorted(learned))
+                raise TaqError(problem(what, found=places, remedy="no variant is of several"))
             raise TaqError(problem(what, remedy=f"use adaround/a{max(learned)}-{LEARNED}"))
         return found
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from taqstore.errors import MisuseError, problem
-from taqstore.kinds.quantized_linears import run_of
-from taqstore.names import ACTIVATIONS, SITES, WEIGHTS
+from taqstore.names import ACTIVATIONS, SITES
 from taqstore.store.reader import Store
 
 FLOAT, ADAROUND, LEARNED, CONFIG = "float", "adaround", "learned", "config"
@@ -75,21 +76,28 @@ class Variant:
         return f"{self.weights}/a{self.bits}-{self.steps}{flags}" if self.bits else self.weights
 
 
-def default_variants(store: Store, *, config: bool = False) -> list[Variant]:
+def default_variants(
+    store: Store, *, run: Mapping[str, Any] | None = None, config: bool = False
+) -> list[Variant]:
     """A table worth having: weights alone, inputs alone from 8 to 4 bits, and both together.
 
-    With `config`, inputs by a config file stand at the end.
+    Parameters
+    ----------
+    run
+        Settings of quantized weights; None: there are none.
+    config
+        Whether inputs by a config file stand at the end.
     """
     names = ["float", "rtn", "clipped"]
     both = ["rtn"]
-    if any(path.startswith(f"{WEIGHTS}/") for path in store):
+    if run is not None:
         names.append(ADAROUND)
         both.append(ADAROUND)
     if f"{ACTIVATIONS}/{SITES[0]}" not in store:
         return [Variant.parse(name) for name in [*names, *[f"{FLOAT}/{CONFIG}"] * config]]
     names += [f"{w}/a8-{s}" for w in both for s in ("static", "step")]
-    if ADAROUND in both:
-        bits = int(run_of(store).get("activation_bits", 0))
+    if run is not None:
+        bits = int(run.get("activation_bits", 0))
         names += [f"{ADAROUND}/a{bits}-{LEARNED}"] if bits else []
         names += [f"{ADAROUND}/a4-{s}" for s in ("static-mse", "grouped-mse", "step-mse")]
     for width in (8, 6, 4):

@@ -60,8 +60,11 @@ def _refuse_others(place: Place) -> None:
 def _in_folder(path: Path) -> list[Source]:
     """Parts of a run; else the known files; else the run that this is a subfolder of."""
     found = _found(Place(path))
+    here = {source.kind for source in found}
     for folder in sorted(entry for entry in path.iterdir() if entry.is_dir()):
-        found += [source for source in _found(Place(folder)) if SOURCES[source.kind].nested]
+        # Of a source that lies here its own subfolders are no further ones.
+        below = (source for source in _found(Place(folder)) if source.kind not in here)
+        found += [source for source in below if SOURCES[source.kind].nested]
     if found:
         found += _files_beside(path, found)
         order = list(SOURCES)

@@ -113,5 +113,12 @@ SOURCES: dict[str, SourceRow] = {
                 "pooled/smoothquant_scales/<site>",
             ),
         ),
+        SourceRow(
+            "weights",
+            "an AdaRound output: config.json, weights",
+            ("weights/<site>", "reconstruction"),
+            inside="weights",
+            takes=r"config\.json|weights/[^/]+\.npz",
+        ),
     )
 }

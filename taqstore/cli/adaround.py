@@ -164,8 +164,9 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
     """Round the weights of STORE's model block by block, so that cached outputs change least.
 
     Writes integer weights, steps and rounding variables to weights/<site> and the errors of each
-    block to reconstruction, beside those of rounding to nearest. Stopped, it goes on with
-    --resume inside a block; several processes share the blocks out.
+    block to reconstruction, beside those of rounding to nearest: with float inputs (weights alone),
+    and with inputs quantized as learning began (first) and as it ended (learned), each the same for
+    all. Stopped, it goes on with --resume inside a block; several processes share the blocks out.
 
     \b
     Examples:
@@ -189,7 +190,7 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
             **{name: options[name] for name in ("chosen", "prefix", "model", "local_ckpt")},
         )
     rows = pipeline.block_errors(opened, chosen=options["chosen"])
-    _print(outcome, rows, as_json=as_json)
+    _print(outcome, rows, clip=options["clip"], as_json=as_json)
 
 
 _OF_ACTIVATIONS = ("rule", "groups", "activation_clip", "shifted", "step_rate", "qdrop")
@@ -219,16 +220,20 @@ def _plan(pipeline: ModuleType, options: dict[str, Any]) -> Any:
     )
 
 
-def _print(outcome: Any, rows: list[dict[str, Any]], *, as_json: bool) -> None:
+def _print(outcome: Any, rows: list[dict[str, Any]], *, clip: str, as_json: bool) -> None:
     """Errors of the blocks on stdout; where AdaRound lost, and notes, on stderr."""
     if as_json:
         groups = groups_document(outcome)
         print_json({"groups": groups, "blocks": rows, "notes": outcome.notes})
     else:
         print_rows(tuple(rows[0]) if rows else ("block",), [_cells(row) for row in rows])
+    # Rounding to nearest on the same grid: with the weight steps that AdaRound had.
+    nearest = {"absmax": "rtn", "mse": "clipped"}[clip]
     for row in rows:
-        if row["ratio"] >= 1:
-            say(f"{row['block']} {row['stream']}: AdaRound lost to rtn by {row['ratio'] - 1:.1%}")
+        ratio = row[f"adaround/{nearest}"]
+        if ratio >= 1:
+            where = f"{row['block']} {row['stream']}, {row['inputs']} inputs"
+            say(f"{where}: AdaRound lost to {nearest} by {ratio - 1:.1%}")
     say_notes(outcome)
 
 

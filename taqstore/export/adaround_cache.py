@@ -6,7 +6,7 @@ of block i-1 and as input of block i.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,12 @@ import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, problem
+from taqstore.export.calibration_samples import guidance_note, guidance_of
+from taqstore.export.documents.agreed import agreed, common
 from taqstore.files.documents import write_document
 from taqstore.files.staged import whole_folder
 from taqstore.files.written import Summary, make_folder, save_all, save_npz, summarize
+from taqstore.kinds import nonfinite
 from taqstore.names import BLOCKS, LATENTS, STREAMS, Block, model_blocks, site_of
 
 METADATA = "source_metadata"
@@ -75,6 +78,7 @@ def adaround_cache(groups: Mapping[str, xr.Dataset], out: Path, *, force: bool =
     streams = _find(groups)
     samples = _complete_samples(streams)
     shapes: dict[str, Any] = {}
+    images = {image for image, _ in samples}
     with whole_folder(out, content=_CONTENT, force=force) as folder:
         save_all(_jobs(streams, samples, make_folder(folder / "samples"), shapes))
         files = sorted((folder / "samples").iterdir())
@@ -82,13 +86,24 @@ def adaround_cache(groups: Mapping[str, xr.Dataset], out: Path, *, force: bool =
         if POOLED in groups:
             save_all(_pooled_jobs(groups[POOLED], make_folder(folder / "pooled")))
         document = {
-            **_run(groups, streams, shapes),
+            **_run(groups, streams, shapes, images),
             **_contents(samples),
             "calib_dir": str(out.resolve().parent),
             "cache_size_gb": size / 1e9,
         }
         write_document(folder / "metadata.json", "adaround-metadata", document)
-    return summarize(out)
+    latents = None if "cfg_weight" in document else _latents_of(groups, images)
+    guidance = "" if latents is None else guidance_note(latents, "cfg_weight of all")
+    return summarize(out, guidance, *_left_out(streams, samples))
+
+
+def _left_out(streams: Streams, samples: list[tuple[int, int]]) -> Iterator[str]:
+    """Samples that are complete in one stream and not in all, by stream."""
+    for path, dataset in streams.items():
+        more = sorted(_written_labels(dataset).difference(samples))
+        if more:
+            told = nonfinite.listed([f"image {image} step {step}" for image, step in more])
+            yield f"{path}: {len(more)} samples left out that other streams lack: {told}"
 
 
 def _find(groups: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
@@ -157,9 +172,13 @@ def _sample_arrays(loaded: Streams) -> dict[str, np.ndarray]:
         arrays |= {block.input_key(n): r.before(block.index) for n, r in residuals.items()}
         arrays[block.timestep_key] = _timesteps(residuals[block.streams[0]].sample)
         arrays |= {block.output_key(n): r.after(block.index) for n, r in residuals.items()}
-    first = next(iter(loaded.values()))
-    if "sigma" in first.coords and np.isfinite(first["sigma"].values):
-        arrays["__sigma__"] = np.atleast_1d(first["sigma"].values)
+    sigmas = {
+        path: sample["sigma"].values
+        for path, sample in loaded.items()
+        if "sigma" in sample.coords and np.isfinite(sample["sigma"].values)
+    }
+    if sigmas:
+        arrays["__sigma__"] = np.atleast_1d(agreed("sigma of a sample", sigmas))
     return {name: array for name, array in arrays.items() if array is not None}
 
 
@@ -202,7 +221,10 @@ def _pooled_jobs(dataset: xr.Dataset, folder: Path) -> Iterator[Callable[[], Non
 
 
 def _run(
-    groups: Mapping[str, xr.Dataset], streams: Streams, shapes: Mapping[str, Any]
+    groups: Mapping[str, xr.Dataset],
+    streams: Streams,
+    shapes: Mapping[str, Any],
+    images: Collection[int],
 ) -> dict[str, Any]:
     """Fields about model and run: the source's own where the store kept them."""
     return {
@@ -211,8 +233,8 @@ def _run(
         "n_mm_blocks": sum(not Block.parse(name).unified for name in shapes),
         "n_uni_blocks": sum(Block.parse(name).unified for name in shapes),
         "block_shapes": dict(shapes),
-        **_trajectory(groups),
-        **next(iter(streams.values())).attrs.get(METADATA, {}),
+        **_trajectory(groups, images),
+        **common({path: dataset.attrs.get(METADATA, {}) for path, dataset in streams.items()}),
     }
 
 
@@ -229,12 +251,18 @@ def _contents(samples: list[tuple[int, int]]) -> dict[str, Any]:
     }
 
 
-def _trajectory(groups: Mapping[str, xr.Dataset]) -> dict[str, Any]:
-    """Guidance and number of steps, from the latents of the same store."""
+def _latents_of(groups: Mapping[str, xr.Dataset], images: Collection[int]) -> xr.Dataset | None:
+    """Latents of these images, where the store has them."""
     if LATENTS not in groups:
-        return {}
+        return None
     latents = groups[LATENTS]
-    return {
-        "cfg_weight": float(latents["cfg_weight"].values[0]),
-        "num_steps": int((~latents["is_final"].values.astype(bool)).sum()),
-    }
+    return latents.isel(image=np.flatnonzero(np.isin(latents["image"].values, list(images))))
+
+
+def _trajectory(groups: Mapping[str, xr.Dataset], images: Collection[int]) -> dict[str, Any]:
+    """Guidance and number of steps, from the latents of the same store."""
+    latents = _latents_of(groups, images)
+    if latents is None:
+        return {}
+    steps = int((~latents["is_final"].values.astype(bool)).sum())
+    return {**guidance_of(latents, "cfg_weight"), "num_steps": steps}

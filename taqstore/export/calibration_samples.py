@@ -15,6 +15,7 @@ from taqstore.files.documents import write_document
 from taqstore.files.png import save_picture
 from taqstore.files.staged import whole_folder
 from taqstore.files.written import Summary, make_folder, save_all, save_npz, summarize
+from taqstore.kinds import nonfinite
 from taqstore.names import LATENTS, PICTURES
 
 MANIFEST = "source_manifest"
@@ -61,6 +62,7 @@ def calibration_samples(
         out,
         "" if every else f"{missing}: images_saved is false",
         "" if final.size else "no final step in the store: latents_saved is false",
+        "" if "cfg_scale" in document else guidance_note(dataset, "cfg_scale of all"),
     )
 
 
@@ -112,7 +114,7 @@ def _manifest(dataset: xr.Dataset, *, latents_saved: bool, images_saved: bool) -
     """The source's own fields where the store kept them; counts and images from the store."""
     calls = int((~dataset["is_final"].values.astype(bool)).sum())
     images = _images(dataset, calls)
-    guidance = {"cfg_scale": images[0]["cfg_weight"]} if images else {}
+    guidance = guidance_of(dataset, "cfg_scale")
     return {
         "num_steps": calls,
         **guidance,
@@ -124,6 +126,24 @@ def _manifest(dataset: xr.Dataset, *, latents_saved: bool, images_saved: bool) -
         "latents_saved": latents_saved,
         "images": images,
     }
+
+
+def guidance_of(latents: xr.Dataset, name: str) -> dict[str, float]:
+    """The guidance weight under this name, where images have one and the same; else nothing."""
+    weights = _weights_of(latents)
+    return {name: weights[0]} if len(weights) == 1 else {}
+
+
+def guidance_note(latents: xr.Dataset, name: str) -> str:
+    """What is said where images have different guidance weights."""
+    weights = _weights_of(latents)
+    return f"no {name}: images have {nonfinite.listed(weights)}" if len(weights) > 1 else ""
+
+
+def _weights_of(latents: xr.Dataset) -> list[float]:
+    """Guidance weights of the images that have one."""
+    found = latents["cfg_weight"].values
+    return [float(weight) for weight in np.unique(found[~np.isnan(found)])]
 
 
 def _images(dataset: xr.Dataset, calls: int) -> list[dict[str, Any]]:

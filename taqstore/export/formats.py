@@ -111,12 +111,14 @@ FORMATS: dict[str, Format] = {
         options=options.ACT_SCALES,
     ),
     "imatrix": Format(
-        "llama.cpp's importance matrix, GGUF",
+        "importance matrix of llama.cpp (.gguf) and stable-diffusion.cpp (.dat)",
         f"{_HERE}.imatrix:imatrix",
-        options=options.STATISTICS,
+        options=options.IMATRIX,
     ),
     "adaround": Format(
-        "quantized weights as the source's optimiser leaves them", f"{_HERE}.weights:adaround"
+        "quantized weights as the source's optimiser leaves them",
+        f"{_HERE}.adaround:adaround",
+        options=(options.NO_SHIFT,),
     ),
     "safetensors": Format(
         "quantized weights: integers, steps, input quantizers", f"{_HERE}.weights:safetensors"

@@ -1,8 +1,10 @@
-"""llama.cpp's importance matrix: sums of squares of every linear's input channels, as GGUF."""
+"""llama.cpp's importance matrix: sums of squares of every linear's input channels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,19 +15,45 @@ import xarray as xr
 from taqstore.analysis.shared.inputs import require
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.export.peers import by_linear, sites_of
+from taqstore.export.tensor_names import NAMES
 from taqstore.files.staged import whole_file
 from taqstore.files.written import Summary, summarize
 from taqstore.query.sites import Groups
 
 _NAME = "imatrix"
+_NOTES = {
+    "taqstore": "tensors have taqstore's names: a quantizer takes those of its model, as of"
+    " --names stable-diffusion.cpp",
+    "stable-diffusion.cpp": "names are those of SD3 checkpoints: sd -M convert --imat-in reads"
+    " FILE.dat",
+}
+_OLD = ".dat"
 
 
-def imatrix(store: Groups, out: Path, *, source: str | None = None, force: bool = False) -> Summary:
-    """Write `<linear>.in_sum2` (1, channel) and `<linear>.counts` (1, 1), float32.
+@dataclass(frozen=True)
+class _Entry:
+    """Sums of squares (channel,), positions; chunks, and the most positions of one."""
+
+    squares: np.ndarray
+    positions: float
+    chunks: int
+    size: int
+
+
+def imatrix(
+    store: Groups,
+    out: Path,
+    *,
+    source: str | None = None,
+    names: str = "taqstore",
+    force: bool = False,
+) -> Summary:
+    """Write `<tensor>.in_sum2` (1, channel) and `<tensor>.counts` (1, 1), float32, as GGUF.
 
     The layout of llama.cpp's `tools/imatrix`: ``in_sum2 = sum of x^2`` over all positions of all
     steps and batches, here ``m2 + count * mean^2``; ``counts`` the positions. A chunk is one batch
-    at one step. Linears have their full names; rename them to the tensors of your model.
+    at one step. FILE.dat is written as older versions of llama.cpp do, which is what
+    stable-diffusion.cpp reads: of each tensor its name, chunks, and ``in_sum2 / counts * chunks``.
 
     Parameters
     ----------
@@ -33,45 +61,80 @@ def imatrix(store: Groups, out: Path, *, source: str | None = None, force: bool 
         Group path -> Dataset.
     source
         Group prefix; by default observations, else `pooled/postgelu`.
+    names
+        `taqstore`: full names of linears. `stable-diffusion.cpp`: weights of an SD3 checkpoint
+        (`model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight`), q, k and v as one.
 
     Raises
     ------
     MissingError
-        There are no moments, or the `gguf` package is not installed.
+        There are no moments, the model has no such tensor, or the `gguf` package is not installed.
+    TaqError
+        A sum is beyond float32, or linears that are one tensor saw other inputs.
     """
-    gguf = _package()
-    entries: dict[str, tuple[np.ndarray, ...]] = {}
-    chunks = rows = 0
+    if names not in NAMES:
+        raise TaqError(problem(f"names {names!r} are not known", remedy=" or ".join(NAMES)))
+    gguf = None if out.suffix == _OLD else _package()
     sites = sites_of(store, source, "moments")
-    for site, dataset in sites.items():
-        found = dict(by_linear(site, dataset, _sums(dataset)))
-        _check_finite(found)
-        entries |= found
-        count = dataset["count"]
-        chunks, rows = max(chunks, count.size // count.sizes["layer"]), max(rows, int(count.max()))
-    digest = next(iter(sites.values())).attrs.get("store_digest", "")
+    entries = dict(sorted(_entries(sites, NAMES[names]).items()))
+    digests = {str(data.attrs.get("store_digest", "")) for data in sites.values()}
+    dataset = " ".join(["taqstore", *sorted(digests)]).strip()
     with whole_file(out, force=force) as fresh:
-        writer: Any = gguf.GGUFWriter(fresh, _NAME)
-        writer.add_type(_NAME)
-        writer.add_array("imatrix.datasets", [f"taqstore {digest}".strip()])
-        writer.add_uint32("imatrix.chunk_count", chunks)
-        writer.add_uint32("imatrix.chunk_size", rows)
-        for name, (squares, positions) in sorted(entries.items()):
-            writer.add_tensor(f"{name}.in_sum2", squares.astype(np.float32).reshape(1, -1))
-            writer.add_tensor(f"{name}.counts", positions.astype(np.float32).reshape(1, 1))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-    return summarize(out)
+        if gguf is None:
+            fresh.write_bytes(b"".join(_old_layout(entries, dataset)))
+        else:
+            _write_gguf(gguf, fresh, entries, dataset)
+    told = "" if gguf is None and names != "taqstore" else _NOTES[names]
+    return summarize(out, told)
 
 
-def _check_finite(found: Mapping[str, tuple[np.ndarray, ...]]) -> None:
+def _entries(sites: Mapping[str, xr.Dataset], named: Callable[[str], str]) -> dict[str, _Entry]:
+    found: dict[str, _Entry] = {}
+    for site, dataset in sites.items():
+        count = dataset["count"]
+        chunks, size = count.size // count.sizes["layer"], int(count.max())
+        for linear, (squares, positions) in by_linear(site, dataset, _sums(dataset)):
+            _check_finite(linear, squares)
+            entry, name = _Entry(squares, float(positions), chunks, size), named(linear)
+            other = found.setdefault(name, entry)
+            if other.positions != entry.positions or (other.squares != squares).any():
+                what = f"{linear} saw other inputs than the rest of {name}"
+                raise TaqError(problem(what, remedy="use taqstore's names"))
+    return found
+
+
+def _write_gguf(gguf: ModuleType, fresh: Path, entries: Mapping[str, _Entry], dataset: str) -> None:
+    writer: Any = gguf.GGUFWriter(fresh, _NAME)
+    writer.add_type(_NAME)
+    writer.add_array("imatrix.datasets", [dataset])
+    writer.add_uint32("imatrix.chunk_count", max(entry.chunks for entry in entries.values()))
+    writer.add_uint32("imatrix.chunk_size", max(entry.size for entry in entries.values()))
+    for name, entry in entries.items():
+        squares = entry.squares.astype(np.float32).reshape(1, -1)
+        writer.add_tensor(f"{name}.in_sum2", squares)
+        writer.add_tensor(f"{name}.counts", np.full((1, 1), entry.positions, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _old_layout(entries: Mapping[str, _Entry], dataset: str) -> Iterator[bytes]:
+    """Entries, then the chunks and the dataset; integers are int32, little endian."""
+    yield struct.pack("<i", len(entries))
+    for name, entry in entries.items():
+        text = name.encode()
+        values = (entry.squares / max(entry.positions, 1.0) * entry.chunks).astype("<f4")
+        yield struct.pack(f"<i{len(text)}sii", len(text), text, entry.chunks, values.size)
+        yield values.tobytes()
+    chunks, text = max(entry.chunks for entry in entries.values()), dataset.encode()
+    yield struct.pack(f"<ii{len(text)}s", chunks, len(text), text)
+
+
+def _check_finite(linear: str, squares: np.ndarray) -> None:
     """Refuse sums of squares beyond float32: of float16 activations too they can be."""
-    most = np.finfo(np.float32).max
-    beyond = [name for name, (squares, _) in found.items() if not (squares <= most).all()]
-    if beyond:
-        what = f"the sum of squares of {beyond[0]} is beyond float32"
+    if not (squares <= np.finfo(np.float32).max).all():
+        what = f"the sum of squares of {linear} is beyond float32"
         raise TaqError(problem(what, where=_NAME, found="infinity"))
 
 
@@ -79,7 +142,7 @@ def _package() -> ModuleType:
     try:
         import gguf
     except ImportError as error:
-        remedy = "pip install gguf"
+        remedy = "pip install gguf, or write FILE.dat, which needs none"
         raise MissingError(problem("imatrix needs the gguf package", remedy=remedy)) from error
     package: ModuleType = gguf
     return package
@@ -91,5 +154,7 @@ def _sums(dataset: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     mean, spread, count = (dataset[name].astype(np.float64) for name in names)
     deviations = spread if "m2" in names else count * spread**2
     dims = [dim for dim in ("batch", "step") if dim in count.dims]
-    squares = (deviations + count * mean**2).sum(dims, skipna=False)
+    # A layer that was never seen at a step has no position there, and no mean.
+    seen = (deviations + count * mean**2).where(count > 0, 0.0)
+    squares = seen.sum(dims, skipna=False)
     return squares, count.sum(dims, skipna=False)

@@ -18,6 +18,7 @@ from taqstore.analysis.ranges.options import (
 from taqstore.analysis.ranges.rules import RULES
 from taqstore.analysis.shared.option import Option
 from taqstore.analysis.table import FIT, TIERS
+from taqstore.export.tensor_names import NAMES
 
 OUTLIERS = Option("outliers", "Add outlier channels.", bool, False)
 SOURCE = Option("source", "Group prefix to take statistics from, like pooled/timestep_stats.", str)
@@ -28,6 +29,13 @@ INCOMPLETE = Option(
     bool,
     False,
 )
+NAMES_OF_TENSORS = Option(
+    "names",
+    "Names of tensors: of linears, or of an SD3 checkpoint's weights [default: taqstore].",
+    str,
+    choices=NAMES,
+)
+NO_SHIFT = Option("no_shift", "Recompute input steps without shifts.", bool, False)
 STATISTICS = (BATCH, SOURCE, INCOMPLETE)
 """Of every format that is made of statistics."""
 
@@ -57,6 +65,8 @@ def _of_extrema() -> tuple[str, ...]:
 
 
 ACT_SCALES = (CLIP.but(choices=_of_extrema), MOMENTUM, ORDER, *STATISTICS)
+
+IMATRIX = (NAMES_OF_TENSORS, *STATISTICS)
 
 BUNDLES = {
     "bound": "taqstore.export.documents.clips:ClipBound",

@@ -11,6 +11,7 @@ import xarray as xr
 from taqstore.analysis.shared.inputs import channel_bounds, observed_histogram
 from taqstore.analysis.shared.merged import moments
 from taqstore.errors import MissingError, problem
+from taqstore.export.documents.agreed import agreed
 from taqstore.files.staged import whole_file
 from taqstore.files.written import Summary, save_npz, summarize
 from taqstore.kinds.statistics_sources import POSTGELU, prefix_of
@@ -48,16 +49,17 @@ def postgelu_npz(
     MissingError
         The store holds neither, or lacks a variable of them.
     TaqError
-        The file exists, or cannot be written.
+        The file exists, or cannot be written; or sites have histograms of other bins.
     """
     chosen = _chosen(groups, source)
     sites = site_groups(groups, chosen)
     arrays: dict[str, np.ndarray] = {}
-    first, cut = next(iter(sites.values())), 0
+    cut = 0
     if chosen == POSTGELU:
         for site, dataset in sites.items():
             arrays.update(_members(dataset, site))
-        edges = _original(first["bin_edges"])
+        bins = {site: _original(dataset["bin_edges"]) for site, dataset in sites.items()}
+        edges = agreed("bin_edges of the histogram", bins)
     else:
         alone = {tensor_site(site) for site in sites} == {_POST_GELU}
         for site, dataset in sites.items():
@@ -65,8 +67,8 @@ def postgelu_npz(
             arrays.update(found)
             cut += shared
         edges = _EDGES
-    times = _original(first["timestep"])
-    arrays["timesteps_unique"] = np.unique(times.astype(np.float32))
+    times = [_original(dataset["timestep"]).astype(np.float32) for dataset in sites.values()]
+    arrays["timesteps_unique"] = np.unique(np.concatenate(times))
     arrays["histogram_bin_edges"] = edges
     with whole_file(out, force=force) as fresh:
         save_npz(fresh, arrays)

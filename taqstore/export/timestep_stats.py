@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, problem
+from taqstore.export.documents.agreed import by_step, common, forwards
 from taqstore.export.documents.linears import find_source
 from taqstore.files.documents import write_document
 from taqstore.files.staged import whole_folder
@@ -92,12 +93,13 @@ def timestep_stats(
     if chosen not in STEPS_AT_ONCE:
         what = f"the folder is not made of {chosen}"
         raise MissingError(problem(what, remedy=f"take {' or '.join(STEPS_AT_ONCE)}"))
-    sites = [(tensor_site(site), data) for site, data in site_groups(groups, chosen).items()]
+    named = site_groups(groups, chosen)
+    sites = [(tensor_site(site), data) for site, data in named.items()]
     steps = sorted({int(step) for _, dataset in sites for step in dataset["step"].values})
     with whole_folder(out, content=_CONTENT, force=force) as folder:
         stats = make_folder(folder / "timestep_stats")
         save_all(_jobs(sites, steps, chosen, stats))
-        document = _document(sites, steps, chosen, out.resolve() / "timestep_stats")
+        document = _document(named, steps, chosen, out.resolve() / "timestep_stats")
         write_document(folder / "layer_statistics.json", "layer-statistics", document)
     note = "no histograms: they were sampled by the source, not observed"
     return summarize(out, note if chosen == ACTIVATIONS else "")
@@ -237,39 +239,25 @@ def _entry(cell: Cell) -> dict[str, Any]:
 
 
 def _document(
-    sites: Sequence[tuple[str, xr.Dataset]], steps: Sequence[int], source: str, folder: Path
+    sites: Mapping[str, xr.Dataset], steps: Sequence[int], source: str, folder: Path
 ) -> dict[str, Any]:
     """`layer_statistics.json`: the source's own fields, with the steps and place of this folder."""
-    sigmas = {
-        str(int(step)): float(sigma)
-        for _, dataset in sites
-        for step, sigma in zip(dataset["step"].values, dataset["sigma"].values, strict=True)
-    }
+    sigmas = {str(step): float(sigma) for step, sigma in by_step(sites, "sigma").items()}
     places = {"sigma_map": sigmas, "step_keys": [str(step) for step in steps]}
+    told = common({site: dataset.attrs.get(DOCUMENT, {}) for site, dataset in sites.items()})
     if source == TRACED_STATS:
-        fields = {"format": FORMATS[source], **sites[0][1].attrs.get(DOCUMENT, {})}
-        return {**fields, **places}
-    first = sites[0][1]
-    observed = source == ACTIVATIONS
-    fields = _observed_fields(first, steps) if observed else first.attrs.get(DOCUMENT, {})
+        return {"format": FORMATS[source], **told, **places}
+    fields = _observed_fields(sites) if source == ACTIVATIONS else told
     head = {"format": FORMATS[TIMESTEP_STATS], "timestep_dir": str(folder)}
     return {**fields, **head, **places}
 
 
-def _observed_fields(dataset: xr.Dataset, steps: Sequence[int]) -> dict[str, Any]:
+def _observed_fields(sites: Mapping[str, xr.Dataset]) -> dict[str, Any]:
     """Fields of the document that observations can fill."""
-    images = np.unique(dataset["image"].values[dataset["image"].values >= 0])
     return {
         "hist_bins": 256,
         "bucket_definitions": BUCKETS,
         "shift_momentum": SHIFT_MOMENTUM,
         "post_gelu_suffix": f".{_POST_GELU}",
-        "metadata": {
-            "num_images": len(images),
-            "num_timesteps": len(steps),
-            "total_processed": dataset.sizes["batch"] * len(steps),
-            "key_timesteps": list(steps),
-            "selected_image_ids": images.tolist(),
-            "errors": 0,
-        },
+        "metadata": forwards(sites),
     }

@@ -15,7 +15,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from taqstore.errors import MissingError, problem
+from taqstore.errors import MissingError, TaqError, problem
 from taqstore.names import BLOCKS, STREAMS, WRITTEN, Block
 from taqstore.store.reader import Store, open_store
 
@@ -137,7 +137,7 @@ class BlockSamples:
     step: Array
     _inputs: Mapping[str, StreamTensor]
     _targets: Mapping[str, StreamTensor]
-    _labels: xr.Dataset
+    _clock: Mapping[str, Mapping[int, Any]]
     _pooled: xr.DataArray | None
 
     def __len__(self) -> int:
@@ -164,9 +164,8 @@ class BlockSamples:
         )
 
     def _label(self, name: str, step: Array) -> Array | None:
-        if name not in self._labels.coords:
-            return None
-        return np.asarray(self._labels[name].sel(step=step).values)
+        known = self._clock.get(name)
+        return None if known is None else np.array([known[int(label)] for label in step])
 
 
 def open_block(
@@ -211,7 +210,34 @@ def open_block(
         what, found = f"input or output of {block} was not kept", f"boundaries {kept}"
         raise MissingError(problem(what, where=where, found=found))
     present = {name: tensor for name, tensor in inputs.items() if tensor is not None}
-    return BlockSamples(block, image, step, present, targets, next(iter(groups.values())), pooled)
+    clock = _clock(groups, set(step.tolist()))
+    return BlockSamples(block, image, step, present, targets, clock, pooled)
+
+
+def _clock(groups: Mapping[str, xr.Dataset], steps: set[int]) -> dict[str, dict[int, Any]]:
+    """Sigma and timestep of every step, where a stream knows them.
+
+    Raises
+    ------
+    TaqError
+        Streams have different ones.
+    """
+    found: dict[str, dict[int, Any]] = {}
+    for stream, group in groups.items():
+        for name in ("sigma", "timestep"):
+            if name not in group.coords:
+                continue
+            known = found.setdefault(name, {})
+            for label, value in zip(group["step"].values, group[name].values, strict=True):
+                if int(label) not in steps:
+                    continue
+                other = known.get(int(label), value)
+                if np.isfinite(value) and np.isfinite(other) and value != other:
+                    what = f"{name} of step {label} is not the same in all streams"
+                    found_there = f"{value} in {stream}, elsewhere {other}"
+                    raise TaqError(problem(what, found=found_there))
+                known[int(label)] = value if np.isfinite(value) else other
+    return found
 
 
 def _group(store: Store, stream: str) -> xr.Dataset:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -70,6 +70,8 @@ class QuantizedLinear:
         Quantizer of its input.
     rounding
         V of AdaRound, float (out, in); None where it was not kept.
+    original
+        dtypes that the source had, by variable, where the store has others.
     """
 
     name: LayerName
@@ -77,6 +79,7 @@ class QuantizedLinear:
     step: Array
     input: InputQuantizer
     rounding: Array | None = None
+    original: Mapping[str, str] = field(default_factory=dict)
 
     def dequantized(self) -> Array:
         """Weight float32 (out, in)."""
@@ -137,7 +140,7 @@ def quantized_linears(
         layer = whole.layer
         for site, dataset in sites.items():
             if layer in dataset["layer"].values:
-                found = dataset if rounding else dataset.drop_vars("rounding")
+                found = dataset if rounding else dataset.drop_vars("rounding", errors="ignore")
                 yield from _linears(LayerName(block, whole.stream, site), found.sel(layer=layer))
 
 
@@ -155,7 +158,9 @@ def _linear(name: LayerName, layer: xr.Dataset) -> QuantizedLinear:
         return np.asarray(layer[variable].transpose(*dims).values)
 
     def optional(variable: str, *dims: str) -> Array | None:
-        return values(variable, *dims) if variable in layer else None
+        """None too where it was not written: other linears of the site have it."""
+        found = values(variable, *dims) if variable in layer else None
+        return None if found is None or np.isnan(found).all() else found
 
     quantizer = InputQuantizer(
         values("activation_step", "time_group"),
@@ -172,10 +177,36 @@ def _linear(name: LayerName, layer: xr.Dataset) -> QuantizedLinear:
         values("step_size", "out", "group"),
         quantizer,
         optional("rounding", *matrix),
+        _original_dtypes(name.full, layer),
     )
 
 
-def run_of(groups: Groups) -> Mapping[str, Any]:
-    """Attribute `run` of the weights: bits and settings; empty where they do not say."""
-    first = next(iter(weight_groups_of(groups).values()))
-    return cast(Mapping[str, Any], first.attrs.get("run", {}))
+def _original_dtypes(linear: str, layer: xr.Dataset) -> dict[str, str]:
+    """Attribute `original_dtype`: one for all linears of a variable, or an object by linear."""
+    told = {str(v): array.attrs.get("original_dtype") for v, array in layer.data_vars.items()}
+    mine = {v: dtype.get(linear) if isinstance(dtype, dict) else dtype for v, dtype in told.items()}
+    return {variable: dtype for variable, dtype in mine.items() if dtype is not None}
+
+
+def run_of(groups: Groups) -> dict[str, Any]:
+    """Attribute `run` of the weights: bits and settings, those that all sites agree in."""
+    runs = _runs(groups)
+    differing = differing_settings(groups)
+    first = next(iter(runs.values()))
+    return {name: value for name, value in first.items() if name not in differing}
+
+
+def differing_settings(groups: Groups) -> dict[str, dict[str, Any]]:
+    """Settings of `run` that are not the same at every site, by name, then by site."""
+    runs = _runs(groups)
+    names = dict.fromkeys(name for run in runs.values() for name in run)
+    found = {name: {site: run.get(name) for site, run in runs.items()} for name in names}
+    return {
+        name: values
+        for name, values in found.items()
+        if any(value != next(iter(values.values())) for value in values.values())
+    }
+
+
+def _runs(groups: Groups) -> dict[str, Mapping[str, Any]]:
+    return {site: data.attrs.get("run", {}) for site, data in weight_groups_of(groups).items()}

@@ -35,17 +35,15 @@ Array = NDArray[Any]
 def read_quantized(path: Path) -> dict[LayerName, QuantizedLinear]:
     """Linears of a file that `taqstore export safetensors` wrote.
 
+    A linear's groups of steps are its `sigma_lower`; older files have one for all, in the header.
+
     Raises
     ------
     SourceError
         It is another file, or damaged: tensors are missing, or do not fit each other.
     """
-    metadata = read_metadata(path)
-    if metadata.get("content") != CONTENT:
-        found, remedy = metadata.get("content", "no content"), "taqstore export safetensors"
-        what = "no file of quantized weights"
-        raise SourceError(problem(what, where=str(path), found=found, remedy=remedy))
-    sigma_lower = _sigma_lower(path, metadata.get("sigma_lower", ""))
+    shared = _metadata(path).get("sigma_lower")
+    sigma_lower = None if shared is None else _sigma_lower(path, shared)
     tensors: dict[str, dict[str, Array]] = {}
     for name, values in read_safetensors(path, wanted=_is_needed):
         linear, _, kind = name.rpartition(".")
@@ -76,6 +74,30 @@ def _as_written(path: Path, name: str, values: Array, dtype: type) -> Array:
     return found
 
 
+def read_run(path: Path) -> dict[str, Any]:
+    """Settings of the run that made such a file; empty where it does not say.
+
+    Raises
+    ------
+    SourceError
+        As of `read_quantized`.
+    """
+    found = _parsed(path, _metadata(path).get("run", "{}"))
+    if not isinstance(found, dict):
+        what = "run in the header is no JSON object"
+        raise SourceError(problem(what, where=str(path), found=str(found)[:80]))
+    return found
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    metadata = read_metadata(path)
+    if metadata.get("content") != CONTENT:
+        found, remedy = metadata.get("content", "no content"), "taqstore export safetensors"
+        what = "no file of quantized weights"
+        raise SourceError(problem(what, where=str(path), found=found, remedy=remedy))
+    return metadata
+
+
 def _sigma_lower(path: Path, text: str) -> Array:
     found = _parsed(path, text)
     if not isinstance(found, list) or not found or not all(isinstance(x, float) for x in found):
@@ -94,11 +116,18 @@ def _parsed(path: Path, text: str) -> Any:
 
 
 def _linear(
-    path: Path, name: str, parts: Mapping[str, Array], sigma_lower: Array
+    path: Path, name: str, parts: Mapping[str, Array], shared: Array | None
 ) -> QuantizedLinear:
+    sigma_lower = parts.get("sigma_lower", shared)
     missing = [kind for kind in _NEEDED if kind not in parts]
-    if missing:
-        raise SourceError(problem(f"{name} has no {missing[0]}", where=str(path)))
+    if missing or sigma_lower is None:
+        lacking = [*missing, "sigma_lower"][0]
+        raise SourceError(problem(f"{name} has no {lacking}", where=str(path)))
+    other = shared is not None and sigma_lower.tolist() != shared.tolist()
+    if other or not _descends(sigma_lower):
+        rule = "is not that of the header" if other else "does not descend to 0"
+        what, found = f"sigma_lower of {name} {rule}", str(sigma_lower)[:80]
+        raise SourceError(problem(what, where=str(path), found=found))
     if not _fit(parts, len(sigma_lower)):
         found = ", ".join(f"{kind} {values.shape}" for kind, values in parts.items())
         raise SourceError(problem(f"tensors of {name} do not fit", where=str(path), found=found))
@@ -111,6 +140,12 @@ def _linear(
         parts.get("activation_multiplier"),
     )
     return QuantizedLinear(parse_layer(name), parts["weight"], parts["step_size"], quantizer)
+
+
+def _descends(lower: Array) -> bool:
+    """Whether noise levels are those of groups of steps, see `weights_template`."""
+    flat = lower.ndim == 1 and lower.size > 0 and lower.dtype.kind == "f"
+    return flat and bool((np.diff(lower) < 0).all() and lower[-1] <= 0)
 
 
 def _fit(parts: Mapping[str, Array], count: int) -> bool:
@@ -188,7 +223,7 @@ def _from_config(
     bits = np.array([entry["bits"] for entry in entries], np.int8)
     qmax = np.array([integer_range(int(b))[1] for b in bits])
     step = np.array([entry["scale"] for entry in entries], np.float64) / qmax
-    shifts = [entry.get("shift") for entry in entries]
+    shifts = _shifts(entries)
     multiplier = None
     if outlier is not None:
         multiplier = np.array(outlier["multiplier_vector"], np.float32)
@@ -200,6 +235,15 @@ def _from_config(
         np.zeros(len(bits), np.int32),
         bits,
         lower,
-        None if None in shifts else np.array(shifts, np.float32),
+        shifts,
         multiplier,
     )
+
+
+def _shifts(entries: list[dict[str, Any]]) -> Array | None:
+    """Shifts (time_group, channel): 0 at the steps that have none; None where no step has one."""
+    known = [entry["shift"] for entry in entries if "shift" in entry]
+    if not known:
+        return None
+    none = np.zeros(len(known[0]))
+    return np.array([entry.get("shift", none) for entry in entries], np.float32)

@@ -20,6 +20,10 @@ from taqstore.names import PROJECTIONS, RECONSTRUCTION, SITES, WEIGHTS
 METHODS = ("adaround", "rtn", "clipped")
 """Roundings whose block errors are kept beside each other."""
 
+INPUTS = ("float", "first", "learned")
+"""How inputs of linears are quantized while roundings are compared: not at all, as the optimisation
+began, as it ended."""
+
 
 def weights_template(
     site: str,
@@ -136,6 +140,7 @@ def reconstruction_template(
     blocks: Sequence[str],
     streams: Sequence[str],
     iterations: ArrayLike,
+    compared: bool = False,
     attrs: Mapping[str, Any] | None = None,
 ) -> Template:
     """Template of `reconstruction`: what quantizing each block cost, against simpler roundings.
@@ -148,8 +153,13 @@ def reconstruction_template(
         Streams the model's blocks put out: img and txt, and uni where there are unified blocks.
     iterations
         (iteration,) at which losses are kept; NaN after an early stop.
+    compared
+        Whether all roundings are measured with the same inputs: `method_error`.
     """
     labels = {"block": blocks, "stream": streams, "rounding_method": METHODS}
+    labels |= {"inputs": INPUTS} if compared else {}
+    by_method = ("block", "stream", "rounding_method")
+    more = (Array("method_error", (*by_method, "inputs"), "float64"),) if compared else ()
     kept = np.asarray(iterations, np.int64)
     coords: Coords = {
         **{dim: ((dim,), np.array(list(names), dtype=object)) for dim, names in labels.items()},
@@ -160,7 +170,8 @@ def reconstruction_template(
         kind=RECONSTRUCTION,
         sizes={dim: len(values) for dim, (_, values) in coords.items()},
         arrays=(
-            Array("output_error", ("block", "stream", "rounding_method"), "float64"),
+            Array("output_error", by_method, "float64"),
+            *more,
             Array("output_power", ("block", "stream"), "float64"),
             Array("loss", ("block", "iteration"), "float32"),
             Array("rounding_loss", ("block", "iteration"), "float32"),

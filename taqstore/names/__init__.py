@@ -17,6 +17,7 @@ from taqstore.names.layers import (
 )
 from taqstore.names.spellings import (
     array_key,
+    checkpoint_tensor,
     parse_layer,
     path_in_block,
     path_in_model,
@@ -87,6 +88,7 @@ __all__ = [
     "LayerName",
     "array_key",
     "block_number",
+    "checkpoint_tensor",
     "dimension_order",
     "is_block_key",
     "linear_names",

@@ -123,6 +123,28 @@ _CHECKPOINT = {
         ("mlp.fc2", "mlp.fc2"),
     )
 }
+_CHECKPOINT_PREFIX = "model.diffusion_model."
+
+
+def checkpoint_tensor(name: LayerName) -> str:
+    """The weight of a linear in an SD3 checkpoint, as stable-diffusion.cpp calls it too.
+
+    ``model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight``: q, k and v are one.
+
+    Raises
+    ------
+    MissingError
+        Such checkpoints have no such block: a unified one.
+    """
+    block = Block.parse(name.block)
+    parts = {ours: theirs for theirs, ours in _CHECKPOINT.items()}
+    found = parts.get(f"{name.stream}.{name.site}")
+    if block.unified or found is None:
+        what = f"SD3 checkpoints have no weight of {name.full}"
+        raise MissingError(problem(what, remedy="use taqstore's names, and rename them"))
+    return f"{_CHECKPOINT_PREFIX}joint_blocks.{block.index}.{found}.weight"
+
+
 _SPELLINGS = (
     (re.compile(r"(?:.*\.)?joint_blocks\.(\d{1,4})\.(.+)"), _CHECKPOINT),
     (re.compile(r"(?:transformer\.)?transformer_blocks\.(\d{1,4})\.(.+)"), _DIFFUSERS),

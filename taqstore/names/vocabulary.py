@@ -89,6 +89,7 @@ DIMENSIONS: dict[str, str] = {
     "in": "input of the linear, a column of its weight",
     "time_group": "steps that share an activation quantizer, from noise to image",
     "rounding_method": "adaround, rtn (to nearest), clipped (to nearest, least-error clip bound)",
+    "inputs": "float (not quantized), first (as the optimisation began), learned (as it ended)",
     "iteration": "iteration of the optimiser at which a loss was kept",
     "record": "provenance record, in order of writing",
 }
@@ -172,6 +173,7 @@ VARIABLES: dict[str, Doc] = {
     "sigma_lower": Doc("lower sigma", "", "smallest noise level that belongs to the time group"),
     "sigma_upper": Doc("upper sigma", "", "largest noise level that belongs to the time group"),
     "output_error": Doc("output error", "", "mean squared error of the block's output"),
+    "method_error": Doc("error of a rounding", "", "mean squared error of the output, by inputs"),
     "output_power": Doc("output power", "", "mean square of the block's floating-point output"),
     "loss": Doc("reconstruction loss", "", "loss of a minibatch without the rounding term"),
     "rounding_loss": Doc("rounding loss", "", "rounding regulariser, weighted as in the sum"),

@@ -81,36 +81,52 @@ def test_linears_come_by_block_in_the_order_they_run(store: Store) -> None:
 def test_the_source_layout(store: Store, tmp_path: Path) -> None:
     summary = export("adaround", store, tmp_path / "w")
     assert summary.files == 3
-    assert "first of several" in summary.notes[0]
+    told = "\n".join(summary.notes)
+    fc2 = "3 of 21 linears, mm0.img.mlp.fc2, mm0.txt.mlp.fc2, mm1.img.mlp.fc2"
+    assert f"the source's loader does not see a_shift: {fc2}" in told
+    assert "takes the first of several activation steps: 18 of 21 linears, mm0.img.attn" in told
+    assert "does not see a_multiplier: 3 of 21 linears, mm0.img.attn.o_proj" in told
+    assert "does not see a_zero_point: " in told
+    assert "does not see a_bits: " in told
     config = json.loads((tmp_path / "w" / "config.json").read_text())
     validate("adaround-weights", config)
     assert config["format"] == "adaround_v1"
     assert (config["bits_w"], config["bits_a"], config["iters"]) == (4, 8, 30)
     assert "batch_size" not in config
-    assert np.float32(config["sigma_lower"]).tolist() == SIGMA_LOWER.tolist()
+    assert "sigma_lower" not in config
     first, last = config["block_metrics"]
     assert (first["final_loss"], last["final_loss"]) == (1.5, 4.0)
     assert first["output_error"]["rtn"] == {"img": 2.0, "txt": 5.0}
     assert last["output_error"]["clipped"] == {"img": 9.0}
     assert last["quant_paths"][-1] == "text_transformer_block.attn.v_proj"
     files = {b: np.load(tmp_path / "w" / "weights" / f"{b}.npz") for b in ("mm0", "mm1")}
+    seen = 0
+    for layer, site, part, values in every_linear():
+        block, stream = layer.split(".")
+        for name, expected in source_members(site, values).items():
+            key = f"{HALVES[stream]}_{part.replace('.', '_')}__{name}"
+            member = files[block][key]
+            assert member.dtype == expected.dtype
+            assert member.tobytes() == expected.tobytes(), key
+            seen += 1
+    assert seen == sum(len(file.files) for file in files.values())
+    for file in files.values():
+        file.close()
+
+
+def source_members(site: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     theirs = {
         "weight": "weight_int", "step_size": "scale", "activation_step": "a_scale",
         "rounding": "alpha", "activation_shift": "a_shift", "activation_multiplier": "a_multiplier",
     }  # fmt: skip
-    seen = 0
-    for layer, _, part, values in every_linear():
-        block, stream = layer.split(".")
-        for ours, name in theirs.items():
-            if ours in values:
-                key = f"{HALVES[stream]}_{part.replace('.', '_')}__{name}"
-                member = files[block][key]
-                assert member.dtype == values[ours].dtype
-                assert member.tobytes() == values[ours].tobytes(), key
-                seen += 1
-    assert seen == sum(len(file.files) for file in files.values())
-    for file in files.values():
-        file.close()
+    found = {name: values[ours] for ours, name in theirs.items() if ours in values}
+    if values["activation_zero_point"].any():
+        found["a_zero_point"] = values["activation_zero_point"]
+    if set(values["activation_bits"].tolist()) != {RUN["activation_bits"]}:
+        found["a_bits"] = values["activation_bits"]
+    if SIGMA_LOWER[site].tolist() != [0.0]:
+        found["sigma_lower"] = SIGMA_LOWER[site]
+    return found
 
 
 def test_safetensors(store: Store, tmp_path: Path) -> None:
@@ -121,8 +137,8 @@ def test_safetensors(store: Store, tmp_path: Path) -> None:
         metadata = file.metadata()
         names = set(file.keys())
         seen = set()
-        for layer, _, part, values in every_linear():
-            for name, expected in values.items():
+        for layer, site, part, values in every_linear():
+            for name, expected in {**values, "sigma_lower": SIGMA_LOWER[site]}.items():
                 if name != "rounding":
                     key = f"{layer}.{part}.{name}"
                     tensor = file.get_tensor(key)
@@ -132,7 +148,7 @@ def test_safetensors(store: Store, tmp_path: Path) -> None:
     assert names == seen
     assert json.loads(metadata["run"]) == RUN
     assert metadata["bits"] == "4"
-    assert json.loads(metadata["sigma_lower"]) == SIGMA_LOWER.tolist()
+    assert "sigma_lower" not in metadata
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mlx") is None, reason="MLX is not installed")

@@ -76,7 +76,11 @@ def set_metadata(**texts: str) -> Callable[[Tensors, dict[str, str]], None]:
         (set_metadata(sigma_lower="[0.5,"), "the header's metadata are no JSON"),
         (set_metadata(sigma_lower='{"a": 1}'), "sigma_lower in the header is no list of numbers"),
         (set_metadata(sigma_lower="[[0.5], 0.0]"), "sigma_lower in the header is no list"),
-        (set_metadata(sigma_lower="[0.0]"), r"tensors of mm0\.\w+\.\S+ do not fit"),
+        (set_metadata(sigma_lower="[0.0]"), r"sigma_lower of mm0\.\w+\.\S+ is not that of the"),
+        (set_tensor("sigma_lower", np.float32([0.0])), r"tensors of mm0\.img\.mlp\.fc2 do not fit"),
+        (set_tensor("sigma_lower", np.float32([0.0, 0.5])), "does not descend to 0"),
+        (set_tensor("sigma_lower", np.float32([0.5, 0.2])), "does not descend to 0"),
+        (lambda t, _: t.pop(f"{LINEAR}.sigma_lower"), r"mm0\.img\.mlp\.fc2 has no sigma_lower"),
         (lambda t, _: t.pop(f"{LINEAR}.step_size"), r"mm0\.img\.mlp\.fc2 has no step_size"),
         (set_tensor("weight", np.full((6, 10), 300, np.int32)), "weight holds numbers that int8"),
         (set_tensor("weight", np.zeros(60, np.int8)), "tensors of mm0.img.mlp.fc2 do not fit"),
@@ -93,6 +97,18 @@ def test_files_that_do_not_fit_are_refused(
     with pytest.raises(SourceError, match=message) as caught:
         read_quantized(rewritten(file, change))
     assert "\n" not in str(caught.value)
+
+
+def test_older_files_with_one_list_of_groups_are_read(store: Store, file: Path) -> None:
+    def older(tensors: Tensors, metadata: dict[str, str]) -> None:
+        for name in list(tensors):
+            if ".mlp.fc2." not in name or name.endswith(".sigma_lower"):
+                del tensors[name]
+        metadata["sigma_lower"] = "[0.25, 0.0]"
+
+    found = read_quantized(rewritten(file, older))
+    assert {name.site for name in found} == {"mlp.fc2"}
+    assert all(x.input.sigma_lower.tolist() == [0.25, 0.0] for x in found.values())
 
 
 def test_names_that_are_no_linears_are_refused(file: Path) -> None:
@@ -175,6 +191,15 @@ def test_an_exported_config_reaches_as_far_as_its_outliers(tmp_path: Path) -> No
         assert q.step[row] * q.multiplier.max() >= outlier["scale_outlier"] * (1 - 1e-6)
         bound = document["per_timestep"][str(middle)][name]["scale"]
         assert q.step[row] <= np.float32(bound / 127)
+
+
+def test_steps_without_a_shift_leave_the_others_theirs(tmp_path: Path) -> None:
+    document = config()
+    del document["per_timestep"]["4"]["mm0.img.mlp.fc2"]["shift"]
+    found = read_quant_config(write(tmp_path / "c.json", document))[parse_layer("mm0.img.mlp.fc2")]
+    assert found.shift is not None
+    expected = np.float32([[0.9, -1.0, 0.5], [0.0, 0.0, 0.0], [0.5, -1.0, 0.5]])
+    np.testing.assert_array_equal(found.shift, expected)
 
 
 def test_configs_that_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Quantized weights of a made model of two blocks in a store; the last puts out no text."""
+"""Quantized weights of a made model of two blocks in a store; the last puts out no text.
+
+All that may differ does: groups of steps, of inputs, dtypes by site; bits by layer and group.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,13 @@ SHAPES = {
     "mlp.fc2": (HIDDEN, FFN),
 }
 LAYERS = ("mm0.img", "mm0.txt", "mm1.img", "mm1.txt")
-SIGMA_LOWER = np.float32([0.6, 0.0])
+SIGMA_LOWER = {
+    "attn.qkv": np.float32([0.6, 0.0]),
+    "attn.o_proj": np.float32([0.0]),
+    "mlp.fc1": np.float32([0.7, 0.3, -0.1]),
+    "mlp.fc2": np.float32([0.4, 0.0]),
+}
+GROUPS = {"attn.qkv": 2, "attn.o_proj": 1, "mlp.fc1": 3, "mlp.fc2": 5}
 RUN = {"model": "made", "bits": 4, "activation_bits": 8, "iterations": 30, "learning_rate": 1e-3}
 
 
@@ -30,8 +39,9 @@ def layers_of(site: str) -> tuple[str, ...]:
 
 def site_template(site: str) -> Template:
     return weights_template(
-        site, layers=layers_of(site), shape=SHAPES[site], groups=2, sigma_lower=SIGMA_LOWER,
-        shifted=site == "mlp.fc2", multiplied=site == "mlp.fc2", attrs={"run": RUN},
+        site, layers=layers_of(site), shape=SHAPES[site], groups=GROUPS[site],
+        sigma_lower=SIGMA_LOWER[site], shifted=site == "mlp.fc2", multiplied=site == "attn.o_proj",
+        rounding_dtype="float16" if site == "mlp.fc1" else "float32", attrs={"run": RUN},
     )  # fmt: skip
 
 
@@ -42,7 +52,10 @@ def site_values(template: Template) -> dict[str, np.ndarray]:
     for array in template.arrays:
         shape = template.shape(array)
         if array.name == "activation_bits":
-            found[array.name] = np.full(shape, 8, np.int8)
+            found[array.name] = rng.choice([4, 6, 8], shape).astype(np.int8)
+        elif array.name == "activation_zero_point":
+            some = rng.integers(0, 2, shape)
+            found[array.name] = (some * rng.integers(-8, 8, shape)).astype(np.int32)
         elif array.dtype.startswith("int"):
             found[array.name] = rng.integers(-8, 8, shape).astype(array.dtype)
         else:

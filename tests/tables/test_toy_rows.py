@@ -61,7 +61,7 @@ def store(rows: None, taq: Runner, tmp_path: Path) -> Path:
 def test_a_source_is_offered_found_planned_and_stored(store: Path, taq: Runner) -> None:
     assert "| `toy` | a toy of ranges | `pooled/toy/<site>` |\n" in sources_table()
     shown = taq("ingest", "--help")
-    assert "results|toy]" in shown.out
+    assert "|toy]" in shown.out
     assert "toy          a toy of ranges" in shown.out
     group = open_store(store)["pooled/toy/mlp.fc2"]
     assert group["max"].sel(step=1, layer="mm0.txt").values.tolist() == [13, 14, 15, 16]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,26 @@ from taqstore.files.staged import whole_file
 from ..backend import backend
 from .optimise import Optimiser
 
-_ABOUT, _KEPT = "about", "kept"
+_ABOUT, _KEPT, _SECONDS = "about", "kept", "seconds"
 
 
-def save_state(
-    path: Path, optimiser: Optimiser, *, about: Mapping[str, Any], kept: Mapping[int, float]
-) -> None:
+@dataclass
+class Kept:
+    """What is kept beside an optimiser's state.
+
+    Parameters
+    ----------
+    rounding
+        Rounding terms by iteration.
+    seconds
+        Time that the sessions before took for what the state holds.
+    """
+
+    rounding: dict[int, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def save_state(path: Path, optimiser: Optimiser, *, about: Mapping[str, Any], kept: Kept) -> None:
     """Write the state; the file appears whole or not at all.
 
     Parameters
@@ -25,29 +40,31 @@ def save_state(
     about
         JSON object that says what is being optimised and how.
     kept
-        Numbers to keep with it, by iteration.
+        With the time of all sessions up to now.
     """
     mx, utils = backend().mx, backend().utils
     tensors = dict(utils.tree_flatten(optimiser.state()))
     metadata = {
         _ABOUT: json.dumps(about, sort_keys=True),
-        _KEPT: json.dumps(list(kept.items())),
+        _KEPT: json.dumps(list(kept.rounding.items())),
+        _SECONDS: json.dumps(kept.seconds),
     }
     with whole_file(path, force=True) as fresh:
         mx.save_safetensors(str(fresh), tensors, metadata)
 
 
-def load_state(path: Path, optimiser: Optimiser, *, about: Mapping[str, Any]) -> dict[int, float]:
+def load_state(path: Path, optimiser: Optimiser, *, about: Mapping[str, Any]) -> Kept:
     """Go on from a saved state, where there is one of this very optimisation; what it kept."""
     mx, utils = backend().mx, backend().utils
     if not path.exists():
-        return {}
+        return Kept()
     try:
         tensors, metadata = mx.load(str(path), return_metadata=True)
         mx.eval(tensors)
     except (RuntimeError, ValueError):
-        return {}  # damaged: the block is begun again
+        return Kept()  # damaged: the block is begun again
     if metadata.get(_ABOUT) != json.dumps(about, sort_keys=True):
-        return {}
+        return Kept()
     optimiser.restore(utils.tree_unflatten(list(tensors.items())))
-    return {int(at): float(value) for at, value in json.loads(metadata[_KEPT])}
+    rounding = {int(at): float(value) for at, value in json.loads(metadata[_KEPT])}
+    return Kept(rounding, float(metadata.get(_SECONDS, 0.0)))

@@ -210,14 +210,27 @@ class Optimiser:
             )
         return found
 
-    def errors(self, batches: Iterable[Minibatch]) -> Errors:
-        """Errors of the block's output with rounded weights and learned activation steps."""
-        return self._forward.errors(batches, self._hard_weights(), self.steps)
+    def errors(
+        self, batches: Iterable[Minibatch], weights: Sequence[np.ndarray], inputs: str = "learned"
+    ) -> Errors:
+        """Errors of the block's output with these weights, float32 ``(out, in)`` of each linear.
+
+        Parameters
+        ----------
+        inputs
+            `learned`: quantized with the steps as they are now; `first`: as they began; `float`:
+            not quantized.
+        """
+        if inputs == "float":
+            plain = QuantizedForward(self.run, 0, {})
+            return plain.errors(batches, weights, self._first_steps)
+        steps = {"learned": self.steps, "first": self._first_steps}[inputs]
+        return self._forward.errors(batches, weights, steps)
 
     def outputs(self, batches: Iterable[Minibatch]) -> Iterator[dict[str, np.ndarray]]:
         """Outputs of the rounded block, float32 ``(sample, row, token, channel)`` by stream."""
         mx = backend().mx
-        weights = [mx.array(weight) for weight in self._hard_weights()]
+        weights = [mx.array(weight) for weight in self.hard_weights()]
         for batch in batches:
             with self._forward.installed():
                 parts = [
@@ -229,12 +242,9 @@ class Optimiser:
                 ]
             yield {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
-    def _hard_weights(self) -> list[np.ndarray]:
+    def hard_weights(self) -> list[np.ndarray]:
+        """Rounded weights, float32 ``(out, in)`` of each linear."""
         return [dequantized(r.weight, r.step_size) for r in self.rounded().values()]
-
-    def errors_of(self, batches: Iterable[Minibatch], weights: Sequence[np.ndarray]) -> Errors:
-        """The same with other weights, float32 ``(out, in)`` of each linear, and first steps."""
-        return self._forward.errors(batches, weights, self._first_steps)
 
 
 def _log_steps(start: InputStart | None) -> Tensor:

@@ -10,6 +10,7 @@ import xarray as xr
 from taqstore.analysis import FitRule, schedule
 from taqstore.analysis.schedule import MIN_SIGMAS, NO_FIT
 from taqstore.errors import MissingError, TaqError, problem
+from taqstore.export.documents.agreed import agreed, by_step, common
 from taqstore.export.documents.clips import ClipBound
 from taqstore.export.documents.linears import find_source, linear_table, open_run
 from taqstore.files.documents import Document
@@ -97,7 +98,7 @@ def poly_schedule(
     if prefix == POLY_SCHEDULE:
         _refuse_choice(prefix, bound or fit)
         sites = site_groups(store, POLY_SCHEDULE)
-        head = next(iter(sites.values())).attrs.get("source_document", {})
+        head = _source_head(sites)
         return {"version": "poly_v1", **head, "layers": _polynomials(sites, rounded=False)}
     alphas, head = _clip_bounds(store, prefix, bound)
     fitted = {site: schedule(dataset, fit=fit) for site, dataset in alphas.items()}
@@ -117,7 +118,7 @@ def _clip_bounds(
     if prefix == LUT_SCHEDULE:
         _refuse_choice(prefix, bound)
         sites = site_groups(store, LUT_SCHEDULE)
-        return sites, dict(next(iter(sites.values())).attrs.get("source_document", {}))
+        return sites, _source_head(sites)
     run, bound = open_run(store, prefix), bound or ClipBound()
     sites = {
         site: _with_alpha(dataset, bound.alpha(dataset, analysis="schedule"))
@@ -140,14 +141,24 @@ def _refuse_choice(prefix: str, choice: ClipBound | FitRule | None) -> None:
         raise TaqError(problem(what, where=prefix, remedy=remedy))
 
 
+def _source_head(sites: dict[str, xr.Dataset]) -> dict[str, Any]:
+    """Head of the schedule that the sites came from.
+
+    Raises
+    ------
+    TaqError
+        They came from schedules of different percentiles or sigmas.
+    """
+    heads = {site: dataset.attrs.get("source_document", {}) for site, dataset in sites.items()}
+    for key in ("percentile", "sigma_range"):
+        agreed(f"{key} of the schedule", {site: head.get(key) for site, head in heads.items()})
+    return common(heads)
+
+
 def _alphas(sites: dict[str, xr.Dataset]) -> tuple[xr.Dataset, list[float]]:
     table = linear_table(sites, by_step=("alpha",))
-    known = {
-        int(step): float(sigma)
-        for dataset in sites.values()
-        for step, sigma in zip(dataset["step"].values, dataset["sigma"].values, strict=True)
-    }
-    return table, [known[int(step)] for step in table["step"].values]
+    known = by_step(sites, "sigma")
+    return table, [float(known[int(step)]) for step in table["step"].values]
 
 
 def _check_complete(table: xr.Dataset) -> None:

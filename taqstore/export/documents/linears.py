@@ -16,6 +16,7 @@ import xarray as xr
 from taqstore.analysis.pooling import POOLED_RULES, as_pooled
 from taqstore.analysis.shared.inputs import tensor_alpha
 from taqstore.errors import MissingError, problem
+from taqstore.export.documents.agreed import agreed, by_step, common, forwards
 from taqstore.export.documents.clips import ClipBound
 from taqstore.kinds.statistics_sources import Use, preferred, prefix_of
 from taqstore.names import ACTIVATIONS, LayerName, linear_names, parse_layer, tensor_site
@@ -76,8 +77,7 @@ def open_run(store: Groups, source: str | None = None) -> Run:
     """
     prefix = find_source(store, source, "documents")
     sites = site_groups(store, prefix)
-    documents = [d.attrs["source_document"] for d in sites.values() if "source_document" in d.attrs]
-    standing = {**_described(sites), **(documents[0] if documents else {})}
+    standing = {**_described(sites), **_source_document(sites)}
     pooled = {site: as_pooled(dataset, site=site) for site, dataset in sites.items()}
     return Run(prefix, pooled, sites, standing)
 
@@ -105,23 +105,29 @@ def find_source(store: Groups, source: str | None, use: Use) -> str:
 
 def _described(sites: Mapping[str, xr.Dataset]) -> dict[str, Any]:
     """Sigmas and metadata from coordinates, in the terms of `layer_statistics.json`."""
-    first = next(iter(sites.values()))
-    steps = [int(step) for step in first["step"].values]
-    described: dict[str, Any] = {"sigma_map": {}, "metadata": {}}
-    if "sigma" in first.coords:
-        values = first["sigma"].values.tolist()
-        described["sigma_map"] = {str(k): v for k, v in zip(steps, values, strict=True)}
-    if "image" in first.coords:
-        images = sorted({int(i) for i in first["image"].values.ravel() if i >= 0})
-        described["metadata"] = {
-            "num_images": len(images),
-            "num_timesteps": len(steps),
-            "total_processed": len(images) * len(steps),
-            "key_timesteps": steps,
-            "selected_image_ids": images,
-            "errors": 0,
-        }
-    return described
+    sigmas = {str(step): float(sigma) for step, sigma in by_step(sites, "sigma").items()}
+    observed = {site: dataset for site, dataset in sites.items() if "image" in dataset.coords}
+    return {"sigma_map": sigmas, "metadata": forwards(observed) if observed else {}}
+
+
+def _source_document(sites: Mapping[str, xr.Dataset]) -> dict[str, Any]:
+    """`layer_statistics.json` as it came with the sites: what they agree in, sigmas of all steps.
+
+    Raises
+    ------
+    TaqError
+        A step has two sigmas.
+    """
+    found = {site: dataset.attrs.get("source_document") for site, dataset in sites.items()}
+    documents = {site: document for site, document in found.items() if document is not None}
+    if not documents:
+        return {}
+    told: dict[str, dict[str, Any]] = {}
+    for site, document in documents.items():
+        for step, sigma in document.get("sigma_map", {}).items():
+            told.setdefault(step, {})[site] = sigma
+    sigmas = {step: agreed(f"sigma of step {step}", values) for step, values in told.items()}
+    return {**common(documents), **({"sigma_map": sigmas} if sigmas else {})}
 
 
 def linear_table(

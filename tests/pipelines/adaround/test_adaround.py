@@ -296,17 +296,20 @@ def test_the_command(store: Path, filled: Path, taq: Runner) -> None:
     )
     assert result.code == 0, result.err
     lines = [line.split() for line in result.out.splitlines()]
-    assert lines[0][:6] == ["block", "stream", "adaround", "rtn", "clipped", "ratio"]
-    assert [line[:2] for line in lines[1:]] == [["mm1", "img"], ["mm1", "txt"], ["mm2", "img"]]
+    assert lines[0][:6] == ["block", "stream", "inputs", "adaround", "rtn", "clipped"]
+    assert lines[0][6:8] == ["adaround/rtn", "adaround/clipped"]
+    streams = [["mm1", "img"], ["mm1", "txt"], ["mm2", "img"]]
+    expected = [[*s, inputs] for s in streams for inputs in ("float", "first", "learned")]
+    assert [line[:3] for line in lines[1:]] == expected
     assert "activation_shift" not in groups_of(store)["weights/mlp.fc2"]
     for row in block_errors(store):
-        worse = row["ratio"] >= 1
-        assert (f"{row['block']} {row['stream']}: AdaRound lost" in result.err) == worse
+        where = f"{row['block']} {row['stream']}, {row['inputs']} inputs"
+        assert (f"{where}: AdaRound lost to rtn" in result.err) == (row["adaround/rtn"] >= 1)
     again = taq(*words, "--rule", "timed", "--groups", "2", "--shift", "", "--activation-bits", "4",
                 "--resume", "--json")  # fmt: skip
     document = json.loads(again.out)
     assert document["groups"]["reconstruction"] == {"written": 0, "skipped": 2, "bytes_out": 0}
-    assert len(document["blocks"]) == 3
+    assert len(document["blocks"]) == 9
     assert taq(*words, "--bits", "9").code == 2
     assert taq(*words, "--activation-clip", "p1").code == 2
 
@@ -318,5 +321,5 @@ def test_the_store_is_opened_once_to_read_and_once_to_write(
     words = ["--local-ckpt", filled.with_name("w.safetensors"), "--iterations", "2"]
     shown = taq("adaround", store, *words, "--batch-size", "2", "--prefix")
     assert shown.code == 0, shown.err
-    assert len(shown.out.splitlines()) == 1 + 5
+    assert len(shown.out.splitlines()) == 1 + 5 * 3
     assert sorted(openings) == ["a", "r"]

@@ -32,7 +32,7 @@ from taqstore import open_store
 from taqstore.cli import cli
 from taqstore.errors import MissingError, TaqError
 from taqstore.export.formats import export
-from taqstore.kinds.quantized_linears import quantized_linears
+from taqstore.kinds.quantized_linears import quantized_linears, run_of
 from taqstore.names import LayerName, parse_layer
 from taqstore.plot.evaluation import evaluation_figure
 
@@ -234,7 +234,8 @@ def test_grouped_steps_stand_between_static_ones_and_each_its_own(
 def test_defaults_are_what_the_store_allows(
     store: Path, tmp_path: Path, model: LoadedModel
 ) -> None:
-    names = [variant.name for variant in default_variants(open_store(store))]
+    run = run_of(open_store(store))
+    names = [variant.name for variant in default_variants(open_store(store), run=run)]
     assert {"rtn", "adaround", "adaround/a8-learned", "float/a4-step-shift"} <= set(names)
     (tmp_path / "p.txt").write_text("a cat", encoding="utf-8")
     bare = tmp_path / "bare.zarr"

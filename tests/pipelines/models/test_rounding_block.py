@@ -97,8 +97,10 @@ def test_samples_together_give_what_they_give_alone(cached: Cached) -> None:
     name = blocks(model.mmdit)[-1].name
     optimiser = Optimiser(block_run(model, name), SMOOTH, {})
     weights = [w.astype(np.float32) for w in originals(optimiser)]
-    alone = [optimiser.errors_of([minibatch(store, model, name, [n])], weights) for n in range(6)]
-    together = optimiser.errors_of([minibatch(store, model, name, range(6))], weights)
+    alone = [
+        optimiser.errors([minibatch(store, model, name, [n])], weights, "first") for n in range(6)
+    ]
+    together = optimiser.errors([minibatch(store, model, name, range(6))], weights, "first")
     for stream, error in together.error.items():
         # The targets were computed in float16, the block here computes in float32.
         assert error < 1e-5 * together.power[stream]
@@ -206,7 +208,7 @@ def test_every_linear_gets_inputs_on_the_grid_of_their_time_group(
         return original(self, x)
 
     monkeypatch.setattr(nn.Linear, "__call__", call)
-    optimiser.errors_of([batch], [w.astype(np.float32) for w in originals(optimiser)])
+    optimiser.errors([batch], [w.astype(np.float32) for w in originals(optimiser)], "first")
     assert len(seen) == len(names)
     for key, x in seen.items():
         start = given[names[key]]
@@ -283,8 +285,8 @@ def test_rounded_weights_beat_rounding_to_nearest(cached: Cached) -> None:
     nearest = [
         dequantized(round_to_nearest(w, s, bits=3), s) for w, s in zip(weights, steps, strict=True)
     ]
-    error = optimiser.errors([batch]).error
-    rtn = optimiser.errors_of([batch], nearest).error
+    error = optimiser.errors([batch], optimiser.hard_weights()).error
+    rtn = optimiser.errors([batch], nearest, "first").error
     assert sum(error.values()) < 0.8 * sum(rtn.values())
     for result, weight, step in zip(optimiser.rounded().values(), weights, steps, strict=True):
         off = np.abs(dequantized(result.weight, result.step_size) - weight)

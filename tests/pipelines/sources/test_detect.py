@@ -104,4 +104,5 @@ def test_what_is_not_known(whole: Path, tmp_path: Path) -> None:
 
 def test_the_kinds_that_the_command_line_offers() -> None:
     expected = ["latents", "blocks", "activations", "samples", "postgelu", "schedule", "results"]
+    expected.append("weights")
     assert list(SOURCES) == expected
