@@ -40,10 +40,23 @@ def summarize(path: Path, *notes: str) -> Summary:
     return Summary(path, len(files), size, tuple(note for note in notes if note))
 
 
-def save_npz(fresh: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write one compressed npz, members in the order given, whatever the suffix."""
+def save_npz(
+    fresh: Path, arrays: Mapping[str, np.ndarray | np.generic], *, compressed: bool = True
+) -> None:
+    """Write one npz, members in the order given, whatever the suffix.
+
+    Raises
+    ------
+    TypeError
+        An array holds Python objects, which would be pickled.
+    """
+    objects = [name for name, array in arrays.items() if array.dtype.hasobject]
+    if objects:
+        raise TypeError(f"{', '.join(objects)}: Python objects are never written")
+    # Not `allow_pickle=False`: NumPy 2.0 takes that for one more array, and writes it.
+    write = np.savez_compressed if compressed else np.savez
     with fresh.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **dict(arrays))
+        write(file, **dict(arrays))
 
 
 def save_all(jobs: Iterable[Callable[[], None]]) -> None:
