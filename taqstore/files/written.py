@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def save_npz(
     # Not `allow_pickle=False`: NumPy 2.0 takes that for one more array, and writes it.
     write = np.savez_compressed if compressed else np.savez
     with fresh.open("wb") as file:
-        write(file, **dict(arrays))
+        write(file, **dict[str, Any](arrays))
 
 
 def save_all(jobs: Iterable[Callable[[], None]]) -> None:
