@@ -55,9 +55,9 @@ def save_npz(
     if objects:
         raise TypeError(f"{', '.join(objects)}: Python objects are never written")
     # Not `allow_pickle=False`: NumPy 2.0 takes that for one more array, and writes it.
-    write = np.savez_compressed if compressed else np.savez
+    save = np.savez_compressed if compressed else np.savez
     with fresh.open("wb") as file:
-        write(file, **dict[str, Any](arrays))
+        save(file, **dict[str, Any](arrays))
 
 
 def save_all(jobs: Iterable[Callable[[], None]]) -> None:
