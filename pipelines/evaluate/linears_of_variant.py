@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, TaqError, problem
+from taqstore.files.safetensors import read_metadata
 from taqstore.kinds.quantized_linears import (
     InputQuantizer,
     QuantizedLinear,
@@ -20,7 +21,7 @@ from taqstore.kinds.quantized_linears import (
     run_of,
 )
 from taqstore.kinds.weight_files import read_quant_config, read_quantized
-from taqstore.names import ACTIVATIONS, SITES, WEIGHTS, LayerName
+from taqstore.names import ACTIVATIONS, SITES, LayerName
 from taqstore.quantization.weight_grid import dequantized, round_to_nearest, weight_steps
 from taqstore.query.activation_start import activation_start
 from taqstore.store.reader import Store
@@ -28,7 +29,7 @@ from taqstore.store.reader import Store
 from ..models.layers import block_linears, blocks, chosen_blocks
 from ..models.load import LoadedModel, to_numpy
 from ..models.quantized.quantized_model import LinearPlan
-from .variants import ADAROUND, CONFIG, FLOAT, LEARNED, Variant
+from .variants import ADAROUND, CONFIG, FLOAT, LEARNED, Rounded, Variant
 
 # Rounding to nearest, by the rule of the weight's clip bound.
 _NEAREST = {"rtn": "absmax", "clipped": "mse"}
@@ -45,9 +46,9 @@ class Options:
     Parameters
     ----------
     chosen
-        Blocks to quantize; None: those with quantized weights in the store, or all.
+        Blocks to quantize; None: all that the model has.
     bits, group_size
-        Of weights rounded to nearest; None: those of the stored weights, or 4 bits and one step for
+        Of weights rounded to nearest whose variant does not say it; None: 4 bits, and one step for
         each output channel.
     groups
         Groups of steps of `grouped` variants.
@@ -83,7 +84,7 @@ class Planner:
 
     @cached_property
     def chosen(self) -> tuple[str, ...]:
-        """Blocks to quantize, in the order they run.
+        """Blocks that variants quantize, in the order they run, unless they name their own.
 
         Raises
         ------
@@ -91,33 +92,75 @@ class Planner:
             The model has no such block.
         """
         mmdit, called = self.model.mmdit, self.model.row.name
-        names = chosen_blocks(mmdit, self.options.chosen or None, model=called)
-        if self.options.chosen or not self._has_weights:
-            return names
-        stored = quantized_blocks(self.store)
-        return tuple(name for name in names if name in stored)
+        return chosen_blocks(mmdit, self.options.chosen or None, model=called)
+
+    def blocks_of(self, variant: Variant) -> tuple[str, ...]:
+        """Blocks that a variant quantizes, in the order they run.
+
+        Raises
+        ------
+        MissingError
+            The model has no such block, or it is not among the chosen ones.
+        """
+        if variant.weights == FLOAT and not variant.steps:
+            return ()
+        named = chosen_blocks(self.model.mmdit, variant.blocks or None, model=self.model.row.name)
+        outside = [block for block in named if block not in self.chosen]
+        if variant.blocks and outside:
+            what = f"{variant.name}: {outside[0]} is not among --blocks"
+            raise MissingError(problem(what, remedy="leave --blocks out"))
+        return tuple(block for block in named if block in self.chosen)
+
+    def check(self, variant: Variant) -> None:
+        """Refuse a variant before anything is sampled.
+
+        Raises
+        ------
+        MissingError
+            It names blocks that there are not, or weights that were not rounded.
+        """
+        chosen = self.blocks_of(variant)
+        if variant.weights == ADAROUND:
+            for name in self._linears(chosen):
+                self._rounded_linear(variant, name)
+
+    def weight_bits(self, variant: Variant) -> int:
+        """Bits of a variant's weights; 0 where they stay as they are, or do not say it."""
+        if variant.weights == FLOAT:
+            return 0
+        if variant.weights == ADAROUND:
+            return self.rounded.bits if self.rounded else 0
+        return variant.weight_bits or self.bits
 
     @property
     def bits(self) -> int:
-        """Of weights rounded to nearest."""
-        return int(self._run.get("bits", _BITS)) if self.options.bits is None else self.options.bits
-
-    @property
-    def group_size(self) -> int | None:
-        """Inputs that share a weight step; None: all of an output channel."""
-        asked = self.options.group_size
-        return self._run.get("group_size") if asked is None else asked
+        """Of weights rounded to nearest whose variant does not say it."""
+        return _BITS if self.options.bits is None else self.options.bits
 
     @cached_property
-    def _has_weights(self) -> bool:
-        return any(path.startswith(f"{WEIGHTS}/") for path in self.store)
+    def rounded(self) -> Rounded | None:
+        """Weights that were rounded before, of the file or the store; None where there are none.
 
-    @cached_property
-    def _run(self) -> Mapping[str, Any]:
-        return run_of(self.store) if self._has_weights else {}
+        Raises
+        ------
+        SourceError
+            The file is another, or damaged.
+        """
+        if self.options.weights is not None:
+            return _rounded_of_file(self.options.weights, self._from_file)
+        try:
+            complete, run = quantized_blocks(self.store), run_of(self.store)
+        except MissingError:
+            return None
+        return Rounded(
+            tuple(complete),
+            int(run.get("bits", 0)),
+            run.get("group_size"),
+            int(run.get("activation_bits", 0)),
+        )
 
     def plans(self, variant: Variant) -> dict[LayerName, LinearPlan]:
-        """What every linear of the chosen blocks runs with.
+        """What every linear of the blocks that a variant quantizes runs with.
 
         Raises
         ------
@@ -126,45 +169,56 @@ class Planner:
         TaqError
             The learned steps are of other bits.
         """
-        inputs = self._inputs(variant)
-        return {
-            name: LinearPlan(self._weight(variant.weights, name, module), inputs.get(name))
-            for name, module in self._linears.items()
-        }
+        linears = self._linears(self.blocks_of(variant))
+        weights = {name: self._weight(variant, name, module) for name, module in linears.items()}
+        inputs = self._inputs(variant, list(linears))
+        return {name: LinearPlan(weights[name], inputs.get(name)) for name in linears}
+
+    def _linears(self, chosen: Collection[str]) -> dict[LayerName, Any]:
+        every = [block for block in blocks(self.model.mmdit) if block.name in chosen]
+        return {name: module for block in every for name, module in block_linears(block)}
 
     @cached_property
-    def _linears(self) -> dict[LayerName, Any]:
-        every = blocks(self.model.mmdit)
-        chosen = [block for block in every if block.name in self.chosen]
-        return {name: module for block in chosen for name, module in block_linears(block)}
+    def _from_file(self) -> dict[LayerName, QuantizedLinear]:
+        assert self.options.weights is not None
+        return read_quantized(self.options.weights)
 
     @cached_property
     def _quantized(self) -> dict[LayerName, QuantizedLinear]:
-        if self.options.weights is None:
-            complete = [b for b in quantized_blocks(self.store) if b in self.chosen]
-            linears = (x for block in complete for x in quantized_linears(self.store, block))
-            found = {linear.name: linear for linear in linears}
-        else:
-            found = read_quantized(self.options.weights)
-        absent = [name.full for name in self._linears if name not in found]
-        if absent:
-            where = str(self.options.weights or self.store.location)
-            remedy = "run taqstore adaround --resume, or name other --blocks"
-            what = f"no quantized weights of {', '.join(absent[:3])}"
-            raise MissingError(problem(what, where=where, remedy=remedy))
-        return found
+        """What is rounded of the chosen blocks."""
+        if self.options.weights is not None:
+            return self._from_file
+        complete = [b for b in quantized_blocks(self.store) if b in self.chosen]
+        linears = (x for block in complete for x in quantized_linears(self.store, block))
+        return {linear.name: linear for linear in linears}
 
-    def _weight(self, rule: str, name: LayerName, module: Any) -> np.ndarray | None:
-        if rule == FLOAT:
+    def _rounded_linear(self, variant: Variant, name: LayerName) -> QuantizedLinear:
+        if name in self._quantized:
+            return self._quantized[name]
+        there = {known.block for known in self._quantized}
+        covered = [block for block in self.chosen if block in there]
+        own = replace(variant, blocks=tuple(covered)).name
+        where = str(self.options.weights or self.store.location)
+        remedy = "taqstore adaround --resume rounds more" + (
+            f", {own} is of those there are" if covered else ""
+        )
+        what = f"{variant.name}: no quantized weights of {name.full}"
+        raise MissingError(problem(what, where=where, remedy=remedy))
+
+    def _weight(self, variant: Variant, name: LayerName, module: Any) -> np.ndarray | None:
+        if variant.weights == FLOAT:
             return None
-        if rule == ADAROUND:
-            return self._quantized[name].dequantized()
+        if variant.weights == ADAROUND:
+            return self._rounded_linear(variant, name).dequantized()
         own = np.asarray(to_numpy(module.weight), np.float32)
-        clip: Any = _NEAREST[rule]
-        steps = weight_steps(own, bits=self.bits, group_size=self.group_size, clip=clip)
-        return dequantized(round_to_nearest(own, steps, bits=self.bits), steps)
+        bits, size = self.weight_bits(variant), variant.group_size or self.options.group_size
+        clip: Any = _NEAREST[variant.weights]
+        steps = weight_steps(own, bits=bits, group_size=size, clip=clip)
+        return dequantized(round_to_nearest(own, steps, bits=bits), steps)
 
-    def _inputs(self, variant: Variant) -> Mapping[LayerName, InputQuantizer]:
+    def _inputs(
+        self, variant: Variant, names: Sequence[LayerName]
+    ) -> Mapping[LayerName, InputQuantizer]:
         if variant.steps == CONFIG:
             if self.options.config is None:
                 raise TaqError(problem(f"{variant.name} needs a config file", remedy="--config"))
@@ -172,16 +226,16 @@ class Planner:
         if not variant.bits:
             return {}
         if variant.steps == LEARNED:
-            return self._learned(variant)
-        sites = {name.site for name in self._linears}
-        started = {site: self._started(site, variant) for site in sites}
+            return self._learned(variant, names)
+        started = {site: self._started(site, variant) for site in {name.site for name in names}}
         return {
-            name: _input_quantizer(started[name.site], name.layer, variant.bits)
-            for name in self._linears
+            name: _input_quantizer(started[name.site], name.layer, variant.bits) for name in names
         }
 
-    def _learned(self, variant: Variant) -> Mapping[LayerName, InputQuantizer]:
-        found = {name: self._quantized[name].input for name in self._linears}
+    def _learned(
+        self, variant: Variant, names: Sequence[LayerName]
+    ) -> Mapping[LayerName, InputQuantizer]:
+        found = {name: self._rounded_linear(variant, name).input for name in names}
         learned = {int(bits) for quantizer in found.values() for bits in quantizer.bits}
         if learned != {variant.bits}:
             widths = ", ".join(map(str, sorted(learned)))
@@ -209,6 +263,20 @@ class Planner:
             clip="mse" if variant.mse and not shifted else "absmax",
             shifted=shifted,
         ).compute()
+
+
+def _rounded_of_file(path: Path, linears: Mapping[LayerName, QuantizedLinear]) -> Rounded:
+    """What a file of `export safetensors` holds; its header says the bits of the weights."""
+    bits = str(read_metadata(path).get("bits", ""))
+    shapes = [(linear.weight.shape[1], linear.step.shape[1]) for linear in linears.values()]
+    sizes = {width // groups for width, groups in shapes if groups > 1}
+    learned = {int(b) for linear in linears.values() for b in linear.input.bits}
+    return Rounded(
+        tuple(dict.fromkeys(name.block for name in linears)),
+        int(bits) if bits.isdecimal() else 0,
+        max(sizes, default=None),
+        max(learned, default=0),
+    )
 
 
 def _input_quantizer(started: xr.Dataset, layer: str, bits: int) -> InputQuantizer:
