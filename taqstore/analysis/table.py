@@ -207,10 +207,10 @@ ANALYSES: dict[str, Analysis] = {
         (
             Option(
                 "rule",
-                "Whose factors.",
+                "Whose factors, as their code has them; the last two make do without batches.",
                 str,
                 "smoothquant",
-                choices=("smoothquant", "viditq", "ptq4dit"),
+                choices=("smoothquant", "viditq", "ptq4dit", "smoothquant-ranges", "ptq4dit-steps"),
             ),
             Option(
                 "weights",
@@ -218,9 +218,12 @@ ANALYSES: dict[str, Analysis] = {
                 "weights",
             ),
             Option("strength", "How much goes to the weights.", default=0.5, least=0, most=1),
+            MOMENTUM.but(
+                help="With viditq: weight of what came before [default: 0.95].", default=None
+            ),
             Option(
                 "cuts",
-                "Sigma between time ranges (viditq). Repeatable.",
+                "Sigma between time ranges (viditq, smoothquant-ranges). Repeatable.",
                 default=(),
                 many=True,
                 flag="cut",
