@@ -195,7 +195,8 @@ def _weights(
     layers = dataset["layer"].values
     absent = [str(layer) for layer in layers if layer not in array["layer"].values]
     if absent:
-        raise MissingError(problem(f"no weights of layer {', '.join(absent[:4])}"))
+        remedy = "give --weights FILE.safetensors or .npz of the model"
+        raise MissingError(problem(f"no weights of layer {', '.join(absent[:4])}", remedy=remedy))
     if array.sizes["channel"] != dataset.sizes["channel"]:
         found = f"{array.sizes['channel']} in the weights, {dataset.sizes['channel']} observed"
         raise LayoutError(problem("weights of another number of input channels", found=found))

@@ -214,7 +214,7 @@ ANALYSES: dict[str, Analysis] = {
             ),
             Option(
                 "weights",
-                ".safetensors or .npz of the model [default: weights in STORE].",
+                ".safetensors or .npz of the model [default: weights in STORE, or its model's].",
                 "weights",
             ),
             Option("strength", "How much goes to the weights.", default=0.5, least=0, most=1),
