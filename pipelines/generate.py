@@ -16,6 +16,7 @@ from taqstore.files.png import save_picture
 from taqstore.kinds.templates import latents_template
 from taqstore.layout.template import Template
 from taqstore.names import LATENTS
+from taqstore.run.extras import extra
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.store.group_writer import GroupWriter
@@ -77,7 +78,7 @@ def generate(
     Parameters
     ----------
     save_images
-        Folder for pictures of the final latents, ``0000.png``.
+        Folder for pictures of the final latents, ``0000.png``; one that cannot be had is a note.
 
     Raises
     ------
@@ -190,11 +191,11 @@ def _one_image(
             return
         latents = _Latents(job, position)
         size = group.put("x", (position, 0, 0, 0, 0), latents)
-        if save_images is not None:
-            path = Path(save_images) / f"{image:04d}.png"
-            save_picture(job.model.picture(latents.last), path)
         group.commit([(position,)])
         outcome.wrote(LATENTS, size=size)
+    if save_images is not None:
+        with extra(f"the picture of image {image}", outcome.notes):
+            save_picture(job.model.picture(latents.last), Path(save_images) / f"{image:04d}.png")
 
 
 class _Latents:

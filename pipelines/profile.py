@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from taqstore.errors import TaqError, problem
 from taqstore.names import ACTIVATIONS, LATENTS
-from taqstore.plot.draw import draw
+from taqstore.run.extras import extra
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.run.progress import SILENT, Progress
@@ -63,12 +64,21 @@ def profile(
         ).notes
     group = GROUP if GROUP in opened else None
     for kind in KINDS:
-        written, notes = draw(kind, opened, Path(out), group=group)
-        outcome.files += written
-        outcome.notes += notes
+        with extra(f"figure {kind}", outcome.notes):
+            _draw(kind, opened, Path(out), group, outcome)
+    if not outcome.files:
+        raise TaqError(problem("nothing could be drawn", found=outcome.notes[-1]))
     # Figures are drawn from what was collected, and say so again.
     outcome.notes[:] = dict.fromkeys(outcome.notes)
     return outcome
+
+
+def _draw(kind: str, store: Store, out: Path, group: str | None, outcome: Outcome) -> None:
+    from taqstore.plot.draw import draw  # needs matplotlib, which what was collected does not
+
+    written, notes = draw(kind, store, out, group=group)
+    outcome.files += written
+    outcome.notes += notes
 
 
 def _lacking(store: Store, images: tuple[int, ...] | None) -> bool:

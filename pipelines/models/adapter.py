@@ -43,15 +43,20 @@ def _as_method(encode: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def known(
-    libraries: Backend, row: ModelRow, checkpoint: Path | None, half: Any
+    libraries: Backend, row: ModelRow, checkpoint: Path | None, half: Any, *, part: str = ""
 ) -> Iterator[dict[str, Path]]:
     """Let DiffusionKit's tables and globals say this row until the block ends.
+
+    A checkpoint stands for the file of the denoiser, and for that of another `part` (`vae`) only
+    where the hub has both in one.
 
     Yields the files that it fetched from the hub, by name. What it keeps in module globals
     (checkpoint, half type) would otherwise be those of whichever model was loaded last.
     """
     io, files = libraries.model_io, dict[str, Path]()
     fetch = io.hf_hub_download
+    if part and not _in_one_file(io, row, part):
+        checkpoint = None
 
     def download(repo: str, name: str, *arguments: Any, **options: Any) -> str:
         if checkpoint is not None and repo == row.hub:
@@ -75,6 +80,11 @@ def known(
         ):
             stack.enter_context(_replaced(module, name, value))
         yield files
+
+
+def _in_one_file(io: Any, row: ModelRow, part: str) -> bool:
+    names = io._MMDIT.get(row.hub, {})
+    return bool(names) and names[part] == names[row.hub]
 
 
 def _configs(io: Any, row: ModelRow) -> list[tuple[Any, str, Any]]:

@@ -165,19 +165,36 @@ class LoadedModel:
         self.mmdit.pop("to_offload", None)
 
     def picture(self, latent: Tensor) -> Any:
-        """A latent ``(1, height, width, 16)`` as a uint8 picture ``(height, width[, 3])``."""
+        """A latent ``(1, height, width, 16)`` as a uint8 picture ``(height, width[, 3])``.
+
+        Raises
+        ------
+        TaqError
+            The model's VAE cannot be had.
+        """
         if self.row.decoder != DIFFUSIONKIT:
             return resolve(self.row.decoder)(to_numpy(latent)[0])
         pipeline, mx = self.pipeline, backend().mx
         if pipeline.decoder is None:
-            half = pipeline.dtype == pipeline.float16_dtype
-            with known(backend(), self.row, self.checkpoint, pipeline.float16_dtype):
-                pipeline.decoder = backend().model_io.load_vae_decoder(
-                    float16=half, key=pipeline.mmdit_ckpt
-                )
+            pipeline.decoder = self._vae_decoder()
         raw = pipeline.latent_format.process_out(latent).astype(pipeline.activation_dtype)
         image = pipeline.decode_latents_to_image(raw)
         return to_numpy((image[0] * 255).astype(mx.uint8))
+
+    def _vae_decoder(self) -> Any:
+        pipeline, libraries = self.pipeline, backend()
+        half = pipeline.dtype == pipeline.float16_dtype
+        try:
+            with known(
+                libraries, self.row, self.checkpoint, pipeline.float16_dtype, part="vae"
+            ) as fetched:
+                return libraries.model_io.load_vae_decoder(float16=half, key=pipeline.mmdit_ckpt)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            found = str(error).strip().splitlines() or [type(error).__name__]
+            where = str(next(iter(fetched.values()), self.checkpoint or self.row.hub))
+            what = f"the VAE of {self.row.name} does not load"
+            remedy = "pictures need a file with it; everything else does without"
+            raise TaqError(problem(what, where=where, found=found[0], remedy=remedy)) from error
 
 
 def load_pipeline(

@@ -29,7 +29,7 @@ def extra(what: str, notes: list[str]) -> Iterator[None]:
     except Exception as error:
         if os.environ.get("TAQSTORE_DEBUG") and not isinstance(error, TaqError):
             traceback.print_exc()
-        notes.append(f"{what} is left out: {_reason(error)}")
+        notes.append(f"{what} left out: {_reason(error)}")
 
 
 def _reason(error: Exception) -> str:

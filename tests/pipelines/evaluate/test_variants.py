@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from taqstore.pipelines.adaround.activation_inputs import ActivationPlan
 from taqstore.pipelines.adaround.adaround import adaround
 from taqstore.pipelines.cache import cache
@@ -21,6 +22,7 @@ from taqstore.pipelines.models.rounding import Settings
 from support.live_capture import needs_models
 from support.live_models import TINY, load_tiny
 from taqstore import open_store
+from taqstore.cli import cli
 from taqstore.errors import MissingError, TaqError
 
 pytestmark = needs_models
@@ -128,3 +130,27 @@ def test_blocks_are_written_shortly() -> None:
     assert blocks_text(every) == "mm0-2,mm4,uni0-1"
     assert blocks_text([]) == ""
     assert parse_blocks("mm1,mm0-1") == ("mm1", "mm0")
+
+
+@pytest.mark.parametrize("lost", ["evaluation.png", "contact_sheet.png", "decoder"])
+def test_what_cannot_be_drawn_takes_no_number_with_it(
+    bare: Path, tmp_path: Path, model: LoadedModel, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("[load_safetensors] Failed to open file ae.safetensors")
+
+    folder = tmp_path / "out"
+    (folder / lost / "in the way").mkdir(parents=True)
+    if lost == "decoder":
+        monkeypatch.setattr(LoadedModel, "picture", fail)
+    words = ["evaluate", str(bare), "--local-ckpt", str(model.checkpoint), "--variant", "rtn"]
+    done = CliRunner().invoke(cli, [*words, "-o", str(folder)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["variant", "float", "rtn"]
+    (line,) = [line for line in done.stderr.splitlines() if "left out" in line]
+    what = "the figure" if lost.startswith("evaluation") else "the contact sheet"
+    assert line.startswith(f"note: {what} left out: ")
+    tables = ("evaluation", "by_step", "by_block", "by_image")
+    assert all((folder / f"{name}.csv").is_file() for name in tables)
+    assert (folder / "evaluation.png").is_file() == (lost != "evaluation.png")
+    assert (folder / "contact_sheet.png").is_file() == (lost == "evaluation.png")
