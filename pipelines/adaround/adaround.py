@@ -30,7 +30,7 @@ from ..run.groups import RUN, open_groups
 from ..run.record import record_run
 from ..run.trajectories import load_model_of
 from .activation_inputs import ActivationPlan, read_inputs
-from .one_block import BlockWork, Checkpoint, check_samples
+from .one_block import NEAREST_BY_CLIP, BlockWork, Checkpoint, check_samples
 from .prefix import PrefixWriter, prefix_streams
 from .result_groups import BlockResult, RoundingWriter, rounding_templates
 
@@ -161,10 +161,15 @@ def block_errors(
 ) -> list[dict[str, Any]]:
     """What each complete block's output lost, a row for each stream.
 
-    `adaround`, `rtn` and `clipped` are mean squared errors by the mean square of the output;
-    `ratio` is that of AdaRound by that of rounding to nearest.
+    `adaround`, `rtn` and `clipped` are mean squared errors by the mean square of the output.
+    `against` is which of the other two has the weight steps that AdaRound had, `clipped` where its
+    bounds were those of least squared error, and `ratio` is the error of AdaRound by that one's.
+    `inputs` says what all three were given: `cached` streams, or, with `prefix`, `quantized` ones,
+    whose error is then part of theirs.
     """
     found = open_store(store)[RECONSTRUCTION].compute()
+    run: Mapping[str, Any] = found.attrs.get(RUN, {})
+    against = NEAREST_BY_CLIP[run.get("clip", "absmax")]
     rows = []
     for block, stream in product(found["block"].values, found["stream"].values):
         one = found.sel(block=block, stream=stream)
@@ -175,7 +180,8 @@ def block_errors(
         rows.append(
             {"block": str(block), "stream": str(stream)}
             | {method: value / power for method, value in error.items()}
-            | {"ratio": error["adaround"] / error["rtn"]}
+            | {"against": against, "ratio": error["adaround"] / error[against]}
+            | {"inputs": "quantized" if run.get("prefix") and block != "mm0" else "cached"}
             | {"iterations": int(one["iterations"]), "seconds": float(one["seconds"])}
         )
     return rows

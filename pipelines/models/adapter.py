@@ -84,7 +84,7 @@ def known(
 
 def _in_one_file(io: Any, row: ModelRow, part: str) -> bool:
     names = io._MMDIT.get(row.hub, {})
-    return bool(names) and names[part] == names[row.hub]
+    return not names or names[part] == names[row.hub]
 
 
 def _configs(io: Any, row: ModelRow) -> list[tuple[Any, str, Any]]:

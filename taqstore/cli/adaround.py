@@ -109,6 +109,9 @@ _TIME_GROUPS = 4
 def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any) -> None:
     """Round the weights of STORE's model block by block, so that cached outputs change least.
 
+    Prints errors of blocks: rtn rounds to nearest with steps from the absmax, clipped with steps of
+    least squared error; ratio is against the one whose steps AdaRound had, which is named.
+
     Writes integer weights, steps and rounding variables to weights/<site> and the errors of each
     block to reconstruction, beside those of rounding to nearest. Stopped, it goes on with
     --resume inside a block; several processes share the blocks out.
@@ -160,7 +163,8 @@ def _print(outcome: Any, rows: list[dict[str, Any]], *, as_json: bool) -> None:
         print_rows(tuple(rows[0]) if rows else ("block",), [_cells(row) for row in rows])
     for row in rows:
         if row["ratio"] >= 1:
-            say(f"{row['block']} {row['stream']}: AdaRound lost to rtn by {row['ratio'] - 1:.1%}")
+            where, against = f"{row['block']} {row['stream']}", row["against"]
+            say(f"{where}: AdaRound lost to {against} by {row['ratio'] - 1:.1%}")
     say_notes(outcome)
 
 

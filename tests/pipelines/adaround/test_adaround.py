@@ -300,7 +300,7 @@ def test_the_command(store: Path, filled: Path, taq: Runner) -> None:
     )
     assert result.code == 0, result.err
     lines = [line.split() for line in result.out.splitlines()]
-    assert lines[0][:6] == ["block", "stream", "adaround", "rtn", "clipped", "ratio"]
+    assert lines[0][:6] == ["block", "stream", "adaround", "rtn", "clipped", "against"]
     assert [line[:2] for line in lines[1:]] == [["mm1", "img"], ["mm1", "txt"], ["mm2", "img"]]
     assert "activation_shift" not in groups_of(store)["weights/mlp.fc2"]
     for row in block_errors(store):
