@@ -14,6 +14,7 @@ from taqstore.analysis.table import ANALYSES, Analysis
 from taqstore.cli import MODEL_WEIGHTS
 from taqstore.cli.analysis import SHARED, run
 from taqstore.cli.common import say
+from taqstore.cli.output import Source
 from taqstore.faces import named
 
 
@@ -82,7 +83,7 @@ def _type(option: Option) -> Any:
     if option.type == "integers":
         return str
     if option.type == "weights":
-        return click.Path(exists=True, dir_okay=False)
+        return Source()
     if option.words:
         return click.Choice(option.words)
     if option.least is None and option.most is None:

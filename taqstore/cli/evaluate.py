@@ -12,7 +12,7 @@ from taqstore.cli import EVALUATE_PIPELINE
 from taqstore.cli.common import say, say_nonfinite, store_argument
 from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import images_option, local_ckpt_option, model_option, parse_names
-from taqstore.cli.output import csv_option, json_option, output_option, print_tables
+from taqstore.cli.output import Source, csv_option, json_option, output_option, print_tables
 from taqstore.cli.progress import progress_bar
 
 
@@ -56,12 +56,12 @@ from taqstore.cli.progress import progress_bar
 )
 @click.option(
     "--weights",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=Source(Path),
     help="Quantized weights of export safetensors [default: those in STORE].",
 )
 @click.option(
     "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=Source(Path),
     help="Config of export quant-config, for variants WEIGHTS/config.",
 )
 @output_option(
