@@ -9,9 +9,10 @@ DIFFUSIONKIT = diffusionkit==0.5.2
 export MLX_DISABLE_COMPILE = 1
 DEMO ?= demo
 CANARY = .venv-canary
+LOWEST = .venv-lowest
 COMING = numpy dask distributed zarr xarray
 
-.PHONY: help demo demo-ingest test lint types unit test-all canary campaign tables bench clean
+.PHONY: help demo demo-ingest test lint types unit test-all test-lowest canary campaign tables bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -48,6 +49,20 @@ test-all: ## pytest on every interpreter found (3.11, 3.12, 3.13)
 	    $(MAKE) --no-print-directory unit PYTHON=python$$version VENV=.venv-$$version || exit 1; \
 	  else echo "python$$version: not found, skipped"; fi; done
 
+# Plain pip in place of a resolver of lowest versions; what those bring themselves is left to it.
+$(LOWEST)/bin/python: pyproject.toml tests/support/lowest.py
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check packaging
+	$(LOWEST)/bin/python tests/support/lowest.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -c $(LOWEST)/constraints.txt -e '.[test,models,peers]'
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(DIFFUSIONKIT)
+	@touch $@
+
+test-lowest: $(LOWEST)/bin/python ## pytest on the lowest versions that pyproject.toml allows (PYTHON=python3.11)
+	@$(LOWEST)/bin/python tests/support/lowest.py --installed
+	$(LOWEST)/bin/python -m pytest $(TESTS)
+
 canary: ## pytest against pre-releases of what the store stands on; tells what is coming, judges nothing
 	@$(MAKE) --no-print-directory VENV=$(CANARY) $(CANARY)/bin/python
 	@for name in $(COMING); do \
@@ -68,4 +83,4 @@ bench: $(BIN)/python ## measure against npz folders, h5py and tensorstore
 	$(BIN)/python -m benchmarks --scale $(SCALE)
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) .venv-3.* $(CANARY) $(DEMO) $(DEMO)-ingest bench-work .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-3.* $(CANARY) $(LOWEST) $(DEMO) $(DEMO)-ingest bench-work .pytest_cache .mypy_cache .ruff_cache .hypothesis

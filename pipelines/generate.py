@@ -82,7 +82,8 @@ def generate(
     ----------
     save_images
         Folder for pictures of the final latents, ``0000.png``; the store keeps them too, in the
-        group `pictures`, those of images that were there before among them.
+        group `pictures`, those of images that were there before among them. One that cannot be
+        had is a note.
 
     Raises
     ------
@@ -107,8 +108,6 @@ def generate(
     run = _configuration(request, model)
     schedule = make_schedule(model, request.steps)
     outcome.notes += model.check_prompts([*prompts[: request.images], request.negative_prompt])
-    if save_images is not None:
-        model.load_decoder()
     with create_store(store) as writer:
         node: Any = None if mode.force else writer.node(LATENTS)
         made = {} if node is None else merged_images(writer)

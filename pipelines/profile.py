@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from taqstore.errors import TaqError, problem
 from taqstore.kinds.statistics_sources import STATISTICS
 from taqstore.names import ACTIVATIONS, LATENTS, split_group
-from taqstore.plot.draw import draw, spread
+from taqstore.run.extras import extra
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.run.progress import SILENT, Progress
@@ -75,13 +76,24 @@ def profile(
         ).notes
     group = GROUP if GROUP in opened else None
     for kind in KINDS:
-        shown = (list(layers) or spread(kind, opened, group=group)) if kind in LAYERED else None
-        written, notes = draw(kind, opened, Path(out), group=group, layers=shown)
-        outcome.files += written
-        outcome.notes += notes
+        with extra(f"figure {kind}", outcome.notes):
+            _draw(kind, opened, Path(out), group, layers, outcome)
+    if not outcome.files:
+        raise TaqError(problem("nothing could be drawn", found=outcome.notes[-1]))
     # Figures are drawn from what was collected, and say so again.
     outcome.notes[:] = dict.fromkeys(outcome.notes)
     return outcome
+
+
+def _draw(
+    kind: str, store: Store, out: Path, group: str | None, layers: Sequence[str], outcome: Outcome
+) -> None:
+    from taqstore.plot.draw import draw, spread  # needs matplotlib: what was collected does not
+
+    shown = (list(layers) or spread(kind, store, group=group)) if kind in LAYERED else None
+    written, notes = draw(kind, store, out, group=group, layers=shown)
+    outcome.files += written
+    outcome.notes += notes
 
 
 def _lacking(store: Store, images: tuple[int, ...] | None, num_samples: int | None) -> bool:

@@ -31,7 +31,7 @@ from ..run.groups import RUN, open_groups
 from ..run.record import record_run
 from ..run.trajectories import load_model_of
 from .activation_inputs import ActivationPlan, read_inputs
-from .one_block import BlockWork, Checkpoint, check_samples
+from .one_block import NEAREST_BY_CLIP, BlockWork, Checkpoint, check_samples
 from .prefix import PrefixWriter, prefix_streams
 from .result_groups import BlockResult, RoundingWriter, rounding_templates
 
@@ -185,10 +185,14 @@ def block_errors(
     `adaround`, `rtn` and `clipped` are mean squared errors by the mean square of the output, all
     with the same `inputs` of linears: `float` (weights alone), `first` (quantized as the
     optimisation began) or `learned` (as it ended). `adaround/rtn` and `adaround/clipped` are
-    quotients of these. Where a store has no errors for each kind of inputs, `inputs` is `mixed`:
-    AdaRound's are learned, the others' first.
+    quotients of these. `against` is which of the two has the weight steps that AdaRound had,
+    `clipped` where its bounds were those of least squared error. Where a store has no errors for
+    each kind of inputs, `inputs` is `mixed`: AdaRound's are learned, the others' first. With
+    `prefix`, what comes into the block is in all of them what the quantized blocks before it give.
     """
     found = open_store(store)[RECONSTRUCTION].compute()
+    run: Mapping[str, Any] = found.attrs.get(RUN, {})
+    against = NEAREST_BY_CLIP[run.get("clip", "absmax")]
     rows = []
     for block, stream in product(found["block"].values, found["stream"].values):
         one = found.sel(block=block, stream=stream)
@@ -200,6 +204,7 @@ def block_errors(
                 {"block": str(block), "stream": str(stream), "inputs": inputs}
                 | {method: value / power for method, value in error.items()}
                 | {f"adaround/{m}": _quotient(error["adaround"], error[m]) for m in METHODS[1:]}
+                | {"against": against}
                 | {"iterations": int(one["iterations"]), "seconds": float(one["seconds"])}
             )
     return rows

@@ -36,6 +36,8 @@ from .result_groups import kept_iterations
 
 # Simpler roundings that AdaRound is measured against, and the rule of their step sizes.
 _BASELINES: dict[str, WeightClip] = {"rtn": "absmax", "clipped": "mse"}
+NEAREST_BY_CLIP = {str(clip): method for method, clip in _BASELINES.items()}
+"""Which rounding to nearest has the steps that AdaRound has by a rule of `Settings.clip`."""
 
 
 @dataclass(frozen=True)

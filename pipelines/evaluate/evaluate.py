@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,16 @@ from taqstore.errors import MissingError, problem
 from taqstore.files.datasets import write_table
 from taqstore.files.png import contact_sheet
 from taqstore.files.tables import to_table
+from taqstore.run.extras import extra
 from taqstore.run.progress import SILENT, Progress
 from taqstore.store.reader import Store, open_store
 
-from ..models.load import LoadedModel, to_numpy
+from ..models.load import LoadedModel, Tensor, to_numpy
 from ..models.sampling import Schedule, restored_schedule
 from ..run.trajectories import Trajectories, load_model_of, read_trajectories
 from .linears_of_variant import Options, Planner
 from .measurement import Measure, Measurer
-from .variants import Variant, default_variants
+from .variants import Variant, blocks_text, default_variants
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,29 @@ class Evaluation:
     ----------
     result
         Dataset; see `evaluate`.
-    pictures
-        uint8 ``(variant, image, height, width[, 3])``; None where they were not asked for.
     prompts
         Of each image.
+    finals
+        Final latents of each variant and image.
+    model
+        What decodes them; None: no pictures were asked for.
     """
 
     result: xr.Dataset
-    pictures: np.ndarray | None
     prompts: list[str]
+    finals: Sequence[Sequence[Tensor]] = field(default=(), repr=False)
+    model: LoadedModel | None = field(default=None, repr=False)
+
+    @cached_property
+    def pictures(self) -> np.ndarray | None:
+        """uint8 ``(variant, image, height, width[, 3])``, decoded when they are asked for.
+
+        None where they were not to be had from the start.
+        """
+        model = self.model
+        if model is None:
+            return None
+        return np.stack([[model.picture(x) for x in latents] for latents in self.finals])
 
 
 def evaluate(
@@ -73,7 +89,8 @@ def evaluate(
         Pictures sampled besides for each variant of the reference model, to judge accuracy by;
         0: the store's own images are judged.
     pictures
-        Decode the final latents, which takes the model's VAE.
+        Let the final latents be decoded, once `Evaluation.pictures` is asked for, which takes the
+        model's VAE.
 
     Returns
     -------
@@ -82,6 +99,8 @@ def evaluate(
         output of the model ``(x - denoised) / sigma`` at the latents of the model as it is.
         (variant, block): `sqnr`, 10 log10 of the mean square of the block's output by its mean
         squared error there, in dB; inputs of the block are those of the quantized model.
+        `quantized`, whether the variant quantizes the block. (variant,): `weight_bits`, 0 where
+        weights stay as they are or do not say it.
         (variant, image): `latent_error`, the same ratio of final latents, each sampled by its
         own. (variant,): `accuracy` of the reference model, share of pictures judged to be the
         digit that was asked for; NaN for other models.
@@ -98,32 +117,48 @@ def evaluate(
     options = options or Options()
     use = replace(found.use, seeds=found.seeds)
     loaded = load_model_of(found.run, local_ckpt=local_ckpt, use=use)
-    if pictures:
-        loaded.load_decoder()
     planner = Planner(loaded, opened, options)
-    run, config = planner.run if planner.has_weights else None, options.config is not None
-    asked = variants or default_variants(opened, run=run, config=config)
-    ways = list(dict.fromkeys([Variant("float"), *asked]))
+    ways = list(dict.fromkeys([Variant("float"), *(variants or defaults(planner))]))
+    for variant in ways:
+        planner.check(variant)
     job = Measurer(found, loaded, _whole_schedule(found, loaded), planner.chosen, digits, progress)
     progress.start(len(ways) * job.forwards)
     measures = [job.measure(variant, planner) for variant in ways]
-    result = _dataset(measures, ways, job)
-    drawn = [[loaded.picture(x) for x in m.finals] for m in measures] if pictures else None
+    result = _described(_dataset(measures, ways, job, planner), planner)
     return Evaluation(
-        _described(result, planner), None if drawn is None else np.stack(drawn), job.prompts
+        result, job.prompts, [m.finals for m in measures], loaded if pictures else None
+    )
+
+
+def defaults(planner: Planner) -> list[Variant]:
+    """The variants that are measured where none is named."""
+    options = planner.options
+    return default_variants(
+        planner.store,
+        chosen=planner.chosen,
+        rounded=planner.rounded,
+        bits=planner.bits,
+        group_size=options.group_size,
+        config=options.config is not None,
     )
 
 
 def summary(result: xr.Dataset) -> pd.DataFrame:
-    """One row for each variant: means, the worst step and block, accuracy where it was judged."""
-    denoiser, sqnr = result["denoiser_error"], result["sqnr"]
-    columns = {
+    """One row for each variant: means, the worst step and block, accuracy where it was judged.
+
+    `sqnr` and `worst_block` are of the blocks that the variant quantizes, which `blocks` names.
+    """
+    denoiser, quantized = result["denoiser_error"], result["quantized"]
+    own = result["sqnr"].where(quantized | ~quantized.any("block"))
+    names = result["block"].values
+    columns: dict[str, Any] = {
         "variant": result["variant"].values.astype(object),
+        "blocks": [blocks_text(names[row]) or "none" for row in quantized.values],
         "denoiser_error": denoiser.mean("step").values,
         "worst_step": denoiser.max("step").values,
         "latent_error": result["latent_error"].mean("image").values,
-        "sqnr": sqnr.mean("block").values,
-        "worst_block": sqnr.min("block").values,
+        "sqnr": own.mean("block").values,
+        "worst_block": own.min("block").values,
         "accuracy": result["accuracy"].values,
     }
     if np.isnan(columns["accuracy"]).all():
@@ -133,29 +168,47 @@ def summary(result: xr.Dataset) -> pd.DataFrame:
     return table
 
 
-def write_evaluation(found: Evaluation, folder: Path) -> list[Path]:
-    """Write figure and tables, and a contact sheet where there are pictures; return their paths.
+_BY = {"step": ["denoiser_error"], "block": ["sqnr", "quantized"], "image": ["latent_error"]}
+"""Tables that are written beside the summary, ``by_<dim>.csv``, and what they hold."""
+
+
+def write_evaluation(found: Evaluation, folder: Path) -> tuple[list[Path], list[str]]:
+    """Write tables, then the figure, then a contact sheet where there are pictures.
 
     `evaluation.csv` is `summary`; `by_step.csv`, `by_block.csv` and `by_image.csv` are the Dataset.
-    """
-    from taqstore.plot import write_page
-    from taqstore.plot.evaluation import evaluation_figure
-    from taqstore.plot.parts.panels import Page
 
-    result = found.result
-    page = Page("evaluation", evaluation_figure(result), summary(result))
-    written = write_page(page, folder, ("png",))
-    for dim in ("step", "block", "image"):
-        (name,) = (n for n in result.data_vars if dim in result[n].dims)
-        written.append(folder / f"by_{dim}.csv")
-        write_table(to_table(result[[name]]), written[-1], force=True)
-    if found.pictures is None:
-        return written
-    sheet = folder / "contact_sheet.png"
-    names = [str(name) for name in result["variant"].values]
+    Returns
+    -------
+    Paths of what was written, and a line for each picture that could not be had.
+    """
+    tables = {"evaluation": summary(found.result)}
+    tables |= {f"by_{dim}": to_table(found.result[names]) for dim, names in _BY.items()}
+    written, notes = [], list[str]()
+    for name, table in tables.items():
+        written.append(folder / f"{name}.csv")
+        write_table(table, written[-1], force=True)
+    with extra("the figure", notes):
+        written.append(_write_figure(found, folder / "evaluation.png"))
+    if found.model is not None:
+        with extra("the contact sheet", notes):
+            written.append(_write_sheet(found, folder / "contact_sheet.png"))
+    return written, notes
+
+
+def _write_figure(found: Evaluation, path: Path) -> Path:
+    from taqstore.plot.evaluation import evaluation_figure
+    from taqstore.plot.render import write_picture
+
+    return write_picture(evaluation_figure(found.result), path)
+
+
+def _write_sheet(found: Evaluation, path: Path) -> Path:
+    names = [str(name) for name in found.result["variant"].values]
     captions = [found.prompts, *[[]] * (len(names) - 1)]
-    contact_sheet(list(found.pictures), sheet, captions=captions, labels=names)
-    return [*written, sheet]
+    pictures = found.pictures
+    assert pictures is not None
+    contact_sheet(list(pictures), path, captions=captions, labels=names)
+    return path
 
 
 def _whole_schedule(found: Trajectories, model: LoadedModel) -> Schedule:
@@ -166,7 +219,9 @@ def _whole_schedule(found: Trajectories, model: LoadedModel) -> Schedule:
     return restored_schedule(model, latents["sigma"].values, latents["timestep"].values)
 
 
-def _dataset(measures: Sequence[Measure], ways: Sequence[Variant], job: Measurer) -> xr.Dataset:
+def _dataset(
+    measures: Sequence[Measure], ways: Sequence[Variant], job: Measurer, planner: Planner
+) -> xr.Dataset:
     finals = np.array([[to_numpy(x).ravel() for x in m.finals] for m in measures], np.float64)
     norm = np.linalg.norm(finals[0], axis=-1)
     with np.errstate(divide="ignore"):  # the model as it is: no error, infinite SQNR
@@ -185,7 +240,12 @@ def _dataset(measures: Sequence[Measure], ways: Sequence[Variant], job: Measurer
                 ("variant", "image"),
                 np.linalg.norm(finals - finals[0], axis=-1) / norm,
             ),
+            "quantized": (
+                ("variant", "block"),
+                [[block in planner.blocks_of(way) for block in job.chosen] for way in ways],
+            ),
             "accuracy": ("variant", [measure.accuracy for measure in measures]),
+            "weight_bits": ("variant", [planner.weight_bits(way) for way in ways]),
         },
         {
             "variant": [way.name for way in ways],
@@ -203,13 +263,15 @@ def _described(result: xr.Dataset, planner: Planner) -> xr.Dataset:
         "denoiser_error": {"long_name": "relative error of the denoiser"},
         "sqnr": {"long_name": "signal to quantization noise of blocks", "units": "dB"},
         "latent_error": {"long_name": "relative error of the final latent"},
+        "quantized": {"long_name": "whether the variant quantizes the block"},
         "accuracy": {"long_name": "share of digits drawn as asked for"},
+        "weight_bits": {"long_name": "bits of weights, 0: as they are or not known"},
     }
     for name, attrs in texts.items():
         result[name].attrs |= attrs
     result.attrs |= {
         "model": planner.model.row.name,
-        "weight_bits": planner.bits,
+        "blocks": list(planner.chosen),
         "time_groups": planner.options.groups,
         "store_digest": planner.store.digest,
     }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from taqstore.kinds.quantized_linears import (
     run_of,
 )
 from taqstore.kinds.weight_files import read_quant_config, read_quantized, read_run
-from taqstore.names import ACTIVATIONS, SITES, WEIGHTS, LayerName
+from taqstore.names import ACTIVATIONS, SITES, LayerName
 from taqstore.quantization.weight_grid import dequantized, round_to_nearest, weight_steps
 from taqstore.query.activation_start import activation_start
 from taqstore.store.reader import Store
@@ -28,7 +28,7 @@ from taqstore.store.reader import Store
 from ..models.layers import block_linears, blocks, chosen_blocks
 from ..models.load import LoadedModel, to_numpy
 from ..models.quantized.quantized_model import LinearPlan
-from .variants import ADAROUND, CONFIG, FLOAT, LEARNED, Variant
+from .variants import ADAROUND, CONFIG, FLOAT, LEARNED, Rounded, Variant
 
 # Rounding to nearest, by the rule of the weight's clip bound.
 _NEAREST = {"rtn": "absmax", "clipped": "mse"}
@@ -45,9 +45,9 @@ class Options:
     Parameters
     ----------
     chosen
-        Blocks to quantize; None: those with quantized weights in the file or the store, or all.
+        Blocks to quantize; None: all that the model has.
     bits, group_size
-        Of weights rounded to nearest; None: those of the stored weights, or 4 bits and one step for
+        Of weights rounded to nearest whose variant does not say it; None: 4 bits, and one step for
         each output channel.
     groups
         Groups of steps of `grouped` variants.
@@ -83,7 +83,7 @@ class Planner:
 
     @cached_property
     def chosen(self) -> tuple[str, ...]:
-        """Blocks to quantize, in the order they run.
+        """Blocks that variants quantize, in the order they run, unless they name their own.
 
         Raises
         ------
@@ -91,54 +91,70 @@ class Planner:
             The model has no such block.
         """
         mmdit, called = self.model.mmdit, self.model.row.name
-        names = chosen_blocks(mmdit, self.options.chosen or None, model=called)
-        if self.options.chosen or not self.has_weights:
-            return names
-        stored = {name.block for name in self._of_file} or set(quantized_blocks(self.store))
-        return tuple(name for name in names if name in stored)
+        return chosen_blocks(mmdit, self.options.chosen or None, model=called)
 
-    @property
-    def bits(self) -> int:
-        """Of weights rounded to nearest.
+    def blocks_of(self, variant: Variant) -> tuple[str, ...]:
+        """Blocks that a variant quantizes, in the order they run.
 
         Raises
         ------
-        TaqError
-            The quantized weights are not all of one width, and `Options.bits` does not choose.
+        MissingError
+            The model has no such block, or it is not among the chosen ones.
         """
-        if self.options.bits is not None:
-            return self.options.bits
-        if self.has_weights and "bits" not in self.run:
-            what = "the quantized weights do not have one width"
-            raise TaqError(problem(what, remedy="--bits says that of weights rounded to nearest"))
-        return int(self.run.get("bits", _BITS))
+        if variant.weights == FLOAT and not variant.steps:
+            return ()
+        named = chosen_blocks(self.model.mmdit, variant.blocks or None, model=self.model.row.name)
+        outside = [block for block in named if block not in self.chosen]
+        if variant.blocks and outside:
+            what = f"{variant.name}: {outside[0]} is not among --blocks"
+            raise MissingError(problem(what, remedy="leave --blocks out"))
+        return tuple(block for block in named if block in self.chosen)
+
+    def check(self, variant: Variant) -> None:
+        """Refuse a variant before anything is sampled.
+
+        Raises
+        ------
+        MissingError
+            It names blocks that there are not, or weights that were not rounded.
+        """
+        chosen = self.blocks_of(variant)
+        if variant.weights == ADAROUND:
+            for name in self._linears(chosen):
+                self._rounded_linear(variant, name)
+
+    def weight_bits(self, variant: Variant) -> int:
+        """Bits of a variant's weights; 0 where they stay as they are, or do not say it."""
+        if variant.weights == FLOAT:
+            return 0
+        if variant.weights == ADAROUND:
+            return self.rounded.bits if self.rounded else 0
+        return variant.weight_bits or self.bits
 
     @property
-    def group_size(self) -> int | None:
-        """Inputs that share a weight step; None: all of an output channel."""
-        asked = self.options.group_size
-        return self.run.get("group_size") if asked is None else asked
+    def bits(self) -> int:
+        """Of weights rounded to nearest whose variant does not say it."""
+        return _BITS if self.options.bits is None else self.options.bits
 
     @cached_property
-    def has_weights(self) -> bool:
-        """Whether there are quantized weights, in a file or in the store."""
-        stored = any(path.startswith(f"{WEIGHTS}/") for path in self.store)
-        return stored or self.options.weights is not None
+    def rounded(self) -> Rounded | None:
+        """Weights that were rounded before, of the file or the store; None where there are none.
 
-    @cached_property
-    def run(self) -> Mapping[str, Any]:
-        """Settings of the quantized weights, those of the file before those of the store."""
+        Raises
+        ------
+        SourceError
+            The file is another, or damaged.
+        """
         if self.options.weights is not None:
-            return read_run(self.options.weights)
-        return run_of(self.store) if self.has_weights else {}
-
-    @cached_property
-    def _of_file(self) -> dict[LayerName, QuantizedLinear]:
-        weights = self.options.weights
-        return {} if weights is None else read_quantized(weights)
+            return _rounded_of_file(self.options.weights, self._from_file)
+        try:
+            complete, run = quantized_blocks(self.store), run_of(self.store)
+        except MissingError:
+            return None
+        return _rounded(complete, run)
 
     def plans(self, variant: Variant) -> dict[LayerName, LinearPlan]:
-        """What every linear of the chosen blocks runs with.
+        """What every linear of the blocks that a variant quantizes runs with.
 
         Raises
         ------
@@ -147,44 +163,56 @@ class Planner:
         TaqError
             The learned steps are of other bits.
         """
-        inputs = self._inputs(variant)
-        return {
-            name: LinearPlan(self._weight(variant.weights, name, module), inputs.get(name))
-            for name, module in self._linears.items()
-        }
+        linears = self._linears(self.blocks_of(variant))
+        weights = {name: self._weight(variant, name, module) for name, module in linears.items()}
+        inputs = self._inputs(variant, list(linears))
+        return {name: LinearPlan(weights[name], inputs.get(name)) for name in linears}
+
+    def _linears(self, chosen: Collection[str]) -> dict[LayerName, Any]:
+        every = [block for block in blocks(self.model.mmdit) if block.name in chosen]
+        return {name: module for block in every for name, module in block_linears(block)}
 
     @cached_property
-    def _linears(self) -> dict[LayerName, Any]:
-        every = blocks(self.model.mmdit)
-        chosen = [block for block in every if block.name in self.chosen]
-        return {name: module for block in chosen for name, module in block_linears(block)}
+    def _from_file(self) -> dict[LayerName, QuantizedLinear]:
+        assert self.options.weights is not None
+        return read_quantized(self.options.weights)
 
     @cached_property
     def _quantized(self) -> dict[LayerName, QuantizedLinear]:
-        found = self._of_file
-        if self.options.weights is None:
-            complete = [b for b in quantized_blocks(self.store) if b in self.chosen]
-            linears = (x for block in complete for x in quantized_linears(self.store, block))
-            found = {linear.name: linear for linear in linears}
-        absent = [name.full for name in self._linears if name not in found]
-        if absent:
-            where = str(self.options.weights or self.store.location)
-            remedy = "run taqstore adaround --resume, or name other --blocks"
-            what = f"no quantized weights of {', '.join(absent[:3])}"
-            raise MissingError(problem(what, where=where, remedy=remedy))
-        return found
+        """What is rounded of the chosen blocks."""
+        if self.options.weights is not None:
+            return self._from_file
+        complete = [b for b in quantized_blocks(self.store) if b in self.chosen]
+        linears = (x for block in complete for x in quantized_linears(self.store, block))
+        return {linear.name: linear for linear in linears}
 
-    def _weight(self, rule: str, name: LayerName, module: Any) -> np.ndarray | None:
-        if rule == FLOAT:
+    def _rounded_linear(self, variant: Variant, name: LayerName) -> QuantizedLinear:
+        if name in self._quantized:
+            return self._quantized[name]
+        there = {known.block for known in self._quantized}
+        covered = [block for block in self.chosen if block in there]
+        own = replace(variant, blocks=tuple(covered)).name
+        where = str(self.options.weights or self.store.location)
+        remedy = "taqstore adaround --resume rounds more" + (
+            f", {own} is of those there are" if covered else ""
+        )
+        what = f"{variant.name}: no quantized weights of {name.full}"
+        raise MissingError(problem(what, where=where, remedy=remedy))
+
+    def _weight(self, variant: Variant, name: LayerName, module: Any) -> np.ndarray | None:
+        if variant.weights == FLOAT:
             return None
-        if rule == ADAROUND:
-            return self._quantized[name].dequantized()
+        if variant.weights == ADAROUND:
+            return self._rounded_linear(variant, name).dequantized()
         own = np.asarray(to_numpy(module.weight), np.float32)
-        clip: Any = _NEAREST[rule]
-        steps = weight_steps(own, bits=self.bits, group_size=self.group_size, clip=clip)
-        return dequantized(round_to_nearest(own, steps, bits=self.bits), steps)
+        bits, size = self.weight_bits(variant), variant.group_size or self.options.group_size
+        clip: Any = _NEAREST[variant.weights]
+        steps = weight_steps(own, bits=bits, group_size=size, clip=clip)
+        return dequantized(round_to_nearest(own, steps, bits=bits), steps)
 
-    def _inputs(self, variant: Variant) -> Mapping[LayerName, InputQuantizer]:
+    def _inputs(
+        self, variant: Variant, names: Sequence[LayerName]
+    ) -> Mapping[LayerName, InputQuantizer]:
         if variant.steps == CONFIG:
             if self.options.config is None:
                 raise MisuseError(problem(f"{variant.name} needs a config file", remedy="--config"))
@@ -192,16 +220,16 @@ class Planner:
         if not variant.bits:
             return {}
         if variant.steps == LEARNED:
-            return self._learned(variant)
-        sites = {name.site for name in self._linears}
-        started = {site: self._started(site, variant) for site in sites}
+            return self._learned(variant, names)
+        started = {site: self._started(site, variant) for site in {name.site for name in names}}
         return {
-            name: _input_quantizer(started[name.site], name.layer, variant.bits)
-            for name in self._linears
+            name: _input_quantizer(started[name.site], name.layer, variant.bits) for name in names
         }
 
-    def _learned(self, variant: Variant) -> Mapping[LayerName, InputQuantizer]:
-        found = {name: self._quantized[name].input for name in self._linears}
+    def _learned(
+        self, variant: Variant, names: Sequence[LayerName]
+    ) -> Mapping[LayerName, InputQuantizer]:
+        found = {name: self._rounded_linear(variant, name).input for name in names}
         learned: dict[int, str] = {}
         for name, quantizer in found.items():
             for bits in set(quantizer.bits.tolist()):
@@ -235,6 +263,18 @@ class Planner:
             clip="mse" if variant.mse and not shifted else "absmax",
             shifted=shifted,
         ).compute()
+
+
+def _rounded_of_file(path: Path, linears: Mapping[LayerName, QuantizedLinear]) -> Rounded:
+    """What a file of `export safetensors` holds; its header says how it was made."""
+    run = read_run(path)
+    blocks_there = tuple(dict.fromkeys(name.block for name in linears))
+    return _rounded(blocks_there, run)
+
+
+def _rounded(names: Collection[str], run: Mapping[str, Any]) -> Rounded:
+    bits, learned = (int(run.get(key, 0) or 0) for key in ("bits", "activation_bits"))
+    return Rounded(tuple(names), bits, run.get("group_size"), learned)
 
 
 def _input_quantizer(started: xr.Dataset, layer: str, bits: int) -> InputQuantizer:

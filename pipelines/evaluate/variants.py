@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from taqstore.errors import MisuseError, problem
-from taqstore.names import ACTIVATIONS, SITES
+from taqstore.names import ACTIVATIONS, SITES, Block
 from taqstore.store.reader import Store
 
 FLOAT, ADAROUND, LEARNED, CONFIG = "float", "adaround", "learned", "config"
 _PATTERN = re.compile(
-    r"(?P<weights>float|rtn|clipped|adaround)"
+    r"(?P<weights>float|rtn|clipped|adaround)(?:-w(?P<width>[2-8]))?(?:-g(?P<size>[1-9]\d{0,5}))?"
     r"(?:/a(?P<bits>\d{1,2})-(?P<steps>static|step|grouped|learned)(?P<mse>-mse)?(?P<shift>-shift)?"
     rf"|/(?P<config>{CONFIG}))?"
+    r"(?:@(?P<blocks>[^@]+))?"
 )
+_RUN = re.compile(r"(mm|uni)(\d{1,4})(?:-(\d{1,4}))?")
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """Weights that were rounded before, and lie in the store or in a file.
+
+    Parameters
+    ----------
+    blocks
+        Which blocks they are of.
+    bits, group_size
+        Of the weights; 0 bits: not known, no group size: one step for each output channel.
+    activation_bits
+        Of the learned steps of their inputs; 0: there are none.
+    """
+
+    blocks: Collection[str]
+    bits: int = 0
+    group_size: int | None = None
+    activation_bits: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,6 +58,10 @@ class Variant:
         Clip bounds of least expected error instead of the absmax.
     shift
         Shift the channels of post-GELU inputs.
+    weight_bits, group_size
+        Of weights rounded to nearest; 0: those of `Options`.
+    blocks
+        Blocks to quantize; none: all that are chosen.
     """
 
     weights: str
@@ -44,6 +69,9 @@ class Variant:
     steps: str = ""
     mse: bool = False
     shift: bool = False
+    weight_bits: int = 0
+    group_size: int = 0
+    blocks: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, name: str) -> Variant:
@@ -51,15 +79,29 @@ class Variant:
 
         Raises
         ------
-        TaqError
+        MisuseError
             It is no such name, or what it says does not go together.
         """
         match = _PATTERN.fullmatch(name)
         if match is None:
             remedy = "write it like rtn, adaround/a8-static, float/a6-step-mse or rtn/a4-step-shift"
             raise MisuseError(problem(f"variant {name!r} is not known", remedy=remedy))
-        weights, bits, steps, mse, shift, config = match.groups()
-        found = cls(weights, int(bits or 0), steps or config or "", bool(mse), bool(shift))
+        weights, width, size, bits, steps, mse, shift, config, where = match.groups()
+        found = cls(
+            weights,
+            int(bits or 0),
+            steps or config or "",
+            bool(mse),
+            bool(shift),
+            int(width or 0),
+            int(size or 0),
+            parse_blocks(where) if where else (),
+        )
+        if (width or size) and weights in (FLOAT, ADAROUND):
+            what = (
+                f"{name}: only weights that are rounded to nearest have bits and groups to choose"
+            )
+            raise MisuseError(problem(what, remedy="write it like rtn-w4-g32"))
         if steps == LEARNED and (weights != ADAROUND or mse or shift):
             what = f"{name}: learned steps go with adaround, and their shifts with them"
             raise MisuseError(problem(what, remedy=f"adaround/a{bits}-{LEARNED}"))
@@ -70,37 +112,105 @@ class Variant:
     @property
     def name(self) -> str:
         """What `parse` understands."""
-        if self.steps == CONFIG:
-            return f"{self.weights}/{CONFIG}"
+        weights = self.weights
+        weights += f"-w{self.weight_bits}" if self.weight_bits else ""
+        weights += f"-g{self.group_size}" if self.group_size else ""
         flags = "-mse" * self.mse + "-shift" * self.shift
-        return f"{self.weights}/a{self.bits}-{self.steps}{flags}" if self.bits else self.weights
+        inputs = f"/a{self.bits}-{self.steps}{flags}" if self.bits else ""
+        inputs = f"/{CONFIG}" if self.steps == CONFIG else inputs
+        return weights + inputs + (f"@{blocks_text(self.blocks)}" if self.blocks else "")
+
+
+def parse_blocks(text: str) -> tuple[str, ...]:
+    """Blocks written as `mm0-5,uni3`.
+
+    Raises
+    ------
+    MisuseError
+        A part is no block and no run of blocks.
+    """
+    found: list[str] = []
+    for part in text.split(","):
+        match = _RUN.fullmatch(part.strip())
+        first, last = (int(match[2]), int(match[3] or match[2])) if match else (1, 0)
+        if match is None or last < first:
+            what = f"{part!r} names no blocks"
+            raise MisuseError(problem(what, remedy="write them like mm0-5,uni3"))
+        found += [f"{match[1]}{index}" for index in range(first, last + 1)]
+    return tuple(dict.fromkeys(found))
+
+
+def blocks_text(names: Sequence[str]) -> str:
+    """Blocks in the order they run, as `parse_blocks` understands them.
+
+    >>> blocks_text(["mm0", "mm1", "mm2", "uni3"])
+    'mm0-2,uni3'
+    """
+    runs: list[list[Block]] = []
+    for block in map(Block.parse, names):
+        if runs and (block.kind, block.index) == (runs[-1][-1].kind, runs[-1][-1].index + 1):
+            runs[-1].append(block)
+        else:
+            runs.append([block])
+    return ",".join(
+        run[0].name if len(run) == 1 else f"{run[0].name}-{run[-1].index}" for run in runs
+    )
 
 
 def default_variants(
-    store: Store, *, run: Mapping[str, Any] | None = None, config: bool = False
+    store: Store,
+    *,
+    chosen: Sequence[str],
+    rounded: Rounded | None = None,
+    bits: int = 4,
+    group_size: int | None = None,
+    config: bool = False,
 ) -> list[Variant]:
     """A table worth having: weights alone, inputs alone from 8 to 4 bits, and both together.
 
+    Rounded weights stand beside weights rounded to nearest over the same blocks, with the same bits
+    and groups; where those are not the plain ones, the names say it. With `config`, inputs by a
+    config file stand at the end.
+
     Parameters
     ----------
-    run
-        Settings of quantized weights; None: there are none.
-    config
-        Whether inputs by a config file stand at the end.
+    chosen
+        Blocks that are quantized unless a variant names its own.
+    rounded
+        Weights of `adaround` variants, if there are any.
+    bits, group_size
+        Of weights rounded to nearest whose name does not say them.
     """
-    names = ["float", "rtn", "clipped"]
-    both = ["rtn"]
-    if run is not None:
-        names.append(ADAROUND)
-        both.append(ADAROUND)
+    plain = [Variant("rtn"), Variant("clipped")]
+    covered = tuple(b for b in chosen if rounded is not None and b in rounded.blocks)
+    beside: list[Variant] = []
+    if rounded is not None and covered:
+        where = () if covered == tuple(chosen) else covered
+        width = rounded.bits if rounded.bits not in (0, bits) else 0
+        size = (rounded.group_size or 0) if rounded.group_size != group_size else 0
+        beside = [replace(v, weight_bits=width, group_size=size, blocks=where) for v in plain]
+        beside.append(Variant(ADAROUND, blocks=where))
+    found = [Variant(FLOAT), *plain, *beside]
+    # Over the same blocks with other bits, one rounding to nearest suffices with inputs.
+    pairs = [*([] if beside and not beside[0].blocks else plain[:1]), *beside[::2]]
     if f"{ACTIVATIONS}/{SITES[0]}" not in store:
-        return [Variant.parse(name) for name in [*names, *[f"{FLOAT}/{CONFIG}"] * config]]
-    names += [f"{w}/a8-{s}" for w in both for s in ("static", "step")]
-    if run is not None:
-        bits = int(run.get("activation_bits", 0))
-        names += [f"{ADAROUND}/a{bits}-{LEARNED}"] if bits else []
-        names += [f"{ADAROUND}/a4-{s}" for s in ("static-mse", "grouped-mse", "step-mse")]
-    for width in (8, 6, 4):
-        names += [f"float/a{width}-{s}" for s in ("static", "grouped", "step", "step-shift")]
-    names += ["float/a4-static-mse", "float/a4-step-mse"]
-    return [Variant.parse(name) for name in [*names, *[f"{w}/{CONFIG}" for w in both] * config]]
+        pairs = [Variant(FLOAT)]
+    else:
+        found += [replace(v, bits=8, steps=s) for v in pairs for s in ("static", "step")]
+        if rounded is not None and beside:
+            found += _of_rounded(beside[-1], rounded.activation_bits)
+        for width in (8, 6, 4):
+            names = ("static", "grouped", "step", "step-shift")
+            found += [Variant.parse(f"float/a{width}-{s}") for s in names]
+        found += [Variant.parse(f"float/a4-{s}-mse") for s in ("static", "step")]
+    if config:
+        found += [replace(v, steps=CONFIG) for v in pairs]
+    return list(dict.fromkeys(found))
+
+
+def _of_rounded(own: Variant, bits: int) -> list[Variant]:
+    """What rounded weights are shown with: learned steps, where there are any, and 4 bits."""
+    learned = [replace(own, bits=bits, steps=LEARNED)] if bits else []
+    return learned + [
+        replace(own, bits=4, steps=s, mse=True) for s in ("static", "grouped", "step")
+    ]

@@ -47,9 +47,18 @@ def _as_method(encode: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def known(
-    libraries: Backend, row: ModelRow, checkpoint: Path | None, half: Any, *, prefix: str = ""
+    libraries: Backend,
+    row: ModelRow,
+    checkpoint: Path | None,
+    half: Any,
+    *,
+    prefix: str = "",
+    part: str = "",
 ) -> Iterator[dict[str, Path]]:
     """Let DiffusionKit's tables and globals say this row until the block ends.
+
+    A checkpoint stands for the file of the denoiser, and for that of another `part` (`vae`) only
+    where the hub has both in one.
 
     Yields the files that it fetched from the hub, by name. What it keeps in module globals
     (checkpoint, half type) would otherwise be those of whichever model was loaded last. With a
@@ -58,6 +67,8 @@ def known(
     """
     io, files = libraries.model_io, dict[str, Path]()
     fetch = io.hf_hub_download
+    if part and not _in_one_file(io, row, part):
+        checkpoint = None
 
     def download(repo: str, name: str, *arguments: Any, **options: Any) -> str:
         if checkpoint is not None and repo == row.hub:
@@ -126,6 +137,11 @@ class _Loading:
 
     def _own(self, name: str) -> bool:
         return name.startswith(self._prefix)
+
+
+def _in_one_file(io: Any, row: ModelRow, part: str) -> bool:
+    names = io._MMDIT.get(row.hub, {})
+    return not names or names[part] == names[row.hub]
 
 
 def _configs(io: Any, row: ModelRow) -> list[tuple[Any, str, Any]]:

@@ -171,38 +171,22 @@ class LoadedModel:
         self.mmdit.pop("to_offload", None)
 
     def picture(self, latent: Tensor) -> Any:
-        """A latent ``(1, height, width, 16)`` as a uint8 picture ``(height, width[, 3])``."""
-        if self.row.decoder != DIFFUSIONKIT:
-            return resolve(self.row.decoder)(to_numpy(latent)[0])
-        self.load_decoder()
-        pipeline, mx = self.pipeline, backend().mx
-        with inside_model("decoding the picture"):
-            raw = pipeline.latent_format.process_out(latent).astype(pipeline.activation_dtype)
-            image = pipeline.decode_latents_to_image(raw)
-            return to_numpy((image[0] * 255).astype(mx.uint8))
-
-    def load_decoder(self) -> None:
-        """Load what `picture` needs, where it is not loaded.
+        """A latent ``(1, height, width, 16)`` as a uint8 picture ``(height, width[, 3])``.
 
         Raises
         ------
         TaqError
-            The VAE cannot be had.
+            The model's VAE cannot be had.
         """
-        pipeline, row = self.pipeline, self.row
-        if row.decoder != DIFFUSIONKIT or pipeline.decoder is not None:
-            return
-        half = pipeline.dtype == pipeline.float16_dtype
-        try:
-            with known(backend(), row, self.checkpoint, pipeline.float16_dtype):
-                pipeline.decoder = backend().model_io.load_vae_decoder(
-                    float16=half, key=pipeline.mmdit_ckpt
-                )
-        except Exception as error:
-            what, remedy = f"the VAE of {row.name} does not load", "ask for no pictures"
-            where = str(self.checkpoint or row.hub)
-            found = f"{type(error).__name__}: {error}"
-            raise TaqError(problem(what, where=where, found=found, remedy=remedy)) from error
+        if self.row.decoder != DIFFUSIONKIT:
+            return resolve(self.row.decoder)(to_numpy(latent)[0])
+        pipeline, mx = self.pipeline, backend().mx
+        if pipeline.decoder is None:
+            pipeline.decoder = self._vae_decoder()
+        with inside_model("decoding the picture"):
+            raw = pipeline.latent_format.process_out(latent).astype(pipeline.activation_dtype)
+            image = pipeline.decode_latents_to_image(raw)
+            return to_numpy((image[0] * 255).astype(mx.uint8))
 
     def check_prompts(self, prompts: Iterable[str]) -> list[str]:
         """Notes on prompts of which the model sees the beginning only.
@@ -219,6 +203,21 @@ class LoadedModel:
             if seen:
                 notes.append(f"prompt {short(prompt)!r}: {self.row.name} sees {seen}")
         return notes
+
+    def _vae_decoder(self) -> Any:
+        pipeline, libraries = self.pipeline, backend()
+        half = pipeline.dtype == pipeline.float16_dtype
+        try:
+            with known(
+                libraries, self.row, self.checkpoint, pipeline.float16_dtype, part="vae"
+            ) as fetched:
+                return libraries.model_io.load_vae_decoder(float16=half, key=pipeline.mmdit_ckpt)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            found = str(error).strip().splitlines() or [type(error).__name__]
+            where = str(next(iter(fetched.values()), self.checkpoint or self.row.hub))
+            what = f"the VAE of {self.row.name} does not load"
+            remedy = "pictures need a file with it; everything else does without"
+            raise TaqError(problem(what, where=where, found=found[0], remedy=remedy)) from error
 
 
 def load_pipeline(

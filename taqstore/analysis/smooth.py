@@ -2,41 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.shared.inputs import Array, channel_bounds, finish, over, require
-from taqstore.errors import LayoutError, MissingError, TaqError, problem
+from taqstore.analysis.shared.inputs import (
+    Array,
+    channel_bounds,
+    finish,
+    over,
+    quotient,
+    require,
+)
+from taqstore.analysis.shared.ranks import spearman
+from taqstore.analysis.table import of_row
+from taqstore.errors import LayoutError, MissingError, problem
 
 _NAME = "smooth"
-Rule = Literal["smoothquant", "viditq", "ptq4dit"]
+Rule = Literal["smoothquant", "viditq", "ptq4dit", "smoothquant-ranges", "ptq4dit-steps"]
 Weights: TypeAlias = xr.DataArray | xr.Dataset
+_BALANCED = 0.5
 FLOOR = 1e-5
-"""Smallest weight absmax and factor, as in SmoothQuant's code."""
+"""Smallest weight absmax and factor, as in SmoothQuant's code; smallest activation in ViDiT-Q's."""
+MOMENTUM = 0.95
+"""Of ViDiT-Q's moving average, as its authors' configs set it."""
+_ADDED = 1e-8
+"""What PTQ4DiT's code adds to the absmax of the weights."""
 
 
+@of_row(_NAME)
 def smooth(
     dataset: xr.Dataset,
     *,
     weights: Weights | Mapping[str, Weights] | None = None,
     rule: Rule = "smoothquant",
-    strength: float = 0.5,
-    cuts: Sequence[float] = (),
+    strength: float | None = None,
+    momentum: float | None = None,
+    cuts: Sequence[float] | None = None,
     site: str = "",
 ) -> xr.Dataset:
     """Factors f per channel: X / f and W * f leave X W as it is and are easier to quantize.
 
     `smoothquant` (Xiao et al., arXiv 2211.10438): ``f_c = a_c^strength / w_c^(1 - strength)`` with
     a_c the absmax of the channel over all steps, w_c the absmax of its weight column.
-    `viditq` (Zhao et al., arXiv 2406.02540): the same for each time range on its own.
-    `ptq4dit` (Wu et al., arXiv 2405.16005): the salience of activations is a weighted mean over
-    steps, ``a_c = sum_t eta_t a_c(t)`` with ``eta_t = exp(-rho_t) / sum exp(-rho)`` and rho_t the
-    Spearman correlation over channels of a(t) with w: steps where both are salient in other
-    channels, which balancing helps most, count more. Both sides are brought to
-    ``sqrt(a_c w_c)``, so ``f_c = sqrt(a_c / w_c)``; `strength` is 1/2 there.
+
+    Two rules are those of their authors' code; they ask for each forward's own extrema, which are
+    observed batches (a forward is a batch of the store, its absmax that of all its images and
+    rows):
+
+    `viditq` (Zhao et al., arXiv 2406.02540; `QuantLayer` with `momentum_act_max`): a_c is, for each
+    time range, the moving average of the forwards' absmax, ``a = momentum a + (1 - momentum) x``,
+    started at the first that is not all zero; forwards come step by step, and batch by batch
+    within a step. Channels that stay 0 count as 1e-5.
+    `ptq4dit` (Wu et al., arXiv 2405.16005; `models.py`): every forward x_i, of all steps and
+    batches, has a weight ``eta_i = exp(-rho_i) / sum exp(-rho)`` with rho_i the Spearman
+    correlation over channels of its absmax with w, so that forwards where both are salient in other
+    channels, which balancing helps most, count more. ``a_c = sum_i eta_i x_i`` and
+    ``f_c = sqrt(a_c / (w_c + 1e-8))``.
+
+    Two more make do with extrema over the batches, and give other numbers:
+
+    `smoothquant-ranges`: `smoothquant` for each time range on its own.
+    `ptq4dit-steps`: as `ptq4dit`, with the absmax of a step over its batches in the place of each
+    forward's; ``f_c = sqrt(a_c / w_c)``.
 
     Parameters
     ----------
@@ -49,40 +80,47 @@ def smooth(
     rule
         As above.
     strength
-        Migration strength, 0 to 1 (the papers' alpha, which is no clip bound).
+        Migration strength, 0 to 1 (the papers' alpha, which is no clip bound); by default 1/2, and
+        always with `ptq4dit`.
+    momentum
+        For `viditq`: weight of what came before; None: 0.95.
     cuts
-        For `viditq`: sigmas that cut the steps into time ranges; a step at a cut belongs to the
-        noisier range. Empty: every step is a range of its own.
+        For `viditq` and `smoothquant-ranges`: sigmas that cut the steps into time ranges; a step at
+        a cut belongs to the noisier range. Empty: every step is a range of its own.
     site
         Which of several `weights` are of this tensor.
 
     Returns
     -------
     Dataset
-        (layer, channel), with `viditq` (time_range, layer, channel): `factor`,
-        `activation_absmax`, and `balanced_absmax`, the activations' absmax after division.
-        (layer, channel): `weight_absmax`. `viditq`: `range_sigma_low`, `range_sigma_high`
-        (time_range). `ptq4dit`: `rank_correlation` and `step_weight` (step, layer).
+        (layer, channel), with time ranges (time_range, layer, channel): `factor`,
+        `activation_absmax`, which is a_c, and `balanced_absmax`, that after division.
+        (layer, channel): `weight_absmax`. Time ranges: `range_sigma_low`, `range_sigma_high`
+        (time_range). `ptq4dit`: `rank_correlation` and `forward_weight` (batch, step, layer);
+        `ptq4dit-steps`: `rank_correlation` and `step_weight` (step, layer).
 
     Raises
     ------
     MissingError
-        There are no extrema per channel, no weights, or weights that lack a layer.
+        There are no extrema per channel, or not of each batch where the rule asks for them; no
+        weights, or weights that lack a layer.
     LayoutError
         The weights have another number of channels.
-    TaqError
+    MisuseError
         The rule is not known, or options do not go together.
     """
-    _check(rule, strength, cuts)
-    bounds = channel_bounds(dataset, analysis=_NAME)
+    row = _RULES[rule]
+    seen = (_of_forwards if row.forwards else _over_batches)(dataset, rule)
     weight = _weights(dataset, weights, site)
-    absmax, extra = _RULES[rule](dataset, bounds.absmax, weight, cuts)
-    factor = migration_factor(absmax, weight, strength)
+    keep = MOMENTUM if momentum is None else momentum
+    share = _BALANCED if strength is None else strength
+    absmax, extra = row.activation(dataset, seen, weight, cuts or (), keep)
+    factor = row.factor(absmax, weight, share)
     result = xr.Dataset(
         {
             "factor": factor,
             "activation_absmax": absmax,
-            "balanced_absmax": absmax / factor,
+            "balanced_absmax": quotient(absmax, factor),
             "weight_absmax": weight,
             **extra,
         }
@@ -92,8 +130,9 @@ def smooth(
         dataset,
         _NAME,
         rule=rule,
-        strength=strength,
-        cuts=list(map(float, cuts)) or None,
+        strength=share,
+        momentum=momentum,
+        cuts=list(map(float, cuts or ())) or None,
     )
 
 
@@ -103,15 +142,26 @@ def migration_factor(absmax: xr.DataArray, weight: xr.DataArray, strength: float
     return cast(xr.DataArray, np.maximum(factor, FLOOR))
 
 
-def _check(rule: str, strength: float, cuts: Sequence[float]) -> None:
-    if rule not in _RULES:
-        raise TaqError(problem(f"smooth rule {rule!r} is not known", remedy=" or ".join(_RULES)))
-    if not 0.0 <= strength <= 1.0:
-        raise TaqError(problem("strength must be 0 to 1", found=str(strength)))
-    if rule == "ptq4dit" and strength != 0.5:
-        raise TaqError(problem("ptq4dit has no strength but 0.5", found=str(strength)))
-    if cuts and rule != "viditq":
-        raise TaqError(problem(f"{rule} has no time ranges", remedy="use viditq with cuts"))
+def _balancing(absmax: xr.DataArray, weight: xr.DataArray, strength: float) -> xr.DataArray:
+    """PTQ4DiT's, which is infinite in no channel, but 0 in one without activations."""
+    return cast(xr.DataArray, np.sqrt(absmax / (weight + _ADDED)))
+
+
+def _over_batches(dataset: xr.Dataset, rule: str) -> xr.DataArray:
+    """Absmax (step, layer, channel)."""
+    return channel_bounds(dataset, analysis=_NAME).absmax
+
+
+def _of_forwards(dataset: xr.Dataset, rule: str) -> xr.DataArray:
+    """Absmax (batch, step, layer, channel) of each forward."""
+    channel_bounds(dataset, analysis=_NAME)
+    if "min" not in dataset or "batch" not in dataset["min"].dims:
+        what = f"{_NAME} --rule {rule} needs each forward's extrema, and these are reduced"
+        close = "smoothquant-ranges" if rule == "viditq" else "ptq4dit-steps"
+        remedy = f"collect activations/<site>, or use --rule {close}"
+        raise MissingError(problem(what, remedy=remedy))
+    low, high = (abs(dataset[name].astype(np.float64)) for name in ("min", "max"))
+    return cast(xr.DataArray, np.maximum(low, high))
 
 
 def _weights(
@@ -131,7 +181,8 @@ def _weights(
     layers = dataset["layer"].values
     absent = [str(layer) for layer in layers if layer not in array["layer"].values]
     if absent:
-        raise MissingError(problem(f"no weights of layer {', '.join(absent[:4])}"))
+        remedy = "give --weights FILE.safetensors or .npz of the model"
+        raise MissingError(problem(f"no weights of layer {', '.join(absent[:4])}", remedy=remedy))
     if array.sizes["channel"] != dataset.sizes["channel"]:
         found = f"{array.sizes['channel']} in the weights, {dataset.sizes['channel']} observed"
         raise LayoutError(problem("weights of another number of input channels", found=found))
@@ -155,20 +206,60 @@ _Found = tuple[xr.DataArray, dict[str, xr.DataArray]]
 
 
 def _over_all_steps(
-    _: xr.Dataset, absmax: xr.DataArray, weight: xr.DataArray, cuts: Sequence[float]
+    _: xr.Dataset, absmax: xr.DataArray, weight: xr.DataArray, cuts: Sequence[float], keep: float
 ) -> _Found:
     return absmax.max("step"), {}
 
 
+def _largest_of_ranges(
+    dataset: xr.Dataset, absmax: xr.DataArray, _: xr.DataArray, cuts: Sequence[float], keep: float
+) -> _Found:
+    return _per_range(dataset, absmax, cuts, lambda part: part.max("step"))
+
+
+def _average_of_ranges(
+    dataset: xr.Dataset, seen: xr.DataArray, _: xr.DataArray, cuts: Sequence[float], keep: float
+) -> _Found:
+    def averaged(part: xr.DataArray) -> xr.DataArray:
+        axes = ("step", "batch", "channel")
+        found: xr.DataArray = over(_ema, part, core=(axes,), out=(("channel",),), keep=keep)
+        return found
+
+    return _per_range(dataset, seen, cuts, averaged)
+
+
+def _ema(forwards: Array, *, keep: float) -> Array:
+    """Moving average of rows ``(..., step, batch, channel)`` over steps and batches.
+
+    A step at which the layer is absent is passed over; any other NaN is unknown, and so is what
+    comes of it.
+    """
+    lead, channels = forwards.shape[:-3], forwards.shape[-1]
+    absent = np.isnan(forwards).all(axis=(-2, -1), keepdims=True)
+    absent = np.broadcast_to(absent, (*forwards.shape[:-1], 1)).reshape(*lead, -1, 1)
+    rows = forwards.reshape(*lead, -1, channels)
+    average = np.zeros((*lead, channels))
+    for place in range(rows.shape[-2]):
+        new = rows[..., place, :]
+        begun = (average != 0).any(axis=-1, keepdims=True)  # NaN has begun too
+        moved = np.where(begun, keep * average + (1.0 - keep) * new, new)
+        average = np.where(absent[..., place, :], average, moved)
+    average = np.where(absent.all(axis=-2), np.nan, average)
+    return np.asarray(np.where(average == 0, FLOOR, average))
+
+
 def _per_range(
-    dataset: xr.Dataset, absmax: xr.DataArray, weight: xr.DataArray, cuts: Sequence[float]
+    dataset: xr.Dataset,
+    absmax: xr.DataArray,
+    cuts: Sequence[float],
+    reduced: Callable[[xr.DataArray], xr.DataArray],
 ) -> _Found:
     require(dataset, ("sigma",), analysis=_NAME)
     sigma = dataset["sigma"].values.astype(np.float64)
     below = sigma[:, None] < np.asarray(cuts, np.float64)
     number = below.sum(axis=1) if cuts else np.arange(len(sigma))
     labels = np.unique(number)
-    parts = [absmax.isel(step=np.flatnonzero(number == label)).max("step") for label in labels]
+    parts = [reduced(absmax.isel(step=np.flatnonzero(number == label))) for label in labels]
     ends = [(sigma[number == label].min(), sigma[number == label].max()) for label in labels]
     low, high = (
         xr.DataArray([end[i] for end in ends], dims="time_range", name="sigma") for i in (0, 1)
@@ -178,43 +269,44 @@ def _per_range(
     return joined, {"range_sigma_low": low, "range_sigma_high": high}
 
 
-def _rank_weighted(
-    _: xr.Dataset, absmax: xr.DataArray, weight: xr.DataArray, cuts: Sequence[float]
+def _step_weighted(
+    _: xr.Dataset, absmax: xr.DataArray, weight: xr.DataArray, cuts: Sequence[float], keep: float
 ) -> _Found:
-    rho = over(spearman, absmax, weight, core=(("channel",), ("channel",)))
-    share = np.exp(-rho)
-    share = share / share.sum("step")
-    # A step at which the layer is absent has no salience and no weight.
-    salience = (share * absmax).sum("step").where(absmax.notnull().any("step"))
+    salience, rho, share = _rank_weighted(absmax, weight, ["step"])
     return salience, {"rank_correlation": rho, "step_weight": share}
 
 
-def spearman(first: Array, second: Array) -> Array:
-    """Spearman's rank correlation of rows ``(..., channel)``: ties share their mean rank.
-
-    0 where one side has a single value throughout, NaN where a row holds NaN.
-    """
-    x, y = (_centered_ranks(values) for values in np.broadcast_arrays(first, second))
-    xy, xx, yy = ((a * b).sum(axis=-1) for a, b in ((x, y), (x, x), (y, y)))
-    some = (xx > 0) & (yy > 0)
-    rho = np.divide(xy, np.sqrt(xx * yy), out=np.zeros(xy.shape), where=some)
-    return np.where(np.isnan(first).any(axis=-1) | np.isnan(second).any(axis=-1), np.nan, rho)
+def _forward_weighted(
+    _: xr.Dataset, seen: xr.DataArray, weight: xr.DataArray, cuts: Sequence[float], keep: float
+) -> _Found:
+    salience, rho, share = _rank_weighted(seen, weight, ["batch", "step"])
+    return salience, {"rank_correlation": rho, "forward_weight": share}
 
 
-def _centered_ranks(values: Array) -> Array:
-    order = np.argsort(values, axis=-1, kind="stable")
-    ordered = np.take_along_axis(values, order, axis=-1)
-    count = values.shape[-1]
-    place = np.broadcast_to(np.arange(count, dtype=np.float64), values.shape)
-    starts = np.concatenate(
-        [np.ones((*values.shape[:-1], 1), bool), ordered[..., 1:] != ordered[..., :-1]], axis=-1
-    )
-    ends = np.concatenate([starts[..., 1:], np.ones((*values.shape[:-1], 1), bool)], axis=-1)
-    first = np.maximum.accumulate(np.where(starts, place, 0.0), axis=-1)
-    last = np.minimum.accumulate(np.where(ends, place, count)[..., ::-1], axis=-1)[..., ::-1]
-    ranks = np.empty(values.shape)
-    np.put_along_axis(ranks, order, (first + last) / 2, axis=-1)
-    return np.asarray(ranks - (count - 1) / 2)
+def _rank_weighted(
+    absmax: xr.DataArray, weight: xr.DataArray, dims: Sequence[str]
+) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
+    rho = over(spearman, absmax, weight, core=(("channel",), ("channel",)))
+    share = np.exp(-rho)
+    share = share / share.sum(dims)
+    # A step at which the layer is absent has no salience and no weight.
+    salience = (share * absmax).sum(dims).where(absmax.notnull().any(dims))
+    return salience, rho, share
 
 
-_RULES = {"smoothquant": _over_all_steps, "viditq": _per_range, "ptq4dit": _rank_weighted}
+@dataclass(frozen=True)
+class _Row:
+    """One rule: a_c and what else it finds, the factor, and whether it sees forwards apart."""
+
+    activation: Callable[..., _Found]
+    factor: Callable[..., xr.DataArray] = migration_factor
+    forwards: bool = False
+
+
+_RULES = {
+    "smoothquant": _Row(_over_all_steps),
+    "viditq": _Row(_average_of_ranges, forwards=True),
+    "ptq4dit": _Row(_forward_weighted, _balancing, forwards=True),
+    "smoothquant-ranges": _Row(_largest_of_ranges),
+    "ptq4dit-steps": _Row(_step_weighted),
+}

@@ -68,6 +68,7 @@ COLLECT_PIPELINE = "taqstore.pipelines.collect.collect"
 ADAROUND_PIPELINE = "taqstore.pipelines.adaround.adaround"
 EVALUATE_PIPELINE = "taqstore.pipelines.evaluate.evaluate"
 PROFILE_PIPELINE = "taqstore.pipelines.profile"
+MODEL_WEIGHTS = "taqstore.pipelines.run.model_weights"
 
 
 class LazyGroup(click.Group):

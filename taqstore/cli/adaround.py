@@ -163,6 +163,9 @@ _TIME_GROUPS = 4
 def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any) -> None:
     """Round the weights of STORE's model block by block, so that cached outputs change least.
 
+    Prints errors of blocks: rtn rounds to nearest with steps from the absmax, clipped with steps of
+    least squared error; ratio is against the one whose steps AdaRound had, which is named.
+
     Writes integer weights, steps and rounding variables to weights/<site> and the errors of each
     block to reconstruction, beside those of rounding to nearest: with float inputs (weights alone),
     and with inputs quantized as learning began (first) and as it ended (learned), each the same for
@@ -190,7 +193,7 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
             **{name: options[name] for name in ("chosen", "prefix", "model", "local_ckpt")},
         )
     rows = pipeline.block_errors(opened, chosen=options["chosen"])
-    _print(outcome, rows, clip=options["clip"], as_json=as_json)
+    _print(outcome, rows, as_json=as_json)
 
 
 _OF_ACTIVATIONS = ("rule", "groups", "activation_clip", "shifted", "step_rate", "qdrop")
@@ -220,20 +223,19 @@ def _plan(pipeline: ModuleType, options: dict[str, Any]) -> Any:
     )
 
 
-def _print(outcome: Any, rows: list[dict[str, Any]], *, clip: str, as_json: bool) -> None:
+def _print(outcome: Any, rows: list[dict[str, Any]], *, as_json: bool) -> None:
     """Errors of the blocks on stdout; where AdaRound lost, and notes, on stderr."""
     if as_json:
         groups = groups_document(outcome)
         print_json({"groups": groups, "blocks": rows, "notes": outcome.notes})
     else:
         print_rows(tuple(rows[0]) if rows else ("block",), [_cells(row) for row in rows])
-    # Rounding to nearest on the same grid: with the weight steps that AdaRound had.
-    nearest = {"absmax": "rtn", "mse": "clipped"}[clip]
+    # Against rounding to nearest on the same grid: with the weight steps that AdaRound had.
     for row in rows:
-        ratio = row[f"adaround/{nearest}"]
+        ratio, against = row[f"adaround/{row['against']}"], row["against"]
         if ratio >= 1:
             where = f"{row['block']} {row['stream']}, {row['inputs']} inputs"
-            say(f"{where}: AdaRound lost to {nearest} by {ratio - 1:.1%}")
+            say(f"{where}: AdaRound lost to {against} by {ratio - 1:.1%}")
     say_notes(outcome)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 
 from taqstore.analysis.shared.option import bundled
 from taqstore.analysis.table import ANALYSES, Analysis
+from taqstore.cli import MODEL_WEIGHTS
 from taqstore.cli.analysis import SHARED, run
 from taqstore.cli.common import say
 from taqstore.cli.options import click_option, settled
@@ -66,4 +68,13 @@ def _weights_of_store(address: str) -> Any:
     from taqstore.query.sites import site_groups
     from taqstore.store.reader import open_store
 
-    return site_groups(open_store(address), WEIGHTS)
+    opened = open_store(address)
+    stored = site_groups(opened, WEIGHTS)
+    if stored:
+        return stored
+    models = import_module(MODEL_WEIGHTS)
+    model = models.named_model(opened)
+    if model is None:
+        return {}  # the analysis says what it lacks
+    say(f"note: weights are those of {model}, the model that the store names")
+    return models.model_weight_absmax(opened)

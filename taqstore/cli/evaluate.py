@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,11 +12,8 @@ from taqstore.cli import EVALUATE_PIPELINE
 from taqstore.cli.common import Renamed, say, say_nonfinite, store_argument
 from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import images_option, local_ckpt_option, model_option, parse_names
-from taqstore.cli.output import csv_option, json_option, output_option, print_tables
+from taqstore.cli.output import Source, csv_option, json_option, output_option, print_tables
 from taqstore.cli.progress import progress_bar
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command("evaluate", cls=LongCommand)
@@ -26,10 +23,15 @@ if TYPE_CHECKING:
     "variants",
     multiple=True,
     metavar="NAME",
-    help="WEIGHTS, WEIGHTS/aBITS-STEPS[-mse][-shift] or WEIGHTS/config; repeatable"
-    " [default: a table of them].",
+    help="WEIGHTS, WEIGHTS/aBITS-STEPS[-mse][-shift] or WEIGHTS/config, each with @BLOCKS or not;"
+    " repeatable [default: a table of them].",
 )
-@click.option("--blocks", "chosen", callback=parse_names, help="Blocks to quantize, like mm0,mm5.")
+@click.option(
+    "--blocks",
+    "chosen",
+    callback=parse_names,
+    help="Blocks to quantize, like mm0,mm5 [default: all].",
+)
 @click.option(
     "--weight-bits",
     "bits",
@@ -73,12 +75,12 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--weights",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=Source(Path),
     help="Quantized weights of export safetensors [default: those in STORE].",
 )
 @click.option(
     "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=Source(Path),
     help="Config of export quant-config, for variants WEIGHTS/config.",
 )
 @output_option(
@@ -100,9 +102,13 @@ def command(
     """Sample STORE's prompts and seeds quantized, and say what each way of it costs.
 
     WEIGHTS: float (as they are), rtn (to nearest), clipped (to nearest, bound of least squared
-    error), adaround (those in STORE). STEPS of the inputs: static, step (one for each step),
-    grouped, learned (with adaround). -mse: clip bounds of least expected error; -shift: shifted
-    post-GELU channels. The model as it is always comes first.
+    error), adaround (those in STORE); rtn-w3-g32 has 3 bits and a step for 32 inputs. STEPS of the
+    inputs: static, step (one for each step), grouped, learned (with adaround). -mse: clip bounds of
+    least expected error; -shift: shifted post-GELU channels. @mm0-5,uni2: these blocks alone. The
+    model as it is always comes first.
+
+    All blocks of the model are quantized, or those of --blocks. Rounded weights that are not of all
+    of them stand, by name, beside weights rounded to nearest over the same blocks.
 
     \b
     Examples:
@@ -130,9 +136,12 @@ def command(
             progress=progress,
             **options,
         )
-    if output is not None:
-        for path in pipeline.write_evaluation(found, output):
-            say(f"wrote {path}")
-    say_nonfinite(opened, paths_of(opened, ACTIVATIONS))
     details = to_tables(found.result) if as_json else []
     print_tables([pipeline.summary(found.result), *details], as_csv=as_csv, as_json=as_json)
+    if output is not None:
+        written, notes = pipeline.write_evaluation(found, output)
+        for path in written:
+            say(f"wrote {path}")
+        for note in notes:
+            say(f"note: {note}")
+    say_nonfinite(opened, paths_of(opened, ACTIVATIONS))

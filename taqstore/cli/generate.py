@@ -13,7 +13,7 @@ from taqstore.cli.common import Renamed, store_argument
 from taqstore.cli.long_command import LongCommand, force_option, resume_option
 from taqstore.cli.model_options import MODEL, local_ckpt_option
 from taqstore.cli.outcome import print_outcome
-from taqstore.cli.output import Target, json_option
+from taqstore.cli.output import Source, Target, json_option
 from taqstore.cli.progress import progress_bar
 from taqstore.run.mode import Mode
 
@@ -24,7 +24,7 @@ from taqstore.run.mode import Mode
 @click.option(
     "--prompts",
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=Source(Path),
     help="A .txt file with one prompt per line, or a .csv file with a prompt column.",
 )
 @click.option(

@@ -12,7 +12,7 @@ from taqstore.cli import INGEST_PIPELINE, SOURCES_TABLE
 from taqstore.cli.common import say
 from taqstore.cli.long_command import LongCommand, resume_option
 from taqstore.cli.outcome import print_groups, say_notes
-from taqstore.cli.output import json_option, print_json
+from taqstore.cli.output import Source, json_option, print_json
 from taqstore.cli.progress import progress_bar
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
@@ -52,7 +52,7 @@ Examples:
 @click.option("--workers", type=click.IntRange(1, 64), help="Threads that read and write.")
 @click.option(
     "--prompts",
-    type=click.Path(exists=True, dir_okay=False),
+    type=Source(),
     help="Text or CSV file with the prompts of a Phase 1 file.",
 )
 @json_option

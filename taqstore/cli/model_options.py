@@ -12,7 +12,7 @@ import click
 from taqstore.cli import MODELS_TABLE
 from taqstore.cli.common import store_argument
 from taqstore.cli.long_command import force_option, resume_option
-from taqstore.cli.output import json_option
+from taqstore.cli.output import Source, json_option
 
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 _MAX_IMAGES = 1_000_000
@@ -58,7 +58,7 @@ model_option = click.option(
 )
 local_ckpt_option = click.option(
     "--local-ckpt",
-    type=click.Path(exists=True, dir_okay=False),
+    type=Source(),
     help="Weights file in the layout of the hub's.",
 )
 

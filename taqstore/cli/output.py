@@ -29,8 +29,37 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON
 replace_option = click.option("--force", is_flag=True, help="Overwrite the output.")
 
 
+def _for_one_option(path: Any, param: click.Parameter | None, ctx: click.Context | None) -> None:
+    """Refuse a file that another option of the command was given already."""
+    if ctx is None or param is None:
+        return
+    known: dict[str, str] = ctx.meta.setdefault("taqstore.files", {})
+    name = param.opts[-1] if isinstance(param, click.Option) else str(param.human_readable_name)
+    first = known.setdefault(os.path.realpath(path), name)
+    if first != name:
+        raise click.UsageError(f"{first} and {name} are the same file: {printable(str(path))}", ctx)
+
+
+class Source(click.Path):
+    """A file to read, which no other option reads or writes."""
+
+    def __init__(self, path_type: type[Path] | None = None) -> None:
+        super().__init__(exists=True, dir_okay=False, path_type=path_type)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """The path, if there is such a file and it serves for nothing else."""
+        found = super().convert(value, param, ctx)
+        _for_one_option(found, param, ctx)
+        return found
+
+
 class Target(click.Path):
-    """A path to write to; URLs, stores and what lies in or around a store are refused at once."""
+    """A path to write to; URLs, stores and what lies in or around a store are refused at once.
+
+    So is a file that another option reads.
+    """
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -39,7 +68,9 @@ class Target(click.Path):
         from taqstore.files.targets import check_target
 
         check_target(value)
-        return super().convert(value, param, ctx)
+        found = super().convert(value, param, ctx)
+        _for_one_option(found, param, ctx)
+        return found
 
 
 def output_option(

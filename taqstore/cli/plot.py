@@ -9,6 +9,7 @@ import click
 
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.output import output_option
+from taqstore.errors import TaqError, problem
 from taqstore.plot.figures import FIGURES, FORMATS, FigureKind
 
 _FLAGS = {
@@ -74,8 +75,9 @@ def command(
 ) -> None:
     """Draw one kind of figure; its help is made from the table of figures."""
     options = _options(kind, given)
-    from taqstore.plot.draw import draw
     from taqstore.store.reader import open_store
+
+    draw = _drawing()
 
     if "other" in options:
         options["other"] = open_store(options["other"])
@@ -92,6 +94,17 @@ def command(
         say(f"note: {note}")
     for path in written:
         click.echo(str(path))
+
+
+def _drawing() -> Any:
+    """`plot.draw.draw`; without matplotlib, one line says so."""
+    try:
+        from taqstore.plot.draw import draw
+    except ImportError as error:
+        what = f"figures need {error.name or 'matplotlib'}, which cannot be imported"
+        remedy = "pip install matplotlib; taqstore analyze prints the numbers"
+        raise TaqError(problem(what, remedy=remedy)) from error
+    return draw
 
 
 def _options(kind: str, given: dict[str, Any]) -> dict[str, Any]:

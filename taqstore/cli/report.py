@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from taqstore.cli.common import Renamed, say_nonfinite, store_argument
+from taqstore.cli.common import Renamed, say, say_nonfinite, store_argument
 from taqstore.cli.output import output_option, replace_option, replacing
 
 
@@ -68,7 +68,10 @@ def command(
 
     opened = open_store(store)
     with replacing(output, force=force), whole_file(output, force=force) as fresh:
-        page = build(opened, source=source, bits=bits, budget=budget, groups=groups)
+        notes: list[str] = []
+        page = build(opened, source=source, bits=bits, budget=budget, groups=groups, notes=notes)
         fresh.write_text(page, encoding="utf-8", newline="\n")
+    for note in notes:
+        say(f"note: {note}")
     say_nonfinite(opened, paths_of(opened, choose_source(opened, source)))
     click.echo(str(output))

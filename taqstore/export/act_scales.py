@@ -13,7 +13,7 @@ from taqstore.errors import MisuseError, problem
 from taqstore.export.peers import by_linear, sites_of
 from taqstore.files.safetensors import write_safetensors
 from taqstore.files.staged import whole_file
-from taqstore.files.written import Summary, summarize
+from taqstore.files.written import Summary, save_npz, summarize
 from taqstore.quantization.search import Scheme
 from taqstore.query.sites import Groups
 
@@ -70,7 +70,7 @@ def act_scales(
     ordered = dict(sorted(tensors.items()))
     with whole_file(out, force=force) as fresh:
         if out.suffix == ".npz":
-            np.savez(fresh, allow_pickle=False, **ordered)
+            save_npz(fresh, ordered, compressed=False)
         else:
             write_safetensors(fresh, ordered, format="pt", content="act_scales")
     return summarize(out)

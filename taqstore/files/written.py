@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,22 +42,28 @@ def summarize(path: Path, *notes: str) -> Summary:
 
 
 def save_npz(
-    fresh: Path, arrays: Mapping[str, np.ndarray], *, pickled: Collection[str] = ()
+    fresh: Path,
+    arrays: Mapping[str, np.ndarray | np.generic],
+    *,
+    compressed: bool = True,
+    pickled: Collection[str] = (),
 ) -> None:
-    """Write one compressed npz, members in the order given, whatever the suffix.
+    """Write one npz, members in the order given, whatever the suffix.
 
-    Only arrays named in `pickled` may hold objects.
+    Only arrays named in `pickled` may hold Python objects.
 
     Raises
     ------
-    ValueError
+    TypeError
         Another one does.
     """
-    for name, values in arrays.items():
-        if values.dtype.hasobject and name not in pickled:
-            raise ValueError(f"{name} holds objects")
+    objects = [n for n, array in arrays.items() if array.dtype.hasobject and n not in pickled]
+    if objects:
+        raise TypeError(f"{', '.join(objects)}: Python objects are never written")
+    # Not `allow_pickle=False`: NumPy 2.0 takes that for one more array, and writes it.
+    save = np.savez_compressed if compressed else np.savez
     with fresh.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=bool(pickled), **dict(arrays))
+        save(file, **dict[str, Any](arrays))
 
 
 def save_all(jobs: Iterable[Callable[[], None]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import xarray as xr
 from matplotlib import colormaps
@@ -22,6 +24,9 @@ _WEIGHTS = {
     "adaround": ("^", "#0072B2"),
 }
 
+# A variant's name goes on after how its weights were rounded: rtn-w3-g8/a8-static@mm0-4.
+_END_OF_WORD = re.compile("[-/@]")
+
 
 def evaluation_figure(result: xr.Dataset) -> Figure:
     """Three panels over the variants of `pipelines.evaluate`, one row each, as it gives them.
@@ -29,8 +34,9 @@ def evaluation_figure(result: xr.Dataset) -> Figure:
     Parameters
     ----------
     result
-        `latent_error` (variant, image), `denoiser_error` (variant, step), `sqnr` (variant, block);
-        the first variant is the model as it is and is left out.
+        `latent_error` (variant, image), `denoiser_error` (variant, step), `sqnr` and `quantized`
+        (variant, block), `weight_bits` (variant); the first variant is the model as it is and is
+        left out.
     """
     data = result.isel(variant=slice(1, None))
     rows = data.sizes["variant"]
@@ -46,8 +52,10 @@ def evaluation_figure(result: xr.Dataset) -> Figure:
     figure.colorbar(blocks, ax=axes[2], label="dB", aspect=30)
     axes[0].set_ylim(rows - 0.5, -0.5)
     axes[0].set_yticks(np.arange(rows), data["variant"].values)
-    about = f"{result.attrs['model']}, weights of {result.attrs['weight_bits']} bits"
-    figure.suptitle(f"cost of quantization: {about}, {data.sizes['image']} images")
+    bits = sorted({int(width) for width in data["weight_bits"].values if width})
+    about = [str(result.attrs["model"])]
+    about += [f"weights of {' and '.join(map(str, bits))} bits"] * bool(bits)
+    figure.suptitle(f"cost of quantization: {', '.join(about)}, {data.sizes['image']} images")
     return figure
 
 
@@ -55,7 +63,7 @@ def draw_latent_error(data: xr.Dataset, ax: Axes) -> Axes:
     """Mean over images of the final latent's relative error, and each image small."""
     values = data["latent_error"].transpose("variant", "image").values
     for row, name in enumerate(data["variant"].values):
-        shape, color = _WEIGHTS[str(name).partition("/")[0]]
+        shape, color = _WEIGHTS[_END_OF_WORD.split(str(name), maxsplit=1)[0]]
         found = values[row][values[row] > 0]
         ax.plot(found, np.full(len(found), row), "|", color=color, alpha=0.5, markersize=6)
         if len(found):
@@ -82,8 +90,8 @@ def draw_denoiser_error(data: xr.Dataset, ax: Axes) -> QuadMesh:
 
 
 def draw_block_sqnr(data: xr.Dataset, ax: Axes) -> QuadMesh:
-    """Heat map of every block's SQNR in dB; returns its mesh."""
-    values = data["sqnr"].transpose("variant", "block").values
+    """Heat map of the SQNR in dB of every block that a variant quantizes; returns its mesh."""
+    values = data["sqnr"].where(data["quantized"]).transpose("variant", "block").values
     values = np.where(np.isfinite(values), values, np.nan)
     colors = colormaps["viridis"].with_extremes(bad=MISSING_COLOR)
     columns = np.arange(values.shape[1] + 1) - 0.5
@@ -94,7 +102,7 @@ def draw_block_sqnr(data: xr.Dataset, ax: Axes) -> QuadMesh:
         lambda place, _: names[int(place)] if 0 <= place < len(names) else ""
     )
     ax.set_xlabel("block")
-    ax.set_title("SQNR of block outputs", fontsize="medium")
+    ax.set_title("SQNR of quantized blocks' outputs", fontsize="medium")
     return mesh
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from matplotlib.figure import Figure
 
 from taqstore.files.datasets import write_table
 from taqstore.files.staged import whole_file
@@ -92,7 +93,7 @@ def make_pages(
 
 
 def write_page(page: Page, folder: Path, formats: Sequence[str]) -> list[Path]:
-    """Write the picture in every format and its table as CSV; return the paths.
+    """Write the table of a page as CSV, then its picture in every format; return the paths.
 
     Parameters
     ----------
@@ -101,10 +102,14 @@ def write_page(page: Page, folder: Path, formats: Sequence[str]) -> list[Path]:
     formats
         Suffixes out of `FORMATS`.
     """
-    paths = [folder / f"{page.stem}.{suffix}" for suffix in formats]
-    for path, suffix in zip(paths, formats, strict=True):
-        with whole_file(path, force=True) as fresh:
-            page.figure.savefig(fresh, format=suffix, dpi=_DPI)
+    # The numbers first: what cannot be drawn can still be read.
     table = folder / f"{page.stem}.csv"
     write_table(page.table, table, force=True)
-    return [*paths, table]
+    return [*(write_picture(page.figure, folder / f"{page.stem}.{f}") for f in formats), table]
+
+
+def write_picture(figure: Figure, path: Path) -> Path:
+    """Write a figure, its kind by the suffix; what was there is replaced. Returns the path."""
+    with whole_file(path, force=True) as fresh:
+        figure.savefig(fresh, format=path.suffix[1:], dpi=_DPI)
+    return path

@@ -216,6 +216,7 @@ def _around(
     table = np.zeros((rows, width))
     common, *own = pieces
     _, group = np.unique(np.stack([octave, place]), axis=1, return_inverse=True)
+    group = group.ravel()  # NumPy 2.0.0 gives it the shape of the stack
     order = np.argsort(group, kind="stable")
     for alike in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
         some = np.zeros((len(alike), width))

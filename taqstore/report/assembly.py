@@ -9,13 +9,13 @@ from pathlib import Path
 import jinja2
 
 from taqstore.errors import MisuseError, problem
-from taqstore.query.sites import choose_source
+from taqstore.query.sites import Groups, choose_source
 from taqstore.report import costs, questions
 from taqstore.report.advice import bit_widths, time_groups
 from taqstore.report.findings import Findings, Plan, gather, groups_of
 from taqstore.report.overview import overview
-from taqstore.report.page import Section
-from taqstore.report.pictures import draw
+from taqstore.report.page import Picture, Section
+from taqstore.run.extras import extra
 from taqstore.store.reader import Store
 from taqstore.version import __version__
 
@@ -46,6 +46,7 @@ def build(
     budget: float = BUDGET,
     groups: int | None = None,
     pictures: bool = True,
+    notes: list[str] | None = None,
 ) -> str:
     """Make the report of a store as one HTML page that needs nothing else.
 
@@ -64,7 +65,10 @@ def build(
         Number of time groups to recommend; by default the least that costs at most
         `findings.GROUPS_TOLERANCE` more than a range for every step.
     pictures
-        Whether to draw figures, which take most of the time.
+        Whether to draw figures, which take most of the time. The page is made without those that
+        cannot be drawn, and says so.
+    notes
+        Is given a line for each section whose figures could not be drawn.
 
     Returns
     -------
@@ -78,19 +82,34 @@ def build(
     TaqError
         Options that make no sense for these statistics.
     """
+    told = [] if notes is None else notes
     plan = _plan(store, source, bits, budget, groups)
     mine = groups_of(store, plan.source)
     findings = gather(mine, plan)
     return _render(
         overview=overview(store, mine, plan),
         sections=[
-            replace(section, pictures=draw(mine, section, plan, findings)) if pictures else section
+            _drawn(section, mine, plan, findings, told) if pictures else section
             for section in _sections(findings, plan)
         ],
         limits=(*_LIMITS, *(() if plan.observed else (_POOLED,))),
         version=__version__,
         css=(_FOLDER / "page.css").read_text(encoding="utf-8"),
     )
+
+
+def _drawn(
+    section: Section, groups: Groups, plan: Plan, findings: Findings, told: list[str]
+) -> Section:
+    """The section with its figures, or with a note where they cannot be drawn."""
+    notes: list[str] = []
+    pictures: tuple[Picture, ...] = ()
+    with extra(f"the figures of {section.key!r}", notes):
+        from taqstore.report.pictures import draw  # needs matplotlib, which the numbers do not
+
+        pictures = draw(groups, section, plan, findings)
+    told += notes
+    return replace(section, pictures=pictures, notes=(*section.notes, *notes))
 
 
 def _plan(

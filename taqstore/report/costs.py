@@ -89,7 +89,9 @@ def _worst_row(name: str, row: pd.Series[float], plan: Plan) -> tuple[str, ...]:
 
 def _spread(errors: pd.Series[float], bits: int) -> Number:
     ends = f"worst {decibel(errors.max())}, best {decibel(errors.min())}"
-    return Number(f"SQNR at {bits} bits", decibel(errors.median()), f"median of layers; {ends}")
+    return Number(
+        f"SQNR at {bits} bits", decibel(errors.dropna().median()), f"median of layers; {ends}"
+    )
 
 
 def configurations(findings: Findings, plan: Plan) -> Section:

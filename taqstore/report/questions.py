@@ -242,7 +242,7 @@ def _medians(layers: pd.DataFrame, columns: Sequence[Column]) -> tuple[Number, .
         values = layers[name].dropna() if name in layers else pd.Series(dtype=float)
         if len(values):
             ends = f"{text(values.min())} to {text(values.max())}"
-            found.append(Number(label, text(values.median()), f"median of layers; {ends}"))
+            found.append(Number(label, text(values.dropna().median()), f"median of layers; {ends}"))
     return tuple(found)
 
 
@@ -263,7 +263,8 @@ def _site_tables(
     rows = []
     for (site, stream), part in layers.groupby(["site", "stream"], sort=False):
         count = int((part[judged] >= threshold.value).sum())
-        cells = (text(part[name].median()) for _, name, text in known)
+        # pandas 2 warns of a median of nothing but NaN.
+        cells = (text(part[name].dropna().median()) for _, name, text in known)
         rows.append((str(site), str(stream), f"{count} of {len(part)}", *cells))
     header = ("site", "stream", "layers that count", *(label for label, _, _ in known))
     return (Table("By site and stream, medians over layers", header, tuple(rows), labels=2),)

@@ -86,9 +86,13 @@ def _write_growing_coordinates(
 def _update(group: zarr.Group, name: str, values: np.ndarray) -> None:
     """Write a coordinate that changed; one that did not is left alone, file and all."""
     if not equal(read_coordinate(group, name), values):
-        # zarr keeps no chunk that is all fill, whatever was asked for when the array was made.
-        array: Any = group[name]
-        array.with_config({"write_empty_chunks": True})[...] = values
+        import zarr
+
+        # zarr keeps no chunk that is all fill, whatever was asked for when the array was made: an
+        # array takes this setting when it is opened.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            array: Any = group[name]
+        array[...] = values
 
 
 def match_items(

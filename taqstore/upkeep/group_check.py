@@ -214,7 +214,7 @@ class GroupCheck:
         from zarr.storage import MemoryStore
 
         damaged = {finding.key.split("/c/")[0] for finding in self.damage}
-        node = loaded.node(MemoryStore())
+        node = loaded.node(MemoryStore(read_only=True))
         for name, array in node.arrays():
             dims = dimension_names(array)
             if dims != (name,) or f"{self.path}/{name}" in damaged:

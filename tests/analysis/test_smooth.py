@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -11,7 +13,8 @@ from hypothesis.extra import numpy as hnp
 
 from support.statistics_synthetic import STEPS, activations, observed, run_groups, synthetic_run
 from taqstore.analysis import smooth
-from taqstore.analysis.smooth import Rule, spearman, stored_weight_absmax
+from taqstore.analysis.shared.ranks import spearman
+from taqstore.analysis.smooth import Rule, stored_weight_absmax
 from taqstore.errors import LayoutError, MissingError, TaqError
 
 X = activations("mlp.fc1")
@@ -50,11 +53,11 @@ def test_smoothquant(group: xr.Dataset, weights: xr.DataArray, strength: float) 
     np.testing.assert_array_equal(got["weight_absmax"], w)
 
 
-def test_viditq_ranges(group: xr.Dataset, weights: xr.DataArray) -> None:
+def test_smoothquant_ranges(group: xr.Dataset, weights: xr.DataArray) -> None:
     """A step at a cut belongs to the noisier range; ranges without steps are not there."""
     sigma = group["sigma"].values.astype(np.float64)
     cuts = [float(sigma[4]), 0.35, 0.349]
-    got = smooth(group, weights=weights, rule="viditq", strength=0.6, cuts=cuts)
+    got = smooth(group, weights=weights, rule="smoothquant-ranges", strength=0.6, cuts=cuts)
     noisy, middle = sigma >= sigma[4], (sigma < sigma[4]) & (sigma >= 0.35)
     for number, part in enumerate([noisy, middle, sigma < 0.349]):
         a = ABSMAX[part].max(axis=0)
@@ -63,12 +66,12 @@ def test_viditq_ranges(group: xr.Dataset, weights: xr.DataArray) -> None:
         assert got["range_sigma_low"].values[number] == sigma[part].min()
         assert got["range_sigma_high"].values[number] == sigma[part].max()
     assert got.sizes["time_range"] == 3
-    each = smooth(group, weights=weights, rule="viditq")
+    each = smooth(group, weights=weights, rule="smoothquant-ranges")
     np.testing.assert_array_equal(each["activation_absmax"], ABSMAX)
 
 
 def test_one_range_is_smoothquant(group: xr.Dataset, weights: xr.DataArray) -> None:
-    whole = smooth(group, weights=weights, rule="viditq", cuts=[0.0])
+    whole = smooth(group, weights=weights, rule="smoothquant-ranges", cuts=[0.0])
     plain = smooth(group, weights=weights)
     np.testing.assert_array_equal(whole["factor"].values[0], plain["factor"].values)
 
@@ -85,8 +88,8 @@ def naive_spearman(x: np.ndarray, y: np.ndarray) -> float:
     return float((a * b).sum() / scale) if scale else 0.0
 
 
-def test_ptq4dit(group: xr.Dataset, weights: xr.DataArray) -> None:
-    got = smooth(group, weights=weights, rule="ptq4dit")
+def test_ptq4dit_steps(group: xr.Dataset, weights: xr.DataArray) -> None:
+    got = smooth(group, weights=weights, rule="ptq4dit-steps")
     w = w_of(weights)
     for layer in range(3):
         rho = np.array([naive_spearman(ABSMAX[t, layer], w[layer]) for t in range(len(STEPS))])
@@ -170,7 +173,7 @@ def test_pooled_statistics_and_absent_steps() -> None:
     layers = dataset["layer"].values
     w = xr.DataArray(np.ones((len(layers), dataset.sizes["channel"])), {"layer": layers},
                      ("layer", "channel"))  # fmt: skip
-    got = smooth(dataset, weights=w, rule="ptq4dit").sel(layer="mm0.txt")
+    got = smooth(dataset, weights=w, rule="ptq4dit-steps").sel(layer="mm0.txt")
     assert np.isnan(got["rank_correlation"].sel(step=6))  # the collector missed it there
     assert np.isfinite(got["factor"]).all()
     assert float(got["step_weight"].sum()) == pytest.approx(1.0, rel=1e-14)
@@ -181,7 +184,7 @@ def test_refusals(group: xr.Dataset, weights: xr.DataArray) -> None:
         smooth(group)
     with pytest.raises(MissingError, match=r"mlp\.fc1: smooth needs the absmax"):
         smooth(group, weights={"mlp.fc2": weights}, site="mlp.fc1")
-    with pytest.raises(MissingError, match=r"no weights of layer mm0\.txt$"):
+    with pytest.raises(MissingError, match=r"no weights of layer mm0\.txt; give --weights"):
         smooth(group, weights=weights.sel(layer=["mm0.img", "mm1.img"]))
     with pytest.raises(LayoutError, match=r"found 6 in the weights, 7 observed"):
         smooth(group, weights=weights.isel(channel=slice(6)))
@@ -195,7 +198,7 @@ def test_refusals(group: xr.Dataset, weights: xr.DataArray) -> None:
         smooth(group, weights=weights, rule="ptq4dit", strength=0.6)
 
 
-@pytest.mark.parametrize("rule", ["smoothquant", "viditq", "ptq4dit"])
+@pytest.mark.parametrize("rule", get_args(Rule))
 def test_lazy_and_equal(group: xr.Dataset, weights: xr.DataArray, rule: Rule) -> None:
     lazy = smooth(group.chunk({"batch": 1}), weights=weights.chunk({"layer": 2}), rule=rule)
     computed = [name for name in lazy if not str(name).startswith("range_sigma")]

@@ -33,6 +33,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
 
     def build(store: object, **options: Any) -> str:
+        assert options.pop("notes") == []  # for what could not be drawn
         calls.append(options)
         return "σ\n"
 

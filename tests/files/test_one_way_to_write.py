@@ -14,7 +14,6 @@ ROOT = Path(__file__).resolve().parents[2]
 FRESH = "fresh"
 ALLOWED = {
     "taqstore/files/staged.py": "the two functions themselves",
-    "taqstore/files/written.py": "an npz, into a file opened as `fresh`",
     "taqstore/plot/parts/svg.py": "a drawing kept in memory, part of a page",
     "taqstore/place/backend.py": "files of a store, which has its own commit rule",
     "taqstore/place/disk.py": "a note beside a store that says who holds its lock",

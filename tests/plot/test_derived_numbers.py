@@ -82,8 +82,9 @@ def test_curve_takes_the_middle_step_and_every_layer(tmp_path: Path) -> None:
     direct = curve(two_sites()[QKV].isel(step=[2])).transpose("step", "layer", ...)
     table = tables["curve_mm0_txt_attn_qkv"]
     swept = table[table["rule"] == "sweep"]
-    np.testing.assert_array_equal(swept["error"], direct["clip_error"].values[0, 1])
-    np.testing.assert_array_equal(swept["alpha"], direct["clip_upper"].values[0, 1])
+    # Older NumPy takes powers and sums of one step and of all of them by other kernels.
+    np.testing.assert_allclose(swept["error"], direct["clip_error"].values[0, 1], rtol=1e-12)
+    np.testing.assert_allclose(swept["alpha"], direct["clip_upper"].values[0, 1], rtol=1e-12)
     assert set(table["rule"]) == {"sweep", *marked()}
 
 

@@ -141,7 +141,6 @@ ALLOWED = {
         'words = (self.flag or self.name.replace("_", "-")).split("/")',
     ),
     ("taqstore/names/vocabulary.py", 'source, _, site = path.rpartition("/")'),
-    ("taqstore/plot/evaluation.py", 'shape, color = _WEIGHTS[str(name).partition("/")[0]]'),
 }
 
 

@@ -122,6 +122,8 @@ class Option:
 
     def is_given(self, value: Any) -> bool:
         """Whether a value says something: a flag that is as without it says nothing."""
+        if self.many:
+            return value is not None and len(value) > 0
         return value is not None and not (self.type is bool and value == self.default)
 
     def check(self, value: Any, *, what: str = "") -> None:

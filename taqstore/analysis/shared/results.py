@@ -64,6 +64,7 @@ RESULTS: dict[str, Doc] = {
     "range_sigma_low": Doc("lower sigma", "", "smallest sigma of the time range"),
     "range_sigma_high": Doc("upper sigma", "", "largest sigma of the time range"),
     "rank_correlation": Doc("rank correlation", "", "Spearman, of activation and weight absmax"),
+    "forward_weight": Doc("weight of the forward", "", "share of the forward in the salience"),
     "step_weight": Doc("weight of the step", "", "share of the step in the salience"),
     "shift_spread": Doc("spread of the shift", "", "largest minus smallest shift over orders"),
     "shift_spread_share": Doc("share of the range", "", "shift_spread / range of the channel"),

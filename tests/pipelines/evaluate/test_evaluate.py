@@ -16,9 +16,9 @@ from click.testing import CliRunner
 from PIL import Image
 from taqstore.pipelines.adaround.adaround import adaround
 from taqstore.pipelines.collect.collect import collect
-from taqstore.pipelines.evaluate.evaluate import Evaluation, evaluate, summary
+from taqstore.pipelines.evaluate.evaluate import Evaluation, defaults, evaluate, summary
 from taqstore.pipelines.evaluate.linears_of_variant import Options, Planner
-from taqstore.pipelines.evaluate.variants import Variant, default_variants
+from taqstore.pipelines.evaluate.variants import Rounded, Variant
 from taqstore.pipelines.generate import Request, generate
 from taqstore.pipelines.models.backend import backend
 from taqstore.pipelines.models.layers import block_linears, blocks
@@ -32,13 +32,15 @@ from taqstore import open_store
 from taqstore.cli import cli
 from taqstore.errors import MissingError, TaqError
 from taqstore.export.formats import export
-from taqstore.kinds.quantized_linears import quantized_linears, run_of
+from taqstore.kinds.quantized_linears import quantized_linears
 from taqstore.names import LayerName, parse_layer
 from taqstore.plot.evaluation import evaluation_figure
 
 pytestmark = needs_models
 STEPS, IMAGES = 3, 2
-NAMES = ["float/a4-step", "rtn", "adaround", "adaround/a8-learned"]
+NAMES = [
+    "float/a4-step", "rtn-g8@mm0-1", "adaround@mm0-1", "adaround/a8-learned@mm0-1",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -122,14 +124,14 @@ def measured(
     return np.array(outputs).reshape(IMAGES, STEPS, -1), inside, np.array(finals)
 
 
-@pytest.mark.parametrize("name", ["rtn", "adaround"])
+@pytest.mark.parametrize("name", NAMES[1:3])
 def test_costs_of_weights_are_those_of_overwritten_weights(
     store: Path, model: LoadedModel, found: Evaluation, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     groups = open_store(store)
-    planner = Planner(model, groups, Options(["mm0", "mm1"], group_size=8))
+    planner = Planner(model, groups)
     weights = {n: p.weight for n, p in planner.plans(Variant.parse(name)).items()}
-    if name == "adaround":
+    if name.startswith("adaround"):
         for block in ("mm0", "mm1"):
             for linear in quantized_linears(groups, block):
                 assert np.array_equal(weights[linear.name], linear.dequantized())
@@ -144,8 +146,8 @@ def test_costs_of_weights_are_those_of_overwritten_weights(
         a, b = plain_finals[image], other_finals[image]
         expected = np.linalg.norm(b - a) / np.linalg.norm(a)
         assert float(got["latent_error"][image]) == pytest.approx(expected, rel=1e-12)
-    assert got["block"].values.tolist() == ["mm0", "mm1"]
-    for block in ("mm0", "mm1"):
+    assert got["block"].values[got["quantized"].values].tolist() == ["mm0", "mm1"]
+    for block in ("mm0", "mm1", "mm2"):  # what lies behind quantized blocks is measured too
         power = sum((one[block] ** 2).sum() for one in plain_blocks)
         error = sum(
             ((b[block] - a[block]) ** 2).sum()
@@ -231,16 +233,18 @@ def test_grouped_steps_stand_between_static_ones_and_each_its_own(
     assert steps[1].max() == steps[0].max() == steps[2].max()
 
 
+def names_for(store: Path, model: LoadedModel, **options: Any) -> list[str]:
+    """The variants that are measured where none is named, without measuring."""
+    return [v.name for v in defaults(Planner(model, open_store(store), Options(**options)))]
+
+
 def test_defaults_are_what_the_store_allows(
     store: Path, tmp_path: Path, model: LoadedModel
 ) -> None:
-    run = run_of(open_store(store))
-    names = [variant.name for variant in default_variants(open_store(store), run=run)]
-    assert {"rtn", "adaround", "adaround/a8-learned", "float/a4-step-shift"} <= set(names)
     (tmp_path / "p.txt").write_text("a cat", encoding="utf-8")
     bare = tmp_path / "bare.zarr"
     generate(bare, Request(TINY.name, tmp_path / "p.txt", 1, steps=2, local_ckpt=model.checkpoint))
-    assert [v.name for v in default_variants(open_store(bare))] == ["float", "rtn", "clipped"]
+    assert names_for(bare, model) == ["float", "rtn", "clipped"]
 
     def refused(name: str, **options: Any) -> str:
         with pytest.raises(TaqError) as caught:
@@ -268,9 +272,9 @@ def test_weights_and_config_from_files(store: Path, model: LoadedModel, tmp_path
     export("safetensors", groups, weights)
     export("quant-config", groups, config, outliers=True)
     stored = Planner(model, groups)
-    assert stored.chosen == ("mm0", "mm1")
     planner = Planner(model, groups, Options(weights=weights, config=config))
-    learned = Variant.parse("adaround/a8-learned")
+    learned = Variant.parse("adaround/a8-learned@mm0-1")
+    assert stored.rounded == planner.rounded == Rounded(("mm0", "mm1"), 4, 8, 8)
     for name, plan in planner.plans(learned).items():
         own = stored.plans(learned)[name]
         np.testing.assert_array_equal(plan.weight, own.weight)
@@ -302,7 +306,7 @@ def test_the_command(store: Path, model: LoadedModel, tmp_path: Path) -> None:
     assert plain.exit_code == 0, (plain.output, plain.exception)
     lines = plain.stdout.splitlines()
     assert lines[0].split() == [
-        "variant", "denoiser_error", "worst_step", "latent_error", "sqnr", "worst_block",
+        "variant", "blocks", "denoiser_error", "worst_step", "latent_error", "sqnr", "worst_block",
     ]  # fmt: skip
     assert [line.split()[0] for line in lines[1:]] == ["float", "rtn/a8-static"]
     assert {p.name for p in folder.iterdir()} == {
@@ -321,10 +325,12 @@ def test_the_command(store: Path, model: LoadedModel, tmp_path: Path) -> None:
 
 def test_summary_and_figure(found: Evaluation) -> None:
     table = summary(found.result)
-    row = table.set_index("variant").loc["rtn"]
-    one = found.result.sel(variant="rtn")
+    row = table.set_index("variant").loc["rtn-g8@mm0-1"]
+    one = found.result.sel(variant="rtn-g8@mm0-1")
     assert row["worst_step"] == one["denoiser_error"].values.max()
-    assert row["worst_block"] == one["sqnr"].values.min()
+    own = one["sqnr"].sel(block=["mm0", "mm1"]).values
+    assert (row["worst_block"], row["sqnr"]) == (own.min(), pytest.approx(own.mean(), rel=1e-15))
+    assert table["blocks"].tolist() == ["none", "mm0-2", "mm0-1", "mm0-1", "mm0-1"]
     assert "accuracy" not in table
     figure = evaluation_figure(found.result)
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]

@@ -324,3 +324,15 @@ def test_a_store_is_opened_once(
     more = {"profile": ["-o", str(tmp_path / "figures")], "evaluate": ["--variant", "rtn"]}
     succeed(command, store, weights, *more.get(command, []))
     assert sorted(openings) == expected
+
+
+def test_a_picture_that_cannot_be_had_costs_no_latents(tmp_path: Path, weights: Path) -> None:
+    """The image is committed before it is decoded, and the exit code is that of the latents."""
+    pictures, store = tmp_path / "pictures", tmp_path / "s.zarr"
+    (pictures / "0001.png" / "in the way").mkdir(parents=True)
+    done = succeed("generate", store, weights, "--images", "3", "--save-images", str(pictures))
+    (line,) = [line for line in done.stderr.splitlines() if "left out" in line]
+    assert line.startswith("note: the picture of image 1 left out: ")
+    assert [p.is_file() for p in sorted(pictures.iterdir())] == [True, False, True]
+    assert open_store(store)["latents"]["image"].values.tolist() == [0, 1, 2]
+    assert verify_store(store).damage == ()

@@ -1,0 +1,96 @@
+"""What cannot be drawn is a line on stderr; what was worked out is there all the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from support.cli_runner import Runner
+from taqstore import open_store
+from taqstore.errors import TaqError
+from taqstore.plot import make_pages, write_page
+from taqstore.run.extras import extra
+from taqstore.testing import RunShape, make_store
+
+# An installation without matplotlib, as far as imports go.
+BARE = """
+import sys
+
+sys.modules["matplotlib"] = None
+from taqstore.cli import main
+
+sys.exit(main())
+"""
+SHAPE = RunShape(images=2, blocks=2, hidden=8, image_tokens=6, text_tokens=3, stats_stride=5)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("extras") / "s.zarr", shape=SHAPE, mantissa_bits=10)
+
+
+def bare(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", BARE, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_report_is_written_without_its_figures(store: Path, tmp_path: Path, taq: Runner) -> None:
+    """The page has every number, says what it lacks, and the exit code is 0."""
+    done = bare("report", store, "-o", tmp_path / "bare.html")
+    assert done.returncode == 0, done.stderr
+    left_out = [line for line in done.stderr.splitlines() if "left out" in line]
+    assert left_out
+    assert all(line.startswith("note: the figures of ") for line in left_out)
+    assert "Traceback" not in done.stderr
+    assert taq("report", store, "-o", tmp_path / "whole.html").code == 0
+    plain, whole = ((tmp_path / f"{n}.html").read_text("utf-8") for n in ("bare", "whole"))
+    assert "<svg" in whole
+    assert "<svg" not in plain
+    assert whole.count("<td") == plain.count("<td") > 0
+    assert plain.count(" left out: ") == len(left_out)
+
+
+@pytest.mark.parametrize("words", [["plot", "range"], ["profile"]])
+def test_figures_alone_are_one_line_where_none_can_be_had(
+    store: Path, tmp_path: Path, words: list[str]
+) -> None:
+    done = bare(*words, store, "-o", tmp_path / "out")
+    assert done.returncode == 1
+    assert "matplotlib" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_the_numbers_of_a_figure_come_first(store: Path, tmp_path: Path) -> None:
+    """A picture that cannot be written leaves the CSV that lies beside it."""
+    opened = open_store(store)
+    path = next(path for path in opened if path.startswith("activations/"))
+    page = next(iter(make_pages("range", opened[path].compute(), site=path.rpartition("/")[2])))
+    (tmp_path / f"{page.stem}.png").mkdir()
+    (tmp_path / f"{page.stem}.png" / "in the way").touch()
+    with pytest.raises(TaqError):
+        write_page(page, tmp_path, ("png",))
+    assert (tmp_path / f"{page.stem}.csv").is_file()
+
+
+def test_whatever_is_raised_becomes_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes: list[str] = []
+    with extra("a", notes):
+        np.zeros(2).reshape(3)
+    with extra("b", notes):
+        raise TaqError("no file here")
+    monkeypatch.setenv("TAQSTORE_DEBUG", "1")
+    with extra("c", notes):
+        raise RuntimeError
+    assert notes[0].startswith("a left out: ValueError: cannot reshape")
+    assert notes[1:] == ["b left out: no file here", "c left out: RuntimeError"]
+    assert "Traceback" in capsys.readouterr().err
+    with pytest.raises(KeyboardInterrupt), extra("d", notes):
+        raise KeyboardInterrupt
+    assert len(notes) == 3

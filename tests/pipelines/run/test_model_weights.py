@@ -1,0 +1,85 @@
+"""`analyze smooth` with the weights of the model that the store names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import load_file
+from taqstore.pipelines.collect.collect import collect
+from taqstore.pipelines.generate import Request, generate
+from taqstore.pipelines.models.reference import checkpoint_path
+from taqstore.pipelines.run.model_weights import model_weight_absmax, named_model
+
+from support.live_capture import needs_models
+from support.live_models import TINY, load_tiny
+from taqstore import open_store
+from taqstore.cli import cli
+from taqstore.errors import MissingError
+from taqstore.names import SITES
+
+pytestmark = needs_models
+# What the checkpoint, in the layout of SD3's, calls them; qkv lie in one matrix.
+SITE = {site: site.replace("o_proj", "proj") for site in SITES}
+
+
+def made(folder: Path, model: str, checkpoint: Path | None = None) -> Path:
+    (folder / "p.txt").write_text("a three", encoding="utf-8")
+    path = folder / "s.zarr"
+    generate(path, Request(model, folder / "p.txt", 1, steps=2, local_ckpt=checkpoint))
+    collect(path, stride=1, local_ckpt=checkpoint)
+    return path
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("reference"), "reference")
+
+
+def smooth(store: Path, *words: str) -> Any:
+    command = ["analyze", "smooth", str(store), "--site", "attn.qkv", "--json", *words]
+    return CliRunner().invoke(cli, command)
+
+
+def test_the_weights_are_those_of_the_checkpoint(reference: Path) -> None:
+    """Beside the file as it ships, read by another reader."""
+    tensors = load_file(checkpoint_path())
+    found = model_weight_absmax(open_store(reference))
+    assert found.keys() == SITE.keys()
+    for site, array in found.items():
+        for layer in array["layer"].values:
+            block, stream = str(layer).removeprefix("mm").split(".")
+            word = {"img": "x", "txt": "context"}[stream]
+            start = f"model.diffusion_model.joint_blocks.{block}.{word}_block"
+            column = abs(tensors[f"{start}.{SITE[site]}.weight"].astype("f8")).max(axis=0)
+            np.testing.assert_array_equal(array.sel(layer=layer), column)
+
+
+def test_the_command_takes_them_where_nothing_else_is_given(
+    reference: Path, tmp_path: Path
+) -> None:
+    plain = smooth(reference)
+    assert plain.exit_code == 0, plain.output
+    assert "weights are those of reference, the model that the store names" in plain.stderr
+    absmax = model_weight_absmax(open_store(reference))["attn.qkv"]
+    np.savez(
+        tmp_path / "w.npz", **{f"{n}.attn.qkv": absmax.sel(layer=n) for n in absmax.layer.values}
+    )
+    given = smooth(reference, "--weights", str(tmp_path / "w.npz"))
+    assert json.loads(given.stdout)["tables"] == json.loads(plain.stdout)["tables"]
+
+
+def test_a_model_that_cannot_be_had_is_named(tmp_path: Path) -> None:
+    """Made with a checkpoint of the user's own, which the command does not know."""
+    model = load_tiny(tmp_path, TINY)
+    store = made(tmp_path, TINY.name, model.checkpoint)
+    opened = open_store(store)
+    assert named_model(opened) == TINY.name
+    with pytest.raises(MissingError, match=r"of tiny, which the store names.*--weights FILE"):
+        model_weight_absmax(opened)
+    with pytest.raises(MissingError, match="weights of tiny"):
+        CliRunner().invoke(cli, ["analyze", "smooth", str(store)], catch_exceptions=False)
