@@ -58,12 +58,14 @@ def test_a_file_costs_what_the_store_does(bare: Path, tmp_path: Path, way: str) 
     opened = open_store(store)
     export("safetensors", opened, tmp_path / "q.safetensors")
     assert_same_linears(tmp_path / "q.safetensors", store, chosen or ["mm0", "mm1", "mm2"])
-    names = ["rtn", "adaround"]
-    names += [f"adaround/a{bits}-learned"] if (bits := settings.activation_bits) else []
+    where = f"@{','.join(chosen)}" if chosen else ""
+    names = [f"rtn{where}", f"adaround{where}"]
+    bits = settings.activation_bits
+    names += [f"adaround/a{bits}-learned{where}"] if bits else []
     of_store = costs(store, names, weights)
     file = Options(weights=tmp_path / "q.safetensors")
     xr.testing.assert_identical(costs(store, names, weights, file), of_store)
-    # A store that has no weights knows blocks, bits and groups of inputs from the file.
+    # A store that has no weights takes everything from the file.
     xr.testing.assert_identical(costs(bare, names, weights, file), of_store)
     export("adaround", opened, tmp_path / "folder")
     ingested = tmp_path / "ingested.zarr"
