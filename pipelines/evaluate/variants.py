@@ -17,7 +17,7 @@ _PATTERN = re.compile(
     rf"|/(?P<config>{CONFIG}))?"
     r"(?:@(?P<blocks>[^@]+))?"
 )
-_RUN = re.compile(r"(mm|uni)(\d{1,4})(?:-(\d{1,4}))?")
+_NUMBER = re.compile(r"\d{1,4}")
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,13 @@ def parse_blocks(text: str) -> tuple[str, ...]:
     """
     found: list[str] = []
     for part in text.split(","):
-        match = _RUN.fullmatch(part.strip())
-        first, last = (int(match[2]), int(match[3] or match[2])) if match else (1, 0)
-        if match is None or last < first:
+        name, dash, end = part.strip().partition("-")
+        first = Block.parse(name)
+        last = int(end) if _NUMBER.fullmatch(end) else first.index - bool(dash)
+        if last < first.index:
             what = f"{part!r} names no blocks"
             raise MisuseError(problem(what, remedy="write them like mm0-5,uni3"))
-        found += [f"{match[1]}{index}" for index in range(first, last + 1)]
+        found += [Block(first.kind, index).name for index in range(first.index, last + 1)]
     return tuple(dict.fromkeys(found))
 
 

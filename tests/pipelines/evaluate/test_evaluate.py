@@ -292,7 +292,9 @@ def test_weights_and_config_from_files(store: Path, model: LoadedModel, tmp_path
         assert quantizer.step[0] == np.float32(first["scale"] / 127)
     with pytest.raises(TaqError, match=r"rtn/config needs a config file; --config"):
         stored.plans(Variant.parse("rtn/config"))
-    with pytest.raises(MissingError, match=r"w\.safetensors: no quantized weights of mm2"):
+    with pytest.raises(
+        MissingError, match=r"w\.safetensors: adaround: no quantized weights of mm2"
+    ):
         Planner(model, groups, Options(["mm2"], weights=weights)).plans(Variant.parse("adaround"))
 
 
