@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from taqstore.pipelines.ingest import ingest
 
 from support.format_checks import (
     STATS,
@@ -23,6 +24,7 @@ from support.format_checks import (
     check_onnx,
     check_poly,
     check_postgelu,
+    check_samples,
     check_scales,
     check_stats,
     check_temporal,
@@ -38,6 +40,7 @@ from taqstore.testing import (
     RunShape,
     make_adaround_cache,
     make_latents,
+    make_phase1,
     make_postgelu,
     make_store,
 )
@@ -68,6 +71,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Groups:
         **pooled_groups(make_activations(folder / "stats", shape=SHAPE)),
         **postgelu_groups(make_postgelu(folder / "p.npz", shape=SHAPE)),
     }
+    ingest([make_phase1(folder / "DiT_cali_data.npz")], folder / "phase1.zarr")
+    groups["samples"] = open_store(folder / "phase1.zarr", chunks=None)["samples"]
     return {path: data.load() for path, data in groups.items()}
 
 
@@ -107,6 +112,7 @@ CASES: dict[str, tuple[str, Check | str]] = {
     "lut-schedule": ("l.json", r"mm\d\.\w+\.\S+ is not known at \d steps"),
     "timestep-stats": ("stats", check_stats),
     "calibration-samples": ("latents", check_latents),
+    "dit-cali-data": ("d.npz", check_samples),
     "adaround-cache": ("cache", check_cache),
     "postgelu-npz": ("p.npz", check_postgelu),
     "onnx-calibration": ("o.json", check_onnx),

@@ -214,3 +214,15 @@ def check_weights(groups: Groups, out: Path, name: str) -> None:
                 values = [getattr(x, kind) for x in mine]
                 for a, b in zip(stored, values, strict=True):
                     np.testing.assert_array_equal(a, b.step if kind == "input" else b)
+
+
+def check_samples(groups: Groups, out: Path, name: str) -> None:
+    """Rows of a Phase 1 file, each with its own timestep and prompt."""
+    group = groups["samples"]
+    keys = {"xs": "x", "ts": "timestep", "prompt_indices": "prompt_index", "cs": "conditioning",
+            "cs_pooled": "pooled_conditioning", "prompts": "prompt"}  # fmt: skip
+    with np.load(out, allow_pickle=True) as file:
+        for key, variable in keys.items():
+            np.testing.assert_array_equal(file[key], group[variable].values)
+        assert file["cfg_scale"] == group.attrs["cfg_scale"]
+    assert len(np.unique(group["timestep"])) > 2

@@ -62,6 +62,7 @@ def test_a_file_costs_what_the_store_does(bare: Path, tmp_path: Path, way: str) 
     names = [f"rtn{where}", f"adaround{where}"]
     bits = settings.activation_bits
     names += [f"adaround/a{bits}-learned{where}"] if bits else []
+    names = [Variant.parse(name).name for name in names]
     of_store = costs(store, names, weights)
     file = Options(weights=tmp_path / "q.safetensors")
     xr.testing.assert_identical(costs(store, names, weights, file), of_store)
