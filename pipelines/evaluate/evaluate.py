@@ -112,9 +112,10 @@ def evaluate(
     TaqError
         The model cannot run.
     """
-    opened = open_store(store)
+    opened, options = open_store(store), options or Options()
+    if variants:
+        options.check(variants)
     found = read_trajectories(opened, images=images, stride=stride, model=model)
-    options = options or Options()
     use = replace(found.use, seeds=found.seeds)
     loaded = load_model_of(found.run, local_ckpt=local_ckpt, use=use)
     planner = Planner(loaded, opened, options)
@@ -272,7 +273,7 @@ def _described(result: xr.Dataset, planner: Planner) -> xr.Dataset:
     result.attrs |= {
         "model": planner.model.row.name,
         "blocks": list(planner.chosen),
-        "time_groups": planner.options.groups,
+        "time_groups": planner.options.time_groups,
         "store_digest": planner.store.digest,
     }
     return result

@@ -36,6 +36,7 @@ _NEAREST = {"rtn": "absmax", "clipped": "mse"}
 SHIFTED = ("mlp.fc2",)
 _SMALL_BYTES = 256 << 20
 _BITS = 4
+_GROUPS = 4
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Options:
         Of weights rounded to nearest whose variant does not say it; None: 4 bits, and one step for
         each output channel.
     groups
-        Groups of steps of `grouped` variants.
+        Groups of steps of `grouped` variants; None: 4.
     weights
         File of `export safetensors` to take quantized weights from; None: the store.
     config
@@ -60,9 +61,45 @@ class Options:
     chosen: Sequence[str] | None = None
     bits: int | None = None
     group_size: int | None = None
-    groups: int = 4
+    groups: int | None = None
     weights: Path | None = None
     config: Path | None = None
+
+    @property
+    def time_groups(self) -> int:
+        """Groups of steps of `grouped` variants."""
+        return _GROUPS if self.groups is None else self.groups
+
+    def check(self, variants: Sequence[Variant]) -> None:
+        """Refuse what no variant takes, and a config that a variant lacks.
+
+        Raises
+        ------
+        MisuseError
+            There is such a thing.
+        """
+        for variant in variants:
+            if variant.steps == CONFIG:
+                self.config_of(variant)
+        rounded = [v for v in variants if v.weights in _NEAREST]
+        used = {
+            "weights": any(v.weights == ADAROUND for v in variants),
+            "config": any(v.steps == CONFIG for v in variants),
+            "groups": any(v.steps == "grouped" for v in variants),
+            "bits": any(not v.weight_bits for v in rounded),
+            "group_size": any(not v.group_size for v in rounded),
+        }
+        idle = [name for name, needed in used.items() if not needed and getattr(self, name)]
+        if idle:
+            what = f"no variant takes the option {idle[0]}"
+            names = ", ".join(variant.name for variant in variants)
+            raise MisuseError(problem(what, found=names))
+
+    def config_of(self, variant: Variant) -> Path:
+        """The config file, which a variant needs; else a MisuseError."""
+        if self.config is None:
+            raise MisuseError(problem(f"{variant.name} needs a config file", remedy="--config"))
+        return self.config
 
 
 @dataclass(frozen=True)
@@ -214,9 +251,7 @@ class Planner:
         self, variant: Variant, names: Sequence[LayerName]
     ) -> Mapping[LayerName, InputQuantizer]:
         if variant.steps == CONFIG:
-            if self.options.config is None:
-                raise MisuseError(problem(f"{variant.name} needs a config file", remedy="--config"))
-            return read_quant_config(self.options.config)
+            return read_quant_config(self.options.config_of(variant))
         if not variant.bits:
             return {}
         if variant.steps == LEARNED:
@@ -259,7 +294,7 @@ class Planner:
         return activation_start(
             self._observed[site],
             bits=variant.bits,
-            groups={"static": 1, "grouped": self.options.groups, "step": None}[variant.steps],
+            groups={"static": 1, "grouped": self.options.time_groups, "step": None}[variant.steps],
             clip="mse" if variant.mse and not shifted else "absmax",
             shifted=shifted,
         ).compute()

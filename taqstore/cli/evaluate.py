@@ -54,9 +54,7 @@ from taqstore.cli.progress import progress_bar
     cls=Renamed,
     old=("--groups",),
     type=click.IntRange(2),
-    default=4,
-    show_default=True,
-    help="Groups of steps, of grouped variants.",
+    help="Groups of steps, of grouped variants [default: 4].",
 )
 @images_option
 @click.option(

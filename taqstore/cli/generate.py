@@ -11,7 +11,7 @@ import click
 from taqstore.cli import GENERATE_PIPELINE
 from taqstore.cli.common import Renamed, store_argument
 from taqstore.cli.long_command import LongCommand, force_option, resume_option
-from taqstore.cli.model_options import MODEL, local_ckpt_option
+from taqstore.cli.model_options import MODEL, known_model, local_ckpt_option
 from taqstore.cli.outcome import print_outcome
 from taqstore.cli.output import Source, Target, json_option
 from taqstore.cli.progress import progress_bar
@@ -20,7 +20,9 @@ from taqstore.run.mode import Mode
 
 @click.command("generate", cls=LongCommand)
 @store_argument
-@click.option("--model", required=True, metavar=MODEL, help="Model to sample with.")
+@click.option(
+    "--model", required=True, metavar=MODEL, callback=known_model, help="Model to sample with."
+)
 @click.option(
     "--prompts",
     required=True,

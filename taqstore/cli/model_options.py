@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from taqstore.asked import word_of
 from taqstore.cli import MODELS_TABLE
 from taqstore.cli.common import store_argument
 from taqstore.cli.long_command import force_option, resume_option
@@ -49,11 +50,19 @@ images_option = click.option(
     help="Image ids, like 0,3-5 [default: all that are complete].",
 )
 MODEL = f"[{'|'.join(import_module(MODELS_TABLE).MODELS)}]"
-"""Models as `--model` takes them. What is none is refused where a row is looked for."""
+"""Models as `--model` takes them."""
+
+
+def known_model(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A model of the table, as it then is; else a MisuseError."""
+    models = import_module(MODELS_TABLE).MODELS
+    return None if value is None else word_of(value, models, "model")
+
 
 model_option = click.option(
     "--model",
     metavar=MODEL,
+    callback=known_model,
     help="Model that made ingested latents or samples, which do not say it themselves.",
 )
 local_ckpt_option = click.option(

@@ -194,7 +194,7 @@ def test_refusals(group: xr.Dataset, weights: xr.DataArray) -> None:
         smooth(group, weights=weights, cuts=[0.5])
     with pytest.raises(TaqError, match="strength must be 0 to 1"):
         smooth(group, weights=weights, strength=1.1)
-    with pytest.raises(TaqError, match="strength goes with rule .*, not with ptq4dit"):
+    with pytest.raises(TaqError, match=r"strength goes with rule .*, not with ptq4dit"):
         smooth(group, weights=weights, rule="ptq4dit", strength=0.6)
 
 

@@ -121,8 +121,8 @@ def test_a_model_is_offered_and_refused_by_its_row(
     (tmp_path / "p.txt").write_text("a zero", encoding="utf-8")
     options = ["--prompts", tmp_path / "p.txt", "--images", "1", "--steps", "2"]
     refused = taq("generate", tmp_path / "run.zarr", "--model", "toyed", *options)
-    assert refused.code == 1
-    assert "toy" in refused.err.partition("choose ")[2]
+    assert refused.code == 2
+    assert "did you mean toy?" in refused.err
 
 
 @needs_models
