@@ -142,7 +142,7 @@ def _run_of_streams(store: Store) -> dict[str, Any] | None:
     for path in others:
         if runs[path] != runs[first]:
             what = f"{first} and {path} were not made by one run"
-            remedy = "cache them together, with --force"
+            remedy = "cache them together into another store, or here with --force"
             raise TaqError(problem(what, where=str(store.location), remedy=remedy))
     return runs[first]
 

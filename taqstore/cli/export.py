@@ -9,9 +9,11 @@ from typing import Any
 import click
 
 from taqstore.analysis.shared.option import Option
+from taqstore.asked import word_of
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.options import click_option, given_of, settled
 from taqstore.cli.output import output_option, replace_option, replacing
+from taqstore.errors import MisuseError
 from taqstore.export.formats import FORMATS, MULTITIER, Format
 
 _OTHER_SCHEMA = click.option(
@@ -28,10 +30,11 @@ class _Formats(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        from taqstore.asked import word_of
-
         if args and not args[0].startswith("-"):
-            word_of(args[0], FORMATS, "export format")
+            try:
+                word_of(args[0], FORMATS, "export format")
+            except MisuseError as error:
+                ctx.fail(str(error))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -101,18 +101,18 @@ FORMATS: dict[str, Format] = {
     "dit-cali-data": Format("DiT_cali_data.npz of Phase 1", f"{_HERE}.dit_cali_data:dit_cali_data"),
     "onnx-calibration": Format(
         "ONNX Runtime's calibration ranges (TensorsData)",
-        f"{_HERE}.onnx_calibration:onnx_calibration",
+        f"{_HERE}.peers.onnx_calibration:onnx_calibration",
         "onnx-calibration",
         options.ONNX_CALIBRATION,
     ),
     "act-scales": Format(
         "SmoothQuant's act_scales, .npz or .safetensors",
-        f"{_HERE}.act_scales:act_scales",
+        f"{_HERE}.peers.act_scales:act_scales",
         options=options.ACT_SCALES,
     ),
     "imatrix": Format(
         "importance matrix of llama.cpp (.gguf) and stable-diffusion.cpp (.dat)",
-        f"{_HERE}.imatrix:imatrix",
+        f"{_HERE}.peers.imatrix:imatrix",
         options=options.IMATRIX,
     ),
     "adaround": Format(

@@ -18,7 +18,7 @@ from taqstore.analysis.ranges.options import (
 from taqstore.analysis.ranges.rules import RULES
 from taqstore.analysis.shared.option import Option
 from taqstore.analysis.table import FIT, TIERS
-from taqstore.export.tensor_names import NAMES
+from taqstore.export.peers.tensor_names import NAMES
 
 OUTLIERS = Option("outliers", "Add outlier channels.", bool, False)
 SOURCE = Option("source", "Group prefix to take statistics from, like pooled/timestep_stats.", str)

@@ -29,7 +29,7 @@ from taqstore.pipelines.models.table import MODELS, find_model
 
 from support.live_capture import needs_models
 from support.live_models import TINY, TINY32, TINY_FLUX, load_tiny, write_checkpoint
-from taqstore.errors import MissingError, TaqError
+from taqstore.errors import MisuseError, TaqError
 from taqstore.names import SITES
 
 pytestmark = needs_models
@@ -200,7 +200,7 @@ def test_files_that_do_not_fit_are_one_clear_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(TaqError, match="no such checkpoint"):
         load_pipeline(TINY, local_ckpt=tmp_path / "none")
-    with pytest.raises(MissingError, match="reference, sd3-medium, flux-schnell"):
+    with pytest.raises(MisuseError, match="reference, sd3-medium, flux-schnell"):
         find_model("sd5")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from taqstore.analysis.ranges.clip import Clip, clip_range
 from taqstore.analysis.ranges.rules import Rule
 from taqstore.errors import MisuseError, problem
-from taqstore.export.peers import by_linear, sites_of
+from taqstore.export.peers.static import by_linear, sites_of
 from taqstore.files.safetensors import write_safetensors
 from taqstore.files.staged import whole_file
 from taqstore.files.written import Summary, save_npz, summarize

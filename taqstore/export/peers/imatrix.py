@@ -14,8 +14,8 @@ import xarray as xr
 
 from taqstore.analysis.shared.inputs import require
 from taqstore.errors import MissingError, TaqError, problem
-from taqstore.export.peers import by_linear, sites_of
-from taqstore.export.tensor_names import NAMES
+from taqstore.export.peers.static import by_linear, sites_of
+from taqstore.export.peers.tensor_names import NAMES
 from taqstore.files.staged import whole_file
 from taqstore.files.written import Summary, summarize
 from taqstore.query.sites import Groups

@@ -9,7 +9,7 @@ import numpy as np
 from taqstore.analysis.ranges.clip import clip_range
 from taqstore.analysis.scales import checked_scheme
 from taqstore.export.documents.clips import ClipBound
-from taqstore.export.peers import by_linear, sites_of
+from taqstore.export.peers.static import by_linear, sites_of
 from taqstore.files.documents import Document
 from taqstore.query.sites import Groups
 

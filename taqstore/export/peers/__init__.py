@@ -1,0 +1,1 @@
+"""Files that other tools read: static statistics of every linear, under names of theirs."""
