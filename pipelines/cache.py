@@ -32,9 +32,8 @@ from .models.layers import chosen_blocks
 from .models.load import LoadedModel, Prompt, Tensor, to_numpy
 from .models.sampling import Schedule
 from .run.groups import RUN, open_groups
-from .run.inputs import Inputs, Samples, read_inputs, stride_of
+from .run.inputs import Inputs, model_of, read_inputs, stride_of
 from .run.record import record_run
-from .run.trajectories import load_model_of
 
 POOLED = f"{BLOCKS}/pooled"
 # Every how many steps of latents.
@@ -98,9 +97,7 @@ def cache(
         num_samples=num_samples,
         seed=seed,
     )
-    loaded = load_model_of(found.run, local_ckpt=local_ckpt, use=found.use)
-    if isinstance(found, Samples):
-        found.check(loaded)
+    loaded = model_of(found, local_ckpt=local_ckpt)
     names = chosen_blocks(loaded.mmdit, chosen, model=loaded.row.name)
     schedule = found.schedule(loaded)
     first = found.prepare(loaded, found.images[0], schedule)

@@ -32,9 +32,8 @@ from ..models.load import LoadedModel, Prompt, Tensor
 from ..models.reducers import Reducer, default_reducer
 from ..models.sampling import Schedule
 from ..run.groups import RUN, open_groups
-from ..run.inputs import Inputs, Samples, read_inputs, stride_of
+from ..run.inputs import Inputs, model_of, read_inputs, stride_of
 from ..run.record import record_run
-from ..run.trajectories import load_model_of
 from .buffers import ChannelSink, Recorder, SiteBuffer
 
 # Every how many steps of latents.
@@ -106,9 +105,7 @@ def collect(
     batches = found.batches(images_per_batch)
     if channel_sites:
         _check_one_by_one(found, batches)
-    loaded = load_model_of(found.run, local_ckpt=local_ckpt, use=found.use)
-    if isinstance(found, Samples):
-        found.check(loaded)
+    loaded = model_of(found, local_ckpt=local_ckpt)
     templates = {site: _template(found, loaded, site, batches, histogram_bits) for site in wanted}
     coarse = Layout(_dtype(loaded), min(histogram_bits, CHANNEL_MANTISSA_BITS))
     channel = [channel_histograms_template(templates[site], coarse) for site in channel_sites]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
-from taqstore.errors import TaqError, problem
+from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.names import LATENTS, SAMPLES
 from taqstore.store.reader import Store
 
+from ..models.load import LoadedModel
 from .samples import Draw, read_samples
 from .samples import Samples as Samples
-from .trajectories import Trajectories, read_trajectories
+from .trajectories import Trajectories, load_model_of, read_trajectories
 
 Inputs = Trajectories | Samples
 
@@ -44,14 +46,16 @@ def read_inputs(
 
     Raises
     ------
+    MisuseError
+        A seed is given without a number of samples.
     TaqError
-        Images are named and samples are run, or a seed is given without a number of samples.
+        Images are named and samples are run.
     StoreError, MissingError
         As of `read_trajectories` and `read_samples`.
     """
     if seed is not None and num_samples is None:
         what = "a seed draws samples, and no number of them is asked for"
-        raise TaqError(problem(what, remedy="give --num-samples, or leave --seed out"))
+        raise MisuseError(problem(what, remedy="give --num-samples, or leave --seed out"))
     if not takes_samples(store, num_samples):
         step = latents_stride if stride is None else stride
         return read_trajectories(store, images=images, stride=step, model=model)
@@ -60,6 +64,20 @@ def read_inputs(
         raise TaqError(problem(what, remedy="choose with --num-samples and --seed, not --images"))
     draw = Draw(num_samples, seed or 0)
     return read_samples(store, draw=draw, stride=stride or 1, model=model)
+
+
+def model_of(found: Inputs, *, local_ckpt: str | os.PathLike[str] | None) -> LoadedModel:
+    """The model that made them, loaded.
+
+    Raises
+    ------
+    TaqError
+        It cannot be loaded, or what is run is not of it.
+    """
+    loaded = load_model_of(found.run, local_ckpt=local_ckpt, use=found.use)
+    if isinstance(found, Samples):
+        found.check(loaded)
+    return loaded
 
 
 def stride_of(found: Inputs, stride: int | None, latents_stride: int) -> int:

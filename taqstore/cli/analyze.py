@@ -28,7 +28,7 @@ class _Analyses(click.Group):
         return None if row is None else _subcommand(cmd_name, row)
 
 
-@click.group("analyze", cls=_Analyses)
+@click.group("analyze", cls=_Analyses, subcommand_metavar="NAME STORE [OPTIONS]...")
 def command() -> None:
     """Compute an analysis from STORE; nothing is run again.
 

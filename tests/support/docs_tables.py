@@ -41,7 +41,8 @@ def commands_table() -> str:
     for name, (_, text) in COMMANDS.items():
         command = command_of(name)
         if isinstance(command, click.Group):
-            usage, options = f"{name} NAME STORE", "see below"
+            words = str(command.subcommand_metavar).partition(" [")[0]
+            usage, options = f"{name} {words}", "see below"
         else:
             context = click.Context(command, parent=root_context())
             usage = " ".join((name, *command.collect_usage_pieces(context)[1:]))
