@@ -10,7 +10,8 @@ import numpy as np
 
 from taqstore.errors import TaqError, problem
 from taqstore.kinds.statistics_sources import STATISTICS
-from taqstore.names import ACTIVATIONS, LATENTS, split_group
+from taqstore.names import ACTIVATIONS, LATENTS, parse_layer, split_group
+from taqstore.query.sites import choose_groups, slices
 from taqstore.run.extras import extra
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
@@ -25,6 +26,7 @@ KINDS = ("summary", "range", "histogram", "channels", "heatmap", "negative")
 # Figures with a page for every layer; the others show all layers at once.
 LAYERED = ("histogram", "channels")
 SITE = "mlp.fc2"
+_GLOB = "*?["
 GROUP = f"{ACTIVATIONS}/{SITE}"
 
 
@@ -57,9 +59,14 @@ def profile(
     ------
     TaqError
         There is nothing to draw, or statistics are missing and the model cannot run.
+    MissingError
+        There is no such layer.
     """
     outcome, opened = Outcome(), open_store(store)
     chosen = None if images is None else tuple(images)
+    for layer in layers:
+        if not set(layer) & set(_GLOB):
+            parse_layer(layer)
     if _lacking(opened, chosen, num_samples):
         outcome.notes += collect(
             opened,
@@ -75,6 +82,8 @@ def profile(
             mode=Mode(resume=True, progress=progress),
         ).notes
     group = GROUP if GROUP in opened else None
+    for layer in layers:
+        slices(opened, [group] if group else choose_groups(opened), {"layer": layer})
     for kind in KINDS:
         with extra(f"figure {kind}", outcome.notes):
             _draw(kind, opened, Path(out), group, layers, outcome)

@@ -217,6 +217,9 @@ def test_profile_draws_a_spread_or_the_layers_named(whole: Path, tmp_path: Path)
         found = {page for page in pages if page.startswith(f"{kind}_")}
         assert found == {f"{kind}_mm1_img_mlp_fc2", f"{kind}_mm0_txt_mlp_fc2"}
     assert any(page.startswith("heatmap") for page in pages)
+    for layer, says in (("nonsense", "'nonsense' is not known"), ("mm9.img", "--layer mm9.img")):
+        assert says in refused("profile", whole, "-o", tmp_path / "no", "--layer", layer)
+    assert not (tmp_path / "no").exists()
 
 
 def test_observations_make_a_phase_2_file(whole: Path, tmp_path: Path) -> None:
