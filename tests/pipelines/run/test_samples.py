@@ -218,7 +218,8 @@ def test_profile_draws_a_spread_or_the_layers_named(whole: Path, tmp_path: Path)
         assert found == {f"{kind}_mm1_img_mlp_fc2", f"{kind}_mm0_txt_mlp_fc2"}
     assert any(page.startswith("heatmap") for page in pages)
     for layer, says in (("nonsense", "'nonsense' is not known"), ("mm9.img", "--layer mm9.img")):
-        assert says in refused("profile", whole, "-o", tmp_path / "no", "--layer", layer)
+        result = run("profile", whole, "-o", tmp_path / "no", "--layer", layer)
+        assert (result.exit_code, says in str(result.exception)) == (1, True)
     assert not (tmp_path / "no").exists()
 
 
