@@ -74,13 +74,15 @@ class Pictures:
     outcome: Outcome
     group: GroupWriter | None = field(default=None, init=False)
     gone: bool = field(default=False, init=False)
+    saved: set[int] = field(default_factory=set, init=False)
 
     def keep(self, position: int, latent: Tensor) -> None:
         """Decode the final latent ``(1, height, width, channel)`` of an image, and keep it."""
         pixels = None if self.gone else self._decoded(latent)
         if pixels is None:
             return
-        save_picture(pixels, self.folder / f"{self.images[position]:04d}.png")
+        save_picture(pixels, self._path(position))
+        self.saved.add(position)
         cube = pixels.reshape(*pixels.shape[:2], -1)
         group = self._group(cube.shape)
         with group.claim((position,)) as held:
@@ -90,16 +92,25 @@ class Pictures:
                 self.outcome.wrote(PICTURES, size=size)
 
     def catch_up(self) -> None:
-        """Keep pictures of images whose latents were stored by a run that kept none."""
+        """Keep pictures of images whose latents were stored by a run that kept none.
+
+        Of those that were kept before, the PNG files are written again.
+        """
         store = open_store(self.writer.location.url, chunks=None, checksum=True)
         latents = store[LATENTS]
         final = int(np.flatnonzero(latents["is_final"].values)[-1])
         there = set(latents["image"].values.tolist())
         done = self._done()
         for position, image in enumerate(self.images):
-            if image in there and not done[position] and not self.gone:
+            path = self._path(position)
+            if done[position] and position not in self.saved:
+                save_picture(store[PICTURES]["picture"].sel(image=image).values, path)
+            elif image in there and not done[position] and not self.gone:
                 x = latents["x"].sel(image=image).isel(step=final).values
                 self.keep(position, backend().mx.array(np.ascontiguousarray(x)[None]))
+
+    def _path(self, position: int) -> Path:
+        return self.folder / f"{self.images[position]:04d}.png"
 
     def _done(self) -> np.ndarray:
         """(image,) which pictures are stored, as far as the group goes."""

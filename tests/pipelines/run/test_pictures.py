@@ -137,6 +137,10 @@ def test_a_run_keeps_its_pictures_and_catches_up(weights: Path, tmp_path: Path) 
         ["pictures", "0", "3"],
     ]
     assert verify_store(store).damage == ()
+    elsewhere = tmp_path / "elsewhere"
+    generate(store, weights, 3, "--resume", "--save-images", elsewhere)
+    for image in range(3):
+        assert np.array_equal(pixels(elsewhere / f"{image:04d}.png"), found[image])
 
 
 @needs_models
