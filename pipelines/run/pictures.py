@@ -54,7 +54,8 @@ def _open(
 class Pictures:
     """Keeps pictures of images, one by one; the latents of each are flagged before.
 
-    A decoder that cannot be had is told once, and pictures are left at that.
+    A decoder that cannot be had is told once, and pictures are left at that; so are PNG files that
+    cannot be written.
 
     Parameters
     ----------
@@ -74,6 +75,7 @@ class Pictures:
     outcome: Outcome
     group: GroupWriter | None = field(default=None, init=False)
     gone: bool = field(default=False, init=False)
+    unwritable: bool = field(default=False, init=False)
     saved: set[int] = field(default_factory=set, init=False)
 
     def keep(self, position: int, latent: Tensor) -> None:
@@ -81,8 +83,7 @@ class Pictures:
         pixels = None if self.gone else self._decoded(latent)
         if pixels is None:
             return
-        save_picture(pixels, self._path(position))
-        self.saved.add(position)
+        self._save(pixels, position)
         cube = pixels.reshape(*pixels.shape[:2], -1)
         group = self._group(cube.shape)
         with group.claim((position,)) as held:
@@ -102,15 +103,23 @@ class Pictures:
         there = set(latents["image"].values.tolist())
         done = self._done()
         for position, image in enumerate(self.images):
-            path = self._path(position)
             if done[position] and position not in self.saved:
-                save_picture(store[PICTURES]["picture"].sel(image=image).values, path)
+                self._save(store[PICTURES]["picture"].sel(image=image).values, position)
             elif image in there and not done[position] and not self.gone:
                 x = latents["x"].sel(image=image).isel(step=final).values
                 self.keep(position, backend().mx.array(np.ascontiguousarray(x)[None]))
 
-    def _path(self, position: int) -> Path:
-        return self.folder / f"{self.images[position]:04d}.png"
+    def _save(self, pixels: np.ndarray, position: int) -> None:
+        """Write a PNG file; where that cannot be done it is told once, and the store goes on."""
+        self.saved.add(position)
+        if self.unwritable:
+            return
+        try:
+            save_picture(pixels, self.folder / f"{self.images[position]:04d}.png")
+        except (TaqError, OSError) as error:
+            self.unwritable = True
+            first = str(error).splitlines()[0]
+            self.outcome.notes.append(f"PNG files are left out, the store has pictures: {first}")
 
     def _done(self) -> np.ndarray:
         """(image,) which pictures are stored, as far as the group goes."""

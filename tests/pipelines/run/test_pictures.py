@@ -169,6 +169,19 @@ def test_pictures_merge_with_their_images(weights: Path, tmp_path: Path) -> None
 
 
 @needs_models
+def test_a_file_that_cannot_be_written_takes_nothing_with_it(weights: Path, tmp_path: Path) -> None:
+    store, out = tmp_path / "s.zarr", tmp_path / "png"
+    (out / "0000.png").mkdir(parents=True)
+    said = generate(store, weights, 2, "--save-images", out)
+    assert said.exit_code == 0, said.output
+    assert len([line for line in said.stderr.splitlines() if "0000.png" in line]) == 1
+    for group in ("latents", "pictures"):
+        assert open_store(store)[group]["image"].values.tolist() == [0, 1]
+    assert generate(store, weights, 2, "--resume", "--save-images", tmp_path / "b").exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["0000.png", "0001.png"]
+
+
+@needs_models
 def test_a_decoder_that_cannot_be_had_takes_nothing_with_it(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
