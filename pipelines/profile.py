@@ -11,7 +11,7 @@ import numpy as np
 from taqstore.errors import TaqError, problem
 from taqstore.kinds.statistics_sources import STATISTICS
 from taqstore.names import ACTIVATIONS, LATENTS, parse_layer, split_group
-from taqstore.query.sites import choose_groups, slices
+from taqstore.query.select import select
 from taqstore.run.extras import extra
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
@@ -26,7 +26,6 @@ KINDS = ("summary", "range", "histogram", "channels", "heatmap", "negative")
 # Figures with a page for every layer; the others show all layers at once.
 LAYERED = ("histogram", "channels")
 SITE = "mlp.fc2"
-_GLOB = "*?["
 GROUP = f"{ACTIVATIONS}/{SITE}"
 
 
@@ -58,15 +57,12 @@ def profile(
     Raises
     ------
     TaqError
-        There is nothing to draw, or statistics are missing and the model cannot run.
-    MissingError
-        There is no such layer.
+        There is nothing to draw, or statistics are missing and the model cannot run; no layer is
+        called like one of `layers`, which is said before anything is collected or drawn.
     """
     outcome, opened = Outcome(), open_store(store)
+    _check_names(layers)
     chosen = None if images is None else tuple(images)
-    for layer in layers:
-        if not set(layer) & set(_GLOB):
-            parse_layer(layer)
     if _lacking(opened, chosen, num_samples):
         outcome.notes += collect(
             opened,
@@ -82,8 +78,7 @@ def profile(
             mode=Mode(resume=True, progress=progress),
         ).notes
     group = GROUP if GROUP in opened else None
-    for layer in layers:
-        slices(opened, [group] if group else choose_groups(opened), {"layer": layer})
+    _check_layers(opened, group, layers)
     for kind in KINDS:
         with extra(f"figure {kind}", outcome.notes):
             _draw(kind, opened, Path(out), group, layers, outcome)
@@ -92,6 +87,28 @@ def profile(
     # Figures are drawn from what was collected, and say so again.
     outcome.notes[:] = dict.fromkeys(outcome.notes)
     return outcome
+
+
+def _check_names(layers: Sequence[str]) -> None:
+    """Refuse what is no layer's name, before the model runs."""
+    for part in ",".join(layers).split(",") if layers else ():
+        if not set(part) & set("*?["):
+            parse_layer(part.strip())
+
+
+def _check_layers(store: Store, group: str | None, layers: Sequence[str]) -> None:
+    """Refuse layers of which no group that can be drawn has one, before anything is drawn."""
+    paths = [group] if group else [path for path in store if split_group(path)[0] in STATISTICS]
+    refused: TaqError | None = None
+    for path in paths if layers else ():
+        try:
+            select(store[path], layer=",".join(layers), site=split_group(path)[1])
+        except TaqError as error:
+            refused = error
+        else:
+            return
+    if refused is not None:
+        raise refused
 
 
 def _draw(

@@ -25,7 +25,7 @@ class Use:
     Parameters
     ----------
     latent_size, channels
-        Of the latents: height and width, and channels.
+        Of the latents: height and width, and channels, where they are there already.
     steps
         Model calls of an image.
     cfg_weights
@@ -62,6 +62,8 @@ def check_use(row: ModelRow, use: Use) -> None:
         what = "; ".join(f"{wrong} (asked {asked})" for wrong, asked, _ in found)
         remedies = dict.fromkeys(option for *_, option in found)
         remedy = f"change {', '.join(remedies)}"
+        if use.channels is not None:
+            remedy = "name the model that they were made with: --model"
         raise TaqError(problem(f"{row.name} {what}", remedy=remedy))
 
 

@@ -54,7 +54,8 @@ def _open(
 class Pictures:
     """Keeps pictures of images, one by one; the latents of each are flagged before.
 
-    A decoder that cannot be had is told once, and pictures are left at that.
+    A decoder that cannot be had is told once, and pictures are left at that; so are PNG files that
+    cannot be written.
 
     Parameters
     ----------
@@ -74,13 +75,15 @@ class Pictures:
     outcome: Outcome
     group: GroupWriter | None = field(default=None, init=False)
     gone: bool = field(default=False, init=False)
+    unwritable: bool = field(default=False, init=False)
+    saved: set[int] = field(default_factory=set, init=False)
 
     def keep(self, position: int, latent: Tensor) -> None:
         """Decode the final latent ``(1, height, width, channel)`` of an image, and keep it."""
         pixels = None if self.gone else self._decoded(latent)
         if pixels is None:
             return
-        save_picture(pixels, self.folder / f"{self.images[position]:04d}.png")
+        self._save(pixels, position)
         cube = pixels.reshape(*pixels.shape[:2], -1)
         group = self._group(cube.shape)
         with group.claim((position,)) as held:
@@ -90,16 +93,33 @@ class Pictures:
                 self.outcome.wrote(PICTURES, size=size)
 
     def catch_up(self) -> None:
-        """Keep pictures of images whose latents were stored by a run that kept none."""
+        """Keep pictures of images whose latents were stored by a run that kept none.
+
+        Of those that were kept before, the PNG files are written again.
+        """
         store = open_store(self.writer.location.url, chunks=None, checksum=True)
         latents = store[LATENTS]
         final = int(np.flatnonzero(latents["is_final"].values)[-1])
         there = set(latents["image"].values.tolist())
         done = self._done()
         for position, image in enumerate(self.images):
-            if image in there and not done[position] and not self.gone:
+            if done[position] and position not in self.saved:
+                self._save(store[PICTURES]["picture"].sel(image=image).values, position)
+            elif image in there and not done[position] and not self.gone:
                 x = latents["x"].sel(image=image).isel(step=final).values
                 self.keep(position, backend().mx.array(np.ascontiguousarray(x)[None]))
+
+    def _save(self, pixels: np.ndarray, position: int) -> None:
+        """Write a PNG file; where that cannot be done it is told once, and the store goes on."""
+        self.saved.add(position)
+        if self.unwritable:
+            return
+        try:
+            save_picture(pixels, self.folder / f"{self.images[position]:04d}.png")
+        except (TaqError, OSError) as error:
+            self.unwritable = True
+            first = str(error).splitlines()[0]
+            self.outcome.notes.append(f"PNG files are left out, the store has pictures: {first}")
 
     def _done(self) -> np.ndarray:
         """(image,) which pictures are stored, as far as the group goes."""

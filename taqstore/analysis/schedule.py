@@ -16,7 +16,7 @@ from taqstore.analysis.shared.inputs import Array, finish, over, require
 from taqstore.analysis.table import of_row
 from taqstore.analysis.temporal import coefficient_of_variation
 from taqstore.asked import number, whole_number
-from taqstore.errors import MisuseError
+from taqstore.errors import MisuseError, problem
 from taqstore.quantization.search import Scheme
 
 _NAME = "schedule"
@@ -24,6 +24,8 @@ DEGREES = (2, 3, 4)
 POWERS = np.arange(DEGREES[-1] + 1)
 MIN_SIGMAS = 4
 NO_FIT = -1
+# What each degree above the first must gain.
+_GAINS = {"cubic_gain": 3, "quartic_gain": 4}
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class FitRule:
     Raises
     ------
     MisuseError
-        A number out of its range.
+        A number out of its range, or one that the others leave without effect.
     """
 
     cubic_gain: float = 0.15
@@ -60,6 +62,14 @@ class FitRule:
         whole_number(self.max_degree, "max_degree", least=DEGREES[0], most=DEGREES[-1])
         for name in ("constant_below", "quadratic_below"):
             number(getattr(self, name), name, least=0)
+        if self.constant_below > self.quadratic_below > 0:
+            found = f"{self.constant_below:g} and {self.quadratic_below:g}"
+            what = "constant_below must not be above quadratic_below, which is never asked then"
+            raise MisuseError(problem(what, found=found))
+        for gain, degree in _GAINS.items():
+            if self.max_degree < degree and getattr(self, gain) != getattr(FitRule, gain):
+                what = f"{gain} is of degree {degree}, and max_degree does not go so far"
+                raise MisuseError(problem(what, found=str(self.max_degree)))
 
 
 @of_row(_NAME)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from taqstore.cli.common import say_nonfinite, store_argument
+from taqstore.cli import MODEL_WEIGHTS
+from taqstore.cli.common import say, say_nonfinite, store_argument
 from taqstore.cli.output import Output, table_output
 from taqstore.cli.scheduler import computing, scheduler_option
+
+if TYPE_CHECKING:
+    from taqstore.store.reader import Store
 
 SHARED: tuple[Callable[[Any], Any], ...] = (
     store_argument,
@@ -52,3 +57,27 @@ def run(name: str, given: dict[str, Any], options: dict[str, Any]) -> None:
     say_nonfinite(slices(opened, results, selection))
     with computing(given["scheduler"], given["store"]):
         output.give(partial(site_tables, results), partial(write_results, results))
+
+
+def weights_of_store(opened: Store) -> Any:
+    """Weights for an analysis that needs them: rounded ones in the store, or those of its model.
+
+    The model's are taken where rounded ones are not there of every layer that was observed.
+    """
+    from taqstore.names import ACTIVATIONS, WEIGHTS
+    from taqstore.query.sites import site_groups
+
+    stored, observed = site_groups(opened, WEIGHTS), site_groups(opened, ACTIVATIONS)
+    if stored and all(_has(stored.get(site), layers) for site, layers in observed.items()):
+        return stored
+    models = import_module(MODEL_WEIGHTS)
+    model = models.named_model(opened)
+    if model is None:
+        return stored  # the analysis says what it lacks
+    say(f"note: weights are those of {model}, the model that the store names")
+    return models.model_weight_absmax(opened)
+
+
+def _has(weights: Any, observed: Any) -> bool:
+    """Whether weights are there of every layer that was observed."""
+    return weights is not None and bool(observed["layer"].isin(weights["layer"]).all())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ import click
 
 from taqstore.analysis.shared.option import bundled
 from taqstore.analysis.table import ANALYSES, Analysis
-from taqstore.cli import MODEL_WEIGHTS
-from taqstore.cli.analysis import SHARED, run
+from taqstore.cli.analysis import SHARED, run, weights_of_store
 from taqstore.cli.common import say
 from taqstore.cli.options import click_option, settled
 
@@ -44,12 +42,14 @@ def _subcommand(name: str, row: Analysis) -> click.Command:
 
 
 def _analyze(name: str, row: Analysis, **given: Any) -> None:
+    from taqstore.store.reader import open_store
+
     values = settled(row.options, given, who=f"analyze {name}")
     for option in row.options:
         if option.type == "weights":
             path = values.get(option.name)
             values[option.name] = (
-                _weights_of_file(path) if path else _weights_of_store(given["store"])
+                _weights_of_file(path) if path else weights_of_store(open_store(given["store"]))
             )
     run(name, given, bundled(row.options, row.bundles, values))
 
@@ -61,20 +61,3 @@ def _weights_of_file(path: str) -> Any:
     for note in found.notes:
         say(f"note: {note}")
     return found.sites
-
-
-def _weights_of_store(address: str) -> Any:
-    from taqstore.names import WEIGHTS
-    from taqstore.query.sites import site_groups
-    from taqstore.store.reader import open_store
-
-    opened = open_store(address)
-    stored = site_groups(opened, WEIGHTS)
-    if stored:
-        return stored
-    models = import_module(MODEL_WEIGHTS)
-    model = models.named_model(opened)
-    if model is None:
-        return {}  # the analysis says what it lacks
-    say(f"note: weights are those of {model}, the model that the store names")
-    return models.model_weight_absmax(opened)

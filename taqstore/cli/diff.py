@@ -102,16 +102,15 @@ def _compared(
     """What came from elsewhere beside an analysis of the second store."""
     from taqstore.analysis.table import ANALYSES
     from taqstore.asked import word_of
+    from taqstore.cli.analysis import weights_of_store
     from taqstore.cli.options import read_options
-    from taqstore.names import WEIGHTS
     from taqstore.query.diff import diff_analysis
-    from taqstore.query.sites import site_groups
 
     word_of(analysis, ANALYSES, "analysis")
     texts = dict(text.partition("=")[::2] for text in given)
     options = read_options(analysis, texts)
     if any(option.type == "weights" for option in ANALYSES[analysis].options):
-        options["weights"] = site_groups(stores[1], WEIGHTS)
+        options["weights"] = weights_of_store(stores[1])
     return diff_analysis(
         *stores,
         group=group,

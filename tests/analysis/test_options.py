@@ -146,7 +146,7 @@ def test_words_are_of_their_list(taq: Runner, command: str, word: str, option: O
         ({"bits": 8.0}, "bits must be an integer"),
         ({"bits": True}, "bits must be an integer"),
         ({"clip": "percentile", "percentile": "99"}, "percentile must be a number"),
-        ({"clip": "precentile"}, "did you mean percentile"),
+        ({"clip": "percentil"}, "did you mean percentile"),
         ({"cuts": 4}, "cuts must be several numbers"),
         ({"cuts": "dynamic"}, "cuts 'dynamic' is not known"),
         ({"per": "group"}, "per group needs group_size"),
@@ -178,3 +178,20 @@ def test_thresholds_are_in_order() -> None:
         Thresholds(a4=10, a6=5)
     with pytest.raises(MisuseError, match="shifted_a4 must not be above shifted_a6"):
         Thresholds(shifted_a4=9)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"constant_below": 5, "quadratic_below": 2}, "constant_below must not be above quadratic"),
+        ({"max_degree": 3, "quartic_gain": 0.2}, "quartic_gain is of degree 4"),
+        ({"max_degree": 2, "cubic_gain": 0.2}, "cubic_gain is of degree 3"),
+    ],
+)
+def test_rules_of_fits_leave_no_number_without_effect(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(MisuseError, match=message):
+        FitRule(**options)
+    assert FitRule(constant_below=2, quadratic_below=5, max_degree=3, cubic_gain=0.2)
+    assert FitRule(constant_below=2)

@@ -222,16 +222,16 @@ def _linear(file: NpzFile, path: str, name: LayerName, shared: tuple[float, ...]
         if key not in file and kind not in _NEEDED:
             continue
         header = file.header(key)
-        wanted = DTYPES.get(kind, "")
-        good = header.dtype.kind in kinds and wanted in ("", header.dtype.name)
+        wanted = np.dtype(DTYPES.get(kind, header.dtype))
+        if kind == "alpha" and wanted.itemsize > 4:
+            wanted = np.dtype(np.float32)
+        # Another dtype is cast where that is exact, which is seen as it is read.
+        good = header.dtype.kind in (kinds if kind not in DTYPES else "iuf")
         if not good or len(header.shape) != len(dims) or 0 in header.shape:
             found = f"{header.dtype.name} {header.shape}"
-            what = f"not {wanted or 'floats'} of {len(dims)} dims"
+            what = f"not {DTYPES.get(kind, 'floats')} of {len(dims)} dims"
             raise SourceError(problem(what, where=file.where(key), found=found))
-        members[kind] = key, header.dtype
-    alpha = members.get("alpha")
-    if alpha is not None and alpha[1].itemsize > 4:
-        raise SourceError(problem("alpha is float64", where=file.where(alpha[0])))
+        members[kind] = key, wanted
     layout = _layout(file, members, shared)
     for kind, (key, _) in members.items():
         if file.header(key).shape != shape_of(layout, kind):

@@ -30,6 +30,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _MOST_NAMED = 5
+_OPEN = "quotes that do not close"
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,9 @@ def _decoded(path: Path) -> str:
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise _refused(path, "a zero character: binary, or UTF-16 without its mark", line=line)
+    if "\ufeff" in text:
+        line = text[: text.index("\ufeff")].count("\n") + 1
+        raise _refused(path, "a byte order mark within the text: two files in one", line=line)
     return text
 
 
@@ -142,7 +146,8 @@ def _table(path: Path, lines: list[str]) -> Prompts:
     rows = list(_rows(path, lines, delimiter))
     column = names.index(_PROMPT)
     texts = [_cell(path, row, names, column, lines) for row in rows[1:]]
-    notes = [*_many_lines(path, rows), *_blank_note(path, _blank(lines, rows), len(lines))]
+    notes = [*_many_lines(path, rows), *_spilled(path, rows, column)]
+    notes += _blank_note(path, _blank(lines, rows), len(lines))
     if _IMAGE in names:
         ids = [_image(path, row, names.index(_IMAGE)) for row in rows[1:]]
         texts, told = _ordered(path, ids, texts, rows)
@@ -174,11 +179,14 @@ def _rows(path: Path, lines: list[str], delimiter: str) -> Iterator[_Row]:
             # Blank lines before a row are passed over by the reader, and counted to it.
             while first < reader.line_num and not lines[first - 1].strip():
                 first += 1
-            if fields and not (len(fields) == 1 and not fields[0].strip()):
+            # Nothing in quotes is a row all the same, whose prompt is missing.
+            if "".join(lines[first - 1 : reader.line_num]).strip():
                 yield _Row(first, reader.line_num, fields)
             first = reader.line_num + 1
     except csv.Error as error:
-        raise _refused(path, "quotes that do not close", line=first, found=str(error)) from error
+        long = "limit" in str(error)
+        what = "a field that is too long, or its quote does not close" if long else _OPEN
+        raise _refused(path, what, line=first, found=str(error)) from error
 
 
 def _cell(path: Path, row: _Row, names: list[str], column: int, lines: list[str]) -> str:
@@ -194,6 +202,19 @@ def _cell(path: Path, row: _Row, names: list[str], column: int, lines: list[str]
     if spaced and quoted not in "".join(lines[row.first - 1 : row.last]):
         raise _refused(path, "a quote after a space, which is no quoting", line=row.first)
     return text
+
+
+def _spilled(path: Path, rows: list[_Row], column: int) -> Iterator[str]:
+    """Say where the next column may be the rest of a prompt: a space goes on after the comma."""
+    after = column + 1
+    if after >= len(rows[0].fields) or rows[0].fields[after].startswith(" "):
+        return
+    found = [row for row in rows[1:] if row.fields[after].startswith(" ")]
+    if found:
+        name = rows[0].fields[after].strip()
+        shown = ", ".join(str(row.first) for row in found[:_MOST_NAMED])
+        what = f"what follows the prompt and a space is taken for {name or 'a column of no name'}"
+        yield f"{path.name}: line {shown}: {what}; quote a prompt that goes on there"
 
 
 def _image(path: Path, row: _Row, column: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file
+from taqstore.pipelines.adaround.adaround import adaround
+from taqstore.pipelines.cache import cache
 from taqstore.pipelines.collect.collect import collect
 from taqstore.pipelines.generate import Request, generate
 from taqstore.pipelines.models.reference import checkpoint_path
+from taqstore.pipelines.models.rounding import Settings
 from taqstore.pipelines.run.model_weights import model_weight_absmax, named_model
 
 from support.live_capture import needs_models
@@ -71,6 +75,29 @@ def test_the_command_takes_them_where_nothing_else_is_given(
     )
     given = smooth(reference, "--weights", str(tmp_path / "w.npz"))
     assert json.loads(given.stdout)["tables"] == json.loads(plain.stdout)["tables"]
+
+
+def test_rounded_weights_of_some_blocks_do_not_stand_for_all(
+    reference: Path, tmp_path: Path
+) -> None:
+    """In `analyze` and in `diff` alike: the model's are taken, as if nothing were rounded."""
+    store = tmp_path / "s.zarr"
+    shutil.copytree(reference, store)
+    plain = json.loads(smooth(store).stdout)["tables"]
+    cache(store, chosen=["mm0"], stride=1)
+    adaround(store, settings=Settings(iterations=1, batch_size=1))
+    assert open_store(store)["weights/attn.qkv"].sizes["layer"] == 2
+    assert json.loads(smooth(store).stdout)["tables"] == plain
+    factors = {f"mm0_img_attn_{p}_proj": [1.5] * 128 for p in "qkv"}
+    document = {"alpha": 0.5, "scale_clip": None, "layers": factors}
+    (tmp_path / "theirs.json").write_text(json.dumps(document))
+    run = CliRunner().invoke
+    taken = run(cli, ["ingest", str(tmp_path / "theirs.json"), str(tmp_path / "t.zarr")])
+    assert taken.exit_code == 0, taken.output
+    group = ["pooled/smoothquant_scales/attn.qkv", "factor", "--analysis", "smooth"]
+    found = run(cli, ["diff", str(tmp_path / "t.zarr"), str(store), *group])
+    assert found.exit_code == 0, found.output
+    assert "weights are those of reference" in found.stderr
 
 
 def test_a_model_that_cannot_be_had_is_named(tmp_path: Path) -> None:

@@ -137,6 +137,10 @@ def test_a_run_keeps_its_pictures_and_catches_up(weights: Path, tmp_path: Path) 
         ["pictures", "0", "3"],
     ]
     assert verify_store(store).damage == ()
+    elsewhere = tmp_path / "elsewhere"
+    generate(store, weights, 3, "--resume", "--save-images", elsewhere)
+    for image in range(3):
+        assert np.array_equal(pixels(elsewhere / f"{image:04d}.png"), found[image])
 
 
 @needs_models
@@ -162,6 +166,19 @@ def test_pictures_merge_with_their_images(weights: Path, tmp_path: Path) -> None
     assert whole
     for image, path in enumerate(["1/0000.png", "2/0000.png", "2/0001.png"]):
         assert np.array_equal(found[image], pixels(tmp_path / path)), image
+
+
+@needs_models
+def test_a_file_that_cannot_be_written_takes_nothing_with_it(weights: Path, tmp_path: Path) -> None:
+    store, out = tmp_path / "s.zarr", tmp_path / "png"
+    (out / "0000.png").mkdir(parents=True)
+    said = generate(store, weights, 2, "--save-images", out)
+    assert said.exit_code == 0, said.output
+    assert len([line for line in said.stderr.splitlines() if "0000.png" in line]) == 1
+    for group in ("latents", "pictures"):
+        assert open_store(store)[group]["image"].values.tolist() == [0, 1]
+    assert generate(store, weights, 2, "--resume", "--save-images", tmp_path / "b").exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["0000.png", "0001.png"]
 
 
 @needs_models

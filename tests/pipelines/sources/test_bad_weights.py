@@ -15,6 +15,7 @@ from taqstore.pipelines.ingest import ingest
 from support.adaround_output import make_output, members_of
 from taqstore import open_store
 from taqstore.errors import SourceError, StoreError
+from taqstore.export import export
 from taqstore.kinds.quantized_linears import quantized_blocks
 from taqstore.testing import damage
 
@@ -86,7 +87,9 @@ ONE: list[tuple[Change, str]] = [
                                   marker=f / "unpickled"), f"mm0.npz: {STEM}__scale"),
     (member(f"{STEM}__weight_int", None), f"{STEM}__weight_int: no such key"),
     (member(f"{STEM}__scale", None), f"{STEM}__scale: no such key"),
-    (member(f"{STEM}__weight_int", np.zeros((12, 6), np.int32)), "not int8 of 2 dims .found int32"),
+    (member(f"{STEM}__weight_int", np.full((12, 6), 300)), "holds numbers that int8 does not"),
+    (member(f"{STEM}__weight_int", np.full((12, 6), 0.5)), "holds numbers that int8 does not"),
+    (member(f"{STEM}__weight_int", np.full((12, 6), "a")), "not int8 of 2 dims"),
     (member(f"{STEM}__weight_int", np.zeros((0, 6), np.int8)), "not int8 of 2 dims"),
     (member(f"{STEM}__scale", np.ones((12, 4))), "4 groups do not divide 6 inputs"),
     (member(f"{STEM}__scale", np.ones((11, 1))), r"does not fit the weight's \(12, 6\)"),
@@ -95,7 +98,7 @@ ONE: list[tuple[Change, str]] = [
     (member(f"{STEM}__a_scale", np.array([-1.0])), "a value that no quantizer has .found -1.0"),
     (member(f"{STEM}__a_scale", np.ones(3)), "does not fit the weight's"),
     (member(f"{STEM}__a_bits", np.int8([77])), "a value that no quantizer has .found 77"),
-    (member(f"{STEM}__alpha", np.zeros((12, 6))), "alpha is float64"),
+    (member(f"{STEM}__alpha", np.full((12, 6), 1 / 3)), "holds numbers that float32 does not"),
     (member(f"{STEM}__alpha", np.full((12, 6), np.inf, np.float32)), "a value that no quantizer"),
     (member(f"{STEM}__sigma_lower", np.float32([0.2])), "sigma_lower does not descend to 0"),
     (member(f"{STEM}__a_shift", np.zeros((1, 5), np.float32)), "does not fit the weight's"),
@@ -126,6 +129,22 @@ def test_a_block_that_cannot_be_used(tmp_path: Path, change: Change, message: st
     assert re.search(message, line), line
     assert not (source / "unpickled").exists()
     assert quantized_blocks(open_store(tmp_path / "s.zarr")) == ["mm1", "mm2"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [("weight_int", "int32"), ("weight_int", "float32"), ("alpha", "float64"), ("scale", ">f4")],
+)
+def test_what_casts_exactly_is_taken(tmp_path: Path, kind: str, dtype: str) -> None:
+    source = make_output(tmp_path / "source", later=True)
+    plain = members_of(source)
+    name = f"{STEM}__{kind}"
+    member(name, plain[f"mm0.{name}"].astype(dtype))(source)
+    assert ingest([source], tmp_path / "s.zarr").problems == []
+    export("adaround", open_store(tmp_path / "s.zarr"), tmp_path / "out")
+    found = members_of(tmp_path / "out")
+    assert found.keys() == plain.keys()
+    assert all(np.array_equal(found[key], plain[key]) for key in plain)
 
 
 def test_groups_of_steps_in_folders_of_their_own(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ TAKEN: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     "csv blank lines": (".csv", "\nprompt\na\n\nb\n\n", ("a", "b"), "line 1, 4 blank"),
     "csv ids": (".csv", "image_id,prompt\n0,a\n1,b\n", ("a", "b"), ""),
     "csv ids moved": (".csv", "image_id,prompt\n1,b\n0,a\n", ("a", "b"), "order of image_id"),
+    "csv spilled": (".csv", "prompt,seed\na cat, big\nb,3\n", ("a cat", "b"), "seed"),
     "csv other ids": (".csv", "image_id,prompt\n9,a\n4,b\n", ("a", "b"), "runs from 4 to 9"),
 }  # fmt: skip
 
@@ -71,6 +72,12 @@ REFUSED: dict[str, tuple[str, bytes, int, str]] = {
     "csv too few": (".csv", b"prompt,x\na,1\nb\n", 3, "1 columns"),
     "csv empty cell": (".csv", b"prompt,x\na,1\n,2\n", 3, "without a prompt"),
     "csv quoted nothing": (".csv", b'prompt,x\n"",1\n', 2, "without a prompt"),
+    "csv quoted nothing, alone": (".csv", b'prompt\na\n""\nb\n', 3, "without a prompt"),
+    "csv quoted blank, alone": (".csv", b'prompt\na\n" "\nb\n', 3, "without a prompt"),
+    "csv quoted line, alone": (".csv", b'prompt\na\n"\n"\nb\n', 3, "without a prompt"),
+    "csv quoted nothing, ids": (".csv", b'image_id,prompt\n0,a\n""\n1,b\n', 3, "1 columns"),
+    "csv long": (".csv", b"prompt\na\n" + b"b" * 200_000, 3, "too long"),
+    "two files in one": (".txt", "a\n\ufeffb\n".encode(), 2, "byte order mark"),
     "csv open quote": (".csv", b'prompt\na\n"b\nc\n', 3, "do not close"),
     "csv open quote, closed later": (".csv", b'prompt\n"a\nb\nc "d"\n', 2, "do not close"),
     "csv text after a quote": (".csv", b'prompt\n"a" b\n', 2, "do not close"),
@@ -121,7 +128,7 @@ def test_what_is_taken(name: str, tmp_path: Path) -> None:
     path.write_bytes(text.encode())
     found = read_prompts(path)
     assert found.texts == prompts
-    assert len(found.notes) == bool(says)
+    assert bool(found.notes) == bool(says)
     assert all(says in note for note in found.notes)
 
 
