@@ -291,10 +291,14 @@ class Planner:
             what = f"{variant.name} needs {ACTIVATIONS}/{site}"
             raise MissingError(problem(what, where=str(self.store.location), remedy=remedy))
         shifted = variant.shift and site in SHIFTED
+        observed = self._observed[site]
+        # Fewer steps than groups by default make as many groups; more that are asked for, none.
+        fitting = min(self.options.time_groups, observed.sizes["step"])
+        grouped = fitting if self.options.groups is None else self.options.groups
         return activation_start(
-            self._observed[site],
+            observed,
             bits=variant.bits,
-            groups={"static": 1, "grouped": self.options.time_groups, "step": None}[variant.steps],
+            groups={"static": 1, "grouped": grouped, "step": None}[variant.steps],
             clip="mse" if variant.mse and not shifted else "absmax",
             shifted=shifted,
         ).compute()

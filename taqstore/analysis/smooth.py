@@ -103,9 +103,9 @@ def smooth(
     ------
     MissingError
         There are no extrema per channel, or not of each batch where the rule asks for them; no
-        weights, or weights that lack a layer.
+        weights.
     LayoutError
-        The weights have another number of channels.
+        The weights lack a layer, or have another number of channels.
     MisuseError
         The rule is not known, or options do not go together.
     """
@@ -182,7 +182,8 @@ def _weights(
     absent = [str(layer) for layer in layers if layer not in array["layer"].values]
     if absent:
         remedy = "give --weights FILE.safetensors or .npz of the model"
-        raise MissingError(problem(f"no weights of layer {', '.join(absent[:4])}", remedy=remedy))
+        # Not a MissingError, which would pass over the whole site.
+        raise LayoutError(problem(f"no weights of layer {', '.join(absent[:4])}", remedy=remedy))
     if array.sizes["channel"] != dataset.sizes["channel"]:
         found = f"{array.sizes['channel']} in the weights, {dataset.sizes['channel']} observed"
         raise LayoutError(problem("weights of another number of input channels", found=found))

@@ -146,7 +146,7 @@ def test_words_are_of_their_list(taq: Runner, command: str, word: str, option: O
         ({"bits": 8.0}, "bits must be an integer"),
         ({"bits": True}, "bits must be an integer"),
         ({"clip": "percentile", "percentile": "99"}, "percentile must be a number"),
-        ({"clip": "percentil"}, "did you mean percentile"),
+        ({"clip": "percentiles"}, "did you mean percentile"),
         ({"cuts": 4}, "cuts must be several numbers"),
         ({"cuts": "dynamic"}, "cuts 'dynamic' is not known"),
         ({"per": "group"}, "per group needs group_size"),

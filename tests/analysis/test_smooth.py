@@ -184,7 +184,7 @@ def test_refusals(group: xr.Dataset, weights: xr.DataArray) -> None:
         smooth(group)
     with pytest.raises(MissingError, match=r"mlp\.fc1: smooth needs the absmax"):
         smooth(group, weights={"mlp.fc2": weights}, site="mlp.fc1")
-    with pytest.raises(MissingError, match=r"no weights of layer mm0\.txt; give --weights"):
+    with pytest.raises(LayoutError, match=r"no weights of layer mm0\.txt; give --weights"):
         smooth(group, weights=weights.sel(layer=["mm0.img", "mm1.img"]))
     with pytest.raises(LayoutError, match=r"found 6 in the weights, 7 observed"):
         smooth(group, weights=weights.isel(channel=slice(6)))
