@@ -10,7 +10,8 @@ import numpy as np
 
 from taqstore.errors import TaqError, problem
 from taqstore.kinds.statistics_sources import STATISTICS
-from taqstore.names import ACTIVATIONS, LATENTS, split_group
+from taqstore.names import ACTIVATIONS, LATENTS, parse_layer, split_group
+from taqstore.query.select import select
 from taqstore.run.extras import extra
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
@@ -55,10 +56,13 @@ def profile(
 
     Raises
     ------
+    MissingError
+        There is no such layer.
     TaqError
         There is nothing to draw, or statistics are missing and the model cannot run.
     """
     outcome, opened = Outcome(), open_store(store)
+    _check_layers(opened, layers)
     chosen = None if images is None else tuple(images)
     if _lacking(opened, chosen, num_samples):
         outcome.notes += collect(
@@ -74,6 +78,7 @@ def profile(
             local_ckpt=local_ckpt,
             mode=Mode(resume=True, progress=progress),
         ).notes
+    _check_layers(opened, layers)
     group = GROUP if GROUP in opened else None
     for kind in KINDS:
         with extra(f"figure {kind}", outcome.notes):
@@ -83,6 +88,15 @@ def profile(
     # Figures are drawn from what was collected, and say so again.
     outcome.notes[:] = dict.fromkeys(outcome.notes)
     return outcome
+
+
+def _check_layers(store: Store, layers: Sequence[str]) -> None:
+    """Refuse names of layers that mean none, or none of those that were collected."""
+    for name in layers:
+        if GROUP in store:
+            select(store[GROUP], layer=name, site=SITE)
+        elif not set(name) & set("*?["):
+            parse_layer(name)
 
 
 def _draw(
