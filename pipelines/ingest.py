@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from taqstore.errors import MisuseError, SourceError, problem
+from taqstore.names import SAMPLES
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.store.writer import StoreWriter, create_store
@@ -55,14 +57,23 @@ def ingest(
     Raises
     ------
     SourceError
-        A source cannot be read at all, or with `strict` an item of it.
+        A source cannot be read at all, or with `strict` an item of it; or prompts are given and
+        there is no Phase 1 file.
+    MisuseError
+        Prompts are given, and `only` names other sources.
     StoreError
         The store is of another kind or format, busy, full or read-only.
     """
     started = monotonic()
     mode, outcome = mode or Mode(), Outcome()
     options = Options(prompts=None if prompts is None else Path(prompts))
+    only = tuple(only)
+    if prompts is not None and only and SAMPLES not in only:
+        raise MisuseError(f"--prompts is for a Phase 1 file, --only for {', '.join(only)}")
     plans = [p for path in paths for p in sources.plan(Path(path), only=only, options=options)]
+    if prompts is not None and not any(options.prompts in plan.inputs for plan in plans):
+        what = "--prompts is for a Phase 1 file, and none is among the sources"
+        raise SourceError(problem(what, remedy="leave --prompts out, or name DiT_cali_data.npz"))
     mode.progress.start(sum(unit.nbytes for plan in plans for unit in plan.units))
     threads = workers or min(_WORKERS, os.cpu_count() or 1)
     replaced: set[str] = set()
@@ -108,7 +119,7 @@ class _Job:
     def record(self, plan: Plan, options: Options) -> None:
         """Append the provenance record of a plan."""
         parameters = {"source": plan.source, **plan.parameters}
-        if options.prompts is not None:
+        if options.prompts is not None and options.prompts in plan.inputs:
             parameters["prompts"] = options.prompts.name
         record_run(
             self.writer,

@@ -56,6 +56,8 @@ def profile(
 
     Raises
     ------
+    MissingError
+        There is no such layer.
     TaqError
         There is nothing to draw, or statistics are missing and the model cannot run; no layer is
         called like one of `layers`, which is said before anything is collected or drawn.

@@ -100,15 +100,22 @@ def range_text(
     'above 0, at most 1'
     >>> range_text(2, 16)
     '2 to 16'
+    >>> range_text(0, MAX_SEED)
+    '0 to 4294967295'
     """
     if least is not None and most is not None and not (above or below):
-        return f"{least:g} to {most:g}"
+        return f"{digits(least)} to {digits(most)}"
     ends = []
     if least is not None:
-        ends.append(f"above {least:g}" if above else f"at least {least:g}")
+        ends.append(f"{'above' if above else 'at least'} {digits(least)}")
     if most is not None:
-        ends.append(f"below {most:g}" if below else f"at most {most:g}")
+        ends.append(f"{'below' if below else 'at most'} {digits(most)}")
     return ", ".join(ends)
+
+
+def digits(end: float) -> str:
+    """An end of a range: all digits of an integer, such as the largest seed."""
+    return str(int(end)) if float(end).is_integer() else f"{end:g}"
 
 
 def ordered(first: float, second: float, names: tuple[str, str]) -> None:

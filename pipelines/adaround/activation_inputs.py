@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import xarray as xr
 
 from taqstore.analysis.ranges.rules import RULES, Rule
 from taqstore.analysis.shared.inputs import POST_GELU_SITE
-from taqstore.asked import word_of
+from taqstore.asked import whole_number, word_of
 from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.names import ACTIVATIONS, SITES, LayerName
 from taqstore.query.activation_start import activation_start
 from taqstore.store.reader import Store
 
 from ..models.rounding import InputStart
+
+ActivationRule = Literal["baseline", "timed"]
 
 
 @dataclass(frozen=True)
@@ -40,17 +42,23 @@ class ActivationPlan:
         Groups and rule do not go together, or a rule or site that there is not.
     """
 
-    rule: Literal["baseline", "timed"] = "baseline"
+    rule: ActivationRule = "baseline"
     groups: int = 1
     clip: Rule = "absmax"
     shifted: tuple[str, ...] = (POST_GELU_SITE,)
 
     def __post_init__(self) -> None:
-        if (self.groups > 1) != (self.rule == "timed") or self.groups < 1:
+        word_of(self.rule, get_args(ActivationRule), "rule")
+        whole_number(self.groups, "groups", least=1)
+        if (self.groups > 1) != (self.rule == "timed"):
             remedy = "baseline has 1 group, timed at least 2"
             what = f"rule {self.rule} cannot have {self.groups} groups"
             raise MisuseError(problem(what, remedy=remedy))
         word_of(self.clip, RULES, "activation clip")
+        shifted: object = self.shifted
+        if isinstance(shifted, str):
+            what = "shifted must be a tuple of sites"
+            raise MisuseError(problem(what, found=repr(shifted)))
         unknown = [site for site in self.shifted if site not in SITES]
         if unknown:
             raise MisuseError(problem(f"no site {unknown[0]}", remedy=f"choose {', '.join(SITES)}"))

@@ -37,6 +37,14 @@ SHIFTED = ("mlp.fc2",)
 _SMALL_BYTES = 256 << 20
 _BITS = 4
 _GROUPS = 4
+# Options as the command line spells them.
+_SPELLED = {
+    "weights": "--weights",
+    "config": "--config",
+    "groups": "--time-groups",
+    "bits": "--weight-bits",
+    "group_size": "--weight-group-size",
+}
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ class Options:
         }
         idle = [name for name, needed in used.items() if not needed and getattr(self, name)]
         if idle:
-            what = f"no variant takes the option {idle[0]}"
+            what = f"no variant takes {_SPELLED[idle[0]]}"
             names = ", ".join(variant.name for variant in variants)
             raise MisuseError(problem(what, found=names))
 
@@ -136,7 +144,9 @@ class Planner:
         Raises
         ------
         MissingError
-            The model has no such block, or it is not among the chosen ones.
+            The model has no such block.
+        MisuseError
+            The variant names a block that is not among the chosen ones.
         """
         if variant.weights == FLOAT and not variant.steps:
             return ()
@@ -144,7 +154,7 @@ class Planner:
         outside = [block for block in named if block not in self.chosen]
         if variant.blocks and outside:
             what = f"{variant.name}: {outside[0]} is not among --blocks"
-            raise MissingError(problem(what, remedy="leave --blocks out"))
+            raise MisuseError(problem(what, remedy="leave --blocks out"))
         return tuple(block for block in named if block in self.chosen)
 
     def check(self, variant: Variant) -> None:

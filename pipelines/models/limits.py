@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from taqstore.errors import TaqError, problem
+from taqstore.errors import MisuseError, TaqError, problem
 
 from .backend import backend
 from .table import DIFFUSIONKIT, ModelRow, resolve
@@ -49,22 +49,32 @@ class Use:
     use_t5: bool | None = None
 
 
-def check_use(row: ModelRow, use: Use) -> None:
+def check_use(row: ModelRow, use: Use, *, of_store: bool = False) -> None:
     """Refuse what a model of the table does not take, all of it in one line.
+
+    Parameters
+    ----------
+    of_store
+        Whether a store holds what is named, which no option changes: a TaqError then.
 
     Raises
     ------
-    TaqError
+    MisuseError
         Something is beyond its limits, or would have no effect; every such thing is named.
     """
     found = [*_options(row, use), *_guidance(row, use), *_latents(row, use)]
     if found:
-        what = "; ".join(f"{wrong} (asked {asked})" for wrong, asked, _ in found)
+        asks = "the store has" if of_store else "asked"
+        what = "; ".join(f"{wrong} ({asks} {asked})" for wrong, asked, _ in found)
+        if of_store:
+            remedy = "another model made them: name it with --model"
+            raise TaqError(problem(f"{row.name} {what}", remedy=remedy))
         remedies = dict.fromkeys(option for *_, option in found)
         remedy = f"change {', '.join(remedies)}"
-        if use.channels is not None:
+        if use.channels is not None:  # of latents that are there
             remedy = "name the model that they were made with: --model"
-        raise TaqError(problem(f"{row.name} {what}", remedy=remedy))
+            raise TaqError(problem(f"{row.name} {what}", remedy=remedy))
+        raise MisuseError(problem(f"{row.name} {what}", remedy=remedy))
 
 
 Wrong = tuple[str, object, str]

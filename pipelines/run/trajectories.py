@@ -210,7 +210,7 @@ def load_model_of(
     TaqError
         It takes no such latents, or does not load.
     """
-    check_use(find_model(run["model"]), use)
+    check_use(find_model(run["model"]), use, of_store=True)
     model = load_pipeline(
         run["model"],
         local_ckpt=local_ckpt,

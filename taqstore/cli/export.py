@@ -101,6 +101,7 @@ def _export(
 
     chosen = f"{name}{MULTITIER}" if multitier else name
     options = _options(name, chosen, given)
+    FORMATS[chosen].check_name(output)
     opened = open_store(store, chunks=None, checksum=True)
     with replacing(output, force=force):
         from taqstore.export.formats import export

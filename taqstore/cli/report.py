@@ -62,10 +62,13 @@ def command(
       taqstore report store.zarr -o report.html --bits 8 --bits 4 --average 5 --time-groups 4
     """
     from taqstore.files.staged import whole_file
+    from taqstore.files.targets import check_suffix
     from taqstore.query.sites import choose_source, paths_of
     from taqstore.report import build
     from taqstore.store.reader import open_store
 
+    if output.suffix:
+        check_suffix(output, (".html", ".htm"))
     opened = open_store(store)
     with replacing(output, force=force), whole_file(output, force=force) as fresh:
         notes: list[str] = []

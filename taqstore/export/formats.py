@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from taqstore.analysis.shared.option import Option, bundled, settle
 from taqstore.asked import word_of
+from taqstore.errors import MisuseError, printable, problem
 from taqstore.export import options
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Format:
         ``module:function`` taking the groups; it returns a document, or writes a file or folder.
     schema
         JSON Schema of the document; empty where the function writes by itself.
+    suffixes
+        What the name of the file may end with, if it ends with anything; a document's is `.json`.
     options
         Those it takes, besides the groups; `batch` and `allow_incomplete` are dealt with before it
         is called. `options.BUNDLES` says which are handed on together.
@@ -39,6 +42,20 @@ class Format:
     function: str
     schema: str = ""
     options: tuple[Option, ...] = ()
+    suffixes: tuple[str, ...] = ()
+
+    def check_name(self, out: Path) -> None:
+        """Refuse the name of a file that says it is of another kind.
+
+        Raises
+        ------
+        MisuseError
+            It does.
+        """
+        known = self.suffixes or (".json",) * bool(self.schema)
+        if known and out.suffix and out.suffix not in known:
+            what, remedy = f"not written as {out.suffix}", f"write FILE{' or FILE'.join(known)}"
+            raise MisuseError(problem(what, where=printable(out.name), remedy=remedy))
 
 
 MULTITIER = "-multitier"
@@ -97,8 +114,13 @@ FORMATS: dict[str, Format] = {
         "activation_stats_postgelu.npz of Phase 2",
         f"{_HERE}.postgelu_npz:postgelu_npz",
         options=(options.SOURCE, options.INCOMPLETE),
+        suffixes=(".npz",),
     ),
-    "dit-cali-data": Format("DiT_cali_data.npz of Phase 1", f"{_HERE}.dit_cali_data:dit_cali_data"),
+    "dit-cali-data": Format(
+        "DiT_cali_data.npz of Phase 1",
+        f"{_HERE}.dit_cali_data:dit_cali_data",
+        suffixes=(".npz",),
+    ),
     "onnx-calibration": Format(
         "ONNX Runtime's calibration ranges (TensorsData)",
         f"{_HERE}.peers.onnx_calibration:onnx_calibration",
@@ -114,6 +136,7 @@ FORMATS: dict[str, Format] = {
         "importance matrix of llama.cpp (.gguf) and stable-diffusion.cpp (.dat)",
         f"{_HERE}.peers.imatrix:imatrix",
         options=options.IMATRIX,
+        suffixes=(".gguf", ".dat"),
     ),
     "adaround": Format(
         "quantized weights as the source's optimiser leaves them",
@@ -159,7 +182,8 @@ def export(
     Raises
     ------
     MisuseError
-        Unknown format, an option it does not have, or one that does not go with the others.
+        Unknown format, an option it does not have, one that does not go with the others, or a
+        file's name that is of another kind.
     MissingError
         Statistics the store does not hold.
     TaqError
@@ -168,6 +192,7 @@ def export(
     """
     row = FORMATS[word_of(name, FORMATS, "export format")]
     values = settle(row.options, given, who=name)
+    row.check_name(Path(out))
     from taqstore.export.batches import Batches
     from taqstore.export.complete import Complete
 

@@ -36,7 +36,7 @@ def weight_groups(inputs: int, group_size: int | None) -> int:
         return 1
     if group_size < 1 or inputs % group_size:
         what = f"groups of {group_size} do not divide {inputs} inputs"
-        raise TaqError(problem(what, remedy="choose another --group-size"))
+        raise TaqError(problem(what, remedy="choose another --weight-group-size"))
     return inputs // group_size
 
 

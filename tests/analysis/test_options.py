@@ -146,9 +146,11 @@ def test_words_are_of_their_list(taq: Runner, command: str, word: str, option: O
         ({"bits": 8.0}, "bits must be an integer"),
         ({"bits": True}, "bits must be an integer"),
         ({"clip": "percentile", "percentile": "99"}, "percentile must be a number"),
-        ({"clip": "percentiles"}, "did you mean percentile"),
+        ({"clip": "percentile_"}, "did you mean percentile"),
         ({"cuts": 4}, "cuts must be several numbers"),
         ({"cuts": "dynamic"}, "cuts 'dynamic' is not known"),
+        ({"symmetric": "no"}, r"symmetric must be True or False \(found 'no'\)"),
+        ({"narrow_range": True, "symmetric": False}, "does not go with symmetric=False"),
         ({"per": "group"}, "per group needs group_size"),
         ({"per": "channel", "clip": "mse"}, "per channel does not go with mse"),
     ],
@@ -156,6 +158,21 @@ def test_words_are_of_their_list(taq: Runner, command: str, word: str, option: O
 def test_the_library_says_which(group: xr.Dataset, options: dict[str, Any], message: str) -> None:
     with pytest.raises(MisuseError, match=message):
         scales(group, **options)
+
+
+def test_what_is_no_collection_is_refused(group: xr.Dataset) -> None:
+    with pytest.raises(MisuseError, match=r"sigma_edges must be several numbers \(found 0.3\)"):
+        ANALYSES["groups"].load()(group, method="sigma", sigma_edges=0.3)
+
+
+def test_none_is_the_default(group: xr.Dataset) -> None:
+    for option in ANALYSES["scales"].options:
+        assert scales(group, **{option.name: None}).identical(scales(group)), option.name
+
+
+def test_the_ends_of_a_range_are_told_to_the_last_digit(group: xr.Dataset) -> None:
+    with pytest.raises(MisuseError, match=r"seed must be 0 to 4294967295 \(found 4294967296\)"):
+        ANALYSES["order"].load()(group, seed=1 << 32)
 
 
 def test_what_applies_has_its_default(group: xr.Dataset) -> None:

@@ -178,7 +178,8 @@ def test_channel_bounds_are_those_of_scales(store: Store, tmp_path: Path, clip: 
 def test_batches_are_chosen(store: Store, tmp_path: Path) -> None:
     some = {path: store[path].isel(batch=[0, 2]) for path in store if "activations" in path}
     for name in ("quant-config", "quant-config-multitier", "lut-schedule", "act-scales"):
-        chosen, direct, every = (tmp_path / f"{name}-{i}.npz" for i in "abc")
+        suffix = "npz" if name == "act-scales" else "json"
+        chosen, direct, every = (tmp_path / f"{name}-{i}.{suffix}" for i in "abc")
         export(name, store, chosen, batch="0,2", clip="tensor_absmax")
         export(name, some, direct, clip="tensor_absmax")
         export(name, store, every, clip="tensor_absmax")
@@ -207,4 +208,4 @@ def test_what_a_format_cannot_hold_is_refused(
     assert f"{option} does not go with {name}" in shown.err
     word = option.strip("-").replace("-", "_")
     with pytest.raises(MisuseError, match=f"{name} takes no {word}"):
-        export(name, {}, tmp_path / "x.npz", **{word: True})
+        export(name, {}, tmp_path / "x", **{word: True})

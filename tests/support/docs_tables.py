@@ -13,6 +13,7 @@ from taqstore.pipelines.sources.table import SOURCES
 
 from taqstore.analysis import ANALYSES, RULES
 from taqstore.analysis.shared.option import Option
+from taqstore.asked import digits
 from taqstore.cli import COMMANDS, cli
 from taqstore.export.formats import FORMATS
 from taqstore.kinds.statistics_sources import STATISTICS
@@ -198,7 +199,7 @@ def _listed(words: Iterable[str]) -> str:
 def _values(option: Option) -> str:
     if option.words:
         return _listed(option.words)
-    ends = ["" if end is None else f"{end:g}" for end in (option.least, option.most)]
+    ends = ["" if end is None else digits(end) for end in (option.least, option.most)]
     kind = option.type if isinstance(option.type, str) else option.type.__name__
     return f"{kind} {' to '.join(ends)}".strip() if any(ends) else kind
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-from taqstore.asked import MAX_SEED, number, whole_number
+from taqstore.asked import MAX_SEED, number, whole_number, word_of
 from taqstore.errors import MisuseError
-from taqstore.quantization.quantizer import integer_range
+from taqstore.quantization.quantizer import MAX_BITS, MIN_BITS, integer_range
 from taqstore.quantization.weight_grid import WeightClip, check_weight_bits
 
 _WHOLE = ("iterations", "batch_size", "patience", "seed")
@@ -77,9 +77,12 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_weight_bits(self.bits)
-        if self.activation_bits:
-            integer_range(self.activation_bits)
+        check_weight_bits(whole_number(self.bits, "bits"))
+        if self.group_size is not None:
+            whole_number(self.group_size, "group_size", least=1)
+        word_of(self.clip, get_args(WeightClip), "weight clip")
+        if self.activation_bits != 0:
+            whole_number(self.activation_bits, "activation_bits", least=MIN_BITS, most=MAX_BITS)
         for name, ends in _RANGES.items():
             check = whole_number if name in _WHOLE else number
             check(getattr(self, name), name, **ends)

@@ -6,7 +6,7 @@ is checked in the command line and in the library alike (`settle`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -122,8 +122,8 @@ class Option:
 
     def is_given(self, value: Any) -> bool:
         """Whether a value says something: a flag that is as without it says nothing."""
-        if self.many:
-            return value is not None and len(value) > 0
+        if self.many and isinstance(value, Sized):
+            return len(value) > 0
         return value is not None and not (self.type is bool and value == self.default)
 
     def check(self, value: Any, *, what: str = "") -> None:
@@ -138,10 +138,14 @@ class Option:
         if isinstance(value, str) and self.words:
             word_of(value, self.words, called)
         elif self.many or self.type == "integers":
-            if isinstance(value, str) or not isinstance(value, Iterable):
+            several = isinstance(value, Iterable) and isinstance(value, Sized)
+            if isinstance(value, str) or not several:
                 raise MisuseError(problem(f"{called} must be several numbers", found=repr(value)))
             for one in value:
                 self._check_one(one, called)
+        elif self.type is bool:
+            if value not in (True, False):
+                raise MisuseError(problem(f"{called} must be True or False", found=repr(value)))
         elif self.type is str:
             if self.words or not isinstance(value, str):
                 word_of(value, self.words, called)
@@ -214,7 +218,9 @@ def _conditional(
     if row.name not in said:
         return {}
     if other.type is bool:
-        raise MisuseError(f"{spelled[row.name]} does not go with {other.spellings[not named]}")
+        is_flag = spelled[other.name].startswith("--")
+        found = other.spellings[not named] if is_flag else f"{other.name}={named}"
+        raise MisuseError(f"{spelled[row.name]} does not go with {found}")
     words = " or ".join(map(str, when.known)) or "nothing"
     raise MisuseError(
         f"{spelled[row.name]} goes with {spelled[other.name]} {words}, not with {named}"
@@ -262,7 +268,8 @@ def asked(
             rows = [option for option in options() if not option.bundle]
             names = {option.name for option in rows}
             said = {name: value for name, value in given.items() if name in names}
-            settled: Any = {**given, **settle(rows, said, who=who)}
+            others = {name: value for name, value in given.items() if name not in names}
+            settled: Any = {**others, **settle(rows, said, who=who)}
             return function(*args, **settled)
 
         return checked

@@ -32,7 +32,7 @@ from support.rounding_store import (
 )
 from support.same_stores import assert_same_bits
 from taqstore import open_store
-from taqstore.errors import LayoutError, MissingError, StoreError, TaqError
+from taqstore.errors import LayoutError, MissingError, MisuseError, StoreError, TaqError
 from taqstore.kinds.quantized_linears import quantized_linears
 from taqstore.names import SITES
 from taqstore.place.disk import try_lock
@@ -280,12 +280,34 @@ def test_what_cannot_be_is_refused(store: Path, run: Callable[..., Any]) -> None
         run(store)
 
 
-@pytest.mark.parametrize("wrong", [("baseline", 2), ("timed", 1), ("baseline", 0)])
+@pytest.mark.parametrize("wrong", [("baseline", 2), ("timed", 1)])
 def test_rule_and_groups_go_together(wrong: tuple[Any, int]) -> None:
     with pytest.raises(TaqError, match="baseline has 1 group, timed at least 2"):
         ActivationPlan(*wrong)
     with pytest.raises(TaqError, match=r"no site mlp\.fc3"):
         ActivationPlan(shifted=("mlp.fc3",))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"rule": "none"}, {"groups": 0}, {"rule": "timed", "groups": 2.5}, {"clip": "none"},
+     {"shifted": "mlp.fc2"}],
+)  # fmt: skip
+def test_a_plan_is_checked_when_it_is_made(wrong: dict[str, Any]) -> None:
+    with pytest.raises(MisuseError, match=next(iter(reversed(wrong)))):
+        ActivationPlan(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"bits": 1}, {"bits": 4.0}, {"bits": 9}, {"activation_bits": 1}, {"activation_bits": 17},
+     {"activation_bits": 8.5}, {"group_size": 0}, {"clip": "ema"}, {"seed": 1 << 32},
+     {"batch_size": 0}, {"learning_rate": float("nan")}, {"qdrop": 1.0}],
+)  # fmt: skip
+def test_settings_are_checked_when_they_are_made(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(MisuseError, match=name.split("_")[-1]):
+        Settings(**wrong)
 
 
 def test_the_command(store: Path, filled: Path, taq: Runner) -> None:

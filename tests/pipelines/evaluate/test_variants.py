@@ -23,7 +23,7 @@ from support.live_capture import needs_models
 from support.live_models import TINY, load_tiny
 from taqstore import open_store
 from taqstore.cli import cli
-from taqstore.errors import MissingError, TaqError
+from taqstore.errors import MissingError, MisuseError, TaqError
 
 pytestmark = needs_models
 
@@ -103,7 +103,7 @@ def test_weights_that_were_not_rounded_are_named(
         evaluate(part, variants=[Variant.parse("adaround/a8-static")], local_ckpt=model.checkpoint)
     planner = Planner(model, open_store(part), Options(["mm0"]))
     assert {n.block for n in planner.plans(Variant.parse("adaround"))} == {"mm0"}
-    with pytest.raises(MissingError, match=r"rtn@mm2: mm2 is not among --blocks"):
+    with pytest.raises(MisuseError, match=r"rtn@mm2: mm2 is not among --blocks"):
         planner.check(Variant.parse("rtn@mm2"))
 
 

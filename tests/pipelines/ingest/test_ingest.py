@@ -15,6 +15,7 @@ from taqstore.pipelines.ingest import ingest
 
 from support.same_stores import assert_same_bits
 from taqstore import open_store
+from taqstore.errors import MisuseError, SourceError
 from taqstore.names import parse_layer
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
@@ -233,6 +234,16 @@ def test_postgelu_statistics(tmp_path: Path, variant: str, layers: int) -> None:
         assert_same_bits(group.bin_edges.values, edges)
     assert len(arrays) == layers * 2 * 6
     assert (np.diff(group.timestep.values) < 0).all()  # from noise to image
+
+
+def test_prompts_that_nothing_takes_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a cat\n", encoding="utf-8")
+    schedule = make_lut_schedule(tmp_path / "lut.json")
+    with pytest.raises(MisuseError, match="--prompts is for a Phase 1 file, --only for schedule"):
+        store_of(schedule, prompts=tmp_path / "p.txt", only=["schedule"])
+    with pytest.raises(SourceError, match="none is among the sources; leave --prompts out"):
+        store_of(schedule, prompts=tmp_path / "p.txt")
+    assert not list(tmp_path.glob("*.zarr"))
 
 
 @pytest.mark.parametrize("as_file", [False, True])

@@ -15,6 +15,7 @@ from support.live_capture import full_names, needs_models, patched_linears
 from support.live_models import POOLED, TINY32, TOKENS, WIDTH, load_tiny, write_checkpoint
 from taqstore import open_store
 from taqstore.cli import cli
+from taqstore.errors import MissingError
 from taqstore.upkeep.verify import verify_store
 
 pytestmark = needs_models
@@ -221,6 +222,15 @@ def test_profile_draws_a_spread_or_the_layers_named(whole: Path, tmp_path: Path)
         result = run("profile", whole, "-o", tmp_path / "no", "--layer", layer)
         assert (result.exit_code, says in str(result.exception)) == (1, True)
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("layer", ["zz", "mm9.img", "uni*", "mm0.img.mlp.fc1"])
+def test_profile_refuses_a_layer_that_there_is_not(whole: Path, tmp_path: Path, layer: str) -> None:
+    said = run("profile", whole, "-o", tmp_path / "none", "--layer", "mm0.img", "--layer", layer)
+    assert isinstance(said.exception, MissingError)
+    assert layer in str(said.exception)
+    assert said.stdout == ""
+    assert not (tmp_path / "none").exists()
 
 
 def test_observations_make_a_phase_2_file(whole: Path, tmp_path: Path) -> None:
