@@ -71,9 +71,6 @@ def check_use(row: ModelRow, use: Use, *, of_store: bool = False) -> None:
             raise TaqError(problem(f"{row.name} {what}", remedy=remedy))
         remedies = dict.fromkeys(option for *_, option in found)
         remedy = f"change {', '.join(remedies)}"
-        if use.channels is not None:  # of latents that are there
-            remedy = "name the model that they were made with: --model"
-            raise TaqError(problem(f"{row.name} {what}", remedy=remedy))
         raise MisuseError(problem(f"{row.name} {what}", remedy=remedy))
 
 
