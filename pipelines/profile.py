@@ -116,7 +116,7 @@ def _check_layers(store: Store, group: str | None, layers: Sequence[str]) -> Non
 def _draw(
     kind: str, store: Store, out: Path, group: str | None, layers: Sequence[str], outcome: Outcome
 ) -> None:
-    from taqstore.plot.draw import draw, spread  # needs matplotlib: what was collected does not
+    from taqstore.plot.draw import draw, spread
 
     shown = (list(layers) or spread(kind, store, group=group)) if kind in LAYERED else None
     written, notes = draw(kind, store, out, group=group, layers=shown)

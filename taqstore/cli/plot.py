@@ -77,7 +77,7 @@ def command(
     options = _options(kind, given)
     from taqstore.store.reader import open_store
 
-    draw = _drawing()
+    draw = _drawing(kind)
 
     if "other" in options:
         options["other"] = open_store(options["other"])
@@ -96,10 +96,12 @@ def command(
         click.echo(str(path))
 
 
-def _drawing() -> Any:
-    """`plot.draw.draw`; without matplotlib, one line says so."""
+def _drawing(kind: str) -> Any:
+    """`plot.draw.draw`; where a figure needs matplotlib and there is none, one line says so."""
+    from taqstore.plot.draw import draw
+
     try:
-        from taqstore.plot.draw import draw
+        FIGURES[kind].load()
     except ImportError as error:
         what = f"figures need {error.name or 'matplotlib'}, which cannot be imported"
         remedy = "pip install matplotlib; taqstore analyze prints the numbers"

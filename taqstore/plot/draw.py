@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -18,9 +18,10 @@ from taqstore.kinds import nonfinite
 from taqstore.kinds.statistics_sources import Use, preferred
 from taqstore.names import ACTIVATIONS, Alternatives, parse_layer, site_of
 from taqstore.plot.figures import FIGURES, FigureKind, check_formats, known
-from taqstore.plot.parts.panels import Page
-from taqstore.plot.render import make_pages, write_page
 from taqstore.query.sites import Groups, each_able, first_source, slices
+
+if TYPE_CHECKING:
+    from taqstore.plot.parts.panels import Page
 
 
 def pages(
@@ -67,6 +68,8 @@ def pages(
     if row.made == "sites":
         asked = row, groups, group, layers, answers, options
         return each_able(lambda word: _pages_over_sites(word, *asked), [kind], on_skip=on_skip)
+
+    from taqstore.plot.render import make_pages
 
     def ask(path: str) -> Iterable[Page]:
         known = (answers or {}).get(path)
@@ -116,6 +119,8 @@ def draw(
         written = list(each_able(ask, _paths(kind, row, groups, group), on_skip=notes.append))
     else:
         made = pages(kind, groups, group=group, layers=layers, on_skip=notes.append, **options)
+        from taqstore.plot.render import write_page  # needs matplotlib: a table does not
+
         written = [path for page in made for path in write_page(page, folder, formats)]
     seen = _nonfinite(kind, row, groups, group, layers, options.get("other"))
     return written, [*([] if layers else notes), *seen]

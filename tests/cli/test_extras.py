@@ -12,7 +12,7 @@ import pytest
 from support.cli_runner import Runner
 from taqstore import open_store
 from taqstore.errors import TaqError
-from taqstore.plot import make_pages, write_page
+from taqstore.plot import FIGURES, make_pages, write_page
 from taqstore.run.extras import extra
 from taqstore.testing import RunShape, make_store
 
@@ -25,6 +25,7 @@ from taqstore.cli import main
 
 sys.exit(main())
 """
+GROUP = "activations/mlp.fc2"
 SHAPE = RunShape(images=2, blocks=2, hidden=8, image_tokens=6, text_tokens=3, stats_stride=5)
 
 
@@ -54,15 +55,32 @@ def test_a_report_is_written_without_its_figures(store: Path, tmp_path: Path, ta
     assert plain.count(" left out: ") == len(left_out)
 
 
-@pytest.mark.parametrize("words", [["plot", "range"], ["profile"]])
+@pytest.mark.parametrize(
+    "kind", [word for word, row in FIGURES.items() if row.made != "table" and not row.needs]
+)
 def test_figures_alone_are_one_line_where_none_can_be_had(
-    store: Path, tmp_path: Path, words: list[str]
+    store: Path, tmp_path: Path, kind: str
 ) -> None:
-    done = bare(*words, store, "-o", tmp_path / "out")
+    done = bare("plot", kind, store, "-o", tmp_path / "out")
     assert done.returncode == 1
     assert "matplotlib" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("words", [["plot", "summary", "--group", GROUP], ["profile"]])
+def test_a_table_needs_no_figures(
+    store: Path, tmp_path: Path, words: list[str], taq: Runner
+) -> None:
+    done = bare(*words, store, "-o", tmp_path / "bare")
+    assert done.returncode == 0, done.stderr
+    whole = taq("plot", "summary", store, "--group", GROUP, "-o", tmp_path / "whole")
+    assert done.stdout.splitlines()[:-1] == whole.out.splitlines()[:-1]
+    assert "max_range" in done.stdout
+    name = f"summary_{GROUP.rpartition('/')[2]}.csv"
+    assert (tmp_path / "bare" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    left_out = [line for line in done.stderr.splitlines() if "left out" in line]
+    assert len(left_out) == (5 if words == ["profile"] else 0)
 
 
 def test_the_numbers_of_a_figure_come_first(store: Path, tmp_path: Path) -> None:
