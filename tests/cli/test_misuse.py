@@ -77,6 +77,7 @@ MISUSE = [
     "adaround {s} --patience -1",
     "report {s} -o {o}/r.html --average 1",
     "plot order {s} -o {o} --orders 0",
+    "plot curve {s} -o {o} --step -1",
     # Options that exclude each other, need each other, or would do nothing.
     "analyze scales {s} --percentile 99",
     "analyze scales {s} --csv --json",
