@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from taqstore.errors import TaqError, problem
 from taqstore.kinds.statistics_sources import STATISTICS
 from taqstore.names import ACTIVATIONS, LATENTS, parse_layer, split_group
 from taqstore.query.select import select
+from taqstore.query.sites import answers
 from taqstore.run.extras import extra
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
@@ -99,18 +102,14 @@ def _check_names(layers: Sequence[str]) -> None:
 
 
 def _check_layers(store: Store, group: str | None, layers: Sequence[str]) -> None:
-    """Refuse layers of which no group that can be drawn has one, before anything is drawn."""
+    """Refuse a layer that no group has of those that can be drawn, before anything is drawn."""
     paths = [group] if group else [path for path in store if split_group(path)[0] in STATISTICS]
-    refused: TaqError | None = None
-    for path in paths if layers else ():
-        try:
-            select(store[path], layer=",".join(layers), site=split_group(path)[1])
-        except TaqError as error:
-            refused = error
-        else:
-            return
-    if refused is not None:
-        raise refused
+
+    def found(layer: str, path: str) -> Any:
+        return select(store[path], layer=layer, site=split_group(path)[1])
+
+    for layer in layers:
+        answers(partial(found, layer), paths)
 
 
 def _draw(

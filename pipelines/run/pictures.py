@@ -110,16 +110,16 @@ class Pictures:
                 self.keep(position, backend().mx.array(np.ascontiguousarray(x)[None]))
 
     def _save(self, pixels: np.ndarray, position: int) -> None:
-        """Write a PNG file; where that cannot be done it is told once, and the store goes on."""
+        """Write a PNG file; where that cannot be done it is told once, and all others go on."""
         self.saved.add(position)
-        if self.unwritable:
-            return
         try:
             save_picture(pixels, self.folder / f"{self.images[position]:04d}.png")
         except (TaqError, OSError) as error:
+            if not self.unwritable:
+                first = str(error).splitlines()[0]
+                what = "PNG files left out, of which the store has the pictures"
+                self.outcome.notes.append(f"{what}: {first}")
             self.unwritable = True
-            first = str(error).splitlines()[0]
-            self.outcome.notes.append(f"PNG files are left out, the store has pictures: {first}")
 
     def _done(self) -> np.ndarray:
         """(image,) which pictures are stored, as far as the group goes."""

@@ -103,6 +103,8 @@ def call(command: click.Command, given: click.Parameter, value: str, store: Path
 
 def example(parameter: click.Parameter, store: Path) -> str:
     kind: Any = parameter.type
+    if parameter.name == "model":
+        return "reference"
     if isinstance(kind, click.Choice):
         return str(kind.choices[0])
     if isinstance(kind, click.types.IntParamType):

@@ -332,7 +332,8 @@ def test_a_picture_that_cannot_be_had_costs_no_latents(tmp_path: Path, weights: 
     (pictures / "0001.png" / "in the way").mkdir(parents=True)
     done = succeed("generate", store, weights, "--images", "3", "--save-images", str(pictures))
     (line,) = [line for line in done.stderr.splitlines() if "left out" in line]
-    assert line.startswith("note: the picture of image 1 left out: ")
+    assert line.startswith("note: PNG files left out, of which the store has the pictures: ")
+    assert "0001.png" in line
     assert [p.is_file() for p in sorted(pictures.iterdir())] == [True, False, True]
     assert open_store(store)["latents"]["image"].values.tolist() == [0, 1, 2]
     assert verify_store(store).damage == ()
