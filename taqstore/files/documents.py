@@ -6,6 +6,7 @@ a top-level object may be a `Members`, whose entries are made only when they are
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,10 @@ from taqstore.files.written import Summary, summarize
 
 Document = Mapping[str, Any]
 
-_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_INDENT_2
 _INDENT = b"  "
+# Numbers that orjson writes in other words than Python, each at the end of a line: below 0.0001.
+_SMALL = re.compile(rb"(?:(?<= )|^)-?(?:0\.0000\d+|\d(?:\.\d+)?e-\d)(?=,?(?:\n|$))")
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,9 @@ def write_document(
 ) -> Summary:
     """Write a document as UTF-8 JSON once all of it fits its schema.
 
-    Everything goes to a temporary file beside `path`, is flushed to disk and then renamed. Floats
-    are written with the fewest digits that give the same float64 again, as Python does.
+    Everything goes to a temporary file beside `path`, is flushed to disk and then renamed. The
+    bytes are those of ``json.dump(indent=2)``, as the source's scripts write; floats have the
+    fewest digits that give the same float64 again.
 
     Parameters
     ----------
@@ -84,19 +88,27 @@ def _write(file: BinaryIO, document: Document, schema_name: str, where: str) -> 
         if isinstance(value, Members):
             _write_members(file, key, value, schema_name, where)
         else:
-            text = orjson.dumps(value, option=_OPTIONS | orjson.OPT_INDENT_2)
-            file.write(text.replace(b"\n", b"\n" + _INDENT))
-    file.write(b"\n}\n")
+            file.write(_indented(value, 1))
+    file.write(b"\n}")
 
 
 def _write_members(
     file: BinaryIO, member: str, members: Members, schema_name: str, where: str
 ) -> None:
-    """One entry a line: indenting millions of numbers would add a third to the file."""
     file.write(b"{")
     for count, (key, value) in enumerate(members):
         validate_member(schema_name, member, key, value, where=where)
         file.write(b",\n" if count else b"\n")
         file.write(_INDENT * 2 + orjson.dumps(key) + b": ")
-        file.write(orjson.dumps(value, option=_OPTIONS))
+        file.write(_indented(value, 2))
     file.write(b"\n" + _INDENT + b"}")
+
+
+def _indented(value: Any, depth: int) -> bytes:
+    """As ``json.dump(indent=2)`` has it, which the source's scripts write."""
+    text = _SMALL.sub(_as_python, orjson.dumps(value, option=_OPTIONS))
+    return text.replace(b"\n", b"\n" + _INDENT * depth)
+
+
+def _as_python(number: re.Match[bytes]) -> bytes:
+    return repr(float(number[0])).encode()

@@ -60,11 +60,13 @@ def test_documents(
     arguments: list[str],
     expected: str,
 ) -> None:
-    """Equal as documents: every key, every float to the last bit."""
+    """Equal as documents, every float to the last bit, and as files, byte for byte."""
     shown = taq("export", arguments[0], store, "-o", tmp_path / "out.json", *arguments[1:])
     assert shown.code == 0, shown.err
     ours, theirs = read_json(tmp_path / "out.json"), read_json(reference / "expected" / expected)
     assert canonical(ours) == canonical(theirs)
+    expected_bytes = (reference / "expected" / expected).read_bytes()
+    assert (tmp_path / "out.json").read_bytes() == expected_bytes
 
 
 def canonical(document: Any) -> str:

@@ -6,11 +6,14 @@ import json
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from support import source_documents as source
 from support.documents import as_plain
@@ -132,3 +135,24 @@ def _refuse(block: np.ndarray) -> np.ndarray:
     if block.size:
         raise RuntimeError("read")
     return block
+
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False) | st.floats(-1e-3, 1e-3)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(FLOATS, min_size=1, max_size=6), FLOATS, st.text("ab 01.e-,:", max_size=12))
+def test_bytes_are_those_of_pythons_json(many: list[float], one: float, text: str) -> None:
+    """Numbers, small ones too, and texts that look like them."""
+    steps = {str(k): {"mm0.img.mlp.fc2": {"bits": 8, "scale": one, "shift": many}} for k in (0, 12)}
+    told: Any = {"text": text, "list": [one, text, [], {}], "one": one, "none": None}
+    summary = {
+        "total_timesteps": 2, "total_layers": 1, "total_decisions": 2, "activation_bits": 8,
+        "post_gelu_layers_with_shift": 1, "scale_source": "tensor_absmax",
+    }  # fmt: skip
+    plain = {"format": "per_timestep_quant_config_v4", "per_timestep": steps,
+             "sigma_map": {"0": one}, "summary": summary, "metadata": told}  # fmt: skip
+    with TemporaryDirectory() as folder:
+        streamed = {**plain, "per_timestep": Members(lambda: iter(steps.items()))}
+        write_document(Path(folder) / "c.json", "quant-config-v4", streamed)
+        assert (Path(folder) / "c.json").read_text("utf-8") == json.dumps(plain, indent=2)
