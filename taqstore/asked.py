@@ -15,7 +15,7 @@ from typing import Any
 from taqstore.errors import MisuseError, problem
 
 MAX_SEED = 2**32 - 1
-"""Largest seed that every generator takes."""
+"""Largest seed of `numpy.random.seed`, which DiffusionKit calls, and so of all that is seeded."""
 
 
 def word_of(value: Any, known: Collection[str], what: str) -> str:

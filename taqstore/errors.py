@@ -6,6 +6,9 @@ says what went wrong, where, what was found and what to do; `problem` puts these
 
 from __future__ import annotations
 
+DEBUG = "TAQSTORE_DEBUG"
+"""Variable of the environment: where it is set, one line of ours comes with its traceback."""
+
 LONGEST = 2000
 """Characters of a line of ours: what a file holds is shown, and never floods a terminal."""
 

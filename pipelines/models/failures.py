@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
-from taqstore.errors import TaqError, problem
+from taqstore.errors import DEBUG, TaqError, problem
 
 T = TypeVar("T")
 _OURS = "_taqstore_own"
-_REMEDY = "TAQSTORE_DEBUG=1 shows where; what was complete is kept"
+_REMEDY = f"{DEBUG}=1 shows where; what was complete is kept"
 _MEMORY = "use smaller latents, fewer --images-per-batch, or a machine with more memory"
 
 

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+from taqstore.asked import MAX_SEED
 from taqstore.errors import MisuseError, TaqError, problem
 
 from .backend import backend
 from .table import DIFFUSIONKIT, ModelRow, resolve
 
 DTYPES = ("float16", "float32")
-# `numpy.random.seed`, which DiffusionKit calls, takes no larger one.
-SEEDS = 1 << 32
 _MOST_STEPS = 1000
 
 
@@ -87,9 +86,9 @@ def _options(row: ModelRow, use: Use) -> Iterable[Wrong]:
         yield rule, "--t5" if use.use_t5 else "--no-t5", "--t5"
     if use.steps is not None and not 1 <= use.steps <= _MOST_STEPS:
         yield f"samples in 1 to {_MOST_STEPS} steps", use.steps, "--steps"
-    outside = [seed for seed in use.seeds if not 0 <= seed < SEEDS]
+    outside = [seed for seed in use.seeds if not 0 <= seed <= MAX_SEED]
     if outside:
-        yield f"takes seeds below {SEEDS}", outside[0], "--seed"
+        yield f"takes seeds below {MAX_SEED + 1}", outside[0], "--seed"
 
 
 def _guidance(row: ModelRow, use: Use) -> Iterable[Wrong]:

@@ -76,7 +76,7 @@ def error(
         An option out of its range, or that does not go with the others.
     """
     scheme = checked_scheme(bits, symmetric, narrow_range)
-    rule = Clip(clip, percentile, momentum, None if order is None else tuple(order))
+    rule = Clip(clip, percentile, momentum, order)
     if bounds is None:
         chosen = per_step(dataset, cuts, rule, scheme, analysis=_NAME)
     else:

@@ -69,8 +69,7 @@ def scales(
     MisuseError
         An option out of its range, or that does not go with the others.
     """
-    positions = None if order is None else tuple(order)
-    rule = Clip(clip, percentile, momentum, positions, per, group_size)
+    rule = Clip(clip, percentile, momentum, order, per, group_size)
     scheme = checked_scheme(bits, symmetric, narrow_range)
     qmin, qmax = scheme.integers
 

@@ -115,7 +115,7 @@ def schedule(
     if rule == "lut" and fit is not None:
         raise MisuseError("a table is not fitted: fit goes with rule poly")
     require(dataset, ("sigma",), analysis=_NAME)
-    chosen = Clip(clip, percentile, momentum, None if order is None else tuple(order))
+    chosen = Clip(clip, percentile, momentum, order)
     alpha = per_step(dataset, cuts, chosen, Scheme(bits or 8, symmetric=True), analysis=_NAME).upper
     stamp = {**chosen.stamp, "per": None, "bits": bits, "cuts": cuts_text(cuts), "rule": rule}
     if rule == "lut":

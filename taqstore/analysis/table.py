@@ -26,6 +26,7 @@ from taqstore.analysis.ranges.options import (
     SYMMETRIC,
 )
 from taqstore.analysis.shared.option import Option, When, asked
+from taqstore.asked import MAX_SEED
 from taqstore.faces import named
 
 _P = ParamSpec("_P")
@@ -294,7 +295,7 @@ ANALYSES: dict[str, Analysis] = {
         (
             SHIFT_MOMENTUM,
             Option("orders", "Orders of batches.", int, 20, least=1, most=10_000),
-            Option("seed", "Of the random orders.", int, 0, least=0, most=2**32 - 1),
+            Option("seed", "Of the random orders.", int, 0, least=0, most=MAX_SEED),
         ),
     ),
     "diagnostics": Analysis(

@@ -122,7 +122,7 @@ def tiers(
         A needed variable is not there.
     """
     limits = thresholds or Thresholds()
-    rule = Clip(clip, percentile, momentum, None if order is None else tuple(order))
+    rule = Clip(clip, percentile, momentum, order)
     shift_effect = _shift_effect(dataset, limits)
     if clip in POOLED_RULES:
         dataset = as_pooled(dataset, site=site)

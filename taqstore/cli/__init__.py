@@ -14,11 +14,8 @@ from typing import NoReturn
 
 import click
 
-from taqstore.errors import LONGEST, MisuseError, TaqError, printable, problem
+from taqstore.errors import DEBUG, LONGEST, MisuseError, TaqError, printable, problem
 from taqstore.version import __version__
-
-DEBUG = "TAQSTORE_DEBUG"
-"""Environment variable: where it is set, a refusal shows its traceback, causes included."""
 
 # In the order of a day's work: fill, look, ask, analyse, hand on, draw, check.
 COMMANDS: dict[str, tuple[str, str]] = {

@@ -12,9 +12,14 @@ import click
 from taqstore.analysis.ranges.rules import RULES
 from taqstore.asked import MAX_SEED
 from taqstore.cli import ADAROUND_PIPELINE
-from taqstore.cli.common import Renamed, is_given, say, store_argument
+from taqstore.cli.common import is_given, renamed, say, store_argument
 from taqstore.cli.long_command import LongCommand, force_option, resume_option
-from taqstore.cli.model_options import local_ckpt_option, model_option, parse_names
+from taqstore.cli.model_options import (
+    local_ckpt_option,
+    model_option,
+    parse_names,
+    weight_group_size_option,
+)
 from taqstore.cli.outcome import groups_document, say_notes
 from taqstore.cli.output import json_option, print_json, print_rows
 from taqstore.cli.progress import progress_bar
@@ -28,29 +33,20 @@ _TIME_GROUPS = 4
 @click.option(
     "--blocks", "chosen", callback=parse_names, help="Blocks, like mm0,mm5 [default: all cached]."
 )
-@click.option(
+@renamed(
     "--weight-bits",
     "bits",
-    cls=Renamed,
-    old=("--bits",),
+    old="--bits",
     type=click.IntRange(2, 8),
     default=4,
     show_default=True,
     help="Of weights.",
 )
-@click.option(
-    "--weight-group-size",
-    "group_size",
-    cls=Renamed,
-    old=("--group-size",),
-    type=click.IntRange(1),
-    help="Inputs that share a weight step [default: all of an output channel].",
-)
-@click.option(
+@weight_group_size_option
+@renamed(
     "--weight-clip",
     "clip",
-    cls=Renamed,
-    old=("--clip",),
+    old="--clip",
     type=click.Choice(["absmax", "mse"]),
     default="absmax",
     show_default=True,
@@ -70,11 +66,10 @@ _TIME_GROUPS = 4
     show_default=True,
     help="One activation step per linear, or one per linear and group of steps.",
 )
-@click.option(
+@renamed(
     "--time-groups",
     "groups",
-    cls=Renamed,
-    old=("--groups",),
+    old="--groups",
     type=click.IntRange(2),
     help="Groups of steps, with --rule timed [default: 4].",
 )
@@ -85,11 +80,10 @@ _TIME_GROUPS = 4
     show_default=True,
     help="Rule of the first activation steps; shifted sites have absmax.",
 )
-@click.option(
+@renamed(
     "--shifted-sites",
     "shifted",
-    cls=Renamed,
-    old=("--shift",),
+    old="--shift",
     callback=lambda ctx, param, value: parse_names(ctx, param, value) if value else (),
     default="mlp.fc2",
     show_default=True,

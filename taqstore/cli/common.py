@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,6 +46,11 @@ class Renamed(click.Option):
         self.opts = [*shown, *self._old]
         super().add_to_parser(parser, ctx)
         self.opts = shown
+
+
+def renamed(word: str, name: str, *, old: str, **particulars: Any) -> Callable[[Any], Any]:
+    """The decorator of an option that had another spelling."""
+    return click.option(word, name, cls=Renamed, old=(old,), **particulars)
 
 
 def say_nonfinite(

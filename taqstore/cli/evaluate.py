@@ -9,9 +9,15 @@ from typing import Any
 import click
 
 from taqstore.cli import EVALUATE_PIPELINE
-from taqstore.cli.common import Renamed, say, say_nonfinite, store_argument
+from taqstore.cli.common import renamed, say, say_nonfinite, store_argument
 from taqstore.cli.long_command import LongCommand
-from taqstore.cli.model_options import images_option, local_ckpt_option, model_option, parse_names
+from taqstore.cli.model_options import (
+    images_option,
+    local_ckpt_option,
+    model_option,
+    parse_names,
+    weight_group_size_option,
+)
 from taqstore.cli.output import Source, csv_option, json_option, output_option, print_tables
 from taqstore.cli.progress import progress_bar
 
@@ -32,27 +38,18 @@ from taqstore.cli.progress import progress_bar
     callback=parse_names,
     help="Blocks to quantize, like mm0,mm5 [default: all].",
 )
-@click.option(
+@renamed(
     "--weight-bits",
     "bits",
-    cls=Renamed,
-    old=("--bits",),
+    old="--bits",
     type=click.IntRange(2, 8),
     help="Of weights rounded to nearest [default: 4].",
 )
-@click.option(
-    "--weight-group-size",
-    "group_size",
-    cls=Renamed,
-    old=("--group-size",),
-    type=click.IntRange(1),
-    help="Inputs that share a weight step.",
-)
-@click.option(
+@weight_group_size_option
+@renamed(
     "--time-groups",
     "groups",
-    cls=Renamed,
-    old=("--groups",),
+    old="--groups",
     type=click.IntRange(2),
     help="Groups of steps, of grouped variants [default: 4].",
 )

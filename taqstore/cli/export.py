@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from taqstore.analysis.shared.option import Option
+from taqstore.analysis.table import ANALYSES
 from taqstore.asked import word_of
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.options import click_option, given_of, settled
@@ -126,6 +127,10 @@ def _options(name: str, chosen: str, given: dict[str, Any]) -> dict[str, Any]:
     return {option.name: v for option in rows if option.is_given(v := values[option.name])}
 
 
+# Of options that some format takes, or that choose a range in `analyze scales`.
 _SPELLINGS = {
-    spelling for row in FORMATS.values() for option in row.options for spelling in option.spellings
-} | {"--symmetric", "--affine", "--per", "--group-size", "--narrow-range"}
+    spelling
+    for options in (*(row.options for row in FORMATS.values()), ANALYSES["scales"].options)
+    for option in options
+    for spelling in option.spellings
+}

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
+from taqstore.asked import MAX_SEED
 from taqstore.cli import GENERATE_PIPELINE
-from taqstore.cli.common import Renamed, store_argument
+from taqstore.cli.common import renamed, store_argument
 from taqstore.cli.long_command import LongCommand, force_option, resume_option
 from taqstore.cli.model_options import MODEL, known_model, local_ckpt_option
 from taqstore.cli.outcome import print_outcome
@@ -29,11 +30,10 @@ from taqstore.run.mode import Mode
     type=Source(Path),
     help="A .txt file with one prompt per line, or a .csv file with a prompt column.",
 )
-@click.option(
+@renamed(
     "--num-images",
     "images",
-    cls=Renamed,
-    old=("--images",),
+    old="--images",
     required=True,
     type=click.IntRange(1, 1_000_000),
     help="How many.",
@@ -44,7 +44,7 @@ from taqstore.run.mode import Mode
 @click.option("--cfg", "cfg_weight", type=float, help="Guidance weight [default: the model's].")
 @click.option(
     "--seed",
-    type=click.IntRange(0, 2**32 - 1_000_001),
+    type=click.IntRange(0, MAX_SEED - 1_000_000),
     default=42,
     show_default=True,
     help="Image i is made from seed + i.",
@@ -56,11 +56,10 @@ from taqstore.run.mode import Mode
     metavar="H W",
     help="Of the latent [default: the model's].",
 )
-@click.option(
+@renamed(
     "--timestep-shift",
     "shift",
-    cls=Renamed,
-    old=("--shift",),
+    old="--shift",
     type=click.FloatRange(0, min_open=True),
     help="Shift of the timesteps [default: the model's].",
 )

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from taqstore.asked import word_of
+from taqstore.asked import MAX_SEED, word_of
 from taqstore.cli import MODELS_TABLE
-from taqstore.cli.common import store_argument
+from taqstore.cli.common import renamed, store_argument
 from taqstore.cli.long_command import force_option, resume_option
 from taqstore.cli.output import Source, json_option
 
@@ -72,6 +72,13 @@ local_ckpt_option = click.option(
 )
 
 
+weight_group_size_option = renamed(
+    "--weight-group-size",
+    "group_size",
+    old="--group-size",
+    type=click.IntRange(1),
+    help="Inputs that share a weight step [default: all of an output channel].",
+)
 num_samples_option = click.option(
     "--num-samples",
     type=click.IntRange(1),
@@ -79,7 +86,7 @@ num_samples_option = click.option(
 )
 seed_option = click.option(
     "--seed",
-    type=click.IntRange(0, 2**32 - 1),
+    type=click.IntRange(0, MAX_SEED),
     help="Of the draw of --num-samples: the source's [default: 0].",
 )
 

@@ -110,12 +110,8 @@ def _type(option: Option) -> Any:
         return option.type
     ends = {"min_open": option.above, "max_open": option.below}
     if option.type is int:
-        return click.IntRange(_integer(option.least), _integer(option.most), **ends)
+        return click.IntRange(*option.whole_ends, **ends)
     return click.FloatRange(option.least, option.most, **ends)
-
-
-def _integer(end: float | None) -> int | None:
-    return None if end is None else int(end)
 
 
 def _integers(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from taqstore.cli.common import Renamed, say, say_nonfinite, store_argument
+from taqstore.cli.common import renamed, say, say_nonfinite, store_argument
 from taqstore.cli.output import output_option, replace_option, replacing
 
 
@@ -22,21 +22,19 @@ from taqstore.cli.output import output_option, replace_option, replacing
     show_default=True,
     help="A bit width to price and to choose from. Repeatable.",
 )
-@click.option(
+@renamed(
     "--average",
     "budget",
-    cls=Renamed,
-    old=("--budget",),
+    old="--budget",
     type=click.FloatRange(2, 16),
     default=6.0,
     show_default=True,
     help="Bits per value to recommend on average.",
 )
-@click.option(
+@renamed(
     "--time-groups",
     "groups",
-    cls=Renamed,
-    old=("--groups",),
+    old="--groups",
     type=click.IntRange(min=1),
     help="Number of time groups [default: the least that costs at most 5 % more].",
 )

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from taqstore.errors import MissingError, problem
 from taqstore.files.documents import write_document
 from taqstore.files.png import save_picture
 from taqstore.files.staged import whole_folder
 from taqstore.files.written import Summary, make_folder, save_all, save_npz, summarize
 from taqstore.kinds import nonfinite
 from taqstore.names import LATENTS, PICTURES
+from taqstore.query.sites import needed_group
 
 MANIFEST = "source_manifest"
 _CONTENT = ("manifest.json", "samples/*.npz", "latents/*.npy", "images/*.png")
@@ -39,15 +39,8 @@ def calibration_samples(
     TaqError
         The folder exists, or cannot be written.
     """
-    if LATENTS not in groups:
-        raise MissingError(
-            problem(
-                f"no group {LATENTS!r} in the store",
-                found=", ".join(groups) or "nothing",
-                remedy="ingest a calibration_data folder, or generate latents",
-            )
-        )
-    dataset = groups[LATENTS]
+    remedy = "ingest a calibration_data folder, or generate latents"
+    dataset = needed_group(groups, LATENTS, remedy=remedy)
     final = np.flatnonzero(dataset["is_final"].values)
     with whole_folder(out, content=_CONTENT, force=force) as folder:
         samples = make_folder(folder / "samples")

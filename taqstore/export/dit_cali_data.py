@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from taqstore.errors import MissingError, problem
 from taqstore.files.staged import whole_file
 from taqstore.files.written import Summary, save_npz, summarize
 from taqstore.names import SAMPLES
+from taqstore.query.sites import needed_group
 
 # Key of the file -> variable of the store, in the order of the source.
 KEYS = {
@@ -40,15 +40,7 @@ def dit_cali_data(groups: Mapping[str, xr.Dataset], out: Path, *, force: bool = 
     TaqError
         The file exists, or cannot be written.
     """
-    if SAMPLES not in groups:
-        raise MissingError(
-            problem(
-                f"no group {SAMPLES!r} in the store",
-                found=", ".join(groups) or "nothing",
-                remedy="ingest a DiT_cali_data.npz",
-            )
-        )
-    group = groups[SAMPLES].compute()
+    group = needed_group(groups, SAMPLES, remedy="ingest a DiT_cali_data.npz").compute()
     dtypes: Mapping[str, Any] = group.attrs.get("original_dtype", {})
     arrays = {
         key: group[name].values.astype(dtypes.get(key, group[name].dtype), copy=False)

@@ -104,11 +104,7 @@ def tensor_names(path: Path) -> list[str]:
     SourceError
         The file is damaged.
     """
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(0)
-        header, _ = _header(path, file.read(_LENGTH.size), file, size)
-    return [name for name in header if name != _METADATA]
+    return [name for name in _header_of(path) if name != _METADATA]
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -119,14 +115,17 @@ def read_metadata(path: Path) -> dict[str, str]:
     SourceError
         The file is damaged.
     """
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(0)
-        header, _ = _header(path, file.read(_LENGTH.size), file, size)
-    metadata = header.get(_METADATA, {})
+    metadata = _header_of(path).get(_METADATA, {})
     if not isinstance(metadata, dict):
         raise SourceError(problem("the header's metadata are no JSON object", where=str(path)))
     return {str(name): str(text) for name, text in metadata.items()}
+
+
+def _header_of(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        return _header(path, file.read(_LENGTH.size), file, size)[0]
 
 
 def _header(path: Path, lead: bytes, file: Any, size: int) -> tuple[dict[str, Any], int]:

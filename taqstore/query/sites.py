@@ -34,6 +34,21 @@ def site_groups(groups: Groups, source: str) -> dict[str, xr.Dataset]:
     return {site_of(path): groups[path] for path in paths_of(groups, source)}
 
 
+def needed_group(groups: Groups, path: str, *, remedy: str) -> xr.Dataset:
+    """A group that something is made of.
+
+    Raises
+    ------
+    MissingError
+        It is not there.
+    """
+    if path not in groups:
+        found = ", ".join(groups) or "nothing"
+        what = f"no group {path!r} in the store"
+        raise MissingError(problem(what, found=found, remedy=remedy))
+    return groups[path]
+
+
 def first_source(
     groups: Iterable[str], sources: Iterable[str], *, able: Callable[[str], bool] | None = None
 ) -> list[str]:

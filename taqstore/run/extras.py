@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from taqstore.errors import TaqError, printable
+from taqstore.errors import DEBUG, TaqError, printable
 
 _LONGEST = 300
 
@@ -27,7 +27,7 @@ def extra(what: str, notes: list[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if os.environ.get("TAQSTORE_DEBUG") and not isinstance(error, TaqError):
+        if os.environ.get(DEBUG) and not isinstance(error, TaqError):
             traceback.print_exc()
         notes.append(f"{what} left out: {_reason(error)}")
 

@@ -7,6 +7,7 @@ and of steps inside each.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,14 +54,16 @@ class Clip:
     rule: Rule = "absmax"
     percentile: float | None = None
     momentum: float | None = None
-    order: tuple[int, ...] | None = None
+    order: Sequence[int] | None = None
     per: Per = "tensor"
     group_size: int | None = None
 
     def __post_init__(self) -> None:
         given = {("clip" if key == "rule" else key): value for key, value in vars(self).items()}
         settled = settle(RULE, given, who=f"clip rule {self.rule}")
-        for name in ("percentile", "momentum"):
+        order = settled.get("order")
+        settled["order"] = None if order is None else tuple(order)
+        for name in ("percentile", "momentum", "order"):
             object.__setattr__(self, name, settled.get(name))
         if self.row.needs == "histogram" and self.per != "tensor":
             what = f"per {self.per} does not go with {self.rule}: histograms are of tensors"

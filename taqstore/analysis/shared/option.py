@@ -116,6 +116,12 @@ class Option:
         """The range of a number in words."""
         return range_text(self.least, self.most, above=self.above, below=self.below)
 
+    @property
+    def whole_ends(self) -> tuple[int | None, int | None]:
+        """The range of an integer."""
+        least, most = (None if end is None else int(end) for end in (self.least, self.most))
+        return least, most
+
     def but(self, **changes: Any) -> Option:
         """The same option with other particulars."""
         return replace(self, **changes)
@@ -154,8 +160,7 @@ class Option:
 
     def _check_one(self, value: Any, what: str) -> None:
         if self.type in (int, "integers"):
-            ends = (None if end is None else int(end) for end in (self.least, self.most))
-            least, most = ends
+            least, most = self.whole_ends
             whole_number(value, what, least=least, most=most)
         elif self.type is float:
             number(

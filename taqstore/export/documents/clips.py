@@ -44,8 +44,7 @@ class ClipBound:
         MisuseError
             Parameters that make no sense, or that the rule does not take.
         """
-        order = None if self.order is None else tuple(self.order)
-        return Clip(self.clip, self.percentile, self.momentum, order)
+        return Clip(self.clip, self.percentile, self.momentum, self.order)
 
     def alpha(self, dataset: xr.Dataset, *, analysis: str) -> xr.DataArray:
         """Clip bound of every step, (step, layer[, projection]) float64.

@@ -61,7 +61,7 @@ def act_scales(
     if out.suffix not in _SUFFIXES:
         remedy = f"write {' or '.join(_SUFFIXES)}; torch turns either into a .pt"
         raise MisuseError(problem("act_scales of an unknown kind", where=out.name, remedy=remedy))
-    rule = Clip(clip, None, momentum, None if order is None else tuple(order), "channel")
+    rule = Clip(clip, None, momentum, order, "channel")
     tensors: dict[str, np.ndarray] = {}
     for site, dataset in sites_of(store, source).items():
         absmax = clip_range(dataset, rule, _SYMMETRIC, static=True, analysis=_NAME).upper
