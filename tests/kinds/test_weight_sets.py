@@ -1,4 +1,4 @@
-"""Weight sets: several in one store never mix, the old place is read, optional variables stay so."""
+"""Weight sets: several in one store never mix, the old place is read, variables may be absent."""
 
 from __future__ import annotations
 

@@ -39,8 +39,9 @@ def layers_of(site: str) -> tuple[str, ...]:
 
 def site_template(site: str, *, set: str = "adaround", folder: str | None = None) -> Template:
     return weights_template(
-        site, set=set, folder=folder, layers=layers_of(site), shape=SHAPES[site], groups=GROUPS[site],
-        sigma_lower=SIGMA_LOWER[site], shifted=site == "mlp.fc2", multiplied=site == "attn.o_proj",
+        site, set=set, folder=folder, layers=layers_of(site), shape=SHAPES[site],
+        groups=GROUPS[site], sigma_lower=SIGMA_LOWER[site],
+        shifted=site == "mlp.fc2", multiplied=site == "attn.o_proj",
         rounding_dtype="float16" if site == "mlp.fc1" else "float32", attrs={"run": RUN},
     )  # fmt: skip
 
