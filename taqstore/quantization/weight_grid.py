@@ -41,7 +41,12 @@ def weight_groups(inputs: int, group_size: int | None) -> int:
 
 
 def weight_steps(
-    weight: npt.ArrayLike, *, bits: int = 4, group_size: int | None = None, clip: WeightClip
+    weight: npt.ArrayLike,
+    *,
+    bits: int = 4,
+    group_size: int | None = None,
+    clip: WeightClip,
+    importance: npt.ArrayLike | None = None,
 ) -> Floats:
     """Step sizes of a weight.
 
@@ -56,6 +61,9 @@ def weight_steps(
     clip
         ``absmax``: ``absmax / (2**(bits-1) - 1)``. ``mse``: the bound of least squared error among
         81 shares of the absmax, 1 to 0.2.
+    importance
+        ``(in,)``: what the squared error of each input's weights counts with ``mse``, such as its
+        mean square; None: 1 each.
 
     Returns
     -------
@@ -72,7 +80,9 @@ def weight_steps(
         raise MisuseError(problem(f"weight clip {clip!r} is not known", remedy=known))
     rows = _rows(np.asarray(weight, np.float32), group_size)
     absmax = np.abs(rows).max(axis=-1)
-    step = symmetric(absmax if clip == "absmax" else _searched(rows, absmax, bits), bits=bits)
+    counts = None if importance is None else np.reshape(importance, rows.shape[1:])
+    bound = absmax if clip == "absmax" else _searched(rows, absmax, bits, counts)
+    step = symmetric(bound, bits=bits)
     return np.where(step.step_size > 0, step.step_size, np.float32(1))
 
 
@@ -85,10 +95,15 @@ def round_to_nearest(
     return integers.reshape(array.shape).astype(np.int8)
 
 
-def dequantized(integers: npt.NDArray[Any], steps: Floats) -> Floats:
-    """Weights float32 ``(out, in)`` that integers ``(out, in)`` stand for."""
-    grouped = integers.reshape(*steps.shape, -1).astype(np.float32)
-    return (grouped * steps[..., None]).reshape(integers.shape)
+def dequantized(integers: npt.NDArray[Any], steps: Floats, offsets: Floats | None = None) -> Floats:
+    """Weights float32 ``(out, in)`` that integers ``(out, in)`` stand for.
+
+    ``integer * step``, and the offset of the group ``(out, group)`` added where there are any.
+    """
+    grouped = integers.reshape(*steps.shape, -1).astype(np.float32) * steps[..., None]
+    if offsets is not None:
+        grouped += offsets[..., None]
+    return grouped.reshape(integers.shape)
 
 
 def check_weight_bits(bits: int) -> None:
@@ -113,12 +128,12 @@ def _quantizer(steps: Floats, bits: int) -> Quantizer:
     return Quantizer(steps[..., None], zero, *integer_range(bits))
 
 
-def _searched(rows: Floats, absmax: Floats, bits: int) -> Floats:
+def _searched(rows: Floats, absmax: Floats, bits: int, counts: npt.NDArray[Any] | None) -> Floats:
     """Clip bounds of least squared error; the wider one of two that are equal."""
     best = np.empty_like(absmax)
     for part in _parts(rows):
         error = np.stack(
-            [_error(rows[part], symmetric(absmax[part] * s, bits=bits)) for s in _SHARES]
+            [_error(rows[part], symmetric(absmax[part] * s, bits=bits), counts) for s in _SHARES]
         )
         best[part] = absmax[part] * _SHARES[error.argmin(axis=0)]
     return best
@@ -129,8 +144,8 @@ def _parts(rows: Floats) -> list[slice]:
     return [slice(start, start + height) for start in range(0, len(rows), height)]
 
 
-def _error(rows: Floats, quantizer: Quantizer) -> Floats:
-    """Sum of squared errors of each group."""
+def _error(rows: Floats, quantizer: Quantizer, counts: npt.NDArray[Any] | None) -> Floats:
+    """Sum of squared errors of each group, inputs weighted ``(group, input)``."""
     held = Quantizer(
         quantizer.step_size[..., None],
         quantizer.zero_point[..., None],
@@ -138,4 +153,5 @@ def _error(rows: Floats, quantizer: Quantizer) -> Floats:
         quantizer.qmax,
     )
     residual = rows - held.fake_quantize(rows)
-    return np.asarray(np.einsum("ogi,ogi->og", residual, residual))
+    counted = residual if counts is None else residual * counts.astype(np.float32)
+    return np.asarray(np.einsum("ogi,ogi->og", counted, residual))
