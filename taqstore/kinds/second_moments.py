@@ -14,6 +14,8 @@ from taqstore.errors import LayoutError, MissingError, StoreError, problem
 from taqstore.kinds.templates import Coords, layer_coords
 from taqstore.layout.template import Array, Template, nbytes, rows_per_shard
 from taqstore.names import ACTIVATIONS, SECOND_MOMENTS, parse_layer, site_rank, split_group
+from taqstore.statistics.second_moment import SecondMoment
+from taqstore.store.group_writer import GroupWriter
 
 Groups = Mapping[str, xr.Dataset]
 Float64 = NDArray[np.float64]
@@ -113,6 +115,22 @@ def equal_step_groups(steps: int, groups: int) -> NDArray[np.int64]:
     """
     parts = np.array_split(np.arange(steps), groups)
     return np.repeat(np.arange(groups), [len(part) for part in parts]).astype(np.int64)
+
+
+def put_moments(
+    writer: GroupWriter, batch: int, group: int, start: int, moments: Sequence[SecondMoment]
+) -> int:
+    """Write a shard of layers from `start` on; returns bytes written."""
+    values = {
+        "second_moment": np.stack([moment.blocks(np.float32) for moment in moments]),
+        "channel_sum": np.stack([moment.channel_sum for moment in moments]),
+        "count": np.array([moment.count for moment in moments]),
+        "left_out": np.array([moment.left_out for moment in moments]),
+    }
+    return sum(
+        writer.put(name, (batch, group, start, *(0 for _ in array.shape[1:])), array[None, None])
+        for name, array in values.items()
+    )
 
 
 def _check(site: str, group_of: NDArray[np.int64], steps: int, block_size: int | None) -> None:

@@ -88,7 +88,8 @@ class SecondMoment:
         return tensor.reshape(-1, self.channels)
 
     def _add_some(self, rows: Float64) -> None:
-        total = rows.sum(axis=0)
+        with np.errstate(invalid="ignore"):
+            total = rows.sum(axis=0)
         if not np.isfinite(total).all():
             sound = np.isfinite(rows).all(axis=1)
             self.left_out += int(len(rows) - sound.sum())
