@@ -188,9 +188,7 @@ class Moments2:
 
     def full(self) -> Float64:
         """float64 (channels, channels); 0 where channels are of different blocks."""
-        if self.is_full:
-            return self.blocks[0]
-        whole = np.zeros((self.channels, self.channels))
+        whole: Float64 = np.zeros((self.channels, self.channels))
         for index, block in enumerate(self.blocks):
             start = index * self.block_size
             size = min(self.block_size, self.channels - start)
