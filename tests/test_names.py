@@ -32,6 +32,11 @@ from taqstore.errors import MissingError, TaqError
         ("uni4.attn.q_proj", "uni4.attn.q_proj"),
         ("mm12.img", "mm12.img"),
         ("uni37", "uni37"),
+        ("mm0_img_adaln_linear", "mm0.img.adaln.linear"),
+        ("uni3.adaln.linear", "uni3.adaln.linear"),
+        ("modulation", "modulation"),
+        ("final_layer_adaln_linear", "final_layer.adaln.linear"),
+        ("y_embedder/pooled.fc1", "y_embedder.pooled.fc1"),
     ],
 )
 def test_spellings_resolve(spelling: str, full: str) -> None:
@@ -42,7 +47,9 @@ def test_spellings_resolve(spelling: str, full: str) -> None:
 @pytest.mark.parametrize(
     "spelling",
     ["", "mm0", "mm0.img.attn.fc2", "mm0.img.mlp.q_proj", "mm0.img.mlp", "uni4.img.mlp.fc2",
-     "../mm0.img", "mm0.img.mlp.fc2 ", "mm0.img.mlp.fc3", "mm99999.img"],
+     "../mm0.img", "mm0.img.mlp.fc2 ", "mm0.img.mlp.fc3", "mm99999.img",
+     "mm0.img.linear", "mm0.img.adaln.fc1", "mm0.adaln.linear", "x_embedder.embed.text",
+     "modulation.mlp.fc1", "y_embedder.pooled", "pre::x_embedder"],
 )  # fmt: skip
 def test_unknown_spellings_are_refused(spelling: str) -> None:
     with pytest.raises(MissingError, match=r"not known.*mm0\.img\.mlp\.fc2"):
@@ -53,6 +60,66 @@ def test_layers_sort_by_kind_block_stream() -> None:
     labels = ["uni0", "mm10.img", "mm2.txt", "mm2.img", "uni10", "uni2"]
     ordered = sorted(labels, key=lambda n: names.parse_layer(n).sort_key)
     assert ordered == ["mm2.img", "mm2.txt", "mm10.img", "uni0", "uni2", "uni10"]
+
+
+def test_layers_without_a_block_come_after_all_blocks() -> None:
+    labels = ["final_layer", "uni0", "modulation", "x_embedder", "mm10.img"]
+    ordered = sorted(labels, key=lambda n: names.parse_layer(n).sort_key)
+    assert ordered == ["mm10.img", "uni0", "x_embedder", "modulation", "final_layer"]
+    every = [
+        names.parse_layer(f"{x}.{s}") for x, sites in names.MODEL_LAYERS.items() for s in sites
+    ]
+    assert [name.layer for name in every if name.in_block] == []
+    assert {name.site for name in every} == set(names.MODEL_SITES)
+
+
+def test_each_linear_reads_one_tensor() -> None:
+    for linear, tensor in {
+        "mm0.img.attn.k_proj": "mm0.img.attn.qkv",
+        "uni2.mlp.fc2": "uni2.mlp.fc2",
+        "mm3.txt.adaln.linear": "modulation.adaln.linear",
+        "final_layer.adaln.linear": "modulation.adaln.linear",
+        "final_layer.final.linear": "final_layer.final.linear",
+    }.items():
+        assert names.parse_layer(linear).input.full == tensor
+
+
+MODEL_LINEARS = {
+    "x_embedder.embed.image": ("x_embedder.proj", "x_embedder.proj", "pos_embed.proj"),
+    "context_embedder.embed.text": ("context_embedder",) * 3,
+    "y_embedder.pooled.fc1": (
+        "y_embedder.mlp.layers.0", "y_embedder.mlp.0", "time_text_embed.text_embedder.linear_1",
+    ),
+    "t_embedder.time.fc2": (
+        "t_embedder.mlp.layers.2", "t_embedder.mlp.2", "time_text_embed.timestep_embedder.linear_2",
+    ),
+    "final_layer.final.linear": ("final_layer.linear", "final_layer.linear", "proj_out"),
+    "final_layer.adaln.linear": (
+        "final_layer.adaLN_modulation.layers.1", "final_layer.adaLN_modulation.1",
+        "norm_out.linear",
+    ),
+    "mm3.txt.adaln.linear": (
+        "multimodal_transformer_blocks.3.text_transformer_block.adaLN_modulation.layers.1",
+        "joint_blocks.3.context_block.adaLN_modulation.1",
+        "transformer_blocks.3.norm1_context.linear",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("full", MODEL_LINEARS)
+def test_linears_of_the_whole_model_in_other_programs(full: str) -> None:
+    name, (mlx, sd3, diffusers) = names.parse_layer(full), MODEL_LINEARS[full]
+    assert names.path_in_model(name) == mlx
+    assert names.checkpoint_tensor(name) == f"model.diffusion_model.{sd3}.weight"
+    for theirs in (mlx, sd3, f"model.diffusion_model.{sd3}", diffusers, f"transformer.{diffusers}"):
+        assert names.weight_layer(f"{theirs}.weight") == name
+        assert names.weight_layer(f"{theirs}.bias") is None
+
+
+@pytest.mark.parametrize("ask", [names.path_in_model, names.checkpoint_tensor])
+def test_a_tensor_that_many_read_is_no_linear(ask: object) -> None:
+    with pytest.raises(MissingError, match=r"modulation\.adaln\.linear is no linear"):
+        ask(names.parse_layer("modulation.adaln.linear"))  # type: ignore[operator]
 
 
 def test_qkv_expands_to_three_linears() -> None:
@@ -113,7 +180,10 @@ def test_paths_of_groups() -> None:
     assert names.split_group("latents") == ("", "latents")
     assert names.site_of("activations/attn.qkv") == "attn.qkv"
     assert names.tensor_site("mlp.fc2.c12") == "mlp.fc2"
-    ranks = [names.site_rank(site) for site in ("attn.qkv", "mlp.fc1", "mlp.fc2.c12", "other")]
+    ranks = [
+        names.site_rank(site)
+        for site in ("attn.qkv", "mlp.fc2.c12", "adaln.linear.o48", "time.fc1", "other")
+    ]
     assert ranks == sorted(set(ranks))
 
 

@@ -17,6 +17,7 @@ from taqstore.files.refusal import what_it_is
 from .adapter import known, pipeline_class, prefix_of
 from .backend import backend
 from .failures import inside_model
+from .inputs import Input, inputs_of
 from .layers import modulated
 from .limits import Use, check_use, seen_in_part, short
 from .table import DIFFUSIONKIT, ModelRow, find_model, resolve
@@ -77,6 +78,10 @@ class LoadedModel:
     def mmdit(self) -> Any:
         """DiffusionKit's MMDiT."""
         return self.pipeline.mmdit
+
+    def inputs(self) -> tuple[Input, ...]:
+        """Every distinct tensor that a linear reads, in store order; see `Input`."""
+        return inputs_of(self.mmdit)
 
     @property
     def sampler(self) -> Any:

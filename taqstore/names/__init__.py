@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from taqstore.names.layers import (
+    ADALN,
+    MODEL_LAYERS,
+    MODEL_SITES,
+    MODULATION,
     PROJECTIONS,
     SITES,
     STREAMS,
@@ -57,6 +61,7 @@ from taqstore.names.vocabulary import (
 
 __all__ = [
     "ACTIVATIONS",
+    "ADALN",
     "BINS",
     "BLOCKS",
     "CHANNEL_BINS",
@@ -69,6 +74,9 @@ __all__ = [
     "ITEMS",
     "KINDS",
     "LATENTS",
+    "MODEL_LAYERS",
+    "MODEL_SITES",
+    "MODULATION",
     "MOMENTS",
     "PICTURES",
     "POOLED",

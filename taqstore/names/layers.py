@@ -3,6 +3,10 @@
 A *layer* is one stream of one block (`mm0.img`, `uni4`); a *site* is which tensor of it was seen
 (`attn.qkv`, `attn.o_proj`, `mlp.fc1`, `mlp.fc2`: inputs of linears). q, k and v read one tensor, so
 they share the site `attn.qkv` and are told apart by `projection`.
+
+What a model has but once is a layer without a block, called like its module (`x_embedder`), with
+sites of its own (`MODEL_SITES`). All adaLN linears read one tensor, the layer `modulation`; each of
+them is named by where it is (`mm0.img.adaln.linear`, `final_layer.adaln.linear`).
 """
 
 from __future__ import annotations
@@ -13,11 +17,29 @@ from dataclasses import dataclass
 from taqstore.errors import TaqError, problem
 
 SITES = ("attn.qkv", "attn.o_proj", "mlp.fc1", "mlp.fc2")
+"""Sites of blocks."""
+ADALN = "adaln.linear"
+MODEL_SITES = (
+    *(ADALN, "embed.image", "embed.text", "pooled.fc1", "pooled.fc2"),
+    *("time.fc1", "time.fc2", "final.linear"),
+)
+"""Sites of layers without a block, and of the tensor that every adaLN linear reads."""
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 STREAMS = ("img", "txt", "uni")
 
 # Kinds of blocks in the order they run, and the streams of each in the order of its arguments.
 _KINDS = {"mm": ("img", "txt"), "uni": ("uni",)}
+# The tensor that adaLN linears read; a layer of its own, and no linear is called so.
+MODULATION = "modulation"
+# Layers without a block in the order they run, and the sites of each.
+MODEL_LAYERS = {
+    "x_embedder": ("embed.image",),
+    "context_embedder": ("embed.text",),
+    "y_embedder": ("pooled.fc1", "pooled.fc2"),
+    "t_embedder": ("time.fc1", "time.fc2"),
+    MODULATION: (ADALN,),
+    "final_layer": ("final.linear", ADALN),
+}
 _BLOCK = re.compile(rf"({'|'.join(_KINDS)})(0|[1-9]\d{{0,3}})")
 
 
@@ -109,7 +131,10 @@ def block_number(text: str) -> str:
 
 @dataclass(frozen=True, order=True)
 class LayerName:
-    """Identity of one linear input (or of a whole layer where `site` is empty)."""
+    """Identity of one linear or its input (or of a whole layer where `site` is empty).
+
+    A layer without a block has its own name for `block`, and no `stream`.
+    """
 
     block: str
     stream: str
@@ -118,8 +143,20 @@ class LayerName:
 
     @property
     def layer(self) -> str:
-        """Coordinate value of the `layer` dimension: `mm0.img`, `uni4`."""
-        return self.block if self.stream == "uni" else f"{self.block}.{self.stream}"
+        """Coordinate value of the `layer` dimension: `mm0.img`, `uni4`, `x_embedder`."""
+        return self.block if self.stream in ("uni", "") else f"{self.block}.{self.stream}"
+
+    @property
+    def in_block(self) -> bool:
+        """Whether it is part of a block."""
+        return self.block not in MODEL_LAYERS
+
+    @property
+    def input(self) -> LayerName:
+        """The tensor that it reads: `mm0.img.attn.qkv` of q, `modulation` of an adaLN linear."""
+        if self.site == ADALN:
+            return LayerName(MODULATION, "", ADALN)
+        return LayerName(self.block, self.stream, self.site)
 
     @property
     def full(self) -> str:
@@ -131,12 +168,20 @@ class LayerName:
 
     @property
     def sort_key(self) -> tuple[int, int, int]:
-        """Order of layers in a store: multimodal before unified, by block, img before txt."""
+        """Order of layers in a store: multimodal before unified, by block, img before txt.
+
+        Layers without a block come after all blocks, in the order they run.
+        """
+        if not self.in_block:
+            return len(_KINDS), list(MODEL_LAYERS).index(self.block), 0
         return *Block.parse(self.block).order, STREAMS.index(self.stream)
 
 
 def linear_names(layer: LayerName) -> tuple[str, ...]:
-    """Full names of the linears that read this tensor: three for `attn.qkv`, one otherwise."""
+    """Full names of the linears that read this tensor: three for `attn.qkv`, one otherwise.
+
+    Which linears read `modulation` depends on the model; its own name stands for them.
+    """
     if layer.site != "attn.qkv" or layer.projection:
         return (layer.full,)
     return tuple(LayerName(layer.block, layer.stream, layer.site, p).full for p in PROJECTIONS)
@@ -148,6 +193,6 @@ def tensor_site(site: str) -> str:
 
 
 def site_rank(site: str) -> int:
-    """Place of a site in the order of a block; unknown sites come last."""
-    known = tensor_site(site)
-    return SITES.index(known) if known in SITES else len(SITES)
+    """Place of a site: those of blocks in their order, then `MODEL_SITES`; unknown ones last."""
+    known, every = tensor_site(site), (*SITES, *MODEL_SITES)
+    return every.index(known) if known in every else len(every)

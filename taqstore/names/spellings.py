@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from taqstore.errors import MissingError, problem
-from taqstore.names.layers import Block, LayerName
+from taqstore.names.layers import ADALN, MODEL_LAYERS, Block, LayerName
 
 _PARTS: dict[str, tuple[str, str]] = {
     **{f"{p}_proj": ("attn.qkv", f"{p}_proj") for p in "qkv"},
@@ -13,14 +13,20 @@ _PARTS: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("o_proj", "oproj", "o_in"), ("attn.o_proj", "")),
     **dict.fromkeys(("fc1", "fc1_in"), ("mlp.fc1", "")),
     **dict.fromkeys(("fc2", "fc2_in"), ("mlp.fc2", "")),
+    "linear": (ADALN, ""),
 }
 _STREAMS = {"img": "img", "image": "img", "txt": "txt", "text": "txt"}
 _PATTERN = re.compile(
     r"(?P<kind>mm|uni|blocks)(?P<tracer>_?)(?P<index>\d{1,4})"
     r"(?:_(?P<stream>img|image|txt|text)(?:_transformer_block)?)?"
-    r"(?:_(?P<section>attn|mlp)(?=_))?"
+    r"(?:_(?P<section>attn|mlp|adaln)(?=_))?"
     rf"(?:_(?P<part>{'|'.join(_PARTS)}))?"
 )
+_MODEL = {
+    f"{layer}{site and '_'}{site.replace('.', '_')}": LayerName(layer, "", site)
+    for layer, sites in MODEL_LAYERS.items()
+    for site in ("", *sites)
+}
 
 # One branch's tracer also saw what goes into the first linear of a block's MLP.
 _BEFORE = "pre::"
@@ -32,15 +38,17 @@ def parse_layer(name: str) -> LayerName:
     `mm0.img.mlp.fc2`, `mm0_img_mlp_fc2`, `mm_00_img` (= fc2 input), `mm_00_img:fc2_in`,
     `mm_00_img_oproj`, `pre::mm_00_img` (= fc1 input), `mm0.image_transformer_block.mlp.fc2`,
     `blocks.0.image.mlp.fc2` all work, and so does a bare layer (`mm0.img`, `uni4`), whose `site` is
-    empty.
+    empty. So do layers without a block: `x_embedder`, `final_layer.adaln.linear`.
 
     Raises
     ------
     MissingError
         The spelling is not known.
     """
-    before = name.startswith(_BEFORE)
-    match = _PATTERN.fullmatch(re.sub(r"[./:]", "_", name.removeprefix(_BEFORE)))
+    before, plain = name.startswith(_BEFORE), re.sub(r"[./:]", "_", name.removeprefix(_BEFORE))
+    if not before and plain in _MODEL:
+        return _MODEL[plain]
+    match = _PATTERN.fullmatch(plain)
     if match is None or (before and (match["part"] or not match["tracer"])):
         raise _unknown(name)
     kind, part = match["kind"], match["part"]
@@ -52,7 +60,9 @@ def parse_layer(name: str) -> LayerName:
     if not part and kind != "blocks" and match["tracer"]:
         # The Phase 2 tracer saw only post-GELU tensors and left the site unsaid.
         site = "mlp.fc1" if before else "mlp.fc2"
-    if match["section"] and not site.startswith(match["section"]):
+    if (match["section"] or "") not in ("", site.partition(".")[0]) or (
+        site == ADALN and not match["section"]
+    ):
         raise _unknown(name)
     return LayerName(block, stream, site, projection)
 
@@ -81,7 +91,10 @@ _TRACER_SUFFIXES = {
 
 
 def tracer_name(name: LayerName) -> str:
-    """A linear input as the Phase 2 tracer writes it: `mm_00_img`, `uni_04:fc1_in`."""
+    """A linear input as the Phase 2 tracer writes it: `mm_00_img`, `uni_04:fc1_in`.
+
+    The tracer knew sites of blocks alone: it is given no other.
+    """
     block = Block.parse(name.block)
     stream = "" if block.unified else f"_{name.stream}"
     return f"{block.kind}_{block.index:02d}{stream}{_TRACER_SUFFIXES[name.site]}"
@@ -93,11 +106,46 @@ _HALVES = {"img": "image_transformer_block", "txt": "text_transformer_block"}
 def path_in_block(name: LayerName) -> str:
     """Where DiffusionKit's block has a linear: ``image_transformer_block.attn.q_proj``."""
     section, part = name.site.split(".")
-    return f"{_HALVES.get(name.stream, 'transformer_block')}.{section}.{name.projection or part}"
+    inside = _ADALN if name.site == ADALN else f"{section}.{name.projection or part}"
+    return f"{_HALVES.get(name.stream, 'transformer_block')}.{inside}"
+
+
+_ADALN = "adaLN_modulation.layers.1"
+# Layers without a block, as DiffusionKit has them, SD3 checkpoints and diffusers.
+_MODEL_PATHS = {
+    "x_embedder.embed.image": ("x_embedder.proj", "x_embedder.proj", "pos_embed.proj"),
+    "context_embedder.embed.text": ("context_embedder",) * 3,
+    **{
+        f"{ours}_embedder.{site}.fc{n}": (
+            f"{ours}_embedder.mlp.layers.{2 * n - 2}",
+            f"{ours}_embedder.mlp.{2 * n - 2}",
+            f"time_text_embed.{theirs}_embedder.linear_{n}",
+        )
+        for ours, site, theirs in (("y", "pooled", "text"), ("t", "time", "timestep"))
+        for n in (1, 2)
+    },
+    "final_layer.final.linear": ("final_layer.linear", "final_layer.linear", "proj_out"),
+    f"final_layer.{ADALN}": (
+        f"final_layer.{_ADALN}",
+        "final_layer.adaLN_modulation.1",
+        "norm_out.linear",
+    ),
+}
 
 
 def path_in_model(name: LayerName) -> str:
-    """Where DiffusionKit's MMDiT has a linear, from the list of its blocks on."""
+    """Where DiffusionKit's MMDiT has a linear: from the list of its blocks on, or in none.
+
+    Raises
+    ------
+    MissingError
+        It names a tensor that many linears read, and no linear.
+    """
+    if not name.in_block:
+        if name.full not in _MODEL_PATHS:
+            what = f"{name.full} is no linear"
+            raise MissingError(problem(what, remedy="name one that reads it: mm0.img.adaln.linear"))
+        return _MODEL_PATHS[name.full][0]
     block = Block.parse(name.block)
     kind = "unified" if block.unified else "multimodal"
     return f"{kind}_transformer_blocks.{block.index}.{path_in_block(name)}"
@@ -112,6 +160,8 @@ _DIFFUSERS = {
     "ff.net.2": "img.mlp.fc2",
     "ff_context.net.0.proj": "txt.mlp.fc1",
     "ff_context.net.2": "txt.mlp.fc2",
+    "norm1.linear": f"img.{ADALN}",
+    "norm1_context.linear": f"txt.{ADALN}",
 }
 _CHECKPOINT = {
     f"{block}.{part}": f"{stream}.{ours}"
@@ -121,6 +171,7 @@ _CHECKPOINT = {
         ("attn.proj", "attn.o_proj"),
         ("mlp.fc1", "mlp.fc1"),
         ("mlp.fc2", "mlp.fc2"),
+        ("adaLN_modulation.1", ADALN),
     )
 }
 _CHECKPOINT_PREFIX = "model.diffusion_model."
@@ -136,6 +187,11 @@ def checkpoint_tensor(name: LayerName) -> str:
     MissingError
         Such checkpoints have no such block: a unified one.
     """
+    if name.full in _MODEL_PATHS:
+        return f"{_CHECKPOINT_PREFIX}{_MODEL_PATHS[name.full][1]}.weight"
+    if not name.in_block:
+        what = f"{name.full} is no linear"
+        raise MissingError(problem(what, remedy="name one that reads it: mm0.img.adaln.linear"))
     block = Block.parse(name.block)
     parts = {ours: theirs for theirs, ours in _CHECKPOINT.items()}
     found = parts.get(f"{name.stream}.{name.site}")
@@ -149,6 +205,8 @@ _SPELLINGS = (
     (re.compile(r"(?:.*\.)?joint_blocks\.(\d{1,4})\.(.+)"), _CHECKPOINT),
     (re.compile(r"(?:transformer\.)?transformer_blocks\.(\d{1,4})\.(.+)"), _DIFFUSERS),
 )
+_ELSEWHERE = {theirs: ours for ours, all_ in _MODEL_PATHS.items() for theirs in all_}
+_PREFIXES = (_CHECKPOINT_PREFIX, "transformer.")
 _MLX = (
     (re.compile(r"(?:.*\.)?multimodal_transformer_blocks\.(\d{1,4})\."), r"mm\1."),
     (re.compile(r"(?:.*\.)?unified_transformer_blocks\.(\d{1,4})\.transformer_block\."), r"uni\1."),
@@ -163,6 +221,9 @@ def weight_layer(name: str) -> LayerName | None:
     if name.endswith(".bias"):
         return None
     stem = name.removesuffix(".weight")
+    bare = next((stem[len(p) :] for p in _PREFIXES if stem.startswith(p)), stem)
+    if bare in _ELSEWHERE:
+        return parse_layer(_ELSEWHERE[bare])
     for pattern, parts in _SPELLINGS:
         match = pattern.fullmatch(stem)
         if match is not None:
@@ -170,6 +231,7 @@ def weight_layer(name: str) -> LayerName | None:
             return parse_layer(f"mm{match[1]}.{part}") if part else None
     for pattern, ours in _MLX:
         stem = pattern.sub(ours, stem)
+    stem = stem.removesuffix(_ADALN) + ADALN if stem.endswith(f".{_ADALN}") else stem
     try:
         linear = parse_layer(stem)
     except MissingError:

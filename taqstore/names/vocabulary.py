@@ -70,7 +70,7 @@ DIMENSIONS: dict[str, str] = {
     "colour": "grey, or red, green, blue; opacity last where there is any",
     "batch": "one observed forward batch: one image at every step unless images were grouped",
     "slot": "position of an image inside a batch; -1 where the batch is smaller",
-    "layer": "stream of a block: mm0.img, mm23.txt, uni4",
+    "layer": "stream of a block: mm0.img, mm23.txt, uni4; or what a model has but once: x_embedder",
     "projection": "q_proj, k_proj, v_proj, where their statistics differ",
     "bin": "histogram bin, ascending by value",
     "edge": "histogram edge, one more than bins",
