@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from taqstore.errors import MisuseError, SourceError, problem
-from taqstore.names import SAMPLES
+from taqstore.errors import MisuseError, SourceError, TaqError, problem
+from taqstore.kinds.weight_sets import ADAROUND, check_set, folder_of
+from taqstore.names import SAMPLES, WEIGHTS
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
+from taqstore.store.reader import open_store
 from taqstore.store.writer import StoreWriter, create_store
 
 from . import sources
@@ -33,6 +35,7 @@ def ingest(
     strict: bool = False,
     workers: int | None = None,
     prompts: str | os.PathLike[str] | None = None,
+    set: str | None = None,
     mode: Mode | None = None,
 ) -> Outcome:
     """Bring run folders or files into a store.
@@ -51,6 +54,8 @@ def ingest(
         Threads that read and write; default up to 4.
     prompts
         Text or CSV file that stands in for the pickled prompts of a Phase 1 file.
+    set
+        Name of the weight set that quantized weights become; None: `adaround`.
     mode
         What to do with what is there already, and whom to tell of input bytes, unit by unit.
 
@@ -58,15 +63,20 @@ def ingest(
     ------
     SourceError
         A source cannot be read at all, or with `strict` an item of it; or prompts are given and
-        there is no Phase 1 file.
+        there is no Phase 1 file, a set and no quantized weights.
     MisuseError
-        Prompts are given, and `only` names other sources.
+        Prompts are given, and `only` names other sources; or no set can be called so.
     StoreError
         The store is of another kind or format, busy, full or read-only.
     """
     started = monotonic()
     mode, outcome = mode or Mode(), Outcome()
-    options = Options(prompts=None if prompts is None else Path(prompts))
+    name = ADAROUND if set is None else check_set(set)
+    options = Options(
+        prompts=None if prompts is None else Path(prompts),
+        set=name,
+        folder=_folder_there(store, name),
+    )
     only = tuple(only)
     if prompts is not None and only and SAMPLES not in only:
         raise MisuseError(f"--prompts is for a Phase 1 file, --only for {', '.join(only)}")
@@ -74,19 +84,31 @@ def ingest(
     if prompts is not None and not any(options.prompts in plan.inputs for plan in plans):
         what = "--prompts is for a Phase 1 file, and none is among the sources"
         raise SourceError(problem(what, remedy="leave --prompts out, or name DiT_cali_data.npz"))
+    if set is not None and all(plan.source != WEIGHTS for plan in plans):
+        what = "--set names quantized weights, and none are among the sources"
+        raise SourceError(problem(what, remedy="leave --set out"))
     mode.progress.start(sum(unit.nbytes for plan in plans for unit in plan.units))
     threads = workers or min(_WORKERS, os.cpu_count() or 1)
-    replaced: set[str] = set()
+    replaced = frozenset[str]()
     with create_store(store) as writer:
         job = _Job(writer, outcome, mode, strict, threads)
         for plan in plans:
             # A group is replaced once: a second source that fills it adds to the first.
-            fresh = {t.path for t in plan.templates} - replaced if mode.force else set()
+            paths_of_plan = frozenset(template.path for template in plan.templates)
+            fresh = paths_of_plan - replaced if mode.force else frozenset[str]()
             replaced |= fresh
             job.execute(plan, options, fresh)
             job.record(plan, options)
     outcome.seconds = monotonic() - started
     return outcome
+
+
+def _folder_there(store: str | os.PathLike[str], name: str) -> str | None:
+    """Where a weight set lies in a store; None where there is no store that can be read."""
+    try:
+        return folder_of(open_store(store).paths, name)
+    except TaqError:
+        return None  # told where it is opened for writing
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import xarray as xr
 
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.kinds import nonfinite
+from taqstore.kinds.weight_sets import ADAROUND, check_set, folder_of, reconstruction_path
 from taqstore.kinds.weights import INPUTS, METHODS
-from taqstore.names import ACTIVATIONS, BLOCKS, RECONSTRUCTION, STREAMS, Block
+from taqstore.names import ACTIVATIONS, BLOCKS, STREAMS, WEIGHTS, Block
 from taqstore.query.sites import paths_of
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
@@ -48,6 +49,7 @@ def adaround(
     model: str | None = None,
     local_ckpt: str | os.PathLike[str] | None = None,
     checkpoint_seconds: float = _CHECKPOINT_SECONDS,
+    set: str = ADAROUND,
     mode: Mode | None = None,
 ) -> Outcome:
     """Quantize the weights of a store's model, block by block, from its cached streams.
@@ -69,15 +71,21 @@ def adaround(
         As of `cache`.
     checkpoint_seconds
         How often the state of a block is put beside the store, to go on from.
+    set
+        Name of the weight set to write; others are left alone. The set `adaround` of an older
+        version is gone on with where it lies.
 
     Raises
     ------
+    MisuseError
+        No set can be called so.
     MissingError
         Streams, activations or conditioning that are needed are not in the store.
     TaqError
         The model cannot run, options do not fit it, or the store holds other weights.
     """
     mode, outcome = mode or Mode(), Outcome()
+    check_set(set)
     settings = settings or Settings()
     plan = plan or ActivationPlan()
     opened = open_store(store, chunks=None, checksum=True)
@@ -89,23 +97,29 @@ def adaround(
         outcome.notes += nonfinite.notes(opened, paths_of(opened, ACTIVATIONS))
     for name in names:
         check_samples(opened, name, settings, loaded)
+    folder = folder_of(opened.paths, set)
     run = _summary(settings, plan, loaded, opened) | {"prefix": prefix}
     # A group that an older version began is gone on with as it is.
-    begun = opened[RECONSTRUCTION] if RECONSTRUCTION in opened and not mode.force else None
+    run |= {} if folder == WEIGHTS else {"method": ADAROUND, "grid": "symmetric"}
+    path = reconstruction_path(set)
+    begun = opened[path] if path in opened and not mode.force else None
     compared = begun is None or "method_error" in begun
-    templates = rounding_templates(loaded, settings, inputs, run, compared=compared)
+    templates = rounding_templates(
+        loaded, settings, inputs, run, compared=compared, set=set, folder=folder
+    )
     with create_store(opened.location.url) as writer:
         groups = open_groups(writer, templates, mode)
-        results = RoundingWriter(groups, inputs, settings.activation_bits, outcome)
-        folder = writer.location.folder and writer.location.beside("adaround")
-        fed = PrefixWriter(writer, opened, run, mode.force, outcome) if prefix else None
-        job = _Job(opened, loaded, settings, results, fed, folder, checkpoint_seconds, mode)
+        results = RoundingWriter(groups, inputs, settings, outcome)
+        own = "adaround" if set == ADAROUND else f"adaround-{set}"
+        states = writer.location.folder and writer.location.beside(own)
+        fed = PrefixWriter(writer, opened, run, mode.force, outcome, set) if prefix else None
+        job = _Job(opened, loaded, settings, results, fed, states, checkpoint_seconds, mode)
         job.run_blocks(names, run)
         record_run(
             writer,
             "adaround",
             outcome,
-            parameters={**run, "blocks": names},
+            parameters={**run, "set": set, "blocks": names},
             libraries=LIBRARIES,
             resume=mode.resume,
         )
@@ -178,7 +192,10 @@ def _summary(
 
 
 def block_errors(
-    store: Store | str | os.PathLike[str], *, chosen: Sequence[str] | None = None
+    store: Store | str | os.PathLike[str],
+    *,
+    chosen: Sequence[str] | None = None,
+    set: str = ADAROUND,
 ) -> list[dict[str, Any]]:
     """What each complete block's output lost, a row for each stream and kind of inputs.
 
@@ -190,7 +207,7 @@ def block_errors(
     each kind of inputs, `inputs` is `mixed`: AdaRound's are learned, the others' first. With
     `prefix`, what comes into the block is in all of them what the quantized blocks before it give.
     """
-    found = open_store(store)[RECONSTRUCTION].compute()
+    found = open_store(store)[reconstruction_path(set)].compute()
     run: Mapping[str, Any] = found.attrs.get(RUN, {})
     against = NEAREST_BY_CLIP[run.get("clip", "absmax")]
     rows = []
@@ -245,7 +262,7 @@ class _Job:
         done = group.written()
         every = [(i, b) for i, b in enumerate(blocks(self.model.mmdit)) if b.name in names]
         pending = [(i, block) for i, block in every if not done[i]]
-        outcome.count(RECONSTRUCTION).skipped += len(every) - len(pending)
+        outcome.count(group.template.path).skipped += len(every) - len(pending)
         self.mode.progress.start(len(pending) * self.settings.iterations)
         for place, block in pending:
             if self.prefix and place and not group.written()[place - 1]:
@@ -260,7 +277,8 @@ class _Job:
     def _one_block(self, place: int, about: Mapping[str, Any]) -> None:
         begun, every = monotonic(), blocks(self.model.mmdit)
         block = every[place]
-        given = prefix_streams(block) if self.prefix and place else {}
+        fed = self.prefix
+        given = prefix_streams(block, set=fed.set) if fed and place else {}
         # Written since the store was opened, by the block before, in this process or another.
         self.store.refresh(*(f"{BLOCKS}/{name}" for name in given.values()))
         work = BlockWork.open(

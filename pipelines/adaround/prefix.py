@@ -1,6 +1,7 @@
 """Streams that quantized blocks put out, kept for the block after them: `adaround --prefix`.
 
-The quantized input of block i is the group `blocks/<stream>.quantized-<i>`, with boundary i alone.
+The quantized input of block i is the group `blocks/<stream>.quantized-<i>`, with boundary i alone;
+that of another weight set than `adaround` is `blocks/<stream>.quantized-<i>.<set>`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from taqstore.kinds.block_samples import BlockSamples
 from taqstore.kinds.float16 import as_float16
 from taqstore.kinds.templates import blocks_template
+from taqstore.kinds.weight_sets import ADAROUND
 from taqstore.names import BLOCKS
 from taqstore.run.outcome import Outcome
 from taqstore.store.group_writer import GroupWriter
@@ -24,9 +26,10 @@ from ..models.layers import ModelBlock
 from ..run.groups import RUN
 
 
-def prefix_streams(block: ModelBlock) -> dict[str, str]:
-    """Name of the quantized stream of each stream a block is given."""
-    return {name: f"{name}.quantized-{block.index}" for name in block.streams}
+def prefix_streams(block: ModelBlock, *, set: str = ADAROUND) -> dict[str, str]:
+    """Name of the quantized stream of each stream a block is given, by blocks of a weight set."""
+    own = "" if set == ADAROUND else f".{set}"
+    return {name: f"{name}.quantized-{block.index}{own}" for name in block.streams}
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class PrefixWriter:
         Configuration, as the other groups have it.
     replace
         Replace what is there.
+    set
+        Weight set of the quantized blocks.
     """
 
     writer: StoreWriter
@@ -48,6 +53,7 @@ class PrefixWriter:
     run: Mapping[str, Any]
     replace: bool
     outcome: Outcome
+    set: str = ADAROUND
 
     def write(
         self, following: ModelBlock, samples: BlockSamples, outputs: Iterator[dict[str, np.ndarray]]
@@ -83,7 +89,7 @@ class PrefixWriter:
         cached = self.store[f"{BLOCKS}/{stream}"]
         row, token, channel = shape
         template = blocks_template(
-            prefix_streams(block)[stream],
+            prefix_streams(block, set=self.set)[stream],
             images=cached["image"].values.tolist(),
             steps=cached["step"].values,
             sigmas=cached["sigma"].values,

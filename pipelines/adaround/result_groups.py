@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from taqstore.kinds.weight_sets import ADAROUND
 from taqstore.kinds.weights import (
     INPUTS,
     METHODS,
@@ -15,7 +16,7 @@ from taqstore.kinds.weights import (
     weights_template,
 )
 from taqstore.layout.template import Template
-from taqstore.names import PROJECTIONS, RECONSTRUCTION, SITES, STREAMS, WEIGHTS, LayerName
+from taqstore.names import PROJECTIONS, RECONSTRUCTION, SITES, STREAMS, LayerName, site_of
 from taqstore.quantization.weight_grid import weight_groups
 from taqstore.run.outcome import Outcome
 from taqstore.store.group_writer import GroupWriter
@@ -67,13 +68,17 @@ def rounding_templates(
     run: Mapping[str, Any],
     *,
     compared: bool = True,
+    set: str = ADAROUND,
+    folder: str | None = None,
 ) -> list[Template]:
-    """Templates of `weights/<site>` and `reconstruction`, for all blocks of a model.
+    """Templates of `weights/<set>/<site>` and `reconstruction`, for all blocks of a model.
 
     Parameters
     ----------
     compared
         Whether `reconstruction` has errors for each kind of inputs.
+    set, folder
+        As of `weights_template`.
     """
     found = linears(model.mmdit)
     templates = []
@@ -88,6 +93,8 @@ def rounding_templates(
                 groups=weight_groups(into, settings.group_size),
                 sigma_lower=inputs[site].sigma_lower,
                 shifted=inputs[site].shifted,
+                set=set,
+                folder=folder,
                 attrs={RUN: run},
             )
         )
@@ -97,6 +104,7 @@ def rounding_templates(
     return [
         *templates,
         reconstruction_template(
+            set=set,
             blocks=[block.name for block in every],
             streams=streams,
             iterations=kept_iterations(settings.iterations),
@@ -112,13 +120,13 @@ class RoundingWriter:
 
     groups: Mapping[str, GroupWriter]
     inputs: Mapping[str, SiteInputs]
-    bits: int
+    settings: Settings
     outcome: Outcome
 
     @property
     def blocks(self) -> GroupWriter:
         """Group `reconstruction`."""
-        return self.groups[RECONSTRUCTION]
+        return next(g for g in self.groups.values() if g.template.kind == RECONSTRUCTION)
 
     def write(self, block: str, result: BlockResult) -> None:
         """Write a block's layers and flag them, then the block."""
@@ -131,8 +139,8 @@ class RoundingWriter:
         self._put(group, at, self._block_arrays(group.template, result))
 
     def _write_layer(self, site: str, layer: str, found: list[Rounded]) -> None:
-        path, inputs = f"{WEIGHTS}/{site}", self.inputs[site]
-        group = self.groups[path]
+        inputs = self.inputs[site]
+        group = next(g for path, g in self.groups.items() if site_of(path) == site)
         at = _labels(group, "layer").index(layer)
         arrays = {
             "weight": np.stack([r.weight for r in found]),
@@ -141,9 +149,13 @@ class RoundingWriter:
             "activation_step": np.stack([r.activation_step for r in found]),
         }
         arrays["activation_zero_point"] = np.zeros(arrays["activation_step"].shape, np.int32)
+        if any(array.name == "weight_bits" for array in group.template.arrays):
+            arrays["weight_bits"] = np.full(len(found), self.settings.bits, np.int8)
         if len(found) < len(PROJECTIONS):
             arrays = {name: values[0] for name, values in arrays.items()}
-        arrays["activation_bits"] = np.full(len(inputs.sigma_lower), self.bits, np.int8)
+        arrays["activation_bits"] = np.full(
+            len(inputs.sigma_lower), self.settings.activation_bits, np.int8
+        )
         if inputs.shifted:
             assert inputs.found is not None
             shift = inputs.found["shift"].sel(layer=layer).values

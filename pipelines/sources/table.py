@@ -116,7 +116,7 @@ SOURCES: dict[str, SourceRow] = {
         SourceRow(
             "weights",
             "an AdaRound output: config.json, weights",
-            ("weights/<site>", "reconstruction"),
+            ("weights/<set>/<site>", "reconstruction"),
             inside="weights",
             takes=r"config\.json|weights/[^/]+\.npz",
         ),

@@ -17,8 +17,9 @@ from taqstore.errors import SourceError
 from taqstore.export.adaround import DOCUMENT, FORMAT, SETTINGS
 from taqstore.files.refusal import problem
 from taqstore.kinds.quantized_linears import QuantizedLinear
+from taqstore.kinds.weight_sets import ADAROUND, reconstruction_path
 from taqstore.layout.template import Template
-from taqstore.names import RECONSTRUCTION, WEIGHTS, LayerName
+from taqstore.names import WEIGHTS, LayerName
 from taqstore.quantization.weight_grid import MAX_WEIGHT_BITS
 
 from .parts.adaround_files import (
@@ -57,7 +58,7 @@ def _known(name: Any) -> bool:
 
 
 def plan(folder: Path, options: Options) -> Plan:
-    """Plan of one output: `weights/<site>` and `reconstruction`.
+    """Plan of one output: `weights/<set>/<site>` and `reconstruction`.
 
     Raises
     ------
@@ -71,20 +72,24 @@ def plan(folder: Path, options: Options) -> Plan:
         try:
             files[block.name] = open_block(folder, block.name, block.paths, config)
         except SourceError as error:
-            problems.append(_refused(blocks, block.name, str(error)))
+            problems.append(_refused(blocks, block.name, str(error), options.set))
     if not files:
         raise SourceError(problems[0].text if problems else problem("no blocks", where=str(folder)))
-    run = _run(config, str(folder / CONFIG))
+    old = {} if options.folder == WEIGHTS else {"method": ADAROUND, "grid": "symmetric"}
+    run = old | _run(config, str(folder / CONFIG))
     every = [name for block in blocks.values() for name in block.paths.values()]
     sites = sites_of(every, files.values())
     for site in sites.values():
         for name, text in site.misfits(folder).items():
             if files.pop(name, None) is not None:
-                problems.append(_refused(blocks, name, text))
+                problems.append(_refused(blocks, name, text, options.set))
     document = without(config, RUN, paths=("poly_schedule",))
     metrics = [block.metrics for block in blocks.values()]
-    templates = {site.path: site.template({RUN: run}) for site in sites.values()}
-    reconstruction = metrics_template(metrics, {RUN: run, DOCUMENT: document})
+    templates = {
+        name: site.template({RUN: run}, set=options.set, folder=options.folder)
+        for name, site in sites.items()
+    }
+    reconstruction = metrics_template(metrics, {RUN: run, DOCUMENT: document}, set=options.set)
     units = [
         _unit(blocks[name], list(blocks).index(name), file, templates, reconstruction)
         for name, file in files.items()
@@ -118,7 +123,7 @@ def _config(folder: Path) -> dict[str, Any]:
     found = config.get("format")
     if found == GROUPED:
         what = "weights of every group of steps, and a store holds one of each linear"
-        remedy = "ingest each of its folders group_N into a store of its own"
+        remedy = "ingest each of its folders group_N as a weight set of its own: --set"
         raise SourceError(problem(what, where=str(path), found=GROUPED, remedy=remedy))
     if found != FORMAT:
         remedy = f"{FORMAT} is read"
@@ -151,8 +156,8 @@ def _blocks(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, _Block],
     return {block.name: block for block in ordered}, problems
 
 
-def _refused(blocks: Mapping[str, _Block], name: str, text: str) -> Problem:
-    return Problem(text, RECONSTRUCTION, (list(blocks).index(name),))
+def _refused(blocks: Mapping[str, _Block], name: str, text: str, set: str) -> Problem:
+    return Problem(text, reconstruction_path(set), (list(blocks).index(name),))
 
 
 def _run(config: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -175,12 +180,13 @@ def _unit(
 ) -> Unit:
     items: dict[str, tuple[tuple[int, ...], ...]] = {}
     for name in block.paths.values():
-        path = f"{WEIGHTS}/{name.site}"
-        labels = templates[path].coords["layer"][1].tolist()
+        template = templates[name.site]
+        path, labels = template.path, template.coords["layer"][1].tolist()
         items[path] = tuple(sorted({*items.get(path, ()), (labels.index(name.layer),)}))
-    part = _BlockPart(file, block.metrics, templates, reconstruction, place)
+    bits = int(reconstruction.attrs[RUN].get("bits", 0) or 0)
+    part = _BlockPart(file, block.metrics, templates, reconstruction, place, bits)
     # The block's own item comes last: flagged, its layers are.
-    return Unit(block.name, {**items, RECONSTRUCTION: ((place,),)}, file.file.nbytes, (part,))
+    return Unit(block.name, {**items, reconstruction.path: ((place,),)}, file.file.nbytes, (part,))
 
 
 @dataclass(frozen=True)
@@ -192,6 +198,7 @@ class _BlockPart:
     templates: Mapping[str, Template]
     reconstruction: Template
     place: int
+    bits: int
 
     def __call__(self, put: Put) -> list[Problem]:
         """Write the block; SourceError if anything in it is bad."""
@@ -200,12 +207,13 @@ class _BlockPart:
             for linear in self.file.linears:
                 layers.setdefault((linear.name.site, linear.name.layer), []).append(linear)
             for (site, layer), linears in layers.items():
-                template = self.templates[f"{WEIGHTS}/{site}"]
+                template = self.templates[site]
                 at = template.coords["layer"][1].tolist().index(layer)
-                for name, values in _arrays(self.file, linears, template).items():
+                arrays = _arrays(self.file, linears, template, self.bits)
+                for name, values in arrays.items():
                     put(template.path, name, (at, *(0,) * values.ndim), values[None])
         for name, values in self.metrics.arrays(self.reconstruction).items():
-            put(RECONSTRUCTION, name, (self.place, *(0,) * values.ndim), values[None])
+            put(self.reconstruction.path, name, (self.place, *(0,) * values.ndim), values[None])
         return []
 
 
@@ -218,7 +226,9 @@ _VALUES: dict[str, Callable[[QuantizedLinear], np.ndarray | None]] = {
 }
 
 
-def _arrays(file: BlockFile, linears: list[Linear], template: Template) -> dict[str, np.ndarray]:
+def _arrays(
+    file: BlockFile, linears: list[Linear], template: Template, bits: int
+) -> dict[str, np.ndarray]:
     """Arrays of one layer: q, k and v stacked, and what the three share."""
     read = [file.read(linear) for linear in linears]
     names = {array.name: np.dtype(array.dtype) for array in template.arrays}
@@ -231,6 +241,9 @@ def _arrays(file: BlockFile, linears: list[Linear], template: Template) -> dict[
             filled = [np.full(known.shape, np.nan) if v is None else v for v in values]
             stack = np.stack([np.asarray(v, names[name]) for v in filled])
             found[name] = stack if len(read) > 1 else stack[0]
+    if "weight_bits" in names:
+        shape = (len(read),) if len(read) > 1 else ()
+        found["weight_bits"] = np.full(shape, bits, np.int8)
     shared: dict[str, list[np.ndarray | None]] = {
         "activation_bits": _bits_of(linears, read),
         "activation_shift": [linear.input.shift for linear in read],

@@ -18,6 +18,7 @@ from taqstore.cli.model_options import (
     local_ckpt_option,
     model_option,
     parse_names,
+    set_option,
     weight_group_size_option,
 )
 from taqstore.cli.outcome import groups_document, say_notes
@@ -149,6 +150,7 @@ _TIME_GROUPS = 4
     show_default=True,
     help="Of the order of samples, and QDrop.",
 )
+@set_option
 @model_option
 @local_ckpt_option
 @resume_option
@@ -160,10 +162,11 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
     Prints errors of blocks: rtn rounds to nearest with steps from the absmax, clipped with steps of
     least squared error; ratio is against the one whose steps AdaRound had, which is named.
 
-    Writes integer weights, steps and rounding variables to weights/<site> and the errors of each
-    block to reconstruction, beside those of rounding to nearest: with float inputs (weights alone),
-    and with inputs quantized as learning began (first) and as it ended (learned), each the same for
-    all. Stopped, it goes on with --resume inside a block; several processes share the blocks out.
+    Writes integer weights, steps and rounding variables to weights/adaround/<site> and the errors
+    of each block to reconstruction, beside those of rounding to nearest: with float inputs (weights
+    alone), and with inputs quantized as learning began (first) and as it ended (learned), each the
+    same for all. --set NAME writes another set, and touches no other. Stopped, it goes on with
+    --resume inside a block; several processes share the blocks out.
 
     \b
     Examples:
@@ -184,9 +187,9 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
             settings=settings,
             plan=plan,
             mode=Mode(resume, force, progress),
-            **{name: options[name] for name in ("chosen", "prefix", "model", "local_ckpt")},
+            **{name: options[name] for name in ("chosen", "prefix", "set", "model", "local_ckpt")},
         )
-    rows = pipeline.block_errors(opened, chosen=options["chosen"])
+    rows = pipeline.block_errors(opened, chosen=options["chosen"], set=options["set"])
     _print(outcome, rows, as_json=as_json)
 
 

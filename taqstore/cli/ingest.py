@@ -11,6 +11,7 @@ import click
 from taqstore.cli import INGEST_PIPELINE, SOURCES_TABLE
 from taqstore.cli.common import say
 from taqstore.cli.long_command import LongCommand, resume_option
+from taqstore.cli.model_options import known_set
 from taqstore.cli.outcome import print_groups, say_notes
 from taqstore.cli.output import Source, json_option, print_json
 from taqstore.cli.progress import progress_bar
@@ -54,6 +55,12 @@ Examples:
     "--prompts",
     type=Source(),
     help="Text or CSV file with the prompts of a Phase 1 file.",
+)
+@click.option(
+    "--set",
+    metavar="NAME",
+    callback=known_set,
+    help="Weight set that quantized weights become [default: adaround].",
 )
 @json_option
 def command(  # noqa: D103 - its help text is made above, from the table

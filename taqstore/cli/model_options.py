@@ -72,6 +72,21 @@ local_ckpt_option = click.option(
 )
 
 
+def known_set(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """A name that a weight set can have; else a MisuseError."""
+    from taqstore.kinds.weight_sets import check_set
+
+    return value if value is None else check_set(value)
+
+
+set_option = click.option(
+    "--set",
+    metavar="NAME",
+    callback=known_set,
+    default="adaround",
+    show_default=True,
+    help="Weight set to write; others in STORE are left alone.",
+)
 weight_group_size_option = renamed(
     "--weight-group-size",
     "group_size",

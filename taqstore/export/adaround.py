@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from taqstore.errors import TaqError, problem
 from taqstore.export.unshifted import Unshifted
 from taqstore.files.documents import write_document
 from taqstore.files.staged import whole_folder
@@ -23,8 +24,10 @@ from taqstore.kinds.quantized_linears import (
     quantized_blocks,
     quantized_linears,
     run_of,
+    weight_groups_of,
 )
-from taqstore.names import RECONSTRUCTION, array_key, path_in_block
+from taqstore.kinds.weight_sets import chosen_set, reconstruction_path
+from taqstore.names import SITES, array_key, path_in_block, tensor_site
 
 FORMAT = "adaround_v1"
 CONTENT = ("config.json", "weights/*.npz")
@@ -39,12 +42,21 @@ SETTINGS = {
     "learning_rate": "w_lr",
     "step_rate": "a_lr",
 }
+# What `run` says of weights as the source makes them, which it has no words for.
+_USUAL = {"method": "adaround", "grid": "symmetric"}
 # What is always ours to say, whatever a document that came with the store does.
 OURS = ("format", "sigma_lower", "run", "n_blocks_quantised", "block_metrics")
 OURS_OF_BLOCK = ("block_name", "quant_paths")
 
 
-def adaround(store: Groups, out: Path, *, no_shift: bool = False, force: bool = False) -> Summary:
+def adaround(
+    store: Groups,
+    out: Path,
+    *,
+    no_shift: bool = False,
+    weights: str | None = None,
+    force: bool = False,
+) -> Summary:
     """Write ``config.json`` and ``weights/{block}.npz`` as the source's optimiser leaves them.
 
     Members of a file, ``{path}`` being the linear's place in its block with ``_`` for ``.``
@@ -66,20 +78,52 @@ def adaround(store: Groups, out: Path, *, no_shift: bool = False, force: bool = 
     no_shift
         Write no ``a_shift``: input steps of shifted linears are those that `scales` gives without a
         shift, by the run's rule, from the store's observations.
+    weights
+        Weight set; None: the only one there is.
 
     Raises
     ------
     MissingError
         No block of quantized weights is complete; or with `no_shift`, inputs were not observed.
+    MisuseError
+        There are several weight sets and none is named.
+    TaqError
+        The set has linears that the format cannot hold: affine grids, other bits than the rest,
+        linears outside of attention and MLP.
     """
-    blocks = quantized_blocks(store)
-    job = _Job(store, run_of(store), Unshifted(store) if no_shift else None)
+    chosen = chosen_set(store, weights)
+    blocks, run = quantized_blocks(store, set=chosen), run_of(store, chosen)
+    check_held(store, chosen, bits=run.get("bits"))
+    unshifted = Unshifted(store, run) if no_shift else None
+    job = _Job(store, chosen, {k: v for k, v in run.items() if _USUAL.get(k) != v}, unshifted)
     with whole_folder(out, content=CONTENT, force=force) as folder:
         save_all(job.files(blocks, make_folder(folder / "weights")))
         write_document(folder / "config.json", "adaround-weights", job.config())
-    differing = differing_settings(store)
+    differing = differing_settings(store, chosen)
     settings = f"settings that are not the same at all sites are left out: {', '.join(differing)}"
     return summarize(out, *job.told.notes, settings if differing else "")
+
+
+def check_held(store: Groups, set: str, *, bits: int | None) -> None:
+    """Refuse a weight set that integers, steps and one width cannot hold.
+
+    Raises
+    ------
+    TaqError
+        A linear has an affine grid or other bits than the run says, or is none of a block's
+        attention or MLP; it is named.
+    """
+    for site, data in weight_groups_of(store, set).items():
+        layers, why = data["layer"].values, ""
+        if tensor_site(site) not in SITES:
+            why = "is none of a block's attention or MLP"
+        elif "offset" in data and bool(data["offset"].notnull().any()):
+            why = "has an affine grid"
+        elif "weight_bits" in data and bits and bool((data["weight_bits"] != bits).any()):
+            why = f"has other bits than the {bits} of the rest"
+        if why and layers.size:
+            what = f"weight set {set} does not fit this format: {layers[0]}.{site} {why}"
+            raise TaqError(problem(what, remedy="export safetensors, or another set"))
 
 
 @dataclass
@@ -117,6 +161,7 @@ class _Told:
 @dataclass
 class _Job:
     store: Groups
+    chosen: str
     run: Mapping[str, Any]
     unshifted: Unshifted | None
     told: _Told = field(default_factory=_Told)
@@ -128,7 +173,7 @@ class _Job:
         for block in blocks:
             members: dict[str, np.ndarray] = {}
             paths = []
-            for stored in quantized_linears(self.store, block, rounding=True):
+            for stored in quantized_linears(self.store, block, set=self.chosen, rounding=True):
                 linear = self.unshifted.of(stored) if self.unshifted else stored
                 paths.append(path_in_block(linear.name))
                 extra = dict(_extra(linear, int(self.run.get("activation_bits", 0))))
@@ -137,7 +182,7 @@ class _Job:
                 self.told.see(linear, list(extra), linear is not stored)
                 self.lowers.add(tuple(linear.input.sigma_lower.tolist()))
             about = {"block_name": block, "quant_paths": paths}
-            self.metrics.append(_merged({**about, **_metrics(self.store, block)},
+            self.metrics.append(_merged({**about, **_metrics(self._reconstruction, block)},
                                         self._source_of(block), OURS_OF_BLOCK))  # fmt: skip
             yield partial(save_npz, folder / f"{block}.npz", members)
 
@@ -156,10 +201,17 @@ class _Job:
     @property
     def _source(self) -> Mapping[str, Any]:
         """The config that came with the weights, where they were ingested."""
-        if RECONSTRUCTION not in self.store:
+        if self._reconstruction is None:
             return {}
-        found: Mapping[str, Any] = self.store[RECONSTRUCTION].attrs.get(DOCUMENT, {})
+        found: Mapping[str, Any] = self._reconstruction.attrs.get(DOCUMENT, {})
         return found
+
+    @property
+    def _reconstruction(self) -> xr.Dataset | None:
+        path = reconstruction_path(self.chosen)
+        if path not in self.store:
+            return None
+        return self.store[path]
 
     def _source_of(self, block: str) -> Mapping[str, Any]:
         metrics: list[dict[str, Any]] = self._source.get("block_metrics", [])
@@ -208,10 +260,10 @@ def _extra(linear: QuantizedLinear, bits: int) -> Iterator[tuple[str, np.ndarray
         yield "sigma_lower", found.sigma_lower
 
 
-def _metrics(store: Groups, block: str) -> dict[str, Any]:
-    if RECONSTRUCTION not in store:
+def _metrics(reconstruction: xr.Dataset | None, block: str) -> dict[str, Any]:
+    if reconstruction is None:
         return {}
-    found = store[RECONSTRUCTION].sel(block=block).load()
+    found = reconstruction.sel(block=block).load()
     losses = found["loss"].values[np.isfinite(found["loss"].values)]
     return {
         **({"final_loss": float(losses[-1])} if losses.size else {}),

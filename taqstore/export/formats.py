@@ -141,13 +141,17 @@ FORMATS: dict[str, Format] = {
     "adaround": Format(
         "quantized weights as the source's optimiser leaves them",
         f"{_HERE}.adaround:adaround",
-        options=(options.NO_SHIFT,),
+        options=(options.NO_SHIFT, options.WEIGHT_SET),
     ),
     "safetensors": Format(
-        "quantized weights: integers, steps, input quantizers", f"{_HERE}.weights:safetensors"
+        "quantized weights: integers, steps, input quantizers",
+        f"{_HERE}.weights:safetensors",
+        options=(options.WEIGHT_SET,),
     ),
     "safetensors-mlx": Format(
-        "quantized weights as float16 for DiffusionKit", f"{_HERE}.weights:safetensors_mlx"
+        "quantized weights as float16 for DiffusionKit",
+        f"{_HERE}.weights:safetensors_mlx",
+        options=(options.WEIGHT_SET,),
     ),
 }
 

@@ -36,6 +36,7 @@ NAMES_OF_TENSORS = Option(
     choices=NAMES,
 )
 NO_SHIFT = Option("no_shift", "Recompute input steps without shifts.", bool, False)
+WEIGHT_SET = Option("weights", "Weight set to write [default: the only one].", str)
 STATISTICS = (BATCH, SOURCE, INCOMPLETE)
 """Of every format that is made of statistics."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import xarray as xr
 
 from taqstore.analysis.scales import scales
 from taqstore.errors import MissingError, problem
-from taqstore.kinds.quantized_linears import Groups, InputQuantizer, QuantizedLinear, run_of
+from taqstore.kinds.quantized_linears import Groups, InputQuantizer, QuantizedLinear
 from taqstore.kinds.weights import time_group_of
 from taqstore.names import ACTIVATIONS
 
@@ -26,6 +27,7 @@ class Unshifted:
     """
 
     store: Groups
+    run: Mapping[str, Any]
     _steps: dict[Any, xr.DataArray] = field(default_factory=dict)
 
     def of(self, linear: QuantizedLinear) -> QuantizedLinear:
@@ -74,7 +76,7 @@ class Unshifted:
                 what = f"no {path}, and {linear.name.full} is shifted"
                 raise MissingError(problem(what, remedy=_REMEDY))
             observed = self.store[path]
-            rule = run_of(self.store).get("activation_clip", "absmax")
+            rule = self.run.get("activation_clip", "absmax")
             starts = _starts(observed, lower, linear.name.full)
             found = scales(observed, bits=bits, clip=rule, cuts=starts or "static")
             self._steps[key] = found["step_size"].load()

@@ -23,6 +23,8 @@ _NEEDED = ("weight", "step_size", "activation_step", "activation_zero_point", "a
 _KINDS: Mapping[str, type] = {
     "weight": np.int8,
     "step_size": np.float32,
+    "offset": np.float32,
+    "weight_bits": np.int8,
     "activation_step": np.float32,
     "activation_zero_point": np.int32,
     "activation_bits": np.int8,
@@ -43,15 +45,17 @@ def read_quantized(path: Path) -> dict[LayerName, QuantizedLinear]:
     SourceError
         It is another file, or damaged: tensors are missing, or do not fit each other.
     """
-    shared = _metadata(path).get("sigma_lower")
+    metadata = _metadata(path)
+    shared, bits = metadata.get("sigma_lower"), _parsed(path, metadata.get("bits", "0"))
     sigma_lower = None if shared is None else _sigma_lower(path, shared)
     tensors: dict[str, dict[str, Array]] = {}
     for name, values in read_safetensors(path, wanted=_is_needed):
         linear, _, kind = name.rpartition(".")
         parse_layer(linear)
         tensors.setdefault(linear, {})[kind] = _as_written(path, name, values, _KINDS[kind])
-    found_linears = (_linear(path, name, parts, sigma_lower) for name, parts in tensors.items())
-    return {linear.name: linear for linear in found_linears}
+    usual = bits if isinstance(bits, int) else 0
+    found = (_linear(path, name, parts, sigma_lower, usual) for name, parts in tensors.items())
+    return {linear.name: linear for linear in found}
 
 
 def _is_needed(name: str) -> bool:
@@ -122,7 +126,7 @@ def _parsed(path: Path, text: str) -> Any:
 
 
 def _linear(
-    path: Path, name: str, parts: Mapping[str, Array], shared: Array | None
+    path: Path, name: str, parts: Mapping[str, Array], shared: Array | None, usual: int
 ) -> QuantizedLinear:
     sigma_lower = parts.get("sigma_lower", shared)
     missing = [kind for kind in _NEEDED if kind not in parts]
@@ -145,7 +149,15 @@ def _linear(
         parts.get("activation_shift"),
         parts.get("activation_multiplier"),
     )
-    return QuantizedLinear(parse_layer(name), parts["weight"], parts["step_size"], quantizer)
+    bits = int(parts["weight_bits"]) if "weight_bits" in parts else usual
+    return QuantizedLinear(
+        parse_layer(name),
+        parts["weight"],
+        parts["step_size"],
+        quantizer,
+        offset=parts.get("offset"),
+        bits=bits,
+    )
 
 
 def _descends(lower: Array) -> bool:
@@ -162,6 +174,8 @@ def _fit(parts: Mapping[str, Array], count: int) -> bool:
     (out, into), groups = weight.shape, step.shape[1]
     shapes: dict[str, tuple[int, ...]] = {
         "step_size": (out, groups),
+        "offset": (out, groups),
+        "weight_bits": (),
         **dict.fromkeys(_NEEDED[2:], (count,)),
         "activation_shift": (count, into),
         "activation_multiplier": (into,),

@@ -1,7 +1,7 @@
-"""Templates of what weight quantization leaves: `weights/<site>` and `reconstruction`.
+"""Templates of what weight quantization leaves: `weights/<set>/<site>` and `reconstruction`.
 
-A layer is an item of `weights/<site>`, a block one of `reconstruction`. Whoever quantizes a block
-commits its layers first and the block last: a flagged block has all of its layers.
+A layer is an item of `weights/<set>/<site>`, a block one of `reconstruction`. Whoever quantizes a
+block commits its layers first and the block last: a flagged block has all of its layers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from taqstore.errors import LayoutError, problem
 from taqstore.kinds.templates import Coords, layer_coords
+from taqstore.kinds.weight_sets import ADAROUND, check_set, reconstruction_path
 from taqstore.layout.template import Array, Template
 from taqstore.names import PROJECTIONS, RECONSTRUCTION, SITES, WEIGHTS
 
@@ -28,23 +29,31 @@ began, as it ended."""
 def weights_template(
     site: str,
     *,
+    set: str = ADAROUND,
     layers: Sequence[str],
     shape: tuple[int, int],
     groups: int = 1,
     sigma_lower: ArrayLike = (0.0,),
     shifted: bool = False,
     multiplied: bool = False,
+    offset: bool = False,
+    rounding: bool = True,
+    activations: bool = True,
     rounding_dtype: str = "float32",
+    folder: str | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> Template:
-    """Template of `weights/<site>`: a layer owns whole chunks, so that blocks commit one by one.
+    """Template of `weights/<set>/<site>`: a layer owns whole chunks, so that layers commit alone.
 
     At `attn.qkv` what belongs to one linear has `projection` after `layer`.
 
     Parameters
     ----------
     site
-        Such as `mlp.fc2`.
+        Such as `mlp.fc2`; with the outputs where linears of a site differ in them:
+        `adaln.linear.o3072`.
+    set
+        Name of the weight set.
     layers
         All layers the model has there, in store order, whichever are to be quantized.
     shape
@@ -55,13 +64,24 @@ def weights_template(
         (time_group,) as of `time_group_of`; one group: one activation step for all steps.
     shifted, multiplied
         Whether inputs are shifted, and whether channels have multipliers.
+    offset
+        Whether grids of weights have an offset: `step_size * weight + offset`.
+    rounding
+        Whether AdaRound's variable is kept.
+    activations
+        Whether inputs are quantized; `shifted` and `multiplied` need it.
     rounding_dtype
         `float32` or `float16`.
+    folder
+        As of `weight_sets.folder_of`, for a set that lies in the old place; it then has no
+        `weight_bits`, as older versions made it. None: `weights/<set>`.
     attrs
-        Attributes of the group: `run`, with `bits`.
+        Attributes of the group: `run`, with `method`, `bits`, `group_size` and `grid`.
 
     Raises
     ------
+    MisuseError
+        No set can be called so.
     LayoutError
         `groups` does not divide the inputs, or `sigma_lower` does not descend to 0 at most.
     """
@@ -79,11 +99,25 @@ def weights_template(
         coords["projection"] = (("projection",), np.array(PROJECTIONS, dtype=object))
     else:
         del sizes["projection"]
+    timed = (*linear, "time_group")
+    old = folder == WEIGHTS
+    arrays = [
+        (True, Array("weight", (*linear, "out", "in"), "int8")),
+        (True, Array("step_size", (*linear, "out", "group"), "float32")),
+        (offset, Array("offset", (*linear, "out", "group"), "float32")),
+        (not old, Array("weight_bits", linear, "int8")),
+        (rounding, Array("rounding", (*linear, "out", "in"), rounding_dtype)),
+        (activations, Array("activation_step", timed, "float32")),
+        (activations, Array("activation_zero_point", timed, "int32")),
+        (activations, Array("activation_bits", ("layer", "time_group"), "int8")),
+        (shifted, Array("activation_shift", ("layer", "time_group", "in"), "float32")),
+        (multiplied, Array("activation_multiplier", ("layer", "in"), "float32")),
+    ]
     return Template(
-        path=f"{WEIGHTS}/{site}",
+        path=f"{folder or f'{WEIGHTS}/{check_set(set)}'}/{site}",
         kind=WEIGHTS,
         sizes=sizes,
-        arrays=_arrays(linear, rounding_dtype, shifted=shifted, multiplied=multiplied),
+        arrays=tuple(array for kept, array in arrays if kept),
         coords=coords,
         item_dims=("layer",),
         attrs=attrs or {},
@@ -97,25 +131,6 @@ def _check(site: str, shape: tuple[int, int], groups: int, lower: NDArray[np.flo
     if lower.ndim != 1 or not lower.size or lower[-1] > 0 or (np.diff(lower) >= 0).any():
         found = ", ".join(map(str, lower.ravel()[:4]))
         raise LayoutError(problem("sigma_lower must descend to 0", where=site, found=found))
-
-
-def _arrays(
-    linear: tuple[str, ...], rounding: str, *, shifted: bool, multiplied: bool
-) -> tuple[Array, ...]:
-    timed = (*linear, "time_group")
-    arrays = [
-        Array("weight", (*linear, "out", "in"), "int8"),
-        Array("step_size", (*linear, "out", "group"), "float32"),
-        Array("rounding", (*linear, "out", "in"), rounding),
-        Array("activation_step", timed, "float32"),
-        Array("activation_zero_point", timed, "int32"),
-        Array("activation_bits", ("layer", "time_group"), "int8"),
-    ]
-    if shifted:
-        arrays.append(Array("activation_shift", ("layer", "time_group", "in"), "float32"))
-    if multiplied:
-        arrays.append(Array("activation_multiplier", ("layer", "in"), "float32"))
-    return tuple(arrays)
 
 
 def time_group_of(sigmas: ArrayLike, sigma_lower: ArrayLike) -> NDArray[np.int64]:
@@ -137,6 +152,7 @@ def time_group_of(sigmas: ArrayLike, sigma_lower: ArrayLike) -> NDArray[np.int64
 
 def reconstruction_template(
     *,
+    set: str = ADAROUND,
     blocks: Sequence[str],
     streams: Sequence[str],
     iterations: ArrayLike,
@@ -147,6 +163,8 @@ def reconstruction_template(
 
     Parameters
     ----------
+    set
+        Name of the weight set; that of `adaround` is at the root.
     blocks
         All blocks of the model (`mm0`, `uni4`) in the order they run.
     streams
@@ -166,7 +184,7 @@ def reconstruction_template(
         "iteration": (("iteration",), kept),
     }
     return Template(
-        path=RECONSTRUCTION,
+        path=reconstruction_path(check_set(set)),
         kind=RECONSTRUCTION,
         sizes={dim: len(values) for dim, (_, values) in coords.items()},
         arrays=(

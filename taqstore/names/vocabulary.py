@@ -164,6 +164,8 @@ VARIABLES: dict[str, Doc] = {
     "conditioning": Doc("token conditioning", "", "token-level text embedding"),
     "pooled_conditioning": Doc("pooled conditioning", "", "pooled text embedding"),
     "weight": Doc("integer weight", "", "weight of a linear in units of step_size"),
+    "offset": Doc("offset of the grid", "", "added to weight * step_size; 0 or absent: symmetric"),
+    "weight_bits": Doc("weight bits", "bit", "bits of the linear's weight"),
     "rounding": Doc("rounding variable", "", "V of AdaRound; a weight is rounded up where V >= 0"),
     "activation_step": Doc("activation step size", "", "step of the linear's input; NaN: none"),
     "activation_zero_point": Doc("activation zero point", "", "integer that stands for 0.0"),

@@ -95,10 +95,15 @@ def round_to_nearest(
     return integers.reshape(array.shape).astype(np.int8)
 
 
-def dequantized(integers: npt.NDArray[Any], steps: Floats) -> Floats:
-    """Weights float32 ``(out, in)`` that integers ``(out, in)`` stand for."""
-    grouped = integers.reshape(*steps.shape, -1).astype(np.float32)
-    return (grouped * steps[..., None]).reshape(integers.shape)
+def dequantized(integers: npt.NDArray[Any], steps: Floats, offsets: Floats | None = None) -> Floats:
+    """Weights float32 ``(out, in)`` that integers ``(out, in)`` stand for.
+
+    ``integer * step``, and the offset of the group ``(out, group)`` added where there are any.
+    """
+    grouped = integers.reshape(*steps.shape, -1).astype(np.float32) * steps[..., None]
+    if offsets is not None:
+        grouped += offsets[..., None]
+    return grouped.reshape(integers.shape)
 
 
 def check_weight_bits(bits: int) -> None:

@@ -47,7 +47,7 @@ def test_layers_commit_one_by_one(tmp_path: Path, site: str) -> None:
             if layer == 2:
                 group.commit([(layer,)])
     for chunks in ("auto", None):
-        found = open_store(tmp_path / "s.zarr", chunks=chunks)[f"weights/{site}"]
+        found = open_store(tmp_path / "s.zarr", chunks=chunks)[f"weights/adaround/{site}"]
         assert found["layer"].values.tolist() == ["mm1.img"]  # the other has no flag
         assert ("projection" in found.dims) == (site == "attn.qkv")
         for name, whole in written.items():

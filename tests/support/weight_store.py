@@ -12,7 +12,7 @@ import numpy as np
 
 from taqstore.kinds.weights import METHODS, reconstruction_template, weights_template
 from taqstore.layout.template import Template
-from taqstore.names import SITES
+from taqstore.names import SITES, WEIGHTS, site_of
 from taqstore.store.writer import create_store
 
 HIDDEN, FFN = 6, 10
@@ -37,16 +37,17 @@ def layers_of(site: str) -> tuple[str, ...]:
     return LAYERS if site == "attn.qkv" else LAYERS[:-1]
 
 
-def site_template(site: str) -> Template:
+def site_template(site: str, *, set: str = "adaround", folder: str | None = None) -> Template:
     return weights_template(
-        site, layers=layers_of(site), shape=SHAPES[site], groups=GROUPS[site],
-        sigma_lower=SIGMA_LOWER[site], shifted=site == "mlp.fc2", multiplied=site == "attn.o_proj",
+        site, set=set, folder=folder, layers=layers_of(site), shape=SHAPES[site],
+        groups=GROUPS[site], sigma_lower=SIGMA_LOWER[site],
+        shifted=site == "mlp.fc2", multiplied=site == "attn.o_proj",
         rounding_dtype="float16" if site == "mlp.fc1" else "float32", attrs={"run": RUN},
     )  # fmt: skip
 
 
-def site_values(template: Template) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng([6, len(template.path)])
+def site_values(template: Template, *, seed: int = 6) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng([seed, len(site_of(template.path))])
     steps = ("step_size", "activation_step", "activation_multiplier")
     found: dict[str, np.ndarray] = {}
     for array in template.arrays:
@@ -56,6 +57,8 @@ def site_values(template: Template) -> dict[str, np.ndarray]:
         elif array.name == "activation_zero_point":
             some = rng.integers(0, 2, shape)
             found[array.name] = (some * rng.integers(-8, 8, shape)).astype(np.int32)
+        elif array.name == "weight_bits":
+            found[array.name] = np.full(shape, RUN["bits"], np.int8)
         elif array.dtype.startswith("int"):
             found[array.name] = rng.integers(-8, 8, shape).astype(array.dtype)
         else:
@@ -64,19 +67,29 @@ def site_values(template: Template) -> dict[str, np.ndarray]:
     return found
 
 
-def write_weights(path: Path, *, blocks: Sequence[str] = ("mm0", "mm1")) -> Path:
-    """`blocks` are complete; of the others layers are flagged, but not the block."""
+def write_weights(
+    path: Path,
+    *,
+    blocks: Sequence[str] = ("mm0", "mm1"),
+    set: str = "adaround",
+    seed: int = 6,
+    old: bool = False,
+) -> Path:
+    """`blocks` are complete; of the others layers are flagged, but not the block.
+
+    With `old`, in `weights/<site>` as versions without sets wrote them.
+    """
     with create_store(path) as writer:
         for site in SITES:
-            template = site_template(site)
-            group, values = writer.group(template), site_values(template)
+            template = site_template(site, set=set, folder=WEIGHTS if old else None)
+            group, values = writer.group(template), site_values(template, seed=seed)
             for layer in range(len(layers_of(site))):
                 for name, whole in values.items():
                     start = (layer,) + (0,) * (whole.ndim - 1)
                     group.put(name, start, whole[layer : layer + 1])
                 group.commit([(layer,)])
         template = reconstruction_template(
-            blocks=("mm0", "mm1"), streams=("img", "txt"), iterations=[0, 10, 20]
+            set=set, blocks=("mm0", "mm1"), streams=("img", "txt"), iterations=[0, 10, 20]
         )
         group, values = writer.group(template), reconstruction_values()
         for index, block in enumerate(("mm0", "mm1")):

@@ -11,9 +11,10 @@ import numpy as np
 
 from taqstore.errors import LayoutError, SourceError
 from taqstore.files.refusal import problem
+from taqstore.kinds.weight_sets import ADAROUND
 from taqstore.kinds.weights import weights_template
 from taqstore.layout.template import Array, Template
-from taqstore.names import SITES, WEIGHTS, LayerName
+from taqstore.names import SITES, LayerName
 
 from .adaround_files import BlockFile, Layout, Linear
 from .json_fields import majority
@@ -31,11 +32,6 @@ class Site:
     linears: tuple[tuple[BlockFile, Linear], ...]
 
     @property
-    def path(self) -> str:
-        """Path of its group."""
-        return f"{WEIGHTS}/{self.site}"
-
-    @property
     def layout(self) -> Layout:
         """What most of its linears have."""
         return majority(linear.layout for _, linear in self.linears)
@@ -50,8 +46,13 @@ class Site:
                 found[file.block] = text
         return found
 
-    def template(self, attrs: Mapping[str, Any]) -> Template:
-        """Template of the site; dtypes are the narrowest that hold what the files do."""
+    def template(
+        self, attrs: Mapping[str, Any], *, set: str = ADAROUND, folder: str | None = None
+    ) -> Template:
+        """Template of the site; dtypes are the narrowest that hold what the files do.
+
+        `set` and `folder` as of `weights_template`.
+        """
         layout = self.layout
         has = {kind for _, linear in self.linears for kind in linear.members}
         try:
@@ -63,12 +64,14 @@ class Site:
                 sigma_lower=layout.sigma_lower,
                 shifted="a_shift" in has,
                 multiplied="a_multiplier" in has,
+                rounding="alpha" in has,
+                set=set,
+                folder=folder,
                 attrs=attrs,
             )
         except LayoutError as error:
             raise SourceError(str(error)) from error
-        kept = (a for a in made.arrays if a.name != "rounding" or "alpha" in has)
-        return replace(made, arrays=tuple(self._typed(array) for array in kept))
+        return replace(made, arrays=tuple(self._typed(array) for array in made.arrays))
 
     def _typed(self, array: Array) -> Array:
         if array.name not in _FROM:

@@ -11,6 +11,7 @@ import numpy as np
 
 from taqstore.errors import SourceError
 from taqstore.files.refusal import problem
+from taqstore.kinds.weight_sets import ADAROUND
 from taqstore.kinds.weights import INPUTS, METHODS, reconstruction_template
 from taqstore.layout.template import Template
 from taqstore.names import STREAMS, LayerName
@@ -68,14 +69,17 @@ class BlockMetrics:
         return np.array(rows, np.float64)
 
 
-def metrics_template(metrics: Sequence[BlockMetrics], attrs: Mapping[str, Any]) -> Template:
-    """Template of `reconstruction` for all blocks of an output."""
+def metrics_template(
+    metrics: Sequence[BlockMetrics], attrs: Mapping[str, Any], *, set: str = ADAROUND
+) -> Template:
+    """Template of `reconstruction` for all blocks of an output, of a weight set."""
     streams = {stream for one in metrics for stream in one.streams}
     return reconstruction_template(
+        set=set,
         blocks=[one.block for one in metrics],
         streams=[stream for stream in STREAMS if stream in streams],
         iterations=sorted({i for one in metrics for i in one.losses} or {0}),
-        compared=any(set(one.errors) - {""} for one in metrics),
+        compared=any({*one.errors} - {""} for one in metrics),
         attrs=attrs,
     )
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from taqstore.errors import SourceError
+from taqstore.kinds.weight_sets import ADAROUND
 from taqstore.layout.template import Template
 
 Item = tuple[int, ...]
@@ -120,10 +121,15 @@ class Options:
     widen
         ``(group, variable)`` pairs to keep in the source's dtype, see `Inexact`; with the variable
         `output`, to keep block outputs apart although they equal the next inputs.
+    set, folder
+        Weight set that quantized weights become, and where it lies in the store; None: where new
+        ones do.
     """
 
     prompts: Path | None = None
     widen: frozenset[tuple[str, str]] = frozenset()
+    set: str = ADAROUND
+    folder: str | None = None
 
 
 class Inexact(SourceError):  # noqa: N818 - a signal to plan again, not an end

@@ -86,7 +86,7 @@ def test_every_layer_of_every_block_is_written(store: Path, run: Callable[..., A
     found = groups_of(store)
     layers = [f"mm{i}.{s}" for i in range(3) for s in ("img", "txt")]
     for site in SITES:
-        group = found[f"weights/{site}"]
+        group = found[f"weights/adaround/{site}"]
         expected = layers if site == "attn.qkv" else layers[:-1]
         assert group["layer"].values.tolist() == expected
         assert np.abs(group["weight"].values + 0.5).max() <= 4
@@ -97,7 +97,7 @@ def test_every_layer_of_every_block_is_written(store: Path, run: Callable[..., A
         assert group.attrs["run"]["blocks"] == open_store(store)["blocks/img"].attrs["run"]
     half = model.mmdit.multimodal_transformer_blocks[1].text_transformer_block
     weight = np.array(half.attn.k_proj.weight).astype(np.float32)
-    k = found["weights/attn.qkv"].sel(layer="mm1.txt", projection="k_proj")
+    k = found["weights/adaround/attn.qkv"].sel(layer="mm1.txt", projection="k_proj")
     np.testing.assert_array_equal(k["step_size"], weight_steps(weight, bits=3, clip="absmax"))
     up = np.floor(weight / k["step_size"].values) + (k["rounding"].values >= 0)
     np.testing.assert_array_equal(k["weight"], np.clip(up, -4, 3))
@@ -116,7 +116,7 @@ def test_first_steps_are_those_of_the_observations(store: Path, run: Callable[..
     run(store, replace(QUICK, iterations=1, step_rate=0.0), chosen=["mm1"],
         plan=ActivationPlan("timed", 2))  # fmt: skip
     observed = open_store(store)["activations/mlp.fc1"].sel(layer="mm1.img").load()
-    group = groups_of(store)["weights/mlp.fc1"].sel(layer="mm1.img")
+    group = groups_of(store)["weights/adaround/mlp.fc1"].sel(layer="mm1.img")
     sigma = observed["sigma"].values
     lower = group["sigma_lower"].values
     assert lower[0] in sigma
@@ -195,7 +195,7 @@ def test_blocks_that_another_process_works_on_are_left_to_it(
 
 def test_weights_alone(store: Path, run: Callable[..., Any]) -> None:
     run(store, replace(QUICK, activation_bits=0, group_size=8, clip="mse"), chosen=["mm0"])
-    group = groups_of(store)["weights/mlp.fc2"]
+    group = groups_of(store)["weights/adaround/mlp.fc2"]
     assert group.sizes["group"] == 16
     assert np.isnan(group["activation_step"]).all()
     assert (group["activation_bits"] == 0).all()
@@ -323,7 +323,7 @@ def test_the_command(store: Path, filled: Path, taq: Runner) -> None:
     streams = [["mm1", "img"], ["mm1", "txt"], ["mm2", "img"]]
     expected = [[*s, inputs] for s in streams for inputs in ("float", "first", "learned")]
     assert [line[:3] for line in lines[1:]] == expected
-    assert "activation_shift" not in groups_of(store)["weights/mlp.fc2"]
+    assert "activation_shift" not in groups_of(store)["weights/adaround/mlp.fc2"]
     for row in block_errors(store):
         where = f"{row['block']} {row['stream']}, {row['inputs']} inputs"
         assert (f"{where}: AdaRound lost to rtn" in result.err) == (row["adaround/rtn"] >= 1)

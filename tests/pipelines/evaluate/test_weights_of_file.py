@@ -107,5 +107,8 @@ def test_the_table_of_ways_has_cuts_that_differ_by_site(bare: Path, tmp_path: Pa
         local_ckpt=bare.with_name("w.safetensors"),
     )  # fmt: skip
     opened = open_store(store)
-    lowers = {tuple(opened[f"weights/{site}"]["sigma_lower"].values.tolist()) for site in ALL_SITES}
+    lowers = {
+        tuple(opened[f"weights/adaround/{site}"]["sigma_lower"].values.tolist())
+        for site in ALL_SITES
+    }
     assert len(lowers) > 1

@@ -86,7 +86,7 @@ def test_rounded_weights_of_some_blocks_do_not_stand_for_all(
     plain = json.loads(smooth(store).stdout)["tables"]
     cache(store, chosen=["mm0"], stride=1)
     adaround(store, settings=Settings(iterations=1, batch_size=1))
-    assert open_store(store)["weights/attn.qkv"].sizes["layer"] == 2
+    assert open_store(store)["weights/adaround/attn.qkv"].sizes["layer"] == 2
     assert json.loads(smooth(store).stdout)["tables"] == plain
     factors = {f"mm0_img_attn_{p}_proj": [1.5] * 128 for p in "qkv"}
     document = {"alpha": 0.5, "scale_clip": None, "layers": factors}

@@ -153,7 +153,7 @@ def test_groups_of_steps_in_folders_of_their_own(tmp_path: Path) -> None:
     for group in ("0", "1"):
         make_output(whole / f"group_{group}", group_id=group)
     (whole / "config.json").write_text('{"format": "adaround_htg_v1", "n_groups": 2}')
-    with pytest.raises(SourceError, match="folders group_N into a store of its own"):
+    with pytest.raises(SourceError, match="folders group_N as a weight set of its own"):
         ingest([whole], tmp_path / "s.zarr")
     ingest([whole / "group_1"], tmp_path / "one.zarr")
     assert quantized_blocks(open_store(tmp_path / "one.zarr")) == ["mm0", "mm1"]
@@ -164,6 +164,6 @@ def test_a_second_output_does_not_mix_with_the_first(tmp_path: Path) -> None:
     ingest([first], tmp_path / "s.zarr")
     with pytest.raises((StoreError, SourceError)):
         ingest([second], tmp_path / "s.zarr")
-    found = open_store(tmp_path / "s.zarr")["weights/mlp.fc1"]["weight"]
+    found = open_store(tmp_path / "s.zarr")["weights/adaround/mlp.fc1"]["weight"]
     expected = members_of(first)[f"mm0.{STEM}__weight_int"]
     np.testing.assert_array_equal(found.sel(layer="mm0.img"), expected)

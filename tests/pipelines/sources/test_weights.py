@@ -86,10 +86,10 @@ def test_numbers_are_those_of_the_file(tmp_path: Path) -> None:
     members = members_of(source)
     ingest([source], tmp_path / "s.zarr")
     store = open_store(tmp_path / "s.zarr")
-    assert store["weights/attn.qkv"].attrs["run"] == {
+    assert store["weights/adaround/attn.qkv"].attrs["run"] == {
         "model": "argmaxinc/mlx-stable-diffusion-3-medium", "bits": 4, "activation_bits": 8,
         "iterations": 250, "batch_size": 16, "learning_rate": 1e-3, "step_rate": 4e-5,
-        "group_size": None,
+        "group_size": None, "method": "adaround", "grid": "symmetric",
     }  # fmt: skip
     assert quantized_blocks(store) == ["mm0", "mm1"]
     linear = list(quantized_linears(store, "mm1", rounding=True))[4]
