@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from taqstore.errors import SourceError, TaqError, problem
-from taqstore.export.mlx import CONFIG, CONTENT, TENSORS
+from taqstore.export.packed.mlx import CONFIG, CONTENT, TENSORS
 from taqstore.files.refusal import what_it_is
 
 from .backend import backend

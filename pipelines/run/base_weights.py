@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import MissingError, StoreError, problem
-from taqstore.export.base import MLX, Base
+from taqstore.export.packed.base import MLX, Base
 from taqstore.files.safetensors import Later, SafetensorsFile
 from taqstore.names import ACTIVATIONS, LATENTS, WEIGHTS
 from taqstore.store.reader import Store
 
 from ..models.adapter import prefix_of
-from ..models.parameters import checkpoint_file, parameters
+from .parameters import checkpoint_file, parameters
 from ..models.table import ModelRow, find_model
 from .groups import RUN
 

@@ -12,7 +12,7 @@ from taqstore.analysis.shared.option import Option, bundled, settle
 from taqstore.asked import word_of
 from taqstore.errors import MisuseError, printable, problem
 from taqstore.export import options
-from taqstore.export.base import MLX
+from taqstore.export.packed.base import MLX
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -160,7 +160,7 @@ FORMATS: dict[str, Format] = {
     ),
     "mlx": Format(
         "a whole model with packed weights for MLX, a folder",
-        f"{_HERE}.mlx:mlx",
+        f"{_HERE}.packed.mlx:mlx",
         options=(options.WEIGHT_SET, options.BASE, options.SCALES),
         layout=MLX,
     ),

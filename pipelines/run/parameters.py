@@ -15,10 +15,10 @@ import numpy as np
 from taqstore.errors import TaqError, problem
 from taqstore.files.safetensors import BFLOAT16, Later
 
-from .adapter import known, prefix_of
-from .backend import Backend, backend
-from .limits import config_of
-from .table import ModelRow, resolve
+from ..models.adapter import known, prefix_of
+from ..models.backend import Backend, backend
+from ..models.limits import config_of
+from ..models.table import ModelRow, resolve
 
 
 def checkpoint_file(row: ModelRow, given: str | os.PathLike[str] | None = None) -> Path:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import LayoutError, MissingError, problem
-from taqstore.export.base import Base
-from taqstore.export.sizes import share_of_half
+from taqstore.export.packed.base import Base
+from taqstore.export.packed.sizes import share_of_half
 from taqstore.files.safetensors import Later, write_safetensors
 from taqstore.files.staged import whole_folder
 from taqstore.files.written import Summary, summarize
@@ -108,9 +108,7 @@ def mlx(
     return summarize(out, *_notes(plans, chosen, base, tensors))
 
 
-def _planned(
-    store: Groups, name: LayerName, chosen: str, base: Base, dtype: ScaleDtype
-) -> _Plan:
+def _planned(store: Groups, name: LayerName, chosen: str, base: Base, dtype: ScaleDtype) -> _Plan:
     linear = quantized_linear(store, name, set=chosen)
     shape: tuple[int, int] = linear.weight.shape
     path = path_in_model(name)
@@ -119,9 +117,7 @@ def _planned(
     if len(held) != 2:
         return _Plan(name, path, shape, bits, None, "no linear in MLX")
     try:
-        packing = packing_of(
-            linear.step, linear.offset, bits=bits, inputs=shape[1], dtype=dtype
-        )
+        packing = packing_of(linear.step, linear.offset, bits=bits, inputs=shape[1], dtype=dtype)
     except LayoutError as error:
         if dtype == "float16":
             raise LayoutError(f"{name.full}: {error}") from error
@@ -165,9 +161,7 @@ def _tensors(plan: _Plan, read: Any, base: Base) -> dict[str, np.ndarray | Later
     }
 
 
-def _config(
-    store: Groups, chosen: str, base: Base, plans: list[_Plan]
-) -> dict[str, Any]:
+def _config(store: Groups, chosen: str, base: Base, plans: list[_Plan]) -> dict[str, Any]:
     packed = {p.path: _settings(p.packing) for p in plans if p.packing is not None}
     if not packed:
         what, found = f"MLX can pack no linear of {chosen}", plans[0].why_not
