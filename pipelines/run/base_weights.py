@@ -13,13 +13,13 @@ import numpy as np
 from taqstore.errors import MissingError, StoreError, problem
 from taqstore.export.packed.base import MLX, Base
 from taqstore.files.safetensors import Later, SafetensorsFile
-from taqstore.names import ACTIVATIONS, LATENTS, WEIGHTS
+from taqstore.names import ACTIVATIONS, LATENTS, SECOND_MOMENTS, WEIGHTS
 from taqstore.store.reader import Store
 
 from ..models.adapter import prefix_of
-from .parameters import checkpoint_file, parameters
 from ..models.table import ModelRow, find_model
 from .groups import RUN
+from .parameters import checkpoint_file, parameters
 
 
 def base_weights(
@@ -77,4 +77,4 @@ def _runs(store: Store) -> list[Mapping[str, Any]]:
     return [run for path in paths if (run := store[path].attrs.get(RUN)) is not None]
 
 
-_NAMING = (ACTIVATIONS, LATENTS, WEIGHTS)
+_NAMING = (ACTIVATIONS, LATENTS, SECOND_MOMENTS, WEIGHTS)

@@ -92,7 +92,9 @@ def mlx(
     """
     check_dtype(dtype)
     chosen = chosen_set(store, weights)
-    names = linear_names_of(store, set=chosen) or quantized_blocks(store, set=chosen)
+    names = linear_names_of(store, set=chosen)
+    if not names:
+        quantized_blocks(store, set=chosen)  # says what is missing
     plans = [_planned(store, name, chosen, base, dtype) for name in names]
     read = lru_cache(maxsize=1)(partial(quantized_linear, store, set=chosen))
     own = {plan.path: _tensors(plan, read, base) for plan in plans}
