@@ -73,6 +73,7 @@ GPTQ_ERRORS = "taqstore.pipelines.gptq.site_errors"
 EVALUATE_PIPELINE = "taqstore.pipelines.evaluate.evaluate"
 PROFILE_PIPELINE = "taqstore.pipelines.profile"
 MODEL_WEIGHTS = "taqstore.pipelines.run.model_weights"
+BASE_WEIGHTS = "taqstore.pipelines.run.base_weights"
 
 
 class LazyGroup(click.Group):
