@@ -74,7 +74,7 @@ def gptq(
     opened = open_store(store, chunks=None, checksum=True)
     chosen = _chosen(opened, sites, settings)
     known = statistics_of(opened, chosen, sigma_power=settings.sigma_power)
-    made_by = run_of_statistics(known, model=model)
+    made_by = run_of_statistics(opened, known, model=model)
     loaded = load_model_of({**made_by, "use_t5": False, "shift": None}, local_ckpt=local_ckpt)
     inputs = [given for given in loaded.inputs() if given.site in known]
     _check_sites(loaded, known, [given.site for given in inputs])

@@ -10,7 +10,7 @@ import numpy as np
 
 from taqstore.errors import MissingError, StoreError, problem
 from taqstore.kinds.second_moments import diagonal_of, moments_of
-from taqstore.names import ACTIVATIONS, SECOND_MOMENTS, split_group
+from taqstore.names import ACTIVATIONS, LATENTS, SECOND_MOMENTS, split_group
 from taqstore.quantization.gptq import Prepared, prepare
 from taqstore.store.reader import Store
 
@@ -19,6 +19,7 @@ from ..run.groups import RUN
 
 KEPT = ("model", "weights", "dtype")
 """Of a run: what statistics and weights must agree in."""
+_TELLING = (SECOND_MOMENTS, ACTIVATIONS, LATENTS)
 NOTHING = 0
 DIAGONAL = 1
 
@@ -144,8 +145,12 @@ def _weights(store: Store, path: str, power: float) -> np.ndarray | None:
     return np.asarray(sums / counts / level.mean())
 
 
-def run_of_statistics(found: dict[str, SiteStatistics], *, model: str | None) -> dict[str, Any]:
+def run_of_statistics(
+    store: Store, found: dict[str, SiteStatistics], *, model: str | None
+) -> dict[str, Any]:
     """Model, weights and dtype that the statistics were made with, all of one run.
+
+    Where none are used, those of any statistics or latents of the store.
 
     Raises
     ------
@@ -154,7 +159,9 @@ def run_of_statistics(found: dict[str, SiteStatistics], *, model: str | None) ->
     StoreError
         They are not of one model.
     """
-    runs = {one.path: one.run for one in found.values() if one.path and one.run}
+    used = [one.path for one in found.values() if one.path]
+    others = [path for path in store if split_group(path)[0] in _TELLING]
+    runs = {path: store[path].attrs.get(RUN) for path in used or others}
     told = {path: {name: run.get(name) for name in KEPT} for path, run in runs.items() if run}
     if not told:
         if model is None:
