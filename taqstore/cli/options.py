@@ -10,7 +10,7 @@ import click
 
 from taqstore.analysis.shared.option import Option, bundled, settle
 from taqstore.analysis.table import ANALYSES
-from taqstore.cli.output import Source
+from taqstore.cli.output import SetOrSource
 
 # Commands have options of their own that may have the same names.
 _OWN = "own_"
@@ -103,7 +103,7 @@ def _type(option: Option) -> Any:
     if option.type == "integers":
         return str
     if option.type == "weights":
-        return Source()
+        return SetOrSource()
     if option.words:
         return Words(option)
     if option.least is None and option.most is None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from taqstore.names import LayerName
 from taqstore.quantization.quantizer import integer_range
 
 from ..backend import backend
-from ..layers import block_linears, blocks
+from ..inputs import Reader
 from ..load import LoadedModel, Prompt, Tensor
 from .linear import Slot, installed
 
@@ -102,7 +101,7 @@ def quantize(model: LoadedModel, plans: Mapping[LayerName, LinearPlan]) -> Quant
     LayoutError
         A weight or a channel vector does not fit its linear.
     """
-    known = {name: module for block in blocks(model.mmdit) for name, module in block_linears(block)}
+    known = {reader.name: reader for one in model.inputs() for reader in one.readers}
     absent = [name.full for name in plans if name not in known]
     if absent:
         what = f"{model.row.name} has no linear {', '.join(absent[:3])}"
@@ -111,15 +110,16 @@ def quantize(model: LoadedModel, plans: Mapping[LayerName, LinearPlan]) -> Quant
     return QuantizedModel(model.row, model.pipeline, model.checkpoint, model.digest, slots)
 
 
-def _slot(name: LayerName, module: Any, plan: LinearPlan) -> _Fixed:
-    mx = backend().mx
-    weight = None
+def _slot(name: LayerName, reader: Reader, plan: LinearPlan) -> _Fixed:
+    mx, module, weight = backend().mx, reader.module, None
     if plan.weight is not None:
-        _fits(name, "weight", plan.weight, tuple(module.weight.shape))
-        weight = mx.array(plan.weight).astype(module.weight.dtype)
+        _fits(name, "weight", plan.weight, reader.shape)
+        # A convolution's weight is a matrix in stores.
+        shaped = mx.array(plan.weight).reshape(module.weight.shape)
+        weight = shaped.astype(module.weight.dtype)
     if plan.input is None:
         return _Fixed(name, module, weight=weight)
-    grids = tuple(_grids(name, plan.input, module.weight.shape[1]))
+    grids = tuple(_grids(name, plan.input, reader.shape[1]))
     return _Fixed(name, module, weight=weight, grids=grids, sigma_lower=plan.input.sigma_lower)
 
 
