@@ -183,6 +183,8 @@ def summary(result: xr.Dataset) -> pd.DataFrame:
     """One row for each variant: means, the worst step and block, accuracy where it was judged.
 
     `sqnr` and `worst_block` are of the blocks that the variant quantizes, which `blocks` names.
+    `relative_rms` is one number for all images and steps; `weights` are rounded, `packed_bytes`
+    what they take, `of_float16` by what they take in float16.
     """
     denoiser, quantized = result["denoiser_error"], result["quantized"]
     own = result["sqnr"].where(quantized | ~quantized.any("block"))
@@ -190,13 +192,13 @@ def summary(result: xr.Dataset) -> pd.DataFrame:
     columns: dict[str, Any] = {
         "variant": result["variant"].values.astype(object),
         "blocks": [blocks_text(names[row]) or "none" for row in quantized.values],
-        "relative_rms": result["relative_rms"].values,
         "denoiser_error": denoiser.mean("step").values,
         "worst_step": denoiser.max("step").values,
         "latent_error": result["latent_error"].mean("image").values,
         "sqnr": own.mean("block").values,
         "worst_block": own.min("block").values,
         "accuracy": result["accuracy"].values,
+        "relative_rms": result["relative_rms"].values,
         "weights": result["weights_covered"].values,
         "packed_bytes": result["packed_bytes"].values,
         "of_float16": result["float16_share"].values,
