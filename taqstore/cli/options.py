@@ -10,7 +10,7 @@ import click
 
 from taqstore.analysis.shared.option import Option, bundled, settle
 from taqstore.analysis.table import ANALYSES
-from taqstore.cli.output import SetOrSource
+from taqstore.cli.output import SetOrSource, Source
 
 # Commands have options of their own that may have the same names.
 _OWN = "own_"
@@ -104,6 +104,8 @@ def _type(option: Option) -> Any:
         return str
     if option.type == "weights":
         return SetOrSource()
+    if option.type == "base":
+        return Source()
     if option.words:
         return Words(option)
     if option.least is None and option.most is None:
