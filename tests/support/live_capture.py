@@ -58,6 +58,15 @@ def patched_linears(patch: pytest.MonkeyPatch) -> Iterator[dict[int, np.ndarray]
         yield seen
 
 
+def reset_modulation(model: LoadedModel) -> None:
+    """Undo what DiffusionKit's `cache_modulation_params` does: weights emptied, tables left."""
+    mmdit = model.mmdit
+    for _, module in mmdit.named_modules():
+        module.pop("_modulation_params", None)
+    mmdit.pop("to_offload", None)
+    mmdit.load_weights(model.pipeline.load_mmdit(only_modulation_dict=True), strict=False)
+
+
 def raw_inputs(
     model: LoadedModel, patch: pytest.MonkeyPatch, x: np.ndarray, *, prompt: str, cfg: float,
     timestep: np.generic, sigma: np.float32,
@@ -65,7 +74,6 @@ def raw_inputs(
     """Inputs ``(rows, channel)`` of all linears, the model driven by DiffusionKit's own calls."""
     mx, pipeline = backend().mx, model.pipeline
     dtype = pipeline.activation_dtype
-    model.reload_modulation()
     tokens, pooled = pipeline.encode_text(prompt, cfg, "")
     times = mx.array(np.array([timestep])).astype(dtype)
     pipeline.mmdit.cache_modulation_params(pooled.astype(dtype), times)
@@ -74,7 +82,7 @@ def raw_inputs(
             mx.array(x[None]), times[0], mx.array(sigma), tokens.astype(dtype), cfg
         )
         mx.eval(denoised)
-    model.reload_modulation()
+    reset_modulation(model)
     names = full_names(pipeline.mmdit)
     found = {names[key]: tensor for key, tensor in seen.items() if key in names}
     assert len(found) == len(names)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from taqstore.pipelines.models.backend import backend
-from taqstore.pipelines.models.layers import block_linears, blocks
 from taqstore.pipelines.models.load import LoadedModel, to_numpy
 from taqstore.pipelines.models.quantized.quantized_model import LinearPlan, QuantizedModel, quantize
 from taqstore.pipelines.models.sampling import make_schedule, trajectory
@@ -60,7 +59,7 @@ def inputs(
 
 
 def weights_of(model: LoadedModel) -> dict[str, Any]:
-    return {n.full: m for block in blocks(model.mmdit) for n, m in block_linears(block)}
+    return {x.name.full: x.module for one in model.inputs() for x in one.readers}
 
 
 def quantizer(channels: int, *, groups: int, mode: str, bits: int) -> InputQuantizer:
