@@ -17,17 +17,30 @@ from taqstore.errors import SourceError, problem
 from taqstore.files.safetensors import read_safetensors
 
 from .backend import Backend
+from .packed import Packed, load_packed
 from .table import DIFFUSIONKIT, ModelRow, resolve
 
 SD3_PREFIX = "model.diffusion_model."
 _TEXT_PARTS = ("clip_l", "clip_g", "tokenizer_l", "tokenizer_g", "t5_encoder", "t5_tokenizer")
 
 
-def pipeline_class(libraries: Backend, row: ModelRow, checkpoint: Path | None) -> type:
-    """DiffusionKit's class without a VAE, and without its text encoders where the row has one."""
+def pipeline_class(
+    libraries: Backend, row: ModelRow, checkpoint: Path | None, packed: Packed | None = None
+) -> type:
+    """DiffusionKit's class without a VAE, and without its text encoders where the row has one.
+
+    With `packed`, the denoiser is of that folder.
+    """
     base: Any = getattr(libraries.pipelines, row.pipeline)
 
     def load_mmdit(self: Any, only_modulation_dict: bool = False) -> Any:
+        if packed is not None:
+            mmdit = load_packed(packed, row, self.dtype)
+            if only_modulation_dict:
+                flat = libraries.utils.tree_flatten(mmdit.parameters())
+                return [(name, value) for name, value in flat if "adaLN" in name]
+            self.mmdit = mmdit
+            return None
         with known(libraries, row, checkpoint, self.float16_dtype, prefix=prefix_of(row)):
             return base.load_mmdit(self, only_modulation_dict)
 

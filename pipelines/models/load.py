@@ -20,6 +20,7 @@ from .inputs import Input, inputs_of
 from .layers import modulated
 from .limits import Use, check_use, seen_in_part, short
 from .modulation import modulated_by, modulation, rows_of
+from .packed import read_packed
 from .table import DIFFUSIONKIT, ModelRow, find_model, resolve
 
 # An `mlx.core.array`; MLX is not imported for a type.
@@ -223,7 +224,9 @@ def load_pipeline(
     model
         Name in the table, or a row.
     local_ckpt
-        Weights to load in place of those of the hub or the package, in the same layout.
+        Weights to load in place of those of the hub or the package, in the same layout; or a folder
+        of `taqstore export mlx`, whose linears stay packed. What such a folder does not have, text
+        encoders and a VAE, is the hub's.
     dtype, shift, use_t5
         In place of the row's.
 
@@ -238,10 +241,13 @@ def load_pipeline(
     row = _asked(known_row, dtype, shift, use_t5)
     libraries = backend()
     checkpoint = _checkpoint(row, local_ckpt)
+    packed = None
+    if checkpoint is not None and checkpoint.is_dir():
+        packed, checkpoint = read_packed(checkpoint, row), None
     try:
         half, prefix = libraries.mx.float16, prefix_of(row)
         with known(libraries, row, checkpoint, half, prefix=prefix) as fetched:
-            pipeline = pipeline_class(libraries, row, checkpoint)(
+            pipeline = pipeline_class(libraries, row, checkpoint, packed)(
                 w16=row.dtype == "float16",
                 a16=row.dtype == "float16",
                 shift=row.shift,
@@ -255,7 +261,8 @@ def load_pipeline(
         raise
     except Exception as error:
         raise _unloadable(row, checkpoint, error) from error
-    weights = checkpoint or fetched[libraries.model_io._MMDIT[row.hub][row.hub]]
+    own = checkpoint if packed is None else packed.tensors
+    weights = own or fetched[libraries.model_io._MMDIT[row.hub][row.hub]]
     with weights.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return LoadedModel(row, pipeline, checkpoint, digest)
@@ -279,7 +286,7 @@ def _checkpoint(row: ModelRow, local_ckpt: str | os.PathLike[str] | None) -> Pat
     if local_ckpt is None and not row.checkpoint:
         return None
     path = Path(local_ckpt if local_ckpt is not None else resolve(row.checkpoint)())
-    if not path.is_file():
+    if not path.exists():
         raise TaqError(problem("no such checkpoint", where=str(path)))
     return path
 

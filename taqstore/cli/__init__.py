@@ -66,6 +66,7 @@ ADAROUND_PIPELINE = "taqstore.pipelines.adaround.adaround"
 EVALUATE_PIPELINE = "taqstore.pipelines.evaluate.evaluate"
 PROFILE_PIPELINE = "taqstore.pipelines.profile"
 MODEL_WEIGHTS = "taqstore.pipelines.run.model_weights"
+BASE_WEIGHTS = "taqstore.pipelines.run.base_weights"
 
 
 class LazyGroup(click.Group):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import click
 from taqstore.analysis.shared.option import Option
 from taqstore.analysis.table import ANALYSES
 from taqstore.asked import word_of
+from taqstore.cli import BASE_WEIGHTS
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.options import click_option, given_of, settled
 from taqstore.cli.output import output_option, replace_option, replacing
@@ -104,6 +106,9 @@ def _export(
     options = _options(name, chosen, given)
     FORMATS[chosen].check_name(output)
     opened = open_store(store, chunks=None, checksum=True)
+    if layout := FORMATS[chosen].layout:
+        pipeline = import_module(BASE_WEIGHTS)
+        options["base"] = pipeline.base_weights(opened, layout, checkpoint=options.get("base"))
     with replacing(output, force=force):
         from taqstore.export.formats import export
 

@@ -67,8 +67,8 @@ model_option = click.option(
 )
 local_ckpt_option = click.option(
     "--local-ckpt",
-    type=Source(),
-    help="Weights file in the layout of the hub's.",
+    type=Source(folders=True),
+    help="Weights file in the layout of the hub's, or a folder of export mlx.",
 )
 
 

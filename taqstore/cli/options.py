@@ -102,7 +102,7 @@ def _value(option: Option, text: str) -> Any:
 def _type(option: Option) -> Any:
     if option.type == "integers":
         return str
-    if option.type == "weights":
+    if option.type in ("weights", "base"):
         return Source()
     if option.words:
         return Words(option)

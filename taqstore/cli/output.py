@@ -41,10 +41,10 @@ def _for_one_option(path: Any, param: click.Parameter | None, ctx: click.Context
 
 
 class Source(click.Path):
-    """A file to read, which no other option reads or writes."""
+    """A file to read, which no other option reads or writes; with `folders`, it may be one."""
 
-    def __init__(self, path_type: type[Path] | None = None) -> None:
-        super().__init__(exists=True, dir_okay=False, path_type=path_type)
+    def __init__(self, path_type: type[Path] | None = None, *, folders: bool = False) -> None:
+        super().__init__(exists=True, dir_okay=folders, path_type=path_type)
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None

@@ -12,6 +12,7 @@ from taqstore.analysis.shared.option import Option, bundled, settle
 from taqstore.asked import word_of
 from taqstore.errors import MisuseError, printable, problem
 from taqstore.export import options
+from taqstore.export.packed.base import MLX
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -36,6 +37,9 @@ class Format:
     options
         Those it takes, besides the groups; `batch` and `allow_incomplete` are dealt with before it
         is called. `options.BUNDLES` says which are handed on together.
+    layout
+        Of the tensors of a model that it needs as `base`, an `export.base.Base`; empty: it needs
+        none.
     """
 
     doc: str
@@ -43,6 +47,7 @@ class Format:
     schema: str = ""
     options: tuple[Option, ...] = ()
     suffixes: tuple[str, ...] = ()
+    layout: str = ""
 
     def check_name(self, out: Path) -> None:
         """Refuse the name of a file that says it is of another kind.
@@ -152,6 +157,12 @@ FORMATS: dict[str, Format] = {
         "quantized weights as float16 for DiffusionKit",
         f"{_HERE}.weights:safetensors_mlx",
         options=(options.WEIGHT_SET,),
+    ),
+    "mlx": Format(
+        "a whole model with packed weights for MLX, a folder",
+        f"{_HERE}.packed.mlx:mlx",
+        options=(options.WEIGHT_SET, options.BASE, options.SCALES),
+        layout=MLX,
     ),
 }
 

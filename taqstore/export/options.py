@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 from taqstore.analysis.ranges.options import (
     BITS,
@@ -19,6 +20,7 @@ from taqstore.analysis.ranges.rules import RULES
 from taqstore.analysis.shared.option import Option
 from taqstore.analysis.table import FIT, TIERS
 from taqstore.export.peers.tensor_names import NAMES
+from taqstore.quantization.packed_affine import ScaleDtype
 
 OUTLIERS = Option("outliers", "Add outlier channels.", bool, False)
 SOURCE = Option("source", "Group prefix to take statistics from, like pooled/timestep_stats.", str)
@@ -37,6 +39,18 @@ NAMES_OF_TENSORS = Option(
 )
 NO_SHIFT = Option("no_shift", "Recompute input steps without shifts.", bool, False)
 WEIGHT_SET = Option("weights", "Weight set to write [default: the only one].", str)
+BASE = Option(
+    "base",
+    "Checkpoint of the model that the weights complete [default: that of the model STORE names].",
+    "base",
+)
+SCALES = Option(
+    "dtype",
+    "Of scales: auto is float16 where that loses nothing, else float32.",
+    str,
+    "auto",
+    choices=get_args(ScaleDtype),
+)
 STATISTICS = (BATCH, SOURCE, INCOMPLETE)
 """Of every format that is made of statistics."""
 

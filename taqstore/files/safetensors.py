@@ -11,6 +11,7 @@ import json
 import mmap
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -39,14 +40,43 @@ _DTYPES = {
     "U8": "|u1",
     "BOOL": "|b1",
 }
+# dtypes that NumPy lacks, as their bits: it would take them for integers without a name.
+BFLOAT16 = np.dtype([("bfloat16", "<u2")])
+FLOAT8 = np.dtype([("float8_e4m3", "|u1")])
 _NAMES = {np.dtype(code): name for name, code in _DTYPES.items() if name != "BF16"}
+_NAMES |= {BFLOAT16: "BF16", FLOAT8: "F8_E4M3"}
+_CODES = {name: dtype for dtype, name in _NAMES.items()}
 
 
-def write_safetensors(fresh: Path, tensors: Mapping[str, np.ndarray], **metadata: str) -> None:
+@dataclass(frozen=True)
+class Later:
+    """A tensor that is made when it is written, so that one is in memory at a time.
+
+    Parameters
+    ----------
+    dtype, shape
+        What `make` will give.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    make: Callable[[], np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it takes."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+def write_safetensors(
+    fresh: Path, tensors: Mapping[str, np.ndarray | Later], **metadata: str
+) -> None:
     """Write tensors in the order given.
 
     Parameters
     ----------
+    tensors
+        Of a dtype that the format has; bits of `BFLOAT16` and `FLOAT8` among them.
     metadata
         Texts of the header's `__metadata__`.
     """
@@ -54,15 +84,63 @@ def write_safetensors(fresh: Path, tensors: Mapping[str, np.ndarray], **metadata
     end = 0
     for name, values in tensors.items():
         begin, end = end, end + values.nbytes
-        dtype = _NAMES[values.dtype.newbyteorder("<")]
+        dtype = _NAMES[_little(values.dtype)]
         header[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors start aligned
     with fresh.open("wb") as file:
         file.write(_LENGTH.pack(len(text)) + text)
         for values in tensors.values():
-            little = values.dtype.newbyteorder("<")
-            file.write(np.ascontiguousarray(values, little).tobytes())
+            made = values.make() if isinstance(values, Later) else values
+            file.write(np.ascontiguousarray(made, _little(values.dtype)).tobytes())
+
+
+def _little(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return dtype if dtype.names else dtype.newbyteorder("<")
+
+
+class SafetensorsFile(Mapping[str, Later]):
+    """The tensors of a file by name, each read when it is asked for, in the dtype it has.
+
+    Those of bfloat16 and float8 are given as their bits, `BFLOAT16` and `FLOAT8`.
+
+    Raises
+    ------
+    SourceError
+        The file is damaged; on reading a tensor, it is of a dtype that is not known here.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            header, self._start = _header(path, file.read(_LENGTH.size), file, size)
+        self._entries = {name: entry for name, entry in header.items() if name != _METADATA}
+
+    def __getitem__(self, name: str) -> Later:
+        told, shape, begin, end = _place(self.path, name, self._entries[name])
+        dtype = _CODES.get(told)
+        if dtype is None:
+            what = f"tensor {name!r} is of a dtype that is not known"
+            raise SourceError(problem(what, where=str(self.path), found=told))
+
+        def make() -> np.ndarray:
+            with self.path.open("rb") as file:
+                file.seek(self._start + begin)
+                data = file.read(end - begin)
+            _check_fits(self.path, name, fits=len(data) == end - begin == later.nbytes)
+            return np.frombuffer(data, dtype).reshape(shape)
+
+        later = Later(dtype, tuple(shape), make)
+        _check_fits(self.path, name, fits=end - begin == later.nbytes)
+        return later
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
 
 def read_safetensors(
@@ -145,21 +223,32 @@ def _header(path: Path, lead: bytes, file: Any, size: int) -> tuple[dict[str, An
     return header, _LENGTH.size + length
 
 
-def _tensor(path: Path, name: str, entry: Any, data: mmap.mmap, start: int) -> np.ndarray:
+def _place(path: Path, name: str, entry: Any) -> tuple[str, list[int], int, int]:
+    """Dtype and shape, and where its bytes begin and end after the header."""
     try:
         dtype, shape = str(entry["dtype"]), [int(n) for n in entry["shape"]]
         begin, end = (int(n) for n in entry["data_offsets"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SourceError(problem(f"bad entry of {name!r}", where=str(path))) from error
+    _check_fits(path, name, fits=0 <= begin <= end and min(shape, default=0) >= 0)
+    return dtype, shape, begin, end
+
+
+def _check_fits(path: Path, name: str, *, fits: bool) -> None:
+    if not fits:
+        what = f"tensor {name!r} does not fit its place"
+        raise SourceError(problem(what, where=str(path), remedy="download the file again"))
+
+
+def _tensor(path: Path, name: str, entry: Any, data: mmap.mmap, start: int) -> np.ndarray:
+    dtype, shape, begin, end = _place(path, name, entry)
     if dtype not in _DTYPES:
         found = f"tensor {name!r} is {dtype}"
         what, remedy = "a dtype NumPy does not have", "save this tensor as F32, F16 or BF16"
         raise SourceError(problem(what, where=str(path), found=found, remedy=remedy))
     code = np.dtype(_DTYPES[dtype])
-    inside = 0 <= begin <= end <= len(data) - start and min(shape, default=0) >= 0
-    if not inside or end - begin != prod(shape) * code.itemsize:
-        what = f"tensor {name!r} does not fit its place"
-        raise SourceError(problem(what, where=str(path), remedy="download the file again"))
+    inside = end <= len(data) - start and end - begin == prod(shape) * code.itemsize
+    _check_fits(path, name, fits=inside)
     try:
         raw = np.frombuffer(data[start + begin : start + end], code).reshape(shape)
     except (ValueError, OverflowError) as error:  # axes beyond what NumPy counts

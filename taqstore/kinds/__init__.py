@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from taqstore.kinds.quantized_linears import QuantizedLinear as QuantizedLinear
     from taqstore.kinds.quantized_linears import quantized_blocks as quantized_blocks
     from taqstore.kinds.quantized_linears import quantized_linears as quantized_linears
+    from taqstore.kinds.second_moments import Moments2 as Moments2
+    from taqstore.kinds.second_moments import diagonal_of as diagonal_of
+    from taqstore.kinds.second_moments import moments_of as moments_of
+    from taqstore.kinds.second_moments import second_moments_template as second_moments_template
     from taqstore.kinds.templates import activations_template as activations_template
     from taqstore.kinds.templates import blocks_template as blocks_template
     from taqstore.kinds.templates import channel_histograms_template as channel_histograms_template
@@ -35,13 +39,16 @@ lazy_face(
         "Batch": "taqstore.kinds.block_samples",
         "BlockSamples": "taqstore.kinds.block_samples",
         "InputQuantizer": "taqstore.kinds.quantized_linears",
+        "Moments2": "taqstore.kinds.second_moments",
         "QuantizedLinear": "taqstore.kinds.quantized_linears",
         "activations_template": "taqstore.kinds.templates",
         "batch_order": "taqstore.kinds.minibatches",
         "blocks_template": "taqstore.kinds.templates",
         "channel_histograms_template": "taqstore.kinds.templates",
+        "diagonal_of": "taqstore.kinds.second_moments",
         "iter_batches": "taqstore.kinds.minibatches",
         "latents_template": "taqstore.kinds.templates",
+        "moments_of": "taqstore.kinds.second_moments",
         "open_block": "taqstore.kinds.block_samples",
         "pooled_conditioning_template": "taqstore.kinds.templates",
         "quantized_blocks": "taqstore.kinds.quantized_linears",
@@ -49,6 +56,7 @@ lazy_face(
         "read_quant_config": "taqstore.kinds.weight_files",
         "read_quantized": "taqstore.kinds.weight_files",
         "reconstruction_template": "taqstore.kinds.weights",
+        "second_moments_template": "taqstore.kinds.second_moments",
         "time_group_of": "taqstore.kinds.weights",
         "weights_template": "taqstore.kinds.weights",
     },

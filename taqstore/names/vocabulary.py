@@ -12,11 +12,22 @@ PICTURES = "pictures"
 BLOCKS = "blocks"
 ACTIVATIONS = "activations"
 CHANNEL_HISTOGRAMS = "channel_histograms"
+SECOND_MOMENTS = "second_moments"
 POOLED = "pooled"
 WEIGHTS = "weights"
 RECONSTRUCTION = "reconstruction"
 PROVENANCE = "provenance"
-KINDS = (LATENTS, PICTURES, SAMPLES, ACTIVATIONS, POOLED, BLOCKS, WEIGHTS, RECONSTRUCTION)
+KINDS = (
+    LATENTS,
+    PICTURES,
+    SAMPLES,
+    ACTIVATIONS,
+    SECOND_MOMENTS,
+    POOLED,
+    BLOCKS,
+    WEIGHTS,
+    RECONSTRUCTION,
+)
 """What a data group may be, as its marker says."""
 WRITTEN = "written"
 # Below a data group: records of its items, as they are committed, and closed many to a file.
@@ -78,6 +89,10 @@ DIMENSIONS: dict[str, str] = {
     "boundary": "residual stream before block i; the last one is after the last block",
     "row": "classifier-free guidance row: 0 prompt, 1 negative",
     "token": "token of the stream",
+    "step_group": "neighbouring steps whose second moments are one sum, from noise to image",
+    "channel_block": "run of neighbouring channels; full: one of all",
+    "channel_row": "channel of a block, row of its matrix",
+    "channel_column": "channel of a block, column of its matrix",
     "channel": "input channel of the linear, or channel of the stream",
     "sample": "row of a shuffled Phase 1 file",
     "prompt_id": "row of a prompt table",
@@ -119,6 +134,10 @@ VARIABLES: dict[str, Doc] = {
     "count": Doc("count", "", "positions seen per channel"),
     "mean": Doc("mean", "", "mean per channel"),
     "m2": Doc("sum of squared deviations", "", "sum over positions of (x - mean)^2 per channel"),
+    "second_moment": Doc("second moment", "", "sum over positions of x x^T, block by block"),
+    "channel_sum": Doc("sum", "", "sum over positions of x per channel"),
+    "left_out": Doc("positions left out", "", "positions with a NaN or Inf, in no sum or count"),
+    "step_group_of": Doc("group of the step", "", "step_group that the step went into"),
     "std": Doc("standard deviation", "", "population standard deviation per channel"),
     "histogram": Doc("histogram", "", "values per bin"),
     "channel_histogram": Doc("channel histogram", "", "values of each channel per bin"),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from taqstore.statistics.observation import merge as merge
     from taqstore.statistics.observation import observe as observe
     from taqstore.statistics.observation import observe_each as observe_each
+    from taqstore.statistics.second_moment import SecondMoment as SecondMoment
 
 lazy_face(
     __name__,
@@ -28,6 +29,7 @@ lazy_face(
         "Layout": "taqstore.statistics.bins",
         "Moments": "taqstore.statistics.moments",
         "Observation": "taqstore.statistics.observation",
+        "SecondMoment": "taqstore.statistics.second_moment",
         "absolute_quantile": "taqstore.statistics.histogram",
         "count": "taqstore.statistics.histogram",
         "ema_float32": "taqstore.statistics.moving_average",

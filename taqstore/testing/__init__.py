@@ -32,6 +32,7 @@ from taqstore.testing.schedule import make_lut_schedule, make_poly_schedule
 
 if TYPE_CHECKING:
     from taqstore.testing.bulk_store import make_sd3_store
+    from taqstore.testing.second_moments import make_second_moments
     from taqstore.testing.store import make_store
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "make_sd3_latents",
     "make_sd3_statistics",
     "make_sd3_store",
+    "make_second_moments",
     "make_store",
     "make_unnamed_statistics",
     "prompts",
@@ -69,4 +71,8 @@ def __getattr__(name: str) -> object:
         from taqstore.testing.bulk_store import make_sd3_store
 
         return make_sd3_store
+    if name == "make_second_moments":
+        from taqstore.testing.second_moments import make_second_moments
+
+        return make_second_moments
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,6 +12,9 @@ from taqstore.upkeep.merge_parts import Part, differences
 
 Duplicates = Literal["refuse", "skip", "keep"]
 
+# Variables that are equal throughout only where the same images were seen: observations, sums.
+_TELLING = (("tensor_min", "tensor_max"), ("channel_sum", "count"))
+
 
 def check_alike(parts: Mapping[str, Sequence[Part]]) -> None:
     """Refuse runs of another layout, model or configuration.
@@ -100,8 +103,9 @@ def _identities(part: Part) -> Iterable[Any]:
     if {"prompt", "seed"} <= set(coords):
         told = [name for name in ("prompt", "seed", "cfg_weight") if name in coords]
         return list(zip(*(coords[name][1].tolist() for name in told), strict=True))
-    names = [a.name for a in part.template.arrays if a.name in ("tensor_min", "tensor_max")]
-    if len(names) < 2:
+    there = {array.name for array in part.template.arrays}
+    names = next((names for names in _TELLING if there.issuperset(names)), None)
+    if names is None:
         return []
     columns = [part.array(name).read((part.places,)) for name in names]
     return [tuple(column[i].tobytes() for column in columns) for i in range(len(part.places))]

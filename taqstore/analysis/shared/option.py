@@ -44,7 +44,8 @@ class Option:
         One line, put after the words of the option that it goes with.
     type
         `float`, `int`, `str`, or `bool` for a flag; `integers`: several with commas between, or a
-        word of `choices`; `weights`: a file of weights, or by default those of the store.
+        word of `choices`; `weights`: a file of weights, or by default those of the store; `base`: a
+        checkpoint, or by default that of the store's model.
     default
         None where the function finds one itself. The function of an option that goes with another
         has None, and is called with this where it applies.
@@ -72,7 +73,7 @@ class Option:
 
     name: str
     help: str
-    type: type | Literal["integers", "weights"] = float
+    type: type | Literal["integers", "weights", "base"] = float
     default: Any = None
     choices: Collection[str] | Callable[[], Collection[str]] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Whole models with packed weights, as the runtimes that they are for read them."""
