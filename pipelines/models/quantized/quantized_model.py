@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -111,16 +112,23 @@ def quantize(model: LoadedModel, plans: Mapping[LayerName, LinearPlan]) -> Quant
 
 
 def _slot(name: LayerName, reader: Reader, plan: LinearPlan) -> _Fixed:
-    mx, module, weight = backend().mx, reader.module, None
+    module, weight = reader.module, None
     if plan.weight is not None:
         _fits(name, "weight", plan.weight, reader.shape)
-        # A convolution's weight is a matrix in stores.
-        shaped = mx.array(plan.weight).reshape(module.weight.shape)
-        weight = shaped.astype(module.weight.dtype)
+        weight = backend().mx.array(plan.weight).astype(module.weight.dtype)
+        weight = weight.reshape(module.weight.shape)
     if plan.input is None:
         return _Fixed(name, module, weight=weight)
+    _by_tensor(name, plan.input, module)
     grids = tuple(_grids(name, plan.input, reader.shape[1]))
     return _Fixed(name, module, weight=weight, grids=grids, sigma_lower=plan.input.sigma_lower)
+
+
+def _by_tensor(name: LayerName, quantizer: InputQuantizer, module: Any) -> None:
+    """Refuse channels of a patch: a convolution is called with the latent, not with patches."""
+    if module.weight.ndim > 2 and not (quantizer.shift is None and quantizer.multiplier is None):
+        what = "a convolution's input has one step for all channels"
+        raise LayoutError(problem(what, where=name.full, remedy="leave shift and multiplier out"))
 
 
 def _grids(name: LayerName, quantizer: InputQuantizer, channels: int) -> Iterable[_Grid | None]:
