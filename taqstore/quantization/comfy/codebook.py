@@ -17,17 +17,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from taqstore.errors import LayoutError, problem
+from taqstore.quantization.comfy.float8 import float8_bits, float8_values
+from taqstore.quantization.comfy.rotation import rotated
 from taqstore.quantization.gptq import Gptq, Prepared, gptq
-from taqstore.quantization.w4a8.float8 import float8_bits, float8_values
-from taqstore.quantization.w4a8.rotation import rotated
 
 GROUP = 16
 """Inputs that share a float8 scale."""
-LEVELS = np.float32(
+LEVELS = np.array(
     [
         *(-0.980602, -0.794529, -0.638165, -0.500986, -0.377321, -0.263187, -0.155210, -0.050720),
         *(0.052541, 0.156985, 0.265284, 0.379533, 0.502636, 0.638953, 0.794876, 0.980671),
-    ]
+    ],
+    np.float32,
 )
 _FITS = 2
 _LEAST = np.float32(1e-8)
@@ -164,7 +165,7 @@ def _fitted(groups: NDArray[np.float32]) -> NDArray[np.float32]:
         levels = _levels(groups, scale)
         power = np.maximum((levels * levels).sum(axis=-1, keepdims=True), _LEAST)
         scale = np.maximum((groups * levels).sum(axis=-1, keepdims=True) / power, _LEAST)
-    return scale
+    return np.asarray(scale)
 
 
 def _levels(groups: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -172,10 +173,10 @@ def _levels(groups: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[
     share = groups / scale
     above = np.clip(np.searchsorted(LEVELS, share), 1, len(LEVELS) - 1)
     low, high = LEVELS[above - 1], LEVELS[above]
-    return np.where(np.abs(share - high) < np.abs(share - low), high, low)
+    return np.asarray(np.where(np.abs(share - high) < np.abs(share - low), high, low))
 
 
 def _integers(scale: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The 16 integers of every group ``(out, group, 16)``, ascending."""
     wide = np.rint(LEVELS * float8_values(scale)[..., None])
-    return np.clip(wide, -_MOST, _MOST, out=wide)
+    return np.asarray(np.clip(wide, -_MOST, _MOST), np.float32)
