@@ -12,7 +12,7 @@ from taqstore.analysis.shared.option import Option, bundled, settle
 from taqstore.asked import word_of
 from taqstore.errors import MisuseError, printable, problem
 from taqstore.export import options
-from taqstore.export.packed.base import MLX
+from taqstore.export.packed.base import CHECKPOINT, MLX
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -174,6 +174,13 @@ FORMATS: dict[str, Format] = {
         f"{_HERE}.packed.mlx:mlx",
         options=(options.WEIGHT_SET, options.BASE, options.SCALES),
         layout=MLX,
+    ),
+    "comfy-w4a8": Format(
+        "a checkpoint with weights of four bits for ComfyUI (asym_w4a8_int8)",
+        f"{_HERE}.packed.comfy:comfy_w4a8",
+        options=(options.BASE, options.PACKED_SITES, options.CODES, options.DAMPING_SHARE),
+        suffixes=(".safetensors",),
+        layout=CHECKPOINT,
     ),
 }
 
