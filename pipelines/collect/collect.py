@@ -8,14 +8,16 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.kinds import nonfinite
+from taqstore.kinds.coverage import coverage_attrs
 from taqstore.kinds.templates import activations_template, channel_histograms_template
 from taqstore.layout.template import Template
-from taqstore.names import CHANNEL_HISTOGRAMS, SITES, split_group
+from taqstore.names import ACTIVATIONS, CHANNEL_HISTOGRAMS, MODEL_SITES, SITES, split_group
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.statistics.bins import Layout
@@ -27,7 +29,7 @@ from taqstore.store.writer import create_store
 from ..models.backend import LIBRARIES, backend
 from ..models.capture import watching_inputs
 from ..models.failures import inside_model
-from ..models.layers import linears, site_channels
+from ..models.inputs import Input
 from ..models.load import LoadedModel, Prompt, Tensor
 from ..models.reducers import Reducer, default_reducer
 from ..models.sampling import Schedule
@@ -36,6 +38,7 @@ from ..run.inputs import Inputs, model_of, read_inputs, stride_of
 from ..run.record import record_run
 from .buffers import ChannelSink, Recorder, SiteBuffer
 
+KNOWN = (*SITES, *MODEL_SITES)
 # Every how many steps of latents.
 STRIDE = 2
 # Of one site: what is held of a batch before it is written.
@@ -68,7 +71,8 @@ def collect(
         As of `read_inputs`, every second step of latents; a store that is open sees afterwards
         what was written.
     sites
-        Out of `names.SITES`; None: all.
+        Out of `names.SITES` and `names.MODEL_SITES`; None: all that the model has, and in a resumed
+        run those that the store has statistics of.
     histogram_bits
         Mantissa bits of the histograms.
     per_channel
@@ -84,15 +88,15 @@ def collect(
     Raises
     ------
     TaqError
-        The model cannot run, a site is not known, or histograms of channels are asked for batches
-        with several images at a step.
+        The model cannot run, a site is not known or not in the model, or histograms of channels
+        are asked for batches with several images at a step.
     StoreError
         The store holds activations of another configuration.
     """
     mode, outcome = mode or Mode(), Outcome()
-    wanted = _checked_sites(sites)
-    channel_sites = _checked_per_channel(per_channel or (), wanted, images_per_batch)
     opened = open_store(store, chunks=None, checksum=True)
+    wanted, notes = _checked_sites(_begun(opened, sites, mode), sites)
+    channel_sites = _checked_per_channel(per_channel or (), wanted, images_per_batch)
     found = read_inputs(
         opened,
         images=images,
@@ -106,7 +110,11 @@ def collect(
     if channel_sites:
         _check_one_by_one(found, batches)
     loaded = model_of(found, local_ckpt=local_ckpt)
-    templates = {site: _template(found, loaded, site, batches, histogram_bits) for site in wanted}
+    inputs = _inputs_at(loaded, wanted, asked=sites is not None)
+    templates = {
+        site: _template(found, loaded, site, batches, histogram_bits, inputs) for site in inputs
+    }
+    channel_sites = tuple(site for site in channel_sites if site in inputs)
     coarse = Layout(_dtype(loaded), min(histogram_bits, CHANNEL_MANTISSA_BITS))
     channel = [channel_histograms_template(templates[site], coarse) for site in channel_sites]
     with create_store(opened.location.url) as writer:
@@ -121,7 +129,7 @@ def collect(
             **found.summary(),
             "stride": stride_of(found, stride, STRIDE),
             "num_samples": num_samples,
-            "sites": list(wanted),
+            "sites": list(inputs),
             "histogram_bits": histogram_bits,
             "per_channel": list(channel_sites),
             "images_per_batch": images_per_batch,
@@ -135,16 +143,45 @@ def collect(
             resume=mode.resume,
         )
     opened.refresh(*groups)
-    outcome.notes += nonfinite.notes(opened, groups)
+    outcome.notes += [*notes, *nonfinite.notes(opened, groups)]
     return outcome
 
 
-def _checked_sites(sites: Sequence[str] | None) -> tuple[str, ...]:
-    unknown = [site for site in sites or () if site not in SITES]
+def _begun(store: Store, sites: Sequence[str] | None, mode: Mode) -> tuple[str, ...]:
+    """Sites that a resumed run goes on with where none are named; none: it is no such run.
+
+    All groups of a run are made before its first batch: with a batch, those there are are all.
+    """
+    if sites is not None or not mode.resume or mode.force:
+        return ()
+    every = [site for site in KNOWN if f"{ACTIVATIONS}/{site}" in store]
+    return tuple(every) if any(store.mask(f"{ACTIVATIONS}/{s}").any() for s in every) else ()
+
+
+def _checked_sites(
+    begun: tuple[str, ...], sites: Sequence[str] | None
+) -> tuple[tuple[str, ...], list[str]]:
+    """Sites to observe, in store order, and what is to be said of them."""
+    unknown = [site for site in sites or () if site not in KNOWN]
     if unknown:
         what = f"site {', '.join(unknown)} is not known"
-        raise MisuseError(problem(what, remedy=f"choose {', '.join(SITES)}"))
-    return tuple(site for site in SITES if sites is None or site in sites)
+        raise MisuseError(problem(what, remedy=f"choose {', '.join(KNOWN)}"))
+    if begun and begun != KNOWN:
+        others = ",".join(site for site in KNOWN if site not in begun)
+        return begun, [f"the sites of the store were resumed; --sites {others} adds the others"]
+    return tuple(site for site in KNOWN if sites is None or site in sites), []
+
+
+def _inputs_at(model: LoadedModel, sites: Sequence[str], *, asked: bool) -> dict[str, list[Input]]:
+    """Inputs of a model by site; of sites that were asked for by name, none may be missing."""
+    every = model.inputs()
+    found = {site: [one for one in every if one.site == site] for site in sites}
+    lacking = [site for site, inputs in found.items() if not inputs]
+    if lacking and asked:
+        there = ", ".join(dict.fromkeys(one.site for one in every))
+        what = f"{model.row.name} has no site {', '.join(lacking)}"
+        raise MisuseError(problem(what, remedy=f"choose {there}"))
+    return {site: inputs for site, inputs in found.items() if inputs}
 
 
 def _checked_per_channel(
@@ -177,11 +214,12 @@ def _template(
     site: str,
     batches: np.ndarray,
     histogram_bits: int,
+    inputs: Mapping[str, Sequence[Input]],
 ) -> Template:
     return activations_template(
         site,
-        layers=[linear.layer for linear in linears(model.mmdit) if linear.site == site],
-        channels=site_channels(model.mmdit)[site],
+        layers=[one.layer for one in inputs[site]],
+        channels=inputs[site][0].channels,
         steps=found.steps,
         sigmas=found.sigmas,
         timesteps=found.timesteps,
@@ -189,8 +227,16 @@ def _template(
         layout=Layout(_dtype(model), histogram_bits),
         dtype=_dtype(model),
         shard_bytes=SHARD_BYTES,
-        attrs={RUN: found.summary()},
+        attrs={RUN: found.summary(), **_coverage(model, inputs[site])},
     )
+
+
+def _coverage(model: LoadedModel, inputs: Sequence[Input]) -> dict[str, Any]:
+    """Which linears read a site's tensors, and how many weights the whole model has."""
+    linears = {
+        one.layer: {reader.name.full: reader.shape[0] for reader in one.readers} for one in inputs
+    }
+    return coverage_attrs(linears, sum(one.weights for one in model.inputs()))
 
 
 def _dtype(model: LoadedModel) -> str:
@@ -244,9 +290,11 @@ class _Job:
     def _buffers(
         self, batch: int, pool: Executor
     ) -> tuple[dict[str, SiteBuffer], dict[str, ChannelSink]]:
-        """Where a batch's statistics and channel histograms go, by site."""
+        """Where a batch's statistics and channel histograms go that are not there, by site."""
         by_kind: tuple[dict[str, SiteBuffer], dict[str, ChannelSink]] = {}, {}
         for path, group in self.groups.items():
+            if group.written()[batch]:
+                continue
             root, site = split_group(path)
             if root == CHANNEL_HISTOGRAMS:
                 by_kind[1][site] = ChannelSink(group, batch)
@@ -264,7 +312,7 @@ class _Job:
         prompts = found.prepare_all(self.model, images, self.schedule)
         seen = dict(zip(found.images, found.seen, strict=True))
         recorder = Recorder(self.reduce, sinks)
-        with watching_inputs(self.model.mmdit, buffers, recorder.take):
+        with watching_inputs(self.model, {*buffers, *sinks}, recorder.take):
             for position, step in enumerate(found.steps):
                 recorder.begin(position)
                 for image, prompt in prompts.items():

@@ -21,7 +21,7 @@ from taqstore.pipelines.evaluate.linears_of_variant import Options, Planner
 from taqstore.pipelines.evaluate.variants import Rounded, Variant
 from taqstore.pipelines.generate import Request, generate
 from taqstore.pipelines.models.backend import backend
-from taqstore.pipelines.models.layers import block_linears, blocks
+from taqstore.pipelines.models.layers import blocks
 from taqstore.pipelines.models.load import LoadedModel, to_numpy
 from taqstore.pipelines.models.rounding import Settings
 from taqstore.pipelines.models.sampling import make_schedule, trajectory
@@ -73,7 +73,7 @@ def found(store: Path, model: LoadedModel) -> Evaluation:
 @contextmanager
 def overwritten(model: LoadedModel, weights: dict[LayerName, np.ndarray]) -> Iterator[None]:
     mx = backend().mx
-    modules = {n: m for block in blocks(model.mmdit) for n, m in block_linears(block)}
+    modules = {x.name: x.module for one in model.inputs() for x in one.readers}
     own = {name: modules[name].weight for name in weights}
     try:
         for name, weight in weights.items():
@@ -142,6 +142,9 @@ def test_costs_of_weights_are_those_of_overwritten_weights(
     for step in range(STEPS):
         error = np.sqrt(((other - plain)[:, step] ** 2).sum() / (plain[:, step] ** 2).sum())
         assert float(got["denoiser_error"][step]) == pytest.approx(error, rel=1e-12)
+    rms = np.sqrt(((other - plain) ** 2).sum() / (plain**2).sum())
+    assert float(got["relative_rms"]) == pytest.approx(rms, rel=1e-12)
+    assert got["observed"].values.tolist() == [True, True]  # activations of both are there
     for image in range(IMAGES):
         a, b = plain_finals[image], other_finals[image]
         expected = np.linalg.norm(b - a) / np.linalg.norm(a)
@@ -309,6 +312,7 @@ def test_the_command(store: Path, model: LoadedModel, tmp_path: Path) -> None:
     lines = plain.stdout.splitlines()
     assert lines[0].split() == [
         "variant", "blocks", "denoiser_error", "worst_step", "latent_error", "sqnr", "worst_block",
+        "relative_rms", "weights", "packed_bytes", "of_float16",
     ]  # fmt: skip
     assert [line.split()[0] for line in lines[1:]] == ["float", "rtn/a8-static"]
     assert {p.name for p in folder.iterdir()} == {
