@@ -112,7 +112,7 @@ def forwards(model: LoadedModel) -> tuple[Callable[[], None], Callable[[], None]
         reducer([tensor for _, tensor in inputs], MANTISSA_BITS)
 
     def observed() -> None:
-        with watching_inputs(model.mmdit, SITES, take):
+        with watching_inputs(model, SITES, take):
             bare()
 
     return bare, observed

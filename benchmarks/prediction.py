@@ -55,7 +55,7 @@ def captured(store: Path, images: Sequence[int]) -> Iterator[tuple[int, Key, np.
             key = (getattr(linear, "site"), getattr(linear, "layer"))  # noqa: B009
             seen.append((key, np.array(to_numpy(tensor), np.float64).ravel()))
 
-    with watching_inputs(model.mmdit, SITES, take):
+    with watching_inputs(model, SITES, take):
         for image in images:
             prompt = found.prepare(model, image, schedule)
             for position, step in enumerate(found.steps):

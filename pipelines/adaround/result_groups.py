@@ -21,7 +21,7 @@ from taqstore.quantization.weight_grid import weight_groups
 from taqstore.run.outcome import Outcome
 from taqstore.store.group_writer import GroupWriter
 
-from ..models.layers import blocks, linears
+from ..models.layers import blocks
 from ..models.load import LoadedModel
 from ..models.rounding import Errors, Rounded, Settings
 from ..run.groups import RUN
@@ -80,7 +80,7 @@ def rounding_templates(
     set, folder
         As of `weights_template`.
     """
-    found = linears(model.mmdit)
+    found = model.inputs()
     templates = []
     for site in SITES:
         at_site = [linear for linear in found if linear.site == site]

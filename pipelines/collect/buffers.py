@@ -14,7 +14,7 @@ from taqstore.statistics.channel_histogram import count_blocks
 from taqstore.statistics.observation import Observation, merge
 from taqstore.store.group_writer import GroupWriter
 
-from ..models.layers import Linear
+from ..models.inputs import Input
 from ..models.load import Tensor, to_numpy
 
 
@@ -105,15 +105,16 @@ class Recorder:
         """Start the step at this position."""
         self._position, self.seen = position, {}
 
-    def take(self, inputs: Sequence[tuple[Linear, Tensor]]) -> None:
-        """Observe the inputs ``(..., channel)`` of linears."""
-        observed = self._reduce([tensor for _, tensor in inputs])
-        for (linear, tensor), found in zip(inputs, observed, strict=True):
-            if linear.site in self._sinks:
-                self._sinks[linear.site].add(self._position, linear.layer, to_numpy(tensor))
-            layers = self.seen.setdefault(linear.site, {})
-            before = layers.get(linear.layer)
-            layers[linear.layer] = found if before is None else merge(before, found)
+    def take(self, inputs: Sequence[tuple[Input, Tensor]]) -> None:
+        """Observe the inputs ``(..., channel)`` of linears, a tensor that several read once."""
+        distinct = {id(tensor): tensor for _, tensor in inputs}
+        observed = dict(zip(distinct, self._reduce(list(distinct.values())), strict=True))
+        for one, tensor in inputs:
+            if one.site in self._sinks:
+                self._sinks[one.site].add(self._position, one.layer, to_numpy(tensor))
+            layers, found = self.seen.setdefault(one.site, {}), observed[id(tensor)]
+            before = layers.get(one.layer)
+            layers[one.layer] = found if before is None else merge(before, found)
 
 
 class ChannelSink:

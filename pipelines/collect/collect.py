@@ -6,15 +6,17 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.kinds import nonfinite
 from taqstore.kinds import second_moments as moment_groups
+from taqstore.kinds.coverage import coverage_attrs
 from taqstore.kinds.templates import activations_template, channel_histograms_template
 from taqstore.layout.template import Template
-from taqstore.names import SITES
+from taqstore.names import ACTIVATIONS, MODEL_SITES, SITES
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.statistics.bins import Layout
@@ -23,7 +25,7 @@ from taqstore.store.reader import Store, open_store
 from taqstore.store.writer import create_store
 
 from ..models.backend import LIBRARIES
-from ..models.layers import linears, site_channels
+from ..models.inputs import Input
 from ..models.load import LoadedModel
 from ..models.reducers import Reducer, default_reducer
 from ..run.groups import RUN, open_groups
@@ -33,6 +35,7 @@ from .rounds import Job
 from .second_moments import MomentSpace, check_space, joined_batches
 from .second_moments import SecondMoments as SecondMoments
 
+KNOWN = (*SITES, *MODEL_SITES)
 # Every how many steps of latents.
 STRIDE = 2
 # Of one site: what is held of a batch before it is written.
@@ -67,7 +70,8 @@ def collect(
         As of `read_inputs`, every second step of latents; a store that is open sees afterwards
         what was written.
     sites
-        Out of `names.SITES`; None: all.
+        Out of `names.SITES` and `names.MODEL_SITES`; None: all that the model has, and in a resumed
+        run those that the store has statistics of.
     histogram_bits
         Mantissa bits of the histograms.
     per_channel
@@ -88,15 +92,15 @@ def collect(
     Raises
     ------
     TaqError
-        The model cannot run, a site is not known, or histograms of channels are asked for batches
-        with several images at a step.
+        The model cannot run, a site is not known or not in the model, or histograms of channels
+        are asked for batches with several images at a step.
     StoreError
         The store holds activations of another configuration, or second moments would not fit.
     """
     mode, outcome = mode or Mode(), Outcome()
-    wanted = _checked_sites(sites)
-    channel_sites = _checked_per_channel(per_channel or (), wanted, images_per_batch)
     opened = open_store(store, chunks=None, checksum=True)
+    wanted, notes = _checked_sites(_begun(opened, sites, mode), sites)
+    channel_sites = _checked_per_channel(per_channel or (), wanted, images_per_batch)
     found = read_inputs(
         opened,
         images=images,
@@ -110,7 +114,11 @@ def collect(
     if channel_sites:
         _check_one_by_one(found, batches)
     loaded = model_of(found, local_ckpt=local_ckpt)
-    templates = {site: _template(found, loaded, site, batches, histogram_bits) for site in wanted}
+    inputs = _inputs_at(loaded, wanted, asked=sites is not None)
+    templates = {
+        site: _template(found, loaded, site, batches, histogram_bits, inputs) for site in inputs
+    }
+    channel_sites = tuple(site for site in channel_sites if site in inputs)
     coarse = Layout(_dtype(loaded), min(histogram_bits, CHANNEL_MANTISSA_BITS))
     channel = [channel_histograms_template(templates[site], coarse) for site in channel_sites]
     moments = _moment_templates(second_moments, templates, batches, images_per_batch)
@@ -131,7 +139,7 @@ def collect(
             **found.summary(),
             "stride": stride_of(found, stride, STRIDE),
             "num_samples": num_samples,
-            "sites": list(wanted),
+            "sites": list(inputs),
             "histogram_bits": histogram_bits,
             "per_channel": list(channel_sites),
             "images_per_batch": images_per_batch,
@@ -146,16 +154,46 @@ def collect(
             resume=mode.resume,
         )
     opened.refresh(*groups)
-    outcome.notes += nonfinite.notes(opened, groups) + moment_groups.notes(opened, groups)
+    outcome.notes += [*notes, *nonfinite.notes(opened, groups)]
+    outcome.notes += moment_groups.notes(opened, groups)
     return outcome
 
 
-def _checked_sites(sites: Sequence[str] | None) -> tuple[str, ...]:
-    unknown = [site for site in sites or () if site not in SITES]
+def _begun(store: Store, sites: Sequence[str] | None, mode: Mode) -> tuple[str, ...]:
+    """Sites that a resumed run goes on with where none are named; none: it is no such run.
+
+    All groups of a run are made before its first batch: with a batch, those there are are all.
+    """
+    if sites is not None or not mode.resume or mode.force:
+        return ()
+    every = [site for site in KNOWN if f"{ACTIVATIONS}/{site}" in store]
+    return tuple(every) if any(store.mask(f"{ACTIVATIONS}/{s}").any() for s in every) else ()
+
+
+def _checked_sites(
+    begun: tuple[str, ...], sites: Sequence[str] | None
+) -> tuple[tuple[str, ...], list[str]]:
+    """Sites to observe, in store order, and what is to be said of them."""
+    unknown = [site for site in sites or () if site not in KNOWN]
     if unknown:
         what = f"site {', '.join(unknown)} is not known"
-        raise MisuseError(problem(what, remedy=f"choose {', '.join(SITES)}"))
-    return tuple(site for site in SITES if sites is None or site in sites)
+        raise MisuseError(problem(what, remedy=f"choose {', '.join(KNOWN)}"))
+    if begun and begun != KNOWN:
+        others = ",".join(site for site in KNOWN if site not in begun)
+        return begun, [f"the sites of the store were resumed; --sites {others} adds the others"]
+    return tuple(site for site in KNOWN if sites is None or site in sites), []
+
+
+def _inputs_at(model: LoadedModel, sites: Sequence[str], *, asked: bool) -> dict[str, list[Input]]:
+    """Inputs of a model by site; of sites that were asked for by name, none may be missing."""
+    every = model.inputs()
+    found = {site: [one for one in every if one.site == site] for site in sites}
+    lacking = [site for site, inputs in found.items() if not inputs]
+    if lacking and asked:
+        there = ", ".join(dict.fromkeys(one.site for one in every))
+        what = f"{model.row.name} has no site {', '.join(lacking)}"
+        raise MisuseError(problem(what, remedy=f"choose {there}"))
+    return {site: inputs for site, inputs in found.items() if inputs}
 
 
 def _checked_per_channel(
@@ -188,11 +226,12 @@ def _template(
     site: str,
     batches: np.ndarray,
     histogram_bits: int,
+    inputs: Mapping[str, Sequence[Input]],
 ) -> Template:
     return activations_template(
         site,
-        layers=[linear.layer for linear in linears(model.mmdit) if linear.site == site],
-        channels=site_channels(model.mmdit)[site],
+        layers=[one.layer for one in inputs[site]],
+        channels=inputs[site][0].channels,
         steps=found.steps,
         sigmas=found.sigmas,
         timesteps=found.timesteps,
@@ -200,7 +239,7 @@ def _template(
         layout=Layout(_dtype(model), histogram_bits),
         dtype=_dtype(model),
         shard_bytes=SHARD_BYTES,
-        attrs={RUN: found.summary()},
+        attrs={RUN: found.summary(), **_coverage(model, inputs[site])},
     )
 
 
@@ -215,6 +254,14 @@ def _moment_templates(
     joined = joined_batches(batches, asked.batches_of(images_per_batch))
     group_of = asked.groups_of(next(iter(observed.values())).sizes["step"])
     return [asked.template(t, site, joined, group_of) for site, t in observed.items()]
+
+
+def _coverage(model: LoadedModel, inputs: Sequence[Input]) -> dict[str, Any]:
+    """Which linears read a site's tensors, and how many weights the whole model has."""
+    linears = {
+        one.layer: {reader.name.full: reader.shape[0] for reader in one.readers} for one in inputs
+    }
+    return coverage_attrs(linears, sum(one.weights for one in model.inputs()))
 
 
 def _dtype(model: LoadedModel) -> str:

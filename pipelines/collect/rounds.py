@@ -23,7 +23,7 @@ from taqstore.store.group_writer import GroupWriter
 from ..models.backend import backend
 from ..models.capture import watching_inputs
 from ..models.failures import inside_model
-from ..models.layers import Linear
+from ..models.inputs import Input
 from ..models.load import LoadedModel, Prompt, Tensor
 from ..models.sampling import Schedule
 from ..run.inputs import Inputs
@@ -68,6 +68,16 @@ class Target:
     ) -> None:
         self.buffers, self.sinks = buffers, sinks
         self.recorder = Recorder(reduce, sinks)
+
+    @property
+    def sites(self) -> set[str]:
+        """Sites that the batch lacks statistics or histograms of."""
+        return {*self.buffers, *self.sinks}
+
+    def take(self, inputs: Sequence[tuple[Input, Tensor]]) -> None:
+        """Record the tensors of these sites."""
+        wanted = self.sites
+        self.recorder.take([(one, tensor) for one, tensor in inputs if one.site in wanted])
 
     def add(self) -> None:
         """Take over the step that was recorded."""
@@ -224,6 +234,8 @@ class Job:
         buffers: dict[str, SiteBuffer] = {}
         sinks: dict[str, ChannelSink] = {}
         for path, group in self.observed.items():
+            if group.written()[batch]:
+                continue
             root, site = split_group(path)
             if root == CHANNEL_HISTOGRAMS:
                 sinks[site] = ChannelSink(group, batch)
@@ -261,26 +273,26 @@ class _Runner:
         if not images:
             return
         found, sites = self.job.found, self._sites
-        recorders = {
-            image: self.targets[batch].recorder
+        owners = {
+            image: self.targets[batch]
             for batch, members in self.round.batches.items()
             if batch in self.targets
             for image in members
         }
-        current: list[Recorder] = []
+        current: list[Target] = []
 
-        def take(inputs: Sequence[tuple[Linear, Tensor]]) -> None:
-            for recorder in current:
-                recorder.take(inputs)
+        def take(inputs: Sequence[tuple[Input, Tensor]]) -> None:
+            for target in current:
+                target.take(inputs)
             self.sums.take(inputs)
 
-        with watching_inputs(self.job.model.mmdit, sites, take):
+        with watching_inputs(self.job.model, sites, take):
             for position in map(int, positions):
                 for target in self.targets.values():
                     target.recorder.begin(position)
                 for image in images:
                     if self.job._seen[image][position]:
-                        current[:] = [recorders[image]] if image in recorders else []
+                        current[:] = [owners[image]] if image in owners else []
                         self._forward(image, position)
                         step = found.steps[position]
                         self.job.mode.progress.advance(f"{found.word} {image}, step {step}")
@@ -290,8 +302,7 @@ class _Runner:
     @property
     def _sites(self) -> set[str]:
         """Sites whose tensors are wanted."""
-        seen = {site for target in self.targets.values() for site in target.buffers}
-        return seen | self.sums.sites
+        return self.sums.sites.union(*(target.sites for target in self.targets.values()))
 
     def _forward(self, image: int, position: int) -> None:
         job, step = self.job, self.job.found.steps[position]

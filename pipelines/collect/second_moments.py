@@ -20,8 +20,9 @@ from taqstore.place.location import Location
 from taqstore.statistics.second_moment import SecondMoment
 from taqstore.store.group_writer import GroupWriter
 
-from ..models.layers import Linear
+from ..models.inputs import Input
 from ..models.load import Tensor, to_numpy
+from ..run.groups import RUN
 
 # Images summed into one batch: what a kill loses, and how often the matrices are on the disk.
 IMAGES = 8
@@ -98,7 +99,7 @@ class SecondMoments:
             timesteps=labels["timestep"],
             step_group_of=group_of,
             images=batches,
-            attrs=observed.attrs,
+            attrs={RUN: observed.attrs[RUN]},
         )
 
 
@@ -210,10 +211,10 @@ class Sums:
         """Sites of the tensors."""
         return {unit.site for unit in self._units}
 
-    def take(self, inputs: Iterable[tuple[Linear, Tensor]]) -> None:
+    def take(self, inputs: Iterable[tuple[Input, Tensor]]) -> None:
         """Add those of the tensors ``(..., channel)`` that are summed here."""
-        for linear, tensor in inputs:
-            sums = self._held.get((linear.site, linear.layer))
+        for one, tensor in inputs:
+            sums = self._held.get((one.site, one.layer))
             if sums is not None:
                 sums.add(to_numpy(tensor))
 

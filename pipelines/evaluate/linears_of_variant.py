@@ -25,7 +25,8 @@ from taqstore.quantization.weight_grid import dequantized, round_to_nearest, wei
 from taqstore.query.activation_start import activation_start
 from taqstore.store.reader import Store
 
-from ..models.layers import block_linears, blocks, chosen_blocks
+from ..models.inputs import block_readers
+from ..models.layers import blocks, chosen_blocks
 from ..models.load import LoadedModel, to_numpy
 from ..models.quantized.quantized_model import LinearPlan
 from .variants import ADAROUND, CONFIG, FLOAT, LEARNED, Rounded, Variant
@@ -217,7 +218,7 @@ class Planner:
 
     def _linears(self, chosen: Collection[str]) -> dict[LayerName, Any]:
         every = [block for block in blocks(self.model.mmdit) if block.name in chosen]
-        return {name: module for block in every for name, module in block_linears(block)}
+        return {x.name: x.module for block in every for x in block_readers(block, SITES)}
 
     @cached_property
     def _from_file(self) -> dict[LayerName, QuantizedLinear]:

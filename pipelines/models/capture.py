@@ -8,48 +8,83 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from taqstore.errors import TaqError, problem
+
 from .backend import backend
 from .failures import inside_model
 from .hooks import Hook, observing
-from .layers import Linear, ModelBlock, blocks, linears
-from .load import Tensor
+from .inputs import Input
+from .layers import ModelBlock, blocks
+from .load import LoadedModel, Tensor
 
-# Called with linears and their inputs (row, token, 1, channel), evaluated; must not keep these.
-Take = Callable[[Sequence[tuple[Linear, Tensor]]], None]
+# Called with inputs and their tensors (..., channel), evaluated; must not keep these. One tensor
+# that stands under two sites is handed over as one object.
+Take = Callable[[Sequence[tuple[Input, Tensor]]], None]
 
 # Bytes of tensors that are let wait for one evaluation.
 _HELD = 32 << 20
 
 
 @contextmanager
-def watching_inputs(mmdit: Any, sites: Collection[str], take: Take) -> Iterator[None]:
+def watching_inputs(model: LoadedModel, sites: Collection[str], take: Take) -> Iterator[None]:
     """Hand every distinct linear input of these sites to `take`, in every forward.
 
-    Tensors are evaluated together with the result of a block once they exceed `_HELD`, and after
-    the last one: a large model holds one block's inputs, a small one has its graph cut once and
-    its many small tensors handed over together.
+    Tensors are evaluated together with the result of a block once they exceed `_HELD`, and at the
+    end of the forward: a large model holds one block's inputs, a small one has its graph cut once
+    and its many small tensors handed over together.
+
+    Raises
+    ------
+    TaqError
+        A forward ended, and a linear that is watched was not called in it.
     """
-    seen: list[tuple[Linear, Tensor]] = []
-    every = blocks(mmdit)
-
-    def note(linear: Linear, arguments: tuple[Any, ...], result: Any) -> None:
-        seen.append((linear, arguments[0]))
-
-    def flush(block: ModelBlock, arguments: tuple[Any, ...], result: Any) -> None:
-        held = sum(tensor.nbytes for _, tensor in seen)
-        if held <= _HELD and block is not every[-1]:
-            return
-        with inside_model(block.name):
-            backend().mx.eval([tensor for _, tensor in seen], result)
-        take(seen)
-        seen.clear()
-
-    hooks: list[tuple[Any, Hook]] = [
-        (linear.module, partial(note, linear)) for linear in linears(mmdit) if linear.site in sites
-    ]
-    hooks += [(block.module, partial(flush, block)) for block in every]
-    with observing(hooks):
+    watched = [one for one in model.inputs() if one.site in sites]
+    watch = _Watch(model, watched, take)
+    hooks: list[tuple[Any, Hook]] = [(one.module, partial(watch.note, one)) for one in watched]
+    hooks += [(block.module, partial(watch.block, block)) for block in blocks(model.mmdit)]
+    with observing([*hooks, (model.mmdit, watch.end)]):
         yield
+
+
+@dataclass
+class _Watch:
+    """What was seen in a forward, and what of it was not handed over yet."""
+
+    model: LoadedModel
+    watched: Sequence[Input]
+    take: Take
+    held: list[tuple[Input, Tensor]] = field(default_factory=list)
+    called: set[tuple[str, str]] = field(default_factory=set)
+
+    def note(self, one: Input, arguments: tuple[Any, ...], result: Any) -> None:
+        """An input's first reader ran."""
+        self.called.add((one.site, one.layer))
+        self.held.append((one, self.model.seen_by(one, arguments[0])))
+
+    def block(self, block: ModelBlock, arguments: tuple[Any, ...], result: Any) -> None:
+        """A block ran."""
+        if sum(tensor.nbytes for _, tensor in self.held) > _HELD:
+            self._hand_over(block.name, result)
+
+    def end(self, arguments: tuple[Any, ...], result: Any) -> None:
+        """The forward ended."""
+        never = [x for x in self.watched if (x.site, x.layer) not in self.called]
+        self.called.clear()
+        if never:
+            self.held.clear()
+            names = ", ".join(one.readers[0].name.full for one in never[:3])
+            what = f"{len(never)} linears to be watched were never called: {names}"
+            remedy = "a function compiled before is not seen; set MLX_DISABLE_COMPILE=1"
+            raise TaqError(problem(what, where=self.model.row.name, remedy=remedy))
+        self._hand_over("", result)
+
+    def _hand_over(self, place: str, result: Any) -> None:
+        if not self.held:
+            return
+        with inside_model(place):
+            backend().mx.eval([tensor for _, tensor in self.held], result)
+        self.take(self.held)
+        self.held.clear()
 
 
 @dataclass

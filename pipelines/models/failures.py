@@ -95,13 +95,14 @@ def _told(error: Exception, mmdit: Any) -> ModelError:
 
 def _layer_of(trace: TracebackType | None, mmdit: Any) -> str:
     """The innermost layer or linear of the model that was running; empty where none was."""
-    from .layers import block_linears, blocks, halves
+    from .inputs import every_reader
+    from .layers import blocks, halves
 
     names: dict[int, str] = {}
     for block in blocks(mmdit):
         names |= {id(block.module): block.name}
         names |= {id(module): layer for layer, module in halves(block)}
-        names |= {id(module): linear.full for linear, module in block_linears(block)}
+    names |= {id(reader.module): reader.name.full for reader in every_reader(mmdit)}
     found = ""
     while trace is not None:
         found = names.get(id(trace.tb_frame.f_locals.get("self")), found)

@@ -1,6 +1,7 @@
-"""Where the linears and blocks of an MMDiT are, by explicit path.
+"""Where the blocks of an MMDiT are, and the modules that adaLN modulates, by explicit path.
 
-`named_modules` will not do: after `cache_modulation_params` it lists the adaLN linears twice.
+`named_modules` will not do: after DiffusionKit's own `cache_modulation_params` it lists the adaLN
+linears twice.
 """
 
 from __future__ import annotations
@@ -10,15 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taqstore.errors import MissingError, problem
-from taqstore.names import SITES, Block, LayerName, linear_names, model_blocks, parse_layer
-
-# The linear whose input is the site's tensor; q, k and v read one tensor, so q stands for all.
-_LINEAR = {
-    "attn.qkv": ("attn", "q_proj"),
-    "attn.o_proj": ("attn", "o_proj"),
-    "mlp.fc1": ("mlp", "fc1"),
-    "mlp.fc2": ("mlp", "fc2"),
-}
+from taqstore.names import Block, model_blocks
 
 
 @dataclass(frozen=True)
@@ -26,15 +19,6 @@ class ModelBlock(Block):
     """A block with the module that is it."""
 
     module: Any = field(compare=False)
-
-
-@dataclass(frozen=True)
-class Linear:
-    """One distinct linear input: which layer and site, and the module that reads it."""
-
-    layer: str
-    site: str
-    module: Any
 
 
 def blocks(mmdit: Any) -> list[ModelBlock]:
@@ -61,31 +45,6 @@ def chosen_blocks(mmdit: Any, chosen: Collection[str] | None, *, model: str) -> 
     return tuple(name for name in known if chosen is None or name in chosen)
 
 
-def linears(mmdit: Any) -> list[Linear]:
-    """Every distinct linear input in store order: by site, then by layer (189 on SD3-Medium)."""
-    every = [half for block in blocks(mmdit) for half in halves(block)]
-    return [
-        Linear(layer, site, getattr(getattr(module, section), part))
-        for site, (section, part) in _LINEAR.items()
-        for layer, module in every
-        if site == SITES[0] or not module.skip_post_sdpa
-    ]
-
-
-def block_linears(block: ModelBlock) -> list[tuple[LayerName, Any]]:
-    """Name and module of every linear of a block that the model's output depends on.
-
-    Unlike in `linears`, q, k and v each stand for themselves.
-    """
-    return [
-        (name, getattr(getattr(half, section), name.projection or part))
-        for layer, half in halves(block)
-        for site, (section, part) in _LINEAR.items()
-        if site == SITES[0] or not half.skip_post_sdpa
-        for name in map(parse_layer, linear_names(parse_layer(f"{layer}.{site}")))
-    ]
-
-
 def halves(block: ModelBlock) -> Iterator[tuple[str, Any]]:
     """Layer name and module of a block's streams: image and text, or the one of a unified block."""
     whole = block.module
@@ -96,12 +55,6 @@ def halves(block: ModelBlock) -> Iterator[tuple[str, Any]]:
     )
     for name, module in zip(block.layers, modules, strict=True):
         yield name.layer, module
-
-
-def site_channels(mmdit: Any) -> dict[str, int]:
-    """Channels of each site's tensor."""
-    hidden = mmdit.config.hidden_size
-    return dict.fromkeys(SITES, hidden) | {"mlp.fc2": hidden * mmdit.config.mlp_ratio}
 
 
 def modulated(mmdit: Any) -> list[Any]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from .failures import inside_model
 from .inputs import Input, inputs_of
 from .layers import modulated
 from .limits import Use, check_use, seen_in_part, short
+from .modulation import modulated_by, modulation, rows_of
 from .packed import read_packed
 from .table import DIFFUSIONKIT, ModelRow, find_model, resolve
 
@@ -48,10 +48,9 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Conditioning with the adaLN parameters of each timestep, one table per modulated module."""
+    """What forwards of a prompt are given; make it with `LoadedModel.prepare`."""
 
     conditioning: Conditioning
-    modulation: tuple[dict[float, Tensor], ...]
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,16 @@ class LoadedModel:
     def inputs(self) -> tuple[Input, ...]:
         """Every distinct tensor that a linear reads, in store order; see `Input`."""
         return inputs_of(self.mmdit)
+
+    def seen_by(self, one: Input, x: Tensor) -> Tensor:
+        """The tensor of an input as its first reader was called with it, ``(..., channel)``.
+
+        What is narrower than activations (an embedding of the timestep) is widened to their dtype,
+        in which it is multiplied.
+        """
+        found = one.readers[0].read(x)
+        dtype = self.pipeline.activation_dtype
+        return found if found.dtype == dtype else found.astype(dtype)
 
     @property
     def sampler(self) -> Any:
@@ -119,28 +128,12 @@ class LoadedModel:
         return Conditioning(tokens, pooled, cfg_weight)
 
     def prepare(self, conditioning: Conditioning, timesteps: Tensor) -> Prompt:
-        """Work out the adaLN parameters of a prompt at these timesteps ``(step,)``.
+        """Get a prompt ready to be run at these timesteps ``(step,)``.
 
-        They are taken out of the model, so that none is left over for the next prompt.
+        DiffusionKit's models need nothing of the kind: adaLN parameters are computed in every
+        forward (`modulation`).
         """
-        self.reload_modulation()
-        try:
-            with inside_model("modulation", self.mmdit):
-                self.mmdit.cache_modulation_params(conditioning.pooled, timesteps)
-            tables = tuple(module["_modulation_params"] for module in modulated(self.mmdit))
-        finally:
-            self._forget_modulation()
-        return Prompt(conditioning, tables)
-
-    @contextmanager
-    def prompted(self, prompt: Prompt) -> Iterator[None]:
-        """Let the model run `prompt` until the block ends."""
-        for module, table in zip(modulated(self.mmdit), prompt.modulation, strict=True):
-            module["_modulation_params"] = table
-        try:
-            yield
-        finally:
-            self._forget_modulation()
+        return Prompt(conditioning)
 
     def denoise(self, x: Tensor, timestep: Tensor, sigma: Tensor, prompt: Prompt) -> Tensor:
         """One forward by DiffusionKit's `CFGDenoiser`: the denoised latent, not yet evaluated.
@@ -153,28 +146,18 @@ class LoadedModel:
             Scalars; the timestep in the activation dtype.
         """
         conditioning = prompt.conditioning
-        run = backend().pipelines.CFGDenoiser(self.pipeline)
-        with self.prompted(prompt), inside_model(mmdit=self.mmdit):
-            return run(
-                x,
-                timestep,
-                sigma,
-                conditioning=conditioning.tokens,
-                cfg_weight=conditioning.cfg_weight,
-            )
-
-    def reload_modulation(self) -> None:
-        """Put back the adaLN weights that `prepare` emptied."""
-        self._forget_modulation()
-        with inside_model("weights loaded again"):
-            weights = self.pipeline.load_mmdit(only_modulation_dict=True)
-            self.mmdit.load_weights(weights, strict=False)
-
-    def _forget_modulation(self) -> None:
-        for module in modulated(self.mmdit):
-            module.pop("_modulation_params", None)
-        # It shows the adaLN linears a second time in the parameter tree.
-        self.mmdit.pop("to_offload", None)
+        run, modules = backend().pipelines.CFGDenoiser(self.pipeline), modulated(self.mmdit)
+        with inside_model(mmdit=self.mmdit):
+            times = rows_of(timestep, len(conditioning.pooled))
+            values = modulation(self.mmdit, modules, conditioning.pooled, times)
+            with modulated_by(modules, values, timestep):
+                return run(
+                    x,
+                    timestep,
+                    sigma,
+                    conditioning=conditioning.tokens,
+                    cfg_weight=conditioning.cfg_weight,
+                )
 
     def picture(self, latent: Tensor) -> Any:
         """A latent ``(1, height, width, 16)`` as a uint8 picture ``(height, width[, 3])``.

@@ -9,12 +9,10 @@ import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, TaqError, problem
-from taqstore.names import ACTIVATIONS, LATENTS, SITES, LayerName
+from taqstore.names import ACTIVATIONS, LATENTS, SITES
 from taqstore.store.reader import Store
 
-from ..models.backend import backend
-from ..models.layers import block_linears, blocks
-from ..models.load import LoadedModel, to_numpy
+from ..models.load import LoadedModel
 from .groups import RUN
 from .trajectories import load_model_of
 
@@ -59,20 +57,13 @@ def _run(store: Store) -> Mapping[str, Any] | None:
 
 
 def _absmax(model: LoadedModel) -> dict[str, xr.DataArray]:
-    mx = backend().mx
     found: dict[str, dict[str, np.ndarray]] = {}
-    for block in blocks(model.mmdit):
-        for name, module in block_linears(block):
-            values = to_numpy(module.weight.astype(mx.float32)).astype(np.float64)
-            _add(found.setdefault(name.site, {}), name, abs(values).max(axis=0))
+    for one in model.inputs():
+        columns = [abs(reader.matrix()).max(axis=0) for reader in one.readers]
+        found.setdefault(one.site, {})[one.layer] = np.max(columns, axis=0).astype(np.float64)
     return {
         site: xr.DataArray(
             np.stack(list(columns.values())), {"layer": list(columns)}, ("layer", "channel")
         )
         for site, columns in found.items()
     }
-
-
-def _add(columns: dict[str, np.ndarray], name: LayerName, column: np.ndarray) -> None:
-    """Take the larger of what q, k and v have."""
-    columns[name.layer] = np.maximum(columns.get(name.layer, column), column)

@@ -18,7 +18,9 @@ from taqstore.run.mode import Mode
 
 @click.command("collect", cls=LongCommand)
 @click.option(
-    "--sites", callback=parse_names, help="Sites, like mlp.fc2,attn.qkv [default: all four]."
+    "--sites",
+    callback=parse_names,
+    help="Sites, like mlp.fc2,adaln.linear [default: all of the model; resumed, of the store].",
 )
 @click.option(
     "--histogram-bits",

@@ -48,6 +48,9 @@ def _print_store(description: Mapping[str, Any]) -> None:
     print_rows(
         ("group", "dims", "variables", "stored", "ratio", "written"), summary_lines(description)
     )
+    if covered := description["coverage"]:
+        share = f"{covered['observed_weights']:,} of {covered['model_weights']:,}"
+        click.echo(f"inputs of {covered['percent']:g} % of the model's weights observed ({share})")
     click.echo()
     for record in description["provenance"]:
         inputs = ", ".join(str(entry["name"]) for entry in record["inputs"][:3])

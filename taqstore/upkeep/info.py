@@ -38,10 +38,25 @@ def describe_store(store: Store) -> dict[str, Any]:
         "digest": store.digest,
         "stored_bytes": sum(g["stored_bytes"] for g in groups),
         "groups": groups,
+        "coverage": _coverage(store, [group["group"] for group in groups]),
         **_nonfinite(store, [group["group"] for group in groups]),
         "provenance": store.provenance,
         "damaged": damaged,
         "notes": [*_bad_records(store), *_leftovers(store)],
+    }
+
+
+def _coverage(store: Store, paths: Sequence[str]) -> dict[str, Any] | None:
+    """Weights of the model whose inputs were observed; None where the store does not tell."""
+    from taqstore.kinds.coverage import coverage
+
+    found = coverage({path: store[path] for path in paths})
+    if found is None:
+        return None
+    return {
+        "observed_weights": found.observed,
+        "model_weights": found.total,
+        "percent": round(found.percent, 1),
     }
 
 

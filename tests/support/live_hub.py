@@ -76,7 +76,6 @@ def main() -> None:
     schedule = make_schedule(model, 3)
     prompt = model.prepare(conditioning, schedule.timesteps)
     *_, last = trajectory(model, prompt, schedule, seed=1, latent_size=(4, 4))
-    model.reload_modulation()
     theirs, _ = model.pipeline.denoise_latents(
         conditioning.tokens, conditioning.pooled, num_steps=3, cfg_weight=5.0,
         latent_size=(4, 4), seed=1,

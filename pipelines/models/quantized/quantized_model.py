@@ -19,7 +19,7 @@ from taqstore.names import LayerName
 from taqstore.quantization.quantizer import integer_range
 
 from ..backend import backend
-from ..layers import block_linears, blocks
+from ..inputs import Reader
 from ..load import LoadedModel, Prompt, Tensor
 from .linear import Slot, installed
 
@@ -102,7 +102,7 @@ def quantize(model: LoadedModel, plans: Mapping[LayerName, LinearPlan]) -> Quant
     LayoutError
         A weight or a channel vector does not fit its linear.
     """
-    known = {name: module for block in blocks(model.mmdit) for name, module in block_linears(block)}
+    known = {reader.name: reader for one in model.inputs() for reader in one.readers}
     absent = [name.full for name in plans if name not in known]
     if absent:
         what = f"{model.row.name} has no linear {', '.join(absent[:3])}"
@@ -111,16 +111,24 @@ def quantize(model: LoadedModel, plans: Mapping[LayerName, LinearPlan]) -> Quant
     return QuantizedModel(model.row, model.pipeline, model.checkpoint, model.digest, slots)
 
 
-def _slot(name: LayerName, module: Any, plan: LinearPlan) -> _Fixed:
-    mx = backend().mx
-    weight = None
+def _slot(name: LayerName, reader: Reader, plan: LinearPlan) -> _Fixed:
+    module, weight = reader.module, None
     if plan.weight is not None:
-        _fits(name, "weight", plan.weight, tuple(module.weight.shape))
-        weight = mx.array(plan.weight).astype(module.weight.dtype)
+        _fits(name, "weight", plan.weight, reader.shape)
+        weight = backend().mx.array(plan.weight).astype(module.weight.dtype)
+        weight = weight.reshape(module.weight.shape)
     if plan.input is None:
         return _Fixed(name, module, weight=weight)
-    grids = tuple(_grids(name, plan.input, module.weight.shape[1]))
+    _by_tensor(name, plan.input, module)
+    grids = tuple(_grids(name, plan.input, reader.shape[1]))
     return _Fixed(name, module, weight=weight, grids=grids, sigma_lower=plan.input.sigma_lower)
+
+
+def _by_tensor(name: LayerName, quantizer: InputQuantizer, module: Any) -> None:
+    """Refuse channels of a patch: a convolution is called with the latent, not with patches."""
+    if module.weight.ndim > 2 and not (quantizer.shift is None and quantizer.multiplier is None):
+        what = "a convolution's input has one step for all channels"
+        raise LayoutError(problem(what, where=name.full, remedy="leave shift and multiplier out"))
 
 
 def _grids(name: LayerName, quantizer: InputQuantizer, channels: int) -> Iterable[_Grid | None]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from taqstore.names import LayerName
+from taqstore.names import SITES, LayerName
 
 from ..backend import backend
 from ..failures import inside_model
-from ..layers import ModelBlock, block_linears, halves
+from ..inputs import block_readers
+from ..layers import ModelBlock, halves
 from ..load import LoadedModel, Tensor
+from ..modulation import modulated_by, modulation
 
 # Under which the block looks its adaLN parameters up; any float will do.
 _KEY = 0.0
@@ -74,7 +75,7 @@ class BlockRun:
     Parameters
     ----------
     model
-        Its adaLN weights must be in place (`LoadedModel.reload_modulation`).
+        Whose.
     block
         Which block.
     positions
@@ -88,7 +89,7 @@ class BlockRun:
     @property
     def linears(self) -> list[tuple[LayerName, Any]]:
         """Its linears, by full name."""
-        return block_linears(self.block)
+        return [(reader.name, reader.module) for reader in block_readers(self.block, SITES)]
 
     def modulation(self, pooled: Tensor, timestep: Tensor) -> list[Tensor]:
         """AdaLN parameters of each half ``(sample * row, 1, 1, parameter)``.
@@ -99,15 +100,16 @@ class BlockRun:
         mx, mmdit = backend().mx, self.model.mmdit
         rows = pooled.shape[1]
         with inside_model("modulation", mmdit):
-            text = mmdit.y_embedder(pooled.reshape(-1, pooled.shape[-1]))
-            given = text[:, None, None, :] + mmdit.t_embedder(mx.repeat(timestep, rows, axis=0))
-            return [half.adaLN_modulation(given) for _, half in halves(self.block)]
+            modules = [half for _, half in halves(self.block)]
+            flat, times = pooled.reshape(-1, pooled.shape[-1]), mx.repeat(timestep, rows, axis=0)
+            return modulation(mmdit, modules, flat, times)
 
     def outputs(self, inputs: Mapping[str, Tensor], modulation: list[Tensor]) -> dict[str, Tensor]:
         """Run the block: streams it puts out, ``(sample, row, token, channel)``, not evaluated."""
         first = inputs[self.block.streams[0]]
         given = [_flat(inputs[name]) for name in self.block.streams]
-        with self._modulated(modulation):
+        key = backend().mx.array(_KEY)
+        with modulated_by([half for _, half in halves(self.block)], modulation, key):
             time = backend().mx.full((given[0].shape[0],), _KEY)
             with inside_model(mmdit=self.model.mmdit):
                 found = self.block.module(*given, time, positional_encodings=self.positions)
@@ -117,17 +119,6 @@ class BlockRun:
         return {
             name: x.reshape(*lead, x.shape[1], x.shape[-1]) for name, x in named if x is not None
         }
-
-    @contextmanager
-    def _modulated(self, modulation: list[Tensor]) -> Iterator[None]:
-        modules = [half for _, half in halves(self.block)]
-        for module, values in zip(modules, modulation, strict=True):
-            module["_modulation_params"] = {_KEY: values}
-        try:
-            yield
-        finally:
-            for module in modules:
-                module.pop("_modulation_params", None)
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from taqstore.quantization.packed_affine import (
 from taqstore.version import __version__
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
+_PARTS = ("weight", "scales", "biases")
 CONTENT = "taqstore-mlx"
 """What `config.json` says the folder is, under `content`."""
 
@@ -189,9 +191,12 @@ def _notes(
 ) -> list[str]:
     packed = [plan for plan in plans if plan.packing is not None]
     held = sum(plan.shape[0] * plan.shape[1] for plan in packed)
-    share = share_of_half(sum(tensor.nbytes for tensor in tensors.values()), base.half_bytes)
-    said = f"{len(packed)} linears of {chosen} are packed, {held / base.half_bytes * 2:.0%}"
-    found = [f"{said} of the model's weights; the file is {share}"]
+    own = sum(tensors[f"{plan.path}.{part}"].nbytes for plan in packed for part in _PARTS)
+    size = f"{own / held / 2:.3f} of their float16 size"
+    said = f"{len(packed)} linears of {chosen} are packed in {size}"
+    weights = sum(prod(tensor.shape) for tensor in base.tensors.values() if len(tensor.shape) > 1)
+    whole = share_of_half(sum(tensor.nbytes for tensor in tensors.values()), base.half_bytes)
+    found = [f"{said}, {held / weights:.1%} of the model's weights; the model is {whole}"]
     wide = [p for p in packed if p.packing is not None and p.packing.scales.dtype == np.float32]
     if wide:
         found.append(

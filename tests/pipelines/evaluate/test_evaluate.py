@@ -21,7 +21,7 @@ from taqstore.pipelines.evaluate.linears_of_variant import Options, Planner
 from taqstore.pipelines.evaluate.variants import Rounded, Variant
 from taqstore.pipelines.generate import Request, generate
 from taqstore.pipelines.models.backend import backend
-from taqstore.pipelines.models.layers import block_linears, blocks
+from taqstore.pipelines.models.layers import blocks
 from taqstore.pipelines.models.load import LoadedModel, to_numpy
 from taqstore.pipelines.models.rounding import Settings
 from taqstore.pipelines.models.sampling import make_schedule, trajectory
@@ -73,7 +73,7 @@ def found(store: Path, model: LoadedModel) -> Evaluation:
 @contextmanager
 def overwritten(model: LoadedModel, weights: dict[LayerName, np.ndarray]) -> Iterator[None]:
     mx = backend().mx
-    modules = {n: m for block in blocks(model.mmdit) for n, m in block_linears(block)}
+    modules = {x.name: x.module for one in model.inputs() for x in one.readers}
     own = {name: modules[name].weight for name in weights}
     try:
         for name, weight in weights.items():

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from taqstore.pipelines.models.backend import backend
-from taqstore.pipelines.models.layers import block_linears, blocks
 from taqstore.pipelines.models.load import LoadedModel, to_numpy
 from taqstore.pipelines.models.quantized.quantized_model import LinearPlan, QuantizedModel, quantize
 from taqstore.pipelines.models.sampling import make_schedule, trajectory
 
-from support.live_capture import full_names, needs_models, patched_linears
+from support.live_capture import full_names, model_names, needs_models, patched_linears
 from support.live_models import TINY, TINY32, TINY_FLUX, load_tiny
 from taqstore.errors import LayoutError, MissingError
 from taqstore.kinds.quantized_linears import InputQuantizer
@@ -23,7 +22,11 @@ from taqstore.names import parse_layer
 from taqstore.quantization.weight_grid import dequantized, round_to_nearest, weight_steps
 
 pytestmark = needs_models
-NAMES = ("mm0.img.attn.k_proj", "mm1.txt.mlp.fc2", "mm0.txt.attn.o_proj")
+NAMES = (
+    *("mm0.img.attn.k_proj", "mm1.txt.mlp.fc2", "mm0.txt.attn.o_proj"),
+    *("mm2.txt.adaln.linear", "final_layer.adaln.linear", "y_embedder.pooled.fc2"),
+    *("context_embedder.embed.text", "final_layer.final.linear"),
+)
 SIGMA_LOWER = np.float32([0.7, 0.3, 0.0])
 
 
@@ -53,14 +56,14 @@ def forward(model: LoadedModel, sigma: float = 0.5) -> np.ndarray:
 def inputs(
     model: LoadedModel, patch: pytest.MonkeyPatch, sigma: float = 0.5
 ) -> dict[str, np.ndarray]:
-    names = full_names(model.mmdit)
+    names = full_names(model.mmdit) | model_names(model.mmdit)
     with patched_linears(patch) as seen:
         forward(model, sigma)
     return {names[key]: value for key, value in seen.items() if key in names}
 
 
 def weights_of(model: LoadedModel) -> dict[str, Any]:
-    return {n.full: m for block in blocks(model.mmdit) for n, m in block_linears(block)}
+    return {x.name.full: x.module for one in model.inputs() for x in one.readers}
 
 
 def quantizer(channels: int, *, groups: int, mode: str, bits: int) -> InputQuantizer:
@@ -134,7 +137,7 @@ def test_weights_are_the_dequantized_ones(model: LoadedModel, group_size: int | 
     mx, before = backend().mx, forward(model)
     plans, modules = {}, weights_of(model)
     for name, module in modules.items():
-        own = np.array(module.weight).astype(np.float32)
+        own = np.array(module.weight).astype(np.float32).reshape(len(module.weight), -1)
         steps = weight_steps(own, bits=4, group_size=group_size, clip="absmax")
         weight = dequantized(round_to_nearest(own, steps, bits=4), steps)
         plans[parse_layer(name)] = LinearPlan(weight)
@@ -144,7 +147,9 @@ def test_weights_are_the_dequantized_ones(model: LoadedModel, group_size: int | 
     own = {name: module.weight for name, module in modules.items()}
     try:
         for name, plan in plans.items():
-            modules[name.full].weight = mx.array(plan.weight).astype(own[name.full].dtype)
+            like = own[name.full]
+            weight = mx.array(plan.weight).astype(like.dtype).reshape(like.shape)
+            modules[name.full].weight = weight
         np.testing.assert_array_equal(forward(model), quantized)
     finally:
         for name, module in modules.items():
@@ -165,7 +170,7 @@ def test_flux_runs_quantized(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_it_samples_and_nothing_remains(model: LoadedModel) -> None:
     kinds = {name: type(module) for name, module in weights_of(model).items()}
-    channels = {n: m.weight.shape[1] for n, m in weights_of(model).items()}
+    channels = {n: m.weight[0].size for n, m in weights_of(model).items()}
     plans = {
         parse_layer(n): LinearPlan(input=quantizer(c, groups=3, mode="plain", bits=6))
         for n, c in channels.items()
@@ -193,6 +198,10 @@ def test_refusals(model: LoadedModel) -> None:
         quantize(model, {parse_layer("mm99.img.mlp.fc2"): LinearPlan()})
     with pytest.raises(LayoutError, match=r"mm0\.img\.mlp\.fc2: the weight does not fit"):
         quantize(model, {name: LinearPlan(np.zeros((3, 4), np.float32))})
+    patch = parse_layer("x_embedder.embed.image")
+    shifted = quantizer(64, groups=1, mode="shift", bits=8)
+    with pytest.raises(LayoutError, match=r"embed\.image: a convolution's input has one step"):
+        quantize(model, {patch: LinearPlan(input=shifted)})
     wrong = quantizer(5, groups=1, mode="shift", bits=8)
     with pytest.raises(LayoutError, match=r"the shift does not fit.*found \(1, 5\)"):
         quantize(model, {name: LinearPlan(input=wrong)})

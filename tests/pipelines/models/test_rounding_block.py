@@ -35,7 +35,6 @@ def make(folder: Path, row: ModelRow) -> Cached:
     store = make_rounding_store(folder, row)
     (folder / "w.safetensors").rename(folder / f"{row.name}.0.safetensors")
     model = load_tiny(folder, row)
-    model.reload_modulation()
     return store, model
 
 
@@ -80,7 +79,6 @@ def test_every_block_equals_itself_inside_a_float32_model(tmp_path: Path) -> Non
     x = mx.array(np.random.default_rng(0).normal(size=(1, 8, 4, 16)).astype(np.float32))
     with watching_blocks(model.mmdit) as streams:
         mx.eval(model.denoise(x, schedule.timesteps[1], schedule.sigmas[1], prompt))
-    model.reload_modulation()
     for index, block in enumerate(blocks(model.mmdit)):
         run = block_run(model, block.name)
         inputs = {name: s[index][None, :, :, 0] for name, s in streams.by_name().items()}

@@ -17,7 +17,6 @@ from taqstore.pipelines.models import backend as backend_module
 from taqstore.pipelines.models.backend import backend
 from taqstore.pipelines.models.capture import watching_blocks, watching_inputs
 from taqstore.pipelines.models.hooks import observing
-from taqstore.pipelines.models.layers import linears
 from taqstore.pipelines.models.load import LoadedModel, Prompt, load_pipeline, to_numpy
 from taqstore.pipelines.models.sampling import (
     Schedule,
@@ -27,13 +26,14 @@ from taqstore.pipelines.models.sampling import (
 )
 from taqstore.pipelines.models.table import MODELS, find_model
 
-from support.live_capture import needs_models
+from support.live_capture import needs_models, reset_modulation
 from support.live_models import TINY, TINY32, TINY_FLUX, load_tiny, write_checkpoint
 from taqstore.errors import MisuseError, TaqError
-from taqstore.names import SITES
+from taqstore.names import MODEL_SITES, SITES
 
 pytestmark = needs_models
 ROWS = [TINY, TINY32, TINY_FLUX]
+EVERY = (*SITES, *MODEL_SITES)
 
 
 @pytest.fixture(scope="module", params=ROWS, ids=lambda row: row.name)
@@ -63,13 +63,13 @@ def one_forward(model: LoadedModel, text: str = "a cat") -> np.ndarray:
 def test_trajectory_equals_denoise_latents_bit_for_bit(model: LoadedModel, steps: int) -> None:
     ours = sample(model, "ein Vogel", steps)
     assert len(ours) == steps + 1
-    model.reload_modulation()
     weight = model.row.cfg_weight
     conditioning = model.encode_text("ein Vogel", cfg_weight=weight)
     theirs, _ = model.pipeline.denoise_latents(
         conditioning.tokens, conditioning.pooled, num_steps=steps, cfg_weight=weight,
         latent_size=model.row.latent_size, seed=5,
     )  # fmt: skip
+    reset_modulation(model)
     final = model.pipeline.latent_format.process_out(backend().mx.array(ours[-1]))
     assert np.array_equal(np.array(theirs), np.array(final))
 
@@ -106,12 +106,13 @@ def test_a_second_prompt_gives_what_a_fresh_model_gives(tmp_path: Path) -> None:
 def test_observers_change_nothing(model: LoadedModel) -> None:
     bare, taken = one_forward(model), []
     with (
-        watching_inputs(model.mmdit, SITES, taken.extend),
+        watching_inputs(model, EVERY, taken.extend),
         watching_blocks(model.mmdit) as streams,
     ):
         watched = one_forward(model)
     assert np.array_equal(bare, watched)
-    assert len(taken) == len(linears(model.mmdit))
+    found = [(one.site, one.layer) for one, _ in taken]
+    assert sorted(found) == sorted((one.site, one.layer) for one in model.inputs())
     assert streams.by_name()
     assert np.array_equal(bare, one_forward(model))
 
@@ -122,14 +123,13 @@ def tree(model: LoadedModel) -> list[tuple[str, Any]]:
 
 
 def test_observed_modules_keep_tree_and_type_and_load_weights(model: LoadedModel) -> None:
-    model.reload_modulation()
     before, classes = tree(model), [type(m) for m in model.mmdit.modules()]
-    modules = [linear.module for linear in linears(model.mmdit)]
+    modules = [one.module for one in model.inputs()]
     with observing([(module, lambda a, r: None) for module in modules]):
         assert tree(model) == before
         assert all(isinstance(module, kind) for module, kind in zip(
             model.mmdit.modules(), classes, strict=True))  # fmt: skip
-        model.reload_modulation()
+        model.mmdit.load_weights(backend().utils.tree_flatten(model.mmdit.parameters()))
         assert tree(model) == before
     assert [type(m) for m in model.mmdit.modules()] == classes
 
@@ -143,7 +143,7 @@ def test_everything_is_restored_after_an_exception(model: LoadedModel) -> None:
 
     with (
         pytest.raises(RuntimeError, match="in the hook"),
-        watching_inputs(model.mmdit, SITES, fail),
+        watching_inputs(model, EVERY, fail),
     ):
         one_forward(model)
     assert [type(m) for m in model.mmdit.modules()] == classes
