@@ -35,11 +35,7 @@ def pipeline_class(
 
     def load_mmdit(self: Any, only_modulation_dict: bool = False) -> Any:
         if packed is not None:
-            mmdit = load_packed(packed, row, self.dtype)
-            if only_modulation_dict:
-                flat = libraries.utils.tree_flatten(mmdit.parameters())
-                return [(name, value) for name, value in flat if "adaLN" in name]
-            self.mmdit = mmdit
+            self.mmdit = load_packed(packed, row, self.dtype)
             return None
         with known(libraries, row, checkpoint, self.float16_dtype, prefix=prefix_of(row)):
             return base.load_mmdit(self, only_modulation_dict)

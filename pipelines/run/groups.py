@@ -47,11 +47,22 @@ def open_groups(
     for template in templates:
         if template.path not in fresh:
             _check_run(writer, template)
-    groups = {t.path: writer.group(t, replace=t.path in fresh) for t in templates}
-    if not mode.resume:
-        for path, group in groups.items():
-            _refuse_overwriting(path, group)
-    return groups
+    # Those that are there come first: a run that is refused makes no groups.
+    ordered = sorted(templates, key=lambda t: t.path in fresh or not _is_there(writer, t.path))
+    groups: dict[str, GroupWriter] = {}
+    for template in ordered:
+        group = writer.group(template, replace=template.path in fresh)
+        if not mode.resume:
+            _refuse_overwriting(template.path, group)
+        groups[template.path] = group
+    return {template.path: groups[template.path] for template in templates}
+
+
+def _is_there(writer: StoreWriter, path: str) -> bool:
+    try:
+        return writer.node(path) is not None
+    except StoreError:
+        return True  # damaged: refused where it is opened
 
 
 def _remove_unfilled(writer: StoreWriter, templates: Sequence[Template]) -> None:

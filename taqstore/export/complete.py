@@ -15,7 +15,7 @@ import xarray as xr
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.kinds import nonfinite
 from taqstore.kinds.statistics_sources import STATISTICS
-from taqstore.names import split_group
+from taqstore.names import MODEL_SITES, site_of, split_group, tensor_site
 
 _ROLLUPS = ("tensor_min", "tensor_max")
 
@@ -43,10 +43,19 @@ class Complete(Mapping[str, xr.Dataset]):
         A store, or any mapping of group paths to Datasets.
     allow_incomplete
         Leave incomplete layers out and name them in `notes`; else refuse a group that has any.
+    blocks_only
+        Hand over no statistics of `names.MODEL_SITES`, and name them in `notes`.
     """
 
-    def __init__(self, groups: Mapping[str, xr.Dataset], *, allow_incomplete: bool) -> None:
+    def __init__(
+        self,
+        groups: Mapping[str, xr.Dataset],
+        *,
+        allow_incomplete: bool,
+        blocks_only: bool = False,
+    ) -> None:
         self._groups, self._allow = groups, allow_incomplete
+        self._apart = [path for path in groups if blocks_only and _is_outside_blocks(path)]
         self._given: dict[str, xr.Dataset] = {}
         self._found: dict[str, Incomplete | None] = {}
 
@@ -84,7 +93,14 @@ class Complete(Mapping[str, xr.Dataset]):
             for path, found in self._found.items()
             if found is not None and split_group(path)[0] in asked
         ]
-        paths = [path for path in self._groups if split_group(path)[0] in asked]
+        paths = [
+            path
+            for path in self._groups
+            if split_group(path)[0] in asked and path not in self._apart
+        ]
+        apart = [site_of(path) for path in self._apart if split_group(path)[0] in asked]
+        if apart:
+            left_out.append(f"left out, for it is of linears of blocks: {', '.join(apart)}")
         return [*left_out, *nonfinite.notes(self._groups, paths)]
 
     def _incomplete(self, path: str) -> Incomplete | None:
@@ -97,7 +113,12 @@ class Complete(Mapping[str, xr.Dataset]):
         return found is not None and len(found.places) == self._groups[path].sizes["layer"]
 
     def _is_hidden(self, path: str) -> bool:
-        """Whether no layer of a site is left, while other sites of its source have some."""
+        """Whether no layer of a site is left, while other sites of its source have some.
+
+        And a site that the format does not know.
+        """
+        if path in self._apart:
+            return True
         if not (self._allow and _is_statistics(path) and self._is_gone(path)):
             return False
         source = split_group(path)[0]
@@ -121,6 +142,10 @@ class Complete(Mapping[str, xr.Dataset]):
             raise MissingError(problem(what, where=path))
         keep = [str(label) not in found.places for label in dataset["layer"].values]
         return dataset.isel(layer=np.flatnonzero(keep))
+
+
+def _is_outside_blocks(path: str) -> bool:
+    return _is_statistics(path) and tensor_site(site_of(path)) in MODEL_SITES
 
 
 def _is_statistics(path: str) -> bool:

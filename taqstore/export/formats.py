@@ -12,7 +12,7 @@ from taqstore.analysis.shared.option import Option, bundled, settle
 from taqstore.asked import word_of
 from taqstore.errors import MisuseError, printable, problem
 from taqstore.export import options
-from taqstore.export.packed.base import MLX
+from taqstore.export.packed.base import CHECKPOINT, MLX
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -40,6 +40,8 @@ class Format:
     layout
         Of the tensors of a model that it needs as `base`, an `export.base.Base`; empty: it needs
         none.
+    blocks_only
+        It knows linears of blocks alone: statistics of the other sites are not handed to it.
     """
 
     doc: str
@@ -48,6 +50,7 @@ class Format:
     options: tuple[Option, ...] = ()
     suffixes: tuple[str, ...] = ()
     layout: str = ""
+    blocks_only: bool = False
 
     def check_name(self, out: Path) -> None:
         """Refuse the name of a file that says it is of another kind.
@@ -73,41 +76,48 @@ FORMATS: dict[str, Format] = {
         f"{_HERE}.documents.quant_config:quant_config",
         "quant-config-v4",
         options.QUANT_CONFIG,
+        blocks_only=True,
     ),
     "quant-config-multitier": Format(
         "per-timestep config v3: 4, 6 or 8 bits by thresholds",
         f"{_HERE}.documents.quant_config_multitier:quant_config_multitier",
         "quant-config-v3",
         options.MULTITIER,
+        blocks_only=True,
     ),
     "temporal-analysis": Format(
         "layer_temporal_analysis.json of the v4 analyser",
         f"{_HERE}.documents.temporal_analysis:temporal_analysis",
         "temporal-analysis-v4",
         options.TEMPORAL_ANALYSIS,
+        blocks_only=True,
     ),
     "temporal-analysis-multitier": Format(
         "layer_temporal_analysis.json of the multi-tier analyser",
         f"{_HERE}.documents.temporal_analysis:temporal_analysis_multitier",
         "temporal-analysis-multitier",
         options.TEMPORAL_ANALYSIS_MULTITIER,
+        blocks_only=True,
     ),
     "poly-schedule": Format(
         "polynomials of sigma for every clip bound",
         f"{_HERE}.documents.clip_schedules:poly_schedule",
         "poly-schedule",
         options.POLY_SCHEDULE,
+        blocks_only=True,
     ),
     "lut-schedule": Format(
         "clip bounds at every step's sigma",
         f"{_HERE}.documents.clip_schedules:lut_schedule",
         "lut-schedule",
         options.LUT_SCHEDULE,
+        blocks_only=True,
     ),
     "timestep-stats": Format(
         "activation statistics folder, as collected",
         f"{_HERE}.timestep_stats:timestep_stats",
         options=options.STATISTICS,
+        blocks_only=True,
     ),
     "calibration-samples": Format(
         "latents folder with manifest", f"{_HERE}.calibration_samples:calibration_samples"
@@ -120,6 +130,7 @@ FORMATS: dict[str, Format] = {
         f"{_HERE}.postgelu_npz:postgelu_npz",
         options=(options.SOURCE, options.INCOMPLETE),
         suffixes=(".npz",),
+        blocks_only=True,
     ),
     "dit-cali-data": Format(
         "DiT_cali_data.npz of Phase 1",
@@ -163,6 +174,13 @@ FORMATS: dict[str, Format] = {
         f"{_HERE}.packed.mlx:mlx",
         options=(options.WEIGHT_SET, options.BASE, options.SCALES),
         layout=MLX,
+    ),
+    "comfy-w4a8": Format(
+        "a checkpoint with weights of four bits for ComfyUI (asym_w4a8_int8)",
+        f"{_HERE}.packed.comfy:comfy_w4a8",
+        options=(options.BASE, options.PACKED_SITES, options.CODES, options.DAMPING_SHARE),
+        suffixes=(".safetensors",),
+        layout=CHECKPOINT,
     ),
 }
 
@@ -213,7 +231,8 @@ def export(
 
     if batch := values.pop(options.BATCH.name, None):
         groups = Batches(groups, batch)
-    whole = Complete(groups, allow_incomplete=bool(values.pop(options.INCOMPLETE.name, False)))
+    allowed = bool(values.pop(options.INCOMPLETE.name, False))
+    whole = Complete(groups, allow_incomplete=allowed, blocks_only=row.blocks_only)
     made = bundled(row.options, options.BUNDLES, values)
     summary = _written(row, whole, Path(out), force, made)
     return replace(summary, notes=(*summary.notes, *whole.notes))

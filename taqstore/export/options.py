@@ -20,6 +20,8 @@ from taqstore.analysis.ranges.rules import RULES
 from taqstore.analysis.shared.option import Option
 from taqstore.analysis.table import FIT, TIERS
 from taqstore.export.peers.tensor_names import NAMES
+from taqstore.names import ADALN, SITES
+from taqstore.quantization.gptq import DAMPING
 from taqstore.quantization.packed_affine import ScaleDtype
 
 OUTLIERS = Option("outliers", "Add outlier channels.", bool, False)
@@ -50,6 +52,25 @@ SCALES = Option(
     str,
     "auto",
     choices=get_args(ScaleDtype),
+)
+PACKED_SITES = Option(
+    "sites",
+    "Of linears to pack; repeatable [default: those of blocks].",
+    str,
+    (),
+    choices=(*SITES, ADALN),
+    many=True,
+    flag="site",
+)
+CODES = Option(
+    "method",
+    "Of codes: by second moments of the store, where it has them, or nearest.",
+    str,
+    "gptq",
+    choices=("gptq", "nearest"),
+)
+DAMPING_SHARE = Option(
+    "damping", "Share of the mean diagonal added to second moments.", float, DAMPING, least=0.0
 )
 STATISTICS = (BATCH, SOURCE, INCOMPLETE)
 """Of every format that is made of statistics."""

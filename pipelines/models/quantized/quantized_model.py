@@ -133,7 +133,7 @@ def _by_tensor(name: LayerName, quantizer: InputQuantizer, module: Any) -> None:
 
 def _grids(name: LayerName, quantizer: InputQuantizer, channels: int) -> Iterable[_Grid | None]:
     mx, count = backend().mx, len(quantizer.sigma_lower)
-    scale = np.ones(channels, np.float32)
+    scale: Any = np.float32(1)
     if quantizer.multiplier is not None:
         _fits(name, "multiplier", quantizer.multiplier, (channels,))
         scale = np.asarray(quantizer.multiplier, np.float32)

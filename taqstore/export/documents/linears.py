@@ -18,8 +18,16 @@ from taqstore.analysis.shared.inputs import tensor_alpha
 from taqstore.errors import MissingError, problem
 from taqstore.export.documents.agreed import agreed, by_step, common, forwards
 from taqstore.export.documents.clips import ClipBound
+from taqstore.kinds.coverage import readers_of
 from taqstore.kinds.statistics_sources import Use, preferred, prefix_of
-from taqstore.names import ACTIVATIONS, LayerName, linear_names, parse_layer, tensor_site
+from taqstore.names import (
+    ACTIVATIONS,
+    ADALN,
+    LayerName,
+    linear_names,
+    parse_layer,
+    tensor_site,
+)
 from taqstore.query.sites import Groups, paths_of, site_groups
 
 # Shift vectors read at once; SD3-Medium's 50 steps are 58 MB in float32.
@@ -185,9 +193,15 @@ def _unfolded(dataset: xr.Dataset, site: str, dims: Mapping[str, tuple[str, ...]
 
 
 def linears_of(layer: str, site: str, dataset: xr.Dataset) -> tuple[str, ...]:
-    """Full names of the linears that read one layer of a site, in projection order."""
+    """Full names of the linears that read one layer of a site, in projection order.
+
+    Which adaLN linears there are, the group says; where it does not, the tensor stands for them.
+    """
     known = parse_layer(str(layer))
     section = tensor_site(site)
+    if section == ADALN:
+        told = readers_of(dataset, str(layer))
+        return told or linear_names(LayerName(known.block, known.stream, section))
     if section != "attn.qkv" or "projection" not in dataset.coords:
         return linear_names(LayerName(known.block, known.stream, section))
     return tuple(

@@ -16,8 +16,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from taqstore.plot.parts.views import noise_coordinate
 
-STREAM_NAMES = {"img": "image", "txt": "text", "uni": "unified"}
-STREAM_STYLES = {"img": ("-", "o"), "txt": ("--", "s"), "uni": (":", "^")}
+STREAM_NAMES = {"img": "image", "txt": "text", "uni": "unified", "": "model"}
+STREAM_STYLES = {"img": ("-", "o"), "txt": ("--", "s"), "uni": (":", "^"), "": ("-.", "D")}
 PLAIN_COLOR, OUTLIER_COLOR = "#6F9BC8", "#CC0000"
 VALUE_LABEL = "activation value (dimensionless)"
 SIGMA_LABEL = "noise level σ (1: noise, 0: image)"
