@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from taqstore.errors import MissingError, TaqError, problem
+from taqstore.errors import MissingError, MisuseError, TaqError, problem
 from taqstore.kinds import nonfinite
 from taqstore.kinds.weight_sets import ADAROUND, check_set, folder_of, reconstruction_path
-from taqstore.kinds.weights import INPUTS, METHODS
+from taqstore.kinds.weights import INPUTS, START
 from taqstore.names import ACTIVATIONS, BLOCKS, STREAMS, WEIGHTS, Block
 from taqstore.query.sites import paths_of
 from taqstore.run.mode import Mode
@@ -35,6 +35,7 @@ from .activation_inputs import ActivationPlan, read_inputs
 from .one_block import NEAREST_BY_CLIP, BlockWork, Checkpoint, check_samples
 from .prefix import PrefixWriter, prefix_streams
 from .result_groups import BlockResult, RoundingWriter, rounding_templates
+from .weight_start import WeightSet
 
 _CHECKPOINT_SECONDS = 60.0
 
@@ -50,6 +51,7 @@ def adaround(
     local_ckpt: str | os.PathLike[str] | None = None,
     checkpoint_seconds: float = _CHECKPOINT_SECONDS,
     set: str = ADAROUND,
+    start: str | None = None,
     mode: Mode | None = None,
 ) -> Outcome:
     """Quantize the weights of a store's model, block by block, from its cached streams.
@@ -74,6 +76,10 @@ def adaround(
     set
         Name of the weight set to write; others are left alone. The set `adaround` of an older
         version is gone on with where it lies.
+    start
+        Weight set to begin from, such as `gptq`, whose grids are kept: bits, group size and clip of
+        `settings` are then not used. Each weight chooses between its integer there and the
+        neighbour on the side of the floating-point weight.
 
     Raises
     ------
@@ -98,14 +104,20 @@ def adaround(
     for name in names:
         check_samples(opened, name, settings, loaded)
     folder = folder_of(opened.paths, set)
+    begun_from = _start(opened, loaded, start, names, set=set)
+    if begun_from is not None:
+        settings = begun_from.settings(settings)
     run = _summary(settings, plan, loaded, opened) | {"prefix": prefix}
     # A group that an older version began is gone on with as it is.
     run |= {} if folder == WEIGHTS else {"method": ADAROUND, "grid": "symmetric"}
+    if begun_from is not None:
+        told = begun_from.summary()
+        run |= {"start": told, "grid": told.get("grid", "symmetric")}
     path = reconstruction_path(set)
     begun = opened[path] if path in opened and not mode.force else None
     compared = begun is None or "method_error" in begun
     templates = rounding_templates(
-        loaded, settings, inputs, run, compared=compared, set=set, folder=folder
+        loaded, settings, inputs, run, compared=compared, set=set, folder=folder, start=begun_from
     )
     with create_store(opened.location.url) as writer:
         groups = open_groups(writer, templates, mode)
@@ -113,7 +125,9 @@ def adaround(
         own = "adaround" if set == ADAROUND else f"adaround-{set}"
         states = writer.location.folder and writer.location.beside(own)
         fed = PrefixWriter(writer, opened, run, mode.force, outcome, set) if prefix else None
-        job = _Job(opened, loaded, settings, results, fed, states, checkpoint_seconds, mode)
+        job = _Job(
+            opened, loaded, settings, results, fed, states, checkpoint_seconds, mode, begun_from
+        )
         job.run_blocks(names, run)
         record_run(
             writer,
@@ -125,6 +139,18 @@ def adaround(
         )
     opened.refresh(*outcome.groups, *groups)
     return outcome
+
+
+def _start(
+    store: Store, model: LoadedModel, start: str | None, names: Sequence[str], *, set: str
+) -> WeightSet | None:
+    if start is None:
+        return None
+    if start == set:
+        what = f"the set {set} cannot start from itself"
+        raise MisuseError(problem(what, remedy="write another --set"))
+    chosen = [block for block in blocks(model.mmdit) if block.name in names]
+    return WeightSet.open(open_store(store), start, chosen, model)
 
 
 def _run_of(store: Store, model: str | None) -> dict[str, Any]:
@@ -202,14 +228,16 @@ def block_errors(
     `adaround`, `rtn` and `clipped` are mean squared errors by the mean square of the output, all
     with the same `inputs` of linears: `float` (weights alone), `first` (quantized as the
     optimisation began) or `learned` (as it ended). `adaround/rtn` and `adaround/clipped` are
-    quotients of these. `against` is which of the two has the weight steps that AdaRound had,
-    `clipped` where its bounds were those of least squared error. Where a store has no errors for
+    quotients of these. `against` is which of them has the weight steps that AdaRound had,
+    `clipped` where its bounds were those of least squared error, and `start` where it began from
+    another set. Where a store has no errors for
     each kind of inputs, `inputs` is `mixed`: AdaRound's are learned, the others' first. With
     `prefix`, what comes into the block is in all of them what the quantized blocks before it give.
     """
     found = open_store(store)[reconstruction_path(set)].compute()
     run: Mapping[str, Any] = found.attrs.get(RUN, {})
-    against = NEAREST_BY_CLIP[run.get("clip", "absmax")]
+    methods = [str(name) for name in found["rounding_method"].values]
+    against = START if START in methods else NEAREST_BY_CLIP[run.get("clip", "absmax")]
     rows = []
     for block, stream in product(found["block"].values, found["stream"].values):
         one = found.sel(block=block, stream=stream)
@@ -220,7 +248,7 @@ def block_errors(
             rows.append(
                 {"block": str(block), "stream": str(stream), "inputs": inputs}
                 | {method: value / power for method, value in error.items()}
-                | {f"adaround/{m}": _quotient(error["adaround"], error[m]) for m in METHODS[1:]}
+                | {f"adaround/{m}": _quotient(error["adaround"], error[m]) for m in methods[1:]}
                 | {"against": against}
                 | {"iterations": int(one["iterations"]), "seconds": float(one["seconds"])}
             )
@@ -236,7 +264,8 @@ def _by_inputs(one: xr.Dataset) -> dict[str, dict[str, float]]:
 
 
 def _by_method(errors: xr.DataArray) -> dict[str, float]:
-    return {method: float(errors.sel(rounding_method=method)) for method in METHODS}
+    methods = map(str, errors["rounding_method"].values)
+    return {method: float(errors.sel(rounding_method=method)) for method in methods}
 
 
 def _quotient(error: float, other: float) -> float:
@@ -255,6 +284,7 @@ class _Job:
     folder: Path | None
     checkpoint_seconds: float
     mode: Mode
+    start: WeightSet | None = None
 
     def run_blocks(self, names: Sequence[str], run: Mapping[str, Any]) -> None:
         """Quantize the blocks that are not complete."""
@@ -282,7 +312,13 @@ class _Job:
         # Written since the store was opened, by the block before, in this process or another.
         self.store.refresh(*(f"{BLOCKS}/{name}" for name in given.values()))
         work = BlockWork.open(
-            self.store, self.model, block, self.settings, self.results.inputs, given=given
+            self.store,
+            self.model,
+            block,
+            self.settings,
+            self.results.inputs,
+            given=given,
+            start=self.start,
         )
         checkpoint = None
         if self.folder is not None:

@@ -14,8 +14,8 @@ import numpy as np
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.kinds.block_samples import Batch, BlockSamples, open_block
 from taqstore.kinds.minibatches import iter_batches
-from taqstore.kinds.weights import INPUTS, time_group_of
-from taqstore.names import BLOCKS, LATENTS, SAMPLES
+from taqstore.kinds.weights import INPUTS, START, time_group_of
+from taqstore.names import BLOCKS, LATENTS, SAMPLES, LayerName
 from taqstore.quantization.weight_grid import (
     WeightClip,
     dequantized,
@@ -29,10 +29,19 @@ from ..models.backend import backend
 from ..models.failures import placed
 from ..models.layers import ModelBlock
 from ..models.load import LoadedModel, to_numpy
-from ..models.rounding import BlockRun, Errors, Minibatch, Optimiser, Settings, positions_of
+from ..models.rounding import (
+    BlockRun,
+    Errors,
+    Minibatch,
+    Optimiser,
+    Settings,
+    WeightStart,
+    positions_of,
+)
 from ..models.rounding.checkpoint import Kept, load_state, save_state
 from .activation_inputs import SiteInputs
 from .result_groups import kept_iterations
+from .weight_start import WeightSet
 
 # Simpler roundings that AdaRound is measured against, and the rule of their step sizes.
 _BASELINES: dict[str, WeightClip] = {"rtn": "absmax", "clipped": "mse"}
@@ -83,6 +92,7 @@ class BlockWork:
     inputs: Mapping[str, SiteInputs]
     given: Mapping[str, str]
     optimiser: Optimiser
+    start: Mapping[LayerName, WeightStart] | None = None
 
     @classmethod
     def open(
@@ -94,6 +104,7 @@ class BlockWork:
         inputs: Mapping[str, SiteInputs],
         *,
         given: Mapping[str, str],
+        start: WeightSet | None = None,
     ) -> BlockWork:
         """Find the samples of a block and start its optimiser.
 
@@ -101,6 +112,8 @@ class BlockWork:
         ----------
         given
             Streams that take the place of the cached inputs, by stream.
+        start
+            Set that roundings start from.
 
         Raises
         ------
@@ -116,7 +129,9 @@ class BlockWork:
         starts = {}
         if settings.activation_bits:
             starts = {name: inputs[name.site].start(name) for name, _ in run.linears}
-        return cls(samples, store, settings, inputs, given, Optimiser(run, settings, starts))
+        weights = None if start is None else {name: start.of(name) for name, _ in run.linears}
+        optimiser = Optimiser(run, settings, starts, weights)
+        return cls(samples, store, settings, inputs, given, optimiser, weights)
 
     def learn(self, checkpoint: Checkpoint | None, progress: Progress, *, begun: float) -> Kept:
         """Optimise to the end.
@@ -194,6 +209,8 @@ class BlockWork:
         weights = {"adaround": optimiser.hard_weights()}
         for method, clip in _BASELINES.items():
             weights[method] = [self._nearest(module.weight, clip) for module in modules]
+        if self.start is not None:
+            weights[START] = [self.start[name].weights() for name, _ in optimiser.run.linears]
         inputs = INPUTS if self.settings.activation_bits else INPUTS[:1]
         return {
             method: {kind: optimiser.errors(self._every(), given, kind) for kind in inputs}

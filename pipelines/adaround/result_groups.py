@@ -26,6 +26,7 @@ from ..models.load import LoadedModel
 from ..models.rounding import Errors, Rounded, Settings
 from ..run.groups import RUN
 from .activation_inputs import SiteInputs
+from .weight_start import WeightSet
 
 # Losses kept of a block, evenly over its iterations.
 _KEPT = 100
@@ -70,6 +71,7 @@ def rounding_templates(
     compared: bool = True,
     set: str = ADAROUND,
     folder: str | None = None,
+    start: WeightSet | None = None,
 ) -> list[Template]:
     """Templates of `weights/<set>/<site>` and `reconstruction`, for all blocks of a model.
 
@@ -79,6 +81,8 @@ def rounding_templates(
         Whether `reconstruction` has errors for each kind of inputs.
     set, folder
         As of `weights_template`.
+    start
+        The set that roundings start from, and whose grids they keep.
     """
     found = model.inputs()
     templates = []
@@ -90,7 +94,10 @@ def rounding_templates(
                 site,
                 layers=[linear.layer for linear in at_site],
                 shape=(out, into),
-                groups=weight_groups(into, settings.group_size),
+                groups=weight_groups(into, settings.group_size)
+                if start is None
+                else start.groups_of(site),
+                offset=start is not None and start.has_offset(site),
                 sigma_lower=inputs[site].sigma_lower,
                 shifted=inputs[site].shifted,
                 set=set,
@@ -109,6 +116,7 @@ def rounding_templates(
             streams=streams,
             iterations=kept_iterations(settings.iterations),
             compared=compared,
+            started=start is not None,
             attrs={RUN: run},
         ),
     ]
@@ -150,7 +158,10 @@ class RoundingWriter:
         }
         arrays["activation_zero_point"] = np.zeros(arrays["activation_step"].shape, np.int32)
         if any(array.name == "weight_bits" for array in group.template.arrays):
-            arrays["weight_bits"] = np.full(len(found), self.settings.bits, np.int8)
+            arrays["weight_bits"] = np.array([r.bits for r in found], np.int8)
+        offsets = [r.offset for r in found if r.offset is not None]
+        if offsets:
+            arrays["offset"] = np.stack(offsets)
         if len(found) < len(PROJECTIONS):
             arrays = {name: values[0] for name, values in arrays.items()}
         arrays["activation_bits"] = np.full(
@@ -174,10 +185,11 @@ class RoundingWriter:
     def _block_arrays(self, template: Template, result: BlockResult) -> dict[str, np.ndarray]:
         streams = [str(name) for name in template.coords["stream"][1]]
         kept = template.coords["iteration"][1]
+        methods = [str(name) for name in template.coords["rounding_method"][1]]
         compared = np.array(
-            [[[_error(result, m, i, s) for i in INPUTS] for m in METHODS] for s in streams]
+            [[[_error(result, m, i, s) for i in INPUTS] for m in methods] for s in streams]
         )
-        given = [[_error(result, m, _inputs_of(result, m), s) for m in METHODS] for s in streams]
+        given = [[_error(result, m, _inputs_of(result, m), s) for m in methods] for s in streams]
         losses = [result.losses[i] if i < len(result.losses) else np.nan for i in kept]
         rounding = [result.rounding_losses.get(int(i), np.nan) for i in kept]
         return {

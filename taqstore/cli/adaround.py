@@ -15,6 +15,7 @@ from taqstore.cli import ADAROUND_PIPELINE
 from taqstore.cli.common import is_given, renamed, say, store_argument
 from taqstore.cli.long_command import LongCommand, force_option, resume_option
 from taqstore.cli.model_options import (
+    known_set,
     local_ckpt_option,
     model_option,
     parse_names,
@@ -150,6 +151,12 @@ _TIME_GROUPS = 4
     show_default=True,
     help="Of the order of samples, and QDrop.",
 )
+@click.option(
+    "--start",
+    metavar="SET",
+    callback=known_set,
+    help="Weight set to begin from, and whose grids to keep, like gptq [default: the weights].",
+)
 @set_option("adaround")
 @model_option
 @local_ckpt_option
@@ -168,6 +175,9 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
     same for all. --set NAME writes another set, and touches no other. Stopped, it goes on with
     --resume inside a block; several processes share the blocks out.
 
+    --start SET begins from the integers of a set and keeps its grids: each weight stays, or goes
+    one step towards what it was. What began is then in the table, as start.
+
     \b
     Examples:
       taqstore adaround run.zarr
@@ -176,6 +186,7 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
       taqstore adaround run.zarr --blocks mm0 --iterations 1000 --learning-rate 0.01
     """
     _check_unused(options)
+    _check_start(options)
     from taqstore.store.reader import open_store
 
     pipeline = import_module(ADAROUND_PIPELINE)
@@ -187,12 +198,13 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
             settings=settings,
             plan=plan,
             mode=Mode(resume, force, progress),
-            **{name: options[name] for name in ("chosen", "prefix", "set", "model", "local_ckpt")},
+            **{name: options[name] for name in _OF_RUN},
         )
     rows = pipeline.block_errors(opened, chosen=options["chosen"], set=options["set"])
     _print(outcome, rows, as_json=as_json)
 
 
+_OF_RUN = ("chosen", "prefix", "set", "start", "model", "local_ckpt")
 _OF_ACTIVATIONS = ("rule", "groups", "activation_clip", "shifted", "step_rate", "qdrop")
 
 
@@ -202,6 +214,18 @@ def _check_unused(options: dict[str, Any]) -> None:
     if not options["activation_bits"] and given:
         spelled = {p.name: p.opts[0] for p in click.get_current_context().command.params}
         what = f"{spelled[given[0]]} is for quantized activations: --activation-bits is 0"
+        raise click.UsageError(what)
+
+
+_OF_GRIDS = ("bits", "group_size", "clip")
+
+
+def _check_start(options: dict[str, Any]) -> None:
+    """Refuse options of grids where these are those of a set."""
+    given = [name for name in _OF_GRIDS if is_given(name)]
+    if options["start"] is not None and given:
+        spelled = {p.name: p.opts[0] for p in click.get_current_context().command.params}
+        what = f"{spelled[given[0]]} is for grids of AdaRound's own: --start keeps those of its set"
         raise click.UsageError(what)
 
 
@@ -228,9 +252,11 @@ def _print(outcome: Any, rows: list[dict[str, Any]], *, as_json: bool) -> None:
     else:
         print_rows(tuple(rows[0]) if rows else ("block",), [_cells(row) for row in rows])
     # Against rounding to nearest on the same grid: with the weight steps that AdaRound had.
+    from taqstore.kinds.weights import METHODS
+
     for row in rows:
         ratio, against = row[f"adaround/{row['against']}"], row["against"]
-        if ratio >= 1:
+        if ratio > 1 or (ratio == 1 and against in METHODS):
             where = f"{row['block']} {row['stream']}, {row['inputs']} inputs"
             say(f"{where}: AdaRound lost to {against} by {ratio - 1:.1%}")
     say_notes(outcome)

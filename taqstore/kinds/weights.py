@@ -21,6 +21,8 @@ from taqstore.names import PROJECTIONS, RECONSTRUCTION, SITES, WEIGHTS
 METHODS = ("adaround", "rtn", "clipped")
 """Roundings whose block errors are kept beside each other."""
 
+START = "start"
+"""The weights that AdaRound began from, where these were another set."""
 INPUTS = ("float", "first", "learned")
 """How inputs of linears are quantized while roundings are compared: not at all, as the optimisation
 began, as it ended."""
@@ -164,6 +166,7 @@ def reconstruction_template(
     streams: Sequence[str],
     iterations: ArrayLike,
     compared: bool = False,
+    started: bool = False,
     attrs: Mapping[str, Any] | None = None,
 ) -> Template:
     """Template of `reconstruction`: what quantizing each block cost, against simpler roundings.
@@ -180,8 +183,11 @@ def reconstruction_template(
         (iteration,) at which losses are kept; NaN after an early stop.
     compared
         Whether all roundings are measured with the same inputs: `method_error`.
+    started
+        Whether the optimisation began from another set, which is measured too: `START`.
     """
-    labels = {"block": blocks, "stream": streams, "rounding_method": METHODS}
+    methods = (*METHODS, START) if started else METHODS
+    labels = {"block": blocks, "stream": streams, "rounding_method": methods}
     labels |= {"inputs": INPUTS} if compared else {}
     by_method = ("block", "stream", "rounding_method")
     more = (Array("method_error", (*by_method, "inputs"), "float64"),) if compared else ()

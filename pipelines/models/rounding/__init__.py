@@ -8,7 +8,7 @@ beside the rounding as in Esser et al., "Learned Step Size Quantization" (arXiv 
 from ..quantized.linear import InputStart
 from .block import BlockRun, Minibatch, positions_of
 from .forward import Errors
-from .optimise import Optimiser, Rounded
+from .optimise import Optimiser, Rounded, WeightStart
 from .settings import Settings
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "Optimiser",
     "Rounded",
     "Settings",
+    "WeightStart",
     "positions_of",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from taqstore.names import LayerName
+from taqstore.quantization.quantizer import integer_range
 from taqstore.quantization.weight_grid import dequantized, weight_steps
 
 from ..backend import backend
@@ -19,7 +20,7 @@ from ..quantized.linear import InputStart, Noise, noise_of
 from .block import BlockRun, Minibatch
 from .forward import Errors, QuantizedForward
 from .settings import Settings
-from .soft import SoftWeight, rounding_loss, sigmoid, soften, unsettled
+from .soft import SoftWeight, rounding_loss, sigmoid, soften, soften_at, unsettled
 
 # MLX's optimisers want a mapping at the root.
 _ALL = "all"
@@ -41,12 +42,42 @@ class Rounded:
         V, float32 ``(out, in)``.
     activation_step
         float32 ``(time_group,)``; NaN where activations are not quantized.
+    bits
+        Of the weight.
+    offset
+        float32 ``(out, group)``, or None.
     """
 
     weight: np.ndarray
     step_size: np.ndarray
     rounding: np.ndarray
     activation_step: np.ndarray
+    bits: int = 4
+    offset: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class WeightStart:
+    """Where the rounding of one weight starts.
+
+    Parameters
+    ----------
+    integers
+        int8 ``(out, in)``.
+    step, offset
+        float32 ``(out, group)``; no offset: None.
+    bits
+        Of the grid.
+    """
+
+    integers: np.ndarray
+    step: np.ndarray
+    offset: np.ndarray | None
+    bits: int
+
+    def weights(self) -> np.ndarray:
+        """What the integers stand for, float32 ``(out, in)``."""
+        return dequantized(self.integers, self.step, self.offset)
 
 
 class Optimiser:
@@ -61,17 +92,25 @@ class Optimiser:
     starts
         Where the quantizer of each linear's input starts; empty where activations are not
         quantized.
+    weights
+        Where the roundings start, for all linears, in place of the weights themselves and the grid
+        of `settings`; None.
     """
 
     def __init__(
-        self, run: BlockRun, settings: Settings, starts: Mapping[LayerName, InputStart]
+        self,
+        run: BlockRun,
+        settings: Settings,
+        starts: Mapping[LayerName, InputStart],
+        weights: Mapping[LayerName, WeightStart] | None = None,
     ) -> None:
         optimisers = import_module("mlx.optimizers")
         self.run, self.settings = run, settings
         self._forward = QuantizedForward(run, settings.activation_bits, starts)
         self.steps = [_log_steps(starts.get(name)) for name, _ in run.linears]
         self._first_steps = list(self.steps)
-        split = [self._split(module.weight) for _, module in run.linears]
+        self._started = weights
+        split = [self._split(name, module.weight) for name, module in run.linears]
         self._soft: list[SoftWeight] = [soft for soft, _ in split]
         self.v: list[Tensor] = [v for _, v in split]
         self._adam_v = optimisers.Adam(settings.learning_rate, bias_correction=True)
@@ -80,9 +119,14 @@ class Optimiser:
         self._adam_step.init({_ALL: self.steps})
         self.losses: list[float] = []
 
-    def _split(self, weight: Tensor) -> tuple[SoftWeight, Tensor]:
+    def _split(self, name: LayerName, weight: Tensor) -> tuple[SoftWeight, Tensor]:
         mx, settings = backend().mx, self.settings
         wide = weight.astype(mx.float32)
+        if self._started is not None:
+            start = self._started[name]
+            offset = None if start.offset is None else mx.array(start.offset)
+            ends = integer_range(start.bits)
+            return soften_at(wide, mx.array(start.integers), mx.array(start.step), ends, offset)
         step = weight_steps(
             to_numpy(wide), bits=settings.bits, group_size=settings.group_size, clip=settings.clip
         )
@@ -207,6 +251,8 @@ class Optimiser:
                 np.array(soft.step[..., 0]),
                 np.array(v).reshape(soft.shape),
                 size,
+                self.settings.bits if self._started is None else self._started[name].bits,
+                None if soft.offset is None else np.array(soft.offset[..., 0]),
             )
         return found
 
@@ -244,7 +290,7 @@ class Optimiser:
 
     def hard_weights(self) -> list[np.ndarray]:
         """Rounded weights, float32 ``(out, in)`` of each linear."""
-        return [dequantized(r.weight, r.step_size) for r in self.rounded().values()]
+        return [dequantized(r.weight, r.step_size, r.offset) for r in self.rounded().values()]
 
 
 def _log_steps(start: InputStart | None) -> Tensor:

@@ -19,6 +19,8 @@ _WIDTH = ZETA - GAMMA
 # V of a weight beyond the grid: h(V) and its slope are 0, so it stays at the end of the grid.
 _FIXED = -32.0
 _EDGE = 1e-6
+LEAN = 0.25
+"""Steps that a soft weight may at first be away from the integer it starts at."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +35,19 @@ class SoftWeight:
         float32 ``(out, group, 1)``.
     shape
         ``(out, in)``.
+    offset
+        float32 ``(out, group, 1)``, or None.
     """
 
     base: Tensor
     step: Tensor
     shape: tuple[int, int]
+    offset: Tensor | None = None
 
     def soft(self, s: Tensor) -> Tensor:
         """Weight float32 ``(out, in)``, `s` being `sigmoid` of the rounding variables."""
-        return ((self.base + stretched(s)) * self.step).reshape(self.shape)
+        scaled = (self.base + stretched(s)) * self.step
+        return (scaled if self.offset is None else scaled + self.offset).reshape(self.shape)
 
     def hard(self, v: Tensor) -> Tensor:
         """Integers int8 ``(out, in)``: rounded up where V >= 0."""
@@ -95,6 +101,50 @@ def soften(weight: Tensor, step: Tensor, bounds: tuple[int, int]) -> tuple[SoftW
     base = mx.clip(below, low, high).astype(mx.int8)
     mx.eval(base, v)
     return SoftWeight(base, wide, tuple(weight.shape)), v
+
+
+def soften_at(
+    weight: Tensor,
+    integers: Tensor,
+    step: Tensor,
+    bounds: tuple[int, int],
+    offset: Tensor | None = None,
+) -> tuple[SoftWeight, Tensor]:
+    """Split a weight so that it starts at integers that are given, wherever they are.
+
+    Each weight chooses between its integer and the neighbour on the side of the floating-point
+    weight: where the integer is one of the two about the weight, these are AdaRound's own; where it
+    lies further away, it may stay or come one step nearer. It begins where the weight is, and at
+    most `LEAN` steps from the integer.
+
+    Parameters
+    ----------
+    weight, step, bounds
+        As of `soften`; steps may be below 0.
+    integers
+        int8 ``(out, in)``, inside the grid.
+    offset
+        float32 ``(out, group)``: what the integer 0 stands for; None: 0.
+
+    Returns
+    -------
+    As of `soften`: rounded hard, at first it is the integers. One whose neighbour is beyond the
+    grid stays.
+    """
+    mx = backend().mx
+    low, high = bounds
+    wide = step[..., None]
+    its = integers.reshape(*step.shape, -1).astype(mx.float32)
+    at = None if offset is None else offset[..., None]
+    given = weight.astype(mx.float32).reshape(*step.shape, -1)
+    away = (given if at is None else given - at) / wide - its
+    above = away >= 0
+    lean = mx.minimum(mx.abs(away), LEAN)
+    inside = mx.where(above, its < high, its > low)
+    v = mx.where(inside, initial(mx.where(above, lean, 1 - lean)), _FIXED)
+    base = mx.where(inside & ~above, its - 1, its).astype(mx.int8)
+    mx.eval(base, v)
+    return SoftWeight(base, wide, tuple(weight.shape), at), v
 
 
 def initial(fraction: Tensor) -> Tensor:
