@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from taqstore.errors import MissingError, problem
+from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.files.datasets import write_table
 from taqstore.files.png import contact_sheet
 from taqstore.files.tables import to_table
@@ -24,6 +24,9 @@ from taqstore.store.reader import Store, open_store
 from ..models.load import LoadedModel, Tensor, to_numpy
 from ..models.sampling import Schedule, restored_schedule
 from ..run.trajectories import Trajectories, load_model_of, read_trajectories
+from ..sources.parts.prompt_files import read_prompts
+from .held_out import held_out as with_held_out
+from .held_out import held_out_prompts, judged_text, observed_images
 from .linears_of_variant import Options, Planner
 from .measurement import Measure, Measurer
 from .variants import Variant, blocks_text, default_variants
@@ -70,6 +73,8 @@ def evaluate(
     stride: int = 1,
     options: Options | None = None,
     digits: int = 0,
+    held_out: int = 0,
+    prompts: str | os.PathLike[str] | None = None,
     pictures: bool = False,
     model: str | None = None,
     local_ckpt: str | os.PathLike[str] | None = None,
@@ -88,6 +93,11 @@ def evaluate(
     digits
         Pictures sampled besides for each variant of the reference model, to judge accuracy by;
         0: the store's own images are judged.
+    held_out
+        Judge so many further images, which are made with the model as it is and not stored; 0:
+        those of the store.
+    prompts
+        File with their prompts; None: the model's own.
     pictures
         Let the final latents be decoded, once `Evaluation.pictures` is asked for, which takes the
         model's VAE.
@@ -103,29 +113,53 @@ def evaluate(
         weights stay as they are or do not say it.
         (variant, image): `latent_error`, the same ratio of final latents, each sampled by its
         own. (variant,): `accuracy` of the reference model, share of pictures judged to be the
-        digit that was asked for; NaN for other models.
+        digit that was asked for; NaN for other models. (variant,): `relative_rms`, the root of the
+        denoiser's squared error over all images and steps by its square; `weights_covered`, how
+        many weights are rounded; `packed_bytes` that these take, codes and a half-precision scale
+        and bias for every step; `float16_share` of them in float16. (image,): `observed`, whether
+        the store holds observations of the image.
 
     Raises
     ------
     MissingError
-        The store has no latents with a final step, or not what a variant needs.
+        The store has no latents with a final step, or not what a variant needs; or no prompts are
+        given to a model that makes none.
+    MisuseError
+        `prompts` without `held_out`, or `held_out` with chosen images.
     TaqError
         The model cannot run.
     """
     opened, options = open_store(store), options or Options()
     if variants:
         options.check(variants)
+    if prompts is not None and not held_out:
+        raise MisuseError("--prompts is for --held-out images: give both")
+    if held_out and images is not None:
+        raise MisuseError("--held-out makes images, --images chooses those there are: give one")
+    texts = () if prompts is None else read_prompts(Path(prompts)).texts
     found = read_trajectories(opened, images=images, stride=stride, model=model)
     use = replace(found.use, seeds=found.seeds)
     loaded = load_model_of(found.run, local_ckpt=local_ckpt, use=use)
     planner = Planner(loaded, opened, options)
     ways = list(dict.fromkeys([Variant("float"), *(variants or defaults(planner))]))
+    planner = replace(planner, beside=tuple(dict.fromkeys(v.weights for v in ways if v.is_set)))
     for variant in ways:
         planner.check(variant)
-    job = Measurer(found, loaded, _whole_schedule(found, loaded), planner.chosen, digits, progress)
+    schedule = _whole_schedule(found, loaded)
+    observed = observed_images(opened, found.latents)
+    job = Measurer(found, loaded, schedule, planner.chosen, digits, progress)
+    if held_out:
+        seed = int(found.latents["seed"].values.max()) + 1
+        asked = held_out_prompts(loaded.row, held_out, texts, seed=seed)
+        progress.start(held_out * schedule.steps + len(ways) * job.forwards)
+        made = with_held_out(found, loaded, schedule, asked, progress=progress)
+        job, observed = replace(job, found=made), set()
     progress.start(len(ways) * job.forwards)
     measures = [job.measure(variant, planner) for variant in ways]
     result = _described(_dataset(measures, ways, job, planner), planner)
+    seen = [image in observed for image in job.found.images]
+    result = result.assign_coords(observed=("image", seen))
+    result.attrs |= {"judged": judged_text(job.found.images, observed, made=bool(held_out))}
     return Evaluation(
         result, job.prompts, [m.finals for m in measures], loaded if pictures else None
     )
@@ -138,6 +172,7 @@ def defaults(planner: Planner) -> list[Variant]:
         planner.store,
         chosen=planner.chosen,
         rounded=planner.rounded,
+        sets=() if planner.rounded else planner.weights.sets,
         bits=planner.bits,
         group_size=options.group_size,
         config=options.config is not None,
@@ -148,6 +183,8 @@ def summary(result: xr.Dataset) -> pd.DataFrame:
     """One row for each variant: means, the worst step and block, accuracy where it was judged.
 
     `sqnr` and `worst_block` are of the blocks that the variant quantizes, which `blocks` names.
+    `relative_rms` is one number for all images and steps; `weights` are rounded, `packed_bytes`
+    what they take, `of_float16` by what they take in float16.
     """
     denoiser, quantized = result["denoiser_error"], result["quantized"]
     own = result["sqnr"].where(quantized | ~quantized.any("block"))
@@ -161,6 +198,10 @@ def summary(result: xr.Dataset) -> pd.DataFrame:
         "sqnr": own.mean("block").values,
         "worst_block": own.min("block").values,
         "accuracy": result["accuracy"].values,
+        "relative_rms": result["relative_rms"].values,
+        "weights": result["weights_covered"].values,
+        "packed_bytes": result["packed_bytes"].values,
+        "of_float16": result["float16_share"].values,
     }
     if np.isnan(columns["accuracy"]).all():
         del columns["accuracy"]
@@ -230,6 +271,8 @@ def _dataset(
             [10 * np.log10(np.divide(m.block_power[b], m.block_error[b])) for b in job.chosen]
             for m in measures
         ]
+    weights, packed = np.array([planner.packed(way) for way in ways], np.int64).T
+    share = packed / np.where(weights, 2.0 * weights, np.nan)
     return xr.Dataset(
         {
             "denoiser_error": (
@@ -247,6 +290,10 @@ def _dataset(
             ),
             "accuracy": ("variant", [measure.accuracy for measure in measures]),
             "weight_bits": ("variant", [planner.weight_bits(way) for way in ways]),
+            "relative_rms": ("variant", [np.sqrt(m.error.sum() / m.power.sum()) for m in measures]),
+            "weights_covered": ("variant", weights),
+            "packed_bytes": ("variant", packed),
+            "float16_share": ("variant", share),
         },
         {
             "variant": [way.name for way in ways],
@@ -267,6 +314,10 @@ def _described(result: xr.Dataset, planner: Planner) -> xr.Dataset:
         "quantized": {"long_name": "whether the variant quantizes the block"},
         "accuracy": {"long_name": "share of digits drawn as asked for"},
         "weight_bits": {"long_name": "bits of weights, 0: as they are or not known"},
+        "relative_rms": {"long_name": "relative RMS of the guided output's error"},
+        "weights_covered": {"long_name": "weights that are rounded"},
+        "packed_bytes": {"long_name": "bytes of these weights, packed", "units": "B"},
+        "float16_share": {"long_name": "bytes of these weights by those in float16"},
     }
     for name, attrs in texts.items():
         result[name].attrs |= attrs
@@ -274,6 +325,7 @@ def _described(result: xr.Dataset, planner: Planner) -> xr.Dataset:
         "model": planner.model.row.name,
         "blocks": list(planner.chosen),
         "time_groups": planner.options.time_groups,
+        "model_weights": planner.weights.total,
         "store_digest": planner.store.digest,
     }
     return result

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, MisuseError, TaqError, problem
-from taqstore.kinds.quantized_linears import (
-    InputQuantizer,
-    QuantizedLinear,
-    quantized_blocks,
-    quantized_linears,
-    run_of,
-)
-from taqstore.kinds.weight_files import read_quant_config, read_quantized, read_run
+from taqstore.kinds.quantized_linears import InputQuantizer
+from taqstore.kinds.weight_files import read_quant_config
+from taqstore.kinds.weight_sets import ADAROUND
 from taqstore.names import ACTIVATIONS, SITES, LayerName
-from taqstore.quantization.weight_grid import dequantized, round_to_nearest, weight_steps
 from taqstore.query.activation_start import activation_start
 from taqstore.store.reader import Store
 
-from ..models.inputs import block_readers
-from ..models.layers import blocks, chosen_blocks
-from ..models.load import LoadedModel, to_numpy
+from ..models.inputs import Reader
+from ..models.layers import chosen_blocks
+from ..models.load import LoadedModel
 from ..models.quantized.quantized_model import LinearPlan
-from .variants import ADAROUND, CONFIG, FLOAT, LEARNED, Rounded, Variant
+from .variants import CONFIG, FLOAT, LEARNED, MLX, NEAREST, Rounded, Variant
+from .weights_of_variant import Weights
 
-# Rounding to nearest, by the rule of the weight's clip bound.
-_NEAREST = {"rtn": "absmax", "clipped": "mse"}
 # Sites whose inputs `-shift` shifts: the post-GELU ones, as the source does.
 SHIFTED = ("mlp.fc2",)
 _SMALL_BYTES = 256 << 20
@@ -41,6 +33,7 @@ _GROUPS = 4
 # Options as the command line spells them.
 _SPELLED = {
     "weights": "--weights",
+    "set": "--weights",
     "config": "--config",
     "groups": "--time-groups",
     "bits": "--weight-bits",
@@ -62,7 +55,10 @@ class Options:
     groups
         Groups of steps of `grouped` variants; None: 4.
     weights
-        File of `export safetensors` to take quantized weights from; None: the store.
+        File of `export safetensors` to take weights of `adaround` from; None: the store.
+    set
+        Weight set that weights which are rounded here are compared with; None: those that variants
+        name.
     config
         File of `export quant-config` for `config` variants.
     """
@@ -72,6 +68,7 @@ class Options:
     group_size: int | None = None
     groups: int | None = None
     weights: Path | None = None
+    set: str | None = None
     config: Path | None = None
 
     @property
@@ -90,9 +87,10 @@ class Options:
         for variant in variants:
             if variant.steps == CONFIG:
                 self.config_of(variant)
-        rounded = [v for v in variants if v.weights in _NEAREST]
+        rounded = [v for v in variants if v.weights in (*NEAREST, MLX)]
         used = {
             "weights": any(v.weights == ADAROUND for v in variants),
+            "set": bool(rounded) or any(v.weights == self.set for v in variants),
             "config": any(v.steps == CONFIG for v in variants),
             "groups": any(v.steps == "grouped" for v in variants),
             "bits": any(not v.weight_bits for v in rounded),
@@ -121,11 +119,27 @@ class Planner:
         Whose linears, and what of them is known; activations are read through dask.
     options
         What names leave open.
+    beside
+        Weight sets that are measured with the variants.
     """
 
     model: LoadedModel
     store: Store
     options: Options = field(default_factory=Options)
+    beside: tuple[str, ...] = ()
+
+    @cached_property
+    def weights(self) -> Weights:
+        """Weights of variants."""
+        options = self.options
+        return Weights(
+            self.model,
+            self.store,
+            options.weights,
+            self.beside if options.set is None else (options.set,),
+            options.bits,
+            options.group_size,
+        )
 
     @cached_property
     def chosen(self) -> tuple[str, ...]:
@@ -166,18 +180,11 @@ class Planner:
         MissingError
             It names blocks that there are not, or weights that were not rounded.
         """
-        chosen = self.blocks_of(variant)
-        if variant.weights == ADAROUND:
-            for name in self._linears(chosen):
-                self._rounded_linear(variant, name)
+        self.linears(variant)
 
     def weight_bits(self, variant: Variant) -> int:
         """Bits of a variant's weights; 0 where they stay as they are, or do not say it."""
-        if variant.weights == FLOAT:
-            return 0
-        if variant.weights == ADAROUND:
-            return self.rounded.bits if self.rounded else 0
-        return variant.weight_bits or self.bits
+        return self.weights.bits_of(variant)
 
     @property
     def bits(self) -> int:
@@ -186,23 +193,40 @@ class Planner:
 
     @cached_property
     def rounded(self) -> Rounded | None:
-        """Weights that were rounded before, of the file or the store; None where there are none.
+        """Weights that were rounded before; None where there are none, or several sets of them.
 
         Raises
         ------
         SourceError
             The file is another, or damaged.
         """
-        if self.options.weights is not None:
-            return _rounded_of_file(self.options.weights, self._from_file)
-        try:
-            complete, run = quantized_blocks(self.store), run_of(self.store)
-        except MissingError:
+        sets = self.weights.sets
+        chosen = self.options.set or (sets[0] if len(sets) == 1 else None)
+        if chosen is None:
             return None
-        return _rounded(complete, run)
+        try:
+            return self.weights.about(chosen)
+        except MissingError:
+            if self.options.set is not None:
+                raise
+            return None
+
+    def linears(self, variant: Variant) -> list[Reader]:
+        """Linears that a variant changes; raises as `check`."""
+        whole = self.options.chosen is None and not variant.blocks
+        return self.weights.linears(variant, self.blocks_of(variant), outside=whole)
+
+    def packed(self, variant: Variant) -> tuple[int, int]:
+        """How many weights a variant rounds, and the bytes that they take packed as MLX does."""
+        if variant.weights == FLOAT:
+            return 0, 0
+        found = [(reader.shape, self.weights.grid(variant, reader)) for reader in
+                 self.linears(variant)]  # fmt: skip
+        count = sum(out * into for (out, into), _ in found)
+        return count, sum(grid.packed_bytes(shape) for shape, grid in found)
 
     def plans(self, variant: Variant) -> dict[LayerName, LinearPlan]:
-        """What every linear of the blocks that a variant quantizes runs with.
+        """What every linear that a variant changes runs with.
 
         Raises
         ------
@@ -211,52 +235,12 @@ class Planner:
         TaqError
             The learned steps are of other bits.
         """
-        linears = self._linears(self.blocks_of(variant))
-        weights = {name: self._weight(variant, name, module) for name, module in linears.items()}
-        inputs = self._inputs(variant, list(linears))
-        return {name: LinearPlan(weights[name], inputs.get(name)) for name in linears}
-
-    def _linears(self, chosen: Collection[str]) -> dict[LayerName, Any]:
-        every = [block for block in blocks(self.model.mmdit) if block.name in chosen]
-        return {x.name: x.module for block in every for x in block_readers(block, SITES)}
-
-    @cached_property
-    def _from_file(self) -> dict[LayerName, QuantizedLinear]:
-        assert self.options.weights is not None
-        return read_quantized(self.options.weights)
-
-    @cached_property
-    def _quantized(self) -> dict[LayerName, QuantizedLinear]:
-        """What is rounded of the chosen blocks."""
-        if self.options.weights is not None:
-            return self._from_file
-        complete = [b for b in quantized_blocks(self.store) if b in self.chosen]
-        linears = (x for block in complete for x in quantized_linears(self.store, block))
-        return {linear.name: linear for linear in linears}
-
-    def _rounded_linear(self, variant: Variant, name: LayerName) -> QuantizedLinear:
-        if name in self._quantized:
-            return self._quantized[name]
-        there = {known.block for known in self._quantized}
-        covered = [block for block in self.chosen if block in there]
-        own = replace(variant, blocks=tuple(covered)).name
-        where = str(self.options.weights or self.store.location)
-        remedy = "taqstore adaround --resume rounds more" + (
-            f", {own} is of those there are" if covered else ""
-        )
-        what = f"{variant.name}: no quantized weights of {name.full}"
-        raise MissingError(problem(what, where=where, remedy=remedy))
-
-    def _weight(self, variant: Variant, name: LayerName, module: Any) -> np.ndarray | None:
-        if variant.weights == FLOAT:
-            return None
-        if variant.weights == ADAROUND:
-            return self._rounded_linear(variant, name).dequantized()
-        own = np.asarray(to_numpy(module.weight), np.float32)
-        bits, size = self.weight_bits(variant), variant.group_size or self.options.group_size
-        clip: Any = _NEAREST[variant.weights]
-        steps = weight_steps(own, bits=bits, group_size=size, clip=clip)
-        return dequantized(round_to_nearest(own, steps, bits=bits), steps)
+        linears = self.linears(variant)
+        # Inputs are quantized where they were observed: at the sites of blocks.
+        inputs = self._inputs(variant, [x.name for x in linears if x.name.site in SITES])
+        return {
+            x.name: LinearPlan(self.weights.weight(variant, x), inputs.get(x.name)) for x in linears
+        }
 
     def _inputs(
         self, variant: Variant, names: Sequence[LayerName]
@@ -275,7 +259,7 @@ class Planner:
     def _learned(
         self, variant: Variant, names: Sequence[LayerName]
     ) -> Mapping[LayerName, InputQuantizer]:
-        found = {name: self._rounded_linear(variant, name).input for name in names}
+        found = {name: self.weights.stored(variant.weights, name).input for name in names}
         learned: dict[int, str] = {}
         for name, quantizer in found.items():
             for bits in set(quantizer.bits.tolist()):
@@ -286,7 +270,11 @@ class Planner:
             if len(learned) > 1:
                 places = ", ".join(f"{bits} at {learned[bits]}" for bits in sorted(learned))
                 raise TaqError(problem(what, found=places, remedy="no variant is of several"))
-            raise TaqError(problem(what, remedy=f"use adaround/a{max(learned)}-{LEARNED}"))
+            if not any(learned):
+                remedy = f"no steps were learned: use {variant.weights}/a{variant.bits}-step"
+                raise TaqError(problem(what, remedy=remedy))
+            remedy = f"use {variant.weights}/a{max(learned)}-{LEARNED}"
+            raise TaqError(problem(what, remedy=remedy))
         return found
 
     @cached_property
@@ -313,18 +301,6 @@ class Planner:
             clip="mse" if variant.mse and not shifted else "absmax",
             shifted=shifted,
         ).compute()
-
-
-def _rounded_of_file(path: Path, linears: Mapping[LayerName, QuantizedLinear]) -> Rounded:
-    """What a file of `export safetensors` holds; its header says how it was made."""
-    run = read_run(path)
-    blocks_there = tuple(dict.fromkeys(name.block for name in linears))
-    return _rounded(blocks_there, run)
-
-
-def _rounded(names: Collection[str], run: Mapping[str, Any]) -> Rounded:
-    bits, learned = (int(run.get(key, 0) or 0) for key in ("bits", "activation_bits"))
-    return Rounded(tuple(names), bits, run.get("group_size"), learned)
 
 
 def _input_quantizer(started: xr.Dataset, layer: str, bits: int) -> InputQuantizer:

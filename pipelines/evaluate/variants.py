@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from taqstore.errors import MisuseError, problem
+from taqstore.kinds.weight_sets import ADAROUND, FORMATS
 from taqstore.names import ACTIVATIONS, SITES, Block
 from taqstore.store.reader import Store
 
-FLOAT, ADAROUND, LEARNED, CONFIG = "float", "adaround", "learned", "config"
+FLOAT, MLX, LEARNED, CONFIG = "float", "mlx", "learned", "config"
+NEAREST = ("rtn", "clipped")
+_FORMATS = "|".join(FORMATS)
 _PATTERN = re.compile(
-    r"(?P<weights>float|rtn|clipped|adaround)(?:-w(?P<width>[2-8]))?(?:-g(?P<size>[1-9]\d{0,5}))?"
-    r"(?:/a(?P<bits>\d{1,2})-(?P<steps>static|step|grouped|learned)(?P<mse>-mse)?(?P<shift>-shift)?"
-    rf"|/(?P<config>{CONFIG}))?"
+    rf"(?:(?P<weights>{_FORMATS})(?:-w(?P<width>[2-8]))?(?:-g(?P<size>[1-9]\d{{0,5}}))?"
+    rf"|(?!(?:{_FORMATS})(?![a-z0-9_]))(?P<set>[a-z][a-z0-9_-]{{0,31}}))"
+    r"(?:/(?P<whole>a16)|/a(?P<bits>\d{1,2})-(?P<steps>static|step|grouped|learned)"
+    rf"(?P<mse>-mse)?(?P<shift>-shift)?|/(?P<config>{CONFIG}))?"
     r"(?:@(?P<blocks>[^@]+))?"
 )
 _NUMBER = re.compile(r"\d{1,4}")
@@ -22,7 +26,7 @@ _NUMBER = re.compile(r"\d{1,4}")
 
 @dataclass(frozen=True)
 class Rounded:
-    """Weights that were rounded before, and lie in the store or in a file.
+    """Weights that were rounded before: a weight set of the store, or a file.
 
     Parameters
     ----------
@@ -32,12 +36,15 @@ class Rounded:
         Of the weights; 0 bits: not known, no group size: one step for each output channel.
     activation_bits
         Of the learned steps of their inputs; 0: there are none.
+    name
+        What variants call them: the weight set.
     """
 
     blocks: Collection[str]
     bits: int = 0
     group_size: int | None = None
     activation_bits: int = 0
+    name: str = ADAROUND
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Variant:
     ----------
     weights
         `float` (as they are), `rtn` (to nearest, absmax), `clipped` (to nearest, bound of least
-        squared error) or `adaround` (from the store).
+        squared error), `mlx` (as MLX quantizes by itself: affine) or a weight set of the store.
     bits
         Of inputs; 0: not quantized.
     steps
@@ -59,9 +66,11 @@ class Variant:
     shift
         Shift the channels of post-GELU inputs.
     weight_bits, group_size
-        Of weights rounded to nearest; 0: those of `Options`.
+        Of weights that are rounded for it; 0: those of `Options`.
     blocks
         Blocks to quantize; none: all that are chosen.
+    said
+        Whether the name says that inputs are left as they are: `/a16`.
     """
 
     weights: str
@@ -72,10 +81,11 @@ class Variant:
     weight_bits: int = 0
     group_size: int = 0
     blocks: tuple[str, ...] = ()
+    said: bool = field(default=False, compare=False)
 
     @classmethod
     def parse(cls, name: str) -> Variant:
-        """Understand `rtn`, `adaround/a8-static`, `float/a4-grouped-shift`, `rtn/a6-step-mse`, ….
+        """Understand `rtn`, `gptq/a16`, `adaround/a8-static`, `float/a4-grouped-shift`, ….
 
         Raises
         ------
@@ -86,7 +96,8 @@ class Variant:
         if match is None:
             remedy = "write it like rtn, adaround/a8-static, float/a6-step-mse or rtn/a4-step-shift"
             raise MisuseError(problem(f"variant {name!r} is not known", remedy=remedy))
-        weights, width, size, bits, steps, mse, shift, config, where = match.groups()
+        rounded, width, size, own, whole, bits, steps, mse, shift, config, where = match.groups()
+        weights = rounded or own
         found = cls(
             weights,
             int(bits or 0),
@@ -96,18 +107,22 @@ class Variant:
             int(width or 0),
             int(size or 0),
             parse_blocks(where) if where else (),
+            bool(whole),
         )
-        if (width or size) and weights in (FLOAT, ADAROUND):
-            what = (
-                f"{name}: only weights that are rounded to nearest have bits and groups to choose"
-            )
+        if (width or size) and weights == FLOAT:
+            what = f"{name}: only weights that are rounded have bits and groups to choose"
             raise MisuseError(problem(what, remedy="write it like rtn-w4-g32"))
-        if steps == LEARNED and (weights != ADAROUND or mse or shift):
+        if steps == LEARNED and (not found.is_set or mse or shift):
             what = f"{name}: learned steps go with adaround, and their shifts with them"
             raise MisuseError(problem(what, remedy=f"adaround/a{bits}-{LEARNED}"))
         if bits and not 2 <= found.bits <= 16:
             raise MisuseError(problem("inputs have 2 to 16 bits", where=name, found=bits))
         return found
+
+    @property
+    def is_set(self) -> bool:
+        """Whether its weights are a weight set, of the store or of a file."""
+        return self.weights not in FORMATS
 
     @property
     def name(self) -> str:
@@ -116,7 +131,7 @@ class Variant:
         weights += f"-w{self.weight_bits}" if self.weight_bits else ""
         weights += f"-g{self.group_size}" if self.group_size else ""
         flags = "-mse" * self.mse + "-shift" * self.shift
-        inputs = f"/a{self.bits}-{self.steps}{flags}" if self.bits else ""
+        inputs = f"/a{self.bits}-{self.steps}{flags}" if self.bits else "/a16" * self.said
         inputs = f"/{CONFIG}" if self.steps == CONFIG else inputs
         return weights + inputs + (f"@{blocks_text(self.blocks)}" if self.blocks else "")
 
@@ -163,6 +178,7 @@ def default_variants(
     *,
     chosen: Sequence[str],
     rounded: Rounded | None = None,
+    sets: Sequence[str] = (),
     bits: int = 4,
     group_size: int | None = None,
     config: bool = False,
@@ -178,7 +194,9 @@ def default_variants(
     chosen
         Blocks that are quantized unless a variant names its own.
     rounded
-        Weights of `adaround` variants, if there are any.
+        Weights that were rounded before, if they are of one set or file.
+    sets
+        Weight sets, of several: each is shown with inputs as they are.
     bits, group_size
         Of weights rounded to nearest whose name does not say them.
     """
@@ -190,8 +208,8 @@ def default_variants(
         width = rounded.bits if rounded.bits not in (0, bits) else 0
         size = (rounded.group_size or 0) if rounded.group_size != group_size else 0
         beside = [replace(v, weight_bits=width, group_size=size, blocks=where) for v in plain]
-        beside.append(Variant(ADAROUND, blocks=where))
-    found = [Variant(FLOAT), *plain, *beside]
+        beside.append(Variant(rounded.name, blocks=where))
+    found = [Variant(FLOAT), *plain, *beside, *map(Variant, sets)]
     # Over the same blocks with other bits, one rounding to nearest suffices with inputs.
     pairs = [*([] if beside and not beside[0].blocks else plain[:1]), *beside[::2]]
     if f"{ACTIVATIONS}/{SITES[0]}" not in store:

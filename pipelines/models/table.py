@@ -43,6 +43,8 @@ class ModelRow:
     words
         ``module:function`` giving the words of a prompt and how many the model sees, where its
         text encoder is no tokenizer of DiffusionKit's; or empty.
+    prompts
+        ``module:function`` that makes prompts of its own, ``(count, seed=…)``; or empty.
     use_t5
         Whether the T5 encoder is used unless asked otherwise.
     t5
@@ -64,6 +66,7 @@ class ModelRow:
     decoder: str = DIFFUSIONKIT
     judge: str = ""
     words: str = ""
+    prompts: str = ""
     use_t5: bool = False
     t5: tuple[bool, ...] = (False,)
     guidance: bool = True
@@ -84,6 +87,7 @@ MODELS: dict[str, ModelRow] = {
             checkpoint=".reference:checkpoint_path",
             text=".reference:encode_text",
             words=".reference:word_count",
+            prompts=".reference:digit_prompts",
             decoder=".reference:decode",
             judge=".reference.accuracy",
             dtype="float32",

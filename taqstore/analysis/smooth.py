@@ -75,8 +75,8 @@ def smooth(
         Observations or a pooled source with extrema per channel.
     weights
         (layer, channel): absmax over output channels of every linear that reads the tensor; or
-        the group `weights/<site>`, of which it is computed; or either by site. Layers are matched
-        by label.
+        the group `weights/<set>/<site>`, of which it is computed; or either by site. Layers are
+        matched by label.
     rule
         As above.
     strength
@@ -174,7 +174,7 @@ def _weights(
             problem(
                 f"{_NAME} needs the absmax of the weights per layer and channel",
                 where=site,
-                remedy="give --weights FILE.safetensors or .npz, or store weights/<site>",
+                remedy="give --weights FILE.safetensors or .npz, or a weight set of the store",
             )
         )
     array = given if isinstance(given, xr.DataArray) else stored_weight_absmax(given)
@@ -192,13 +192,20 @@ def _weights(
 
 
 def stored_weight_absmax(weights: xr.Dataset) -> xr.DataArray:
-    """Weight absmax (layer, channel) of a group `weights/<site>`: integers times their steps."""
+    """Weight absmax (layer, channel) of a group `weights/<set>/<site>`, by its grid."""
     require(weights, ("weight", "step_size"), analysis=_NAME)
-    step = weights["step_size"].astype(np.float64)
-    if "group" in step.dims:
-        size = weights.sizes["in"] // step.sizes["group"]
-        step = step.isel(group=xr.DataArray(np.arange(weights.sizes["in"]) // size, dims="in"))
-    values = abs(weights["weight"].astype(np.float64)) * step
+
+    def by_input(name: str) -> xr.DataArray:
+        values = weights[name].astype(np.float64)
+        if "group" not in values.dims:
+            return values
+        size = weights.sizes["in"] // values.sizes["group"]
+        return values.isel(group=xr.DataArray(np.arange(weights.sizes["in"]) // size, dims="in"))
+
+    values = weights["weight"].astype(np.float64) * by_input("step_size")
+    if "offset" in weights:
+        values = values + by_input("offset").fillna(0.0)
+    values = abs(values)
     inner = [dim for dim in values.dims if dim not in ("layer", "in")]
     return values.max(inner, skipna=False).rename({"in": "channel"})
 

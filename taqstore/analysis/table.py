@@ -266,7 +266,8 @@ ANALYSES: dict[str, Analysis] = {
             ),
             Option(
                 "weights",
-                ".safetensors or .npz of the model [default: weights in STORE, or its model's].",
+                "Weight set of STORE, or .safetensors or .npz of the model [default: the only set,"
+                " or weights of its model].",
                 "weights",
             ),
             Option(

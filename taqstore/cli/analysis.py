@@ -59,15 +59,22 @@ def run(name: str, given: dict[str, Any], options: dict[str, Any]) -> None:
         output.give(partial(site_tables, results), partial(write_results, results))
 
 
-def weights_of_store(opened: Store) -> Any:
+def weights_of_store(opened: Store, asked: str | None = None) -> Any:
     """Weights for an analysis that needs them: rounded ones in the store, or those of its model.
 
-    The model's are taken where rounded ones are not there of every layer that was observed.
+    The model's are taken where rounded ones are not there of every layer that was observed. Of
+    several weight sets one must be asked for.
     """
-    from taqstore.names import ACTIVATIONS, WEIGHTS
+    from taqstore.kinds.quantized_linears import weight_groups_of
+    from taqstore.kinds.weight_sets import set_folders
+    from taqstore.names import ACTIVATIONS
     from taqstore.query.sites import site_groups
 
-    stored, observed = site_groups(opened, WEIGHTS), site_groups(opened, ACTIVATIONS)
+    there = asked is not None or bool(set_folders(opened))
+    stored = weight_groups_of(opened, asked) if there else {}
+    observed = site_groups(opened, ACTIVATIONS)
+    if asked is not None:
+        return stored
     if stored and all(_has(stored.get(site), layers) for site, layers in observed.items()):
         return stored
     models = import_module(MODEL_WEIGHTS)

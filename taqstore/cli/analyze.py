@@ -47,17 +47,19 @@ def _analyze(name: str, row: Analysis, **given: Any) -> None:
     values = settled(row.options, given, who=f"analyze {name}")
     for option in row.options:
         if option.type == "weights":
-            path = values.get(option.name)
+            asked = values.get(option.name)
             values[option.name] = (
-                _weights_of_file(path) if path else weights_of_store(open_store(given["store"]))
+                _weights_of_file(asked)
+                if isinstance(asked, Path)
+                else weights_of_store(open_store(given["store"]), asked)
             )
     run(name, given, bundled(row.options, row.bundles, values))
 
 
-def _weights_of_file(path: str) -> Any:
+def _weights_of_file(path: Path) -> Any:
     from taqstore.files.weight_absmax import weight_absmax
 
-    found = weight_absmax(Path(path))
+    found = weight_absmax(path)
     for note in found.notes:
         say(f"note: {note}")
     return found.sites

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +13,6 @@ from taqstore.cli.output import Output, table_output
 from taqstore.files.targets import TABLES
 
 if TYPE_CHECKING:
-    from taqstore.query.analyze import Results
     from taqstore.store.reader import Store
 
 
@@ -34,6 +33,9 @@ if TYPE_CHECKING:
     metavar="NAME=VALUE",
     help="Of --analysis, like strength=0.7. Repeatable.",
 )
+@click.option(
+    "--weights", metavar="SET", help="Weight set of SECOND, for --analysis [default: the only one]."
+)
 @click.option("--by", help="Column to order by [default: jensen_shannon, where there is one].")
 @click.option("--layer", help="Glob over layers, or any spelling of one.")
 @click.option("--step", help="Step index, or A:B:S.")
@@ -46,6 +48,7 @@ def command(
     source: str | None,
     analysis: str | None,
     given: tuple[str, ...],
+    weights: str | None,
     by: str | None,
     layer: str | None,
     step: str | None,
@@ -67,13 +70,15 @@ def command(
         raise click.UsageError("--source chooses among statistics: it does not go with a GROUP")
     if given and analysis is None:
         raise click.UsageError("--option is one of --analysis: name it")
+    if weights is not None and analysis is None:
+        raise click.UsageError("--weights is for --analysis: name it")
     if analysis is not None and variable is None:
         raise click.UsageError("--analysis compares one variable: give GROUP and VARIABLE")
     if analysis is not None and source is not None:
         raise click.UsageError("--analysis compares one GROUP: leave --source out")
     from taqstore.files.datasets import write_table
     from taqstore.names import site_of
-    from taqstore.query.diff import diff, movers
+    from taqstore.query.diff import diff, diff_analysis, movers
     from taqstore.query.sites import choose_groups, slices
     from taqstore.store.reader import open_store
 
@@ -83,7 +88,10 @@ def command(
         results = diff(*stores, source=source, group=group, variable=variable, selection=selection)
         heard = [list(results), list(results)]
     else:
-        results = _compared(stores, analysis, given, str(group), str(variable), selection)
+        texts = dict(text.partition("=")[::2] for text in given)
+        asked = _options(stores[1], analysis, texts, weights)
+        results = diff_analysis(*stores, group=str(group), variable=str(variable),
+                                analysis=analysis, selection=selection, **asked)  # fmt: skip
         heard = [list(results), choose_groups(stores[1], None, sites=[site_of(str(group))])]
     for name, store, paths in zip((first, second), stores, heard, strict=True):
         say_nonfinite(slices(store, paths, selection), where=name)
@@ -91,31 +99,19 @@ def command(
     output.give(lambda: [table], partial(write_table, table))
 
 
-def _compared(
-    stores: Sequence[Store],
-    analysis: str,
-    given: Sequence[str],
-    group: str,
-    variable: str,
-    selection: Mapping[str, str | None],
-) -> Results:
-    """What came from elsewhere beside an analysis of the second store."""
+def _options(
+    second: Store, analysis: str, texts: Mapping[str, str], weights: str | None
+) -> dict[str, Any]:
+    """Options of an analysis, with the weights of the second store where it needs any."""
     from taqstore.analysis.table import ANALYSES
     from taqstore.asked import word_of
     from taqstore.cli.analysis import weights_of_store
     from taqstore.cli.options import read_options
-    from taqstore.query.diff import diff_analysis
 
     word_of(analysis, ANALYSES, "analysis")
-    texts = dict(text.partition("=")[::2] for text in given)
     options = read_options(analysis, texts)
     if any(option.type == "weights" for option in ANALYSES[analysis].options):
-        options["weights"] = weights_of_store(stores[1])
-    return diff_analysis(
-        *stores,
-        group=group,
-        variable=variable,
-        analysis=analysis,
-        selection=selection,
-        **options,
-    )
+        options["weights"] = weights_of_store(second, weights)
+    elif weights is not None:
+        raise click.UsageError(f"{analysis} takes no --weights")
+    return options

@@ -18,7 +18,14 @@ from taqstore.cli.model_options import (
     parse_names,
     weight_group_size_option,
 )
-from taqstore.cli.output import Source, csv_option, json_option, output_option, print_tables
+from taqstore.cli.output import (
+    SetOrSource,
+    Source,
+    csv_option,
+    json_option,
+    output_option,
+    print_tables,
+)
 from taqstore.cli.progress import progress_bar
 
 
@@ -29,8 +36,8 @@ from taqstore.cli.progress import progress_bar
     "variants",
     multiple=True,
     metavar="NAME",
-    help="WEIGHTS, WEIGHTS/aBITS-STEPS[-mse][-shift] or WEIGHTS/config, each with @BLOCKS or not;"
-    " repeatable [default: a table of them].",
+    help="WEIGHTS, WEIGHTS/a16, WEIGHTS/aBITS-STEPS[-mse][-shift] or WEIGHTS/config, each with"
+    " @BLOCKS or not; repeatable [default: a table of them].",
 )
 @click.option(
     "--blocks",
@@ -69,9 +76,23 @@ from taqstore.cli.progress import progress_bar
     help="Pictures sampled besides to judge the reference model's accuracy; 0: STORE's images.",
 )
 @click.option(
-    "--weights",
+    "--held-out",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Judge so many further images, made for it and not stored; 0: images of STORE.",
+)
+@click.option(
+    "--prompts",
     type=Source(Path),
-    help="Quantized weights of export safetensors [default: those in STORE].",
+    help="Text or CSV file with prompts of --held-out images [default: the model's own].",
+)
+@click.option(
+    "--weights",
+    type=SetOrSource(),
+    metavar="SET|FILE",
+    help="Weight set of STORE, whose linears rtn, clipped and mlx round too; or a file of export"
+    " safetensors for adaround [default: sets that variants name].",
 )
 @click.option(
     "--config",
@@ -97,10 +118,16 @@ def command(
     """Sample STORE's prompts and seeds quantized, and say what each way of it costs.
 
     WEIGHTS: float (as they are), rtn (to nearest), clipped (to nearest, bound of least squared
-    error), adaround (those in STORE); rtn-w3-g32 has 3 bits and a step for 32 inputs. STEPS of the
-    inputs: static, step (one for each step), grouped, learned (with adaround). -mse: clip bounds of
-    least expected error; -shift: shifted post-GELU channels. @mm0-5,uni2: these blocks alone. The
-    model as it is always comes first.
+    error), mlx (as MLX quantizes by itself), or a weight set of STORE: gptq, adaround, …;
+    rtn-w3-g32 has 3 bits and a step for 32 inputs. /a16 or nothing: inputs as they are. STEPS of
+    the inputs: static, step (one for each step), grouped, learned (with adaround). -mse: clip
+    bounds of least expected error; -shift: shifted post-GELU channels. @mm0-5,uni2: these blocks
+    alone. The model as it is always comes first.
+
+    rtn, clipped and mlx round the same linears as the weight sets beside them, adaLN and embedders
+    included; mlx with their bits and groups. of_float16 are bytes of packed codes, scales and
+    biases by those of the same weights in float16. Which images were judged, and whether any of
+    them was observed, is said on stderr.
 
     All blocks of the model are quantized, or those of --blocks. Rounded weights that are not of all
     of them stand, by name, beside weights rounded to nearest over the same blocks.
@@ -109,6 +136,7 @@ def command(
     Examples:
       taqstore evaluate run.zarr -o evaluation
       taqstore evaluate run.zarr --variant rtn/a8-static --variant adaround/a8-learned --digits 100
+      taqstore evaluate run.zarr --variant gptq/a16 --variant mlx/a16 --held-out 8
     """
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other")
@@ -119,9 +147,11 @@ def command(
 
     pipeline = import_module(EVALUATE_PIPELINE)
     ways = [pipeline.Variant.parse(name) for name in variants] or None
-    names = ("chosen", "bits", "group_size", "groups", "weights", "config")
-    open_ends = pipeline.Options(**{name: options.pop(name) for name in names})
     opened = open_store(store)
+    named = isinstance(options["weights"], str)
+    options |= {"set": options["weights"], "weights": None} if named else {"set": None}
+    names = ("chosen", "bits", "group_size", "groups", "weights", "set", "config")
+    open_ends = pipeline.Options(**{name: options.pop(name) for name in names})
     with progress_bar("loading the model", unit="forwards") as progress:
         found = pipeline.evaluate(
             opened,
@@ -133,6 +163,7 @@ def command(
         )
     details = to_tables(found.result) if as_json else []
     print_tables([pipeline.summary(found.result), *details], as_csv=as_csv, as_json=as_json)
+    say(f"note: {found.result.attrs['judged']}")
     if output is not None:
         written, notes = pipeline.write_evaluation(found, output)
         for path in written:

@@ -10,7 +10,7 @@ import click
 
 from taqstore.analysis.shared.option import Option, bundled, settle
 from taqstore.analysis.table import ANALYSES
-from taqstore.cli.output import Source
+from taqstore.cli.output import SetOrSource, Source
 
 # Commands have options of their own that may have the same names.
 _OWN = "own_"
@@ -102,7 +102,9 @@ def _value(option: Option, text: str) -> Any:
 def _type(option: Option) -> Any:
     if option.type == "integers":
         return str
-    if option.type in ("weights", "base"):
+    if option.type == "weights":
+        return SetOrSource()
+    if option.type == "base":
         return Source()
     if option.words:
         return Words(option)

@@ -55,6 +55,21 @@ class Source(click.Path):
         return found
 
 
+class SetOrSource(Source):
+    """A weight set of the store, as a str; or a file to read, as a Path: its name has a dot."""
+
+    def __init__(self) -> None:
+        super().__init__(Path)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """The name of a set as it is; else as of `Source`."""
+        from taqstore.kinds.weight_sets import is_set_name
+
+        return str(value) if is_set_name(str(value)) else super().convert(value, param, ctx)
+
+
 class Target(click.Path):
     """A path to write to; URLs, stores and what lies in or around a store are refused at once.
 

@@ -19,7 +19,14 @@ from taqstore.names import RECONSTRUCTION, WEIGHTS, site_of, site_rank, split_gr
 Groups = Mapping[str, xr.Dataset]
 
 ADAROUND = "adaround"
+# What rounds weights by itself where a set could be named: `taqstore evaluate --variant`.
+FORMATS = ("float", "rtn", "clipped", "mlx")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+
+
+def is_set_name(text: str) -> bool:
+    """Whether a text could be the name of a set: it is no name of a file that weights come in."""
+    return _NAME.fullmatch(text) is not None
 
 
 def check_set(name: str) -> str:
@@ -34,6 +41,9 @@ def check_set(name: str) -> str:
         what = f"{name!r} is no name of a weight set"
         remedy = "a small letter, then small letters, digits, - and _, 32 at most"
         raise MisuseError(problem(what, remedy=remedy))
+    if name.split("-")[0] in FORMATS:
+        what = f"{name!r} is no name of a weight set: taqstore evaluate calls its own roundings so"
+        raise MisuseError(problem(what, remedy=f"do not begin with {', '.join(FORMATS)}"))
     return name
 
 

@@ -21,8 +21,11 @@ _WEIGHTS = {
     "float": ("o", "#000000"),
     "rtn": ("s", "#D55E00"),
     "clipped": ("D", "#E69F00"),
+    "mlx": ("v", "#CC79A7"),
     "adaround": ("^", "#0072B2"),
+    "gptq": ("P", "#009E73"),
 }
+_OTHER_SET = ("X", "#56B4E9")
 
 # A variant's name goes on after how its weights were rounded: rtn-w3-g8/a8-static@mm0-4.
 _END_OF_WORD = re.compile("[-/@]")
@@ -63,7 +66,7 @@ def draw_latent_error(data: xr.Dataset, ax: Axes) -> Axes:
     """Mean over images of the final latent's relative error, and each image small."""
     values = data["latent_error"].transpose("variant", "image").values
     for row, name in enumerate(data["variant"].values):
-        shape, color = _WEIGHTS[_END_OF_WORD.split(str(name), maxsplit=1)[0]]
+        shape, color = _WEIGHTS.get(_END_OF_WORD.split(str(name), maxsplit=1)[0], _OTHER_SET)
         found = values[row][values[row] > 0]
         ax.plot(found, np.full(len(found), row), "|", color=color, alpha=0.5, markersize=6)
         if len(found):

@@ -142,6 +142,9 @@ def test_costs_of_weights_are_those_of_overwritten_weights(
     for step in range(STEPS):
         error = np.sqrt(((other - plain)[:, step] ** 2).sum() / (plain[:, step] ** 2).sum())
         assert float(got["denoiser_error"][step]) == pytest.approx(error, rel=1e-12)
+    rms = np.sqrt(((other - plain) ** 2).sum() / (plain**2).sum())
+    assert float(got["relative_rms"]) == pytest.approx(rms, rel=1e-12)
+    assert got["observed"].values.tolist() == [True, True]  # activations of both are there
     for image in range(IMAGES):
         a, b = plain_finals[image], other_finals[image]
         expected = np.linalg.norm(b - a) / np.linalg.norm(a)
@@ -309,6 +312,7 @@ def test_the_command(store: Path, model: LoadedModel, tmp_path: Path) -> None:
     lines = plain.stdout.splitlines()
     assert lines[0].split() == [
         "variant", "blocks", "denoiser_error", "worst_step", "latent_error", "sqnr", "worst_block",
+        "relative_rms", "weights", "packed_bytes", "of_float16",
     ]  # fmt: skip
     assert [line.split()[0] for line in lines[1:]] == ["float", "rtn/a8-static"]
     assert {p.name for p in folder.iterdir()} == {

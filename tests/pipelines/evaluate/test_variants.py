@@ -117,7 +117,7 @@ def test_names_are_understood(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["rtn-w9", "rtn-g0", "float-w4", "adaround-g4", "rtn@", "rtn@mm", "rtn@mm5-2", "rtn@x1"]
+    "name", ["rtn-w9", "rtn-g0", "float-w4", "mlx-x", "rtn@", "rtn@mm", "rtn@mm5-2", "rtn@x1"]
 )
 def test_names_that_are_none_are_refused(name: str) -> None:
     with pytest.raises(TaqError, match=r"write (it|them) like"):

@@ -58,7 +58,7 @@ def without_config(folder: Path) -> None:
 WHOLE: list[tuple[Change, str]] = [
     (without_config, "not valid JSON"),
     (config(format="adaround_v9"), r"unknown format \(found 'adaround_v9'\); adaround_v1 is read"),
-    (config(format="adaround_htg_v1"), "ingest each of its folders group_N into a store of its"),
+    (config(format="adaround_htg_v1"), "ingest each of its folders group_N as a weight set of its"),
     (config(block_metrics="many"), "no key 'block_metrics' with a value of type list"),
     (config(block_metrics=[]), "no blocks"),
     (config(bits_w=40), r"bits_w is no width of weights \(found 40\)"),
