@@ -323,7 +323,7 @@ class _Job:
                     buffer.add(recorder.seen[site])
 
     def _forward(self, image: int, position: int, prompt: Prompt) -> None:
-        x = self.found.latent(image, self.found.steps[position])
+        x = self.found.latent(self.model, image, self.found.steps[position])
         timestep, sigma = self.schedule.timesteps[position], self.schedule.sigmas[position]
         with inside_model(f"image {image}, step {self.found.steps[position]}", self.model.mmdit):
             backend().mx.eval(self.model.denoise(x, timestep, sigma, prompt))
