@@ -215,7 +215,8 @@ class Store(Mapping[str, xr.Dataset]):
         """
         layer = parse_layer(name)
         sited = [path for path in self if site_of(path) == layer.site]
-        having = [path for path in sited if layer.layer in self._layers(path)]
+        label = layer.input.layer
+        having = [path for path in sited if label in self._layers(path)]
         found = {site_of(split_group(path)[0]): path for path in having}
         if source is not None:
             source = site_of(source)
@@ -235,7 +236,7 @@ class Store(Mapping[str, xr.Dataset]):
                     remedy=f"choose source={' or '.join(found)}" if found else "see taqstore info",
                 )
             )
-        dataset = self[found[source or next(iter(found))]].sel(layer=layer.layer)
+        dataset = self[found[source or next(iter(found))]].sel(layer=label)
         if layer.projection and "projection" in dataset.dims:
             dataset = dataset.sel(projection=layer.projection)
         return dataset
