@@ -22,7 +22,17 @@ from ..models.inputs import Reader
 from ..models.layers import chosen_blocks
 from ..models.load import LoadedModel
 from ..models.quantized.quantized_model import LinearPlan
-from .variants import CONFIG, FLOAT, LEARNED, MLX, NEAREST, Rounded, Variant
+from .variants import (
+    COMFY,
+    COMFY_GPTQ,
+    CONFIG,
+    FLOAT,
+    LEARNED,
+    MLX,
+    NEAREST,
+    Rounded,
+    Variant,
+)
 from .weights_of_variant import Weights
 
 # Sites whose inputs `-shift` shifts: the post-GELU ones, as the source does.
@@ -90,7 +100,8 @@ class Options:
         rounded = [v for v in variants if v.weights in (*NEAREST, MLX)]
         used = {
             "weights": any(v.weights == ADAROUND for v in variants),
-            "set": bool(rounded) or any(v.weights == self.set for v in variants),
+            "set": bool(rounded)
+            or any(v.weights in (self.set, COMFY, COMFY_GPTQ) for v in variants),
             "config": any(v.steps == CONFIG for v in variants),
             "groups": any(v.steps == "grouped" for v in variants),
             "bits": any(not v.weight_bits for v in rounded),

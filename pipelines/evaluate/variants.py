@@ -13,6 +13,7 @@ from taqstore.store.reader import Store
 
 FLOAT, MLX, LEARNED, CONFIG = "float", "mlx", "learned", "config"
 NEAREST = ("rtn", "clipped")
+COMFY, COMFY_GPTQ = "comfy", "comfy-gptq"
 _FORMATS = "|".join(FORMATS)
 _PATTERN = re.compile(
     rf"(?:(?P<weights>{_FORMATS})(?:-w(?P<width>[2-8]))?(?:-g(?P<size>[1-9]\d{{0,5}}))?"
@@ -55,7 +56,9 @@ class Variant:
     ----------
     weights
         `float` (as they are), `rtn` (to nearest, absmax), `clipped` (to nearest, bound of least
-        squared error), `mlx` (as MLX quantizes by itself: affine) or a weight set of the store.
+        squared error), `mlx` (as MLX quantizes by itself: affine), `comfy` (as ComfyUI's
+        `asym_w4a8_int8` does), `comfy-gptq` (the same with codes by GPTQ from the second moments of
+        the store) or a weight set of the store.
     bits
         Of inputs; 0: not quantized.
     steps
@@ -109,8 +112,9 @@ class Variant:
             parse_blocks(where) if where else (),
             bool(whole),
         )
-        if (width or size) and weights == FLOAT:
+        if (width or size) and weights in (FLOAT, COMFY, COMFY_GPTQ):
             what = f"{name}: only weights that are rounded have bits and groups to choose"
+            what += ", and ComfyUI's are 4 and 16" * (weights != FLOAT)
             raise MisuseError(problem(what, remedy="write it like rtn-w4-g32"))
         if steps == LEARNED and (not found.is_set or mse or shift):
             what = f"{name}: learned steps go with adaround, and their shifts with them"

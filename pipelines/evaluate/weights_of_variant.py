@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import MissingError, TaqError, problem
+from taqstore.export.packed.comfy import rotated_input
 from taqstore.kinds.quantized_linears import (
     QuantizedLinear,
     linear_names_of,
@@ -21,6 +22,9 @@ from taqstore.kinds.quantized_linears import (
 from taqstore.kinds.weight_files import read_quantized, read_run
 from taqstore.kinds.weight_sets import ADAROUND, weight_sets
 from taqstore.names import SITES, LayerName
+from taqstore.quantization.comfy.codebook import GROUP, w4a8_gptq, w4a8_nearest
+from taqstore.quantization.comfy.rotation import rotation_size
+from taqstore.quantization.gptq import Prepared
 from taqstore.quantization.integer_grid import MLX_BITS, MLX_GROUPS
 from taqstore.quantization.weight_grid import dequantized, round_to_nearest, weight_steps
 from taqstore.store.reader import Store
@@ -28,28 +32,36 @@ from taqstore.store.reader import Store
 from ..models.backend import backend
 from ..models.inputs import Reader
 from ..models.load import LoadedModel
-from .variants import FLOAT, MLX, Rounded, Variant
+from .variants import COMFY, COMFY_GPTQ, FLOAT, MLX, Rounded, Variant
 
 # Rounding to nearest, by the rule of the weight's clip bound.
 _NEAREST = {"rtn": "absmax", "clipped": "mse"}
+_COMFY = (COMFY, COMFY_GPTQ)
 _BITS = 4
 _MLX_GROUP = 64
 # A scale and a bias in half precision, as MLX packs them.
 _BYTES_OF_GROUP = 4
+_BYTES_OF_CHANNEL = 4
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Bits of a linear's weights and how many inputs share a step; None: all of an output."""
+    """Bits of a linear's weights and how many inputs share a step; None: all of an output.
+
+    With `float8`, a group has a float8 scale and an output a float32 one; else a group has a scale
+    and a bias in half precision.
+    """
 
     bits: int
     group_size: int | None
+    float8: bool = False
 
     def packed_bytes(self, shape: tuple[int, int]) -> int:
-        """Bytes of a weight (out, in): its codes, and a scale and a bias in half per group."""
+        """Bytes of a weight (out, in): its codes, and what groups and outputs have."""
         out, into = shape
         groups = 1 if self.group_size is None else into // self.group_size
-        return -(-out * into * self.bits // 8) + out * groups * _BYTES_OF_GROUP
+        each = groups + _BYTES_OF_CHANNEL if self.float8 else groups * _BYTES_OF_GROUP
+        return -(-out * into * self.bits // 8) + out * each
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,7 @@ class Weights:
     group_size: int | None = None
     _read: dict[tuple[str, LayerName], QuantizedLinear] = field(default_factory=dict)
     _names: dict[str, tuple[LayerName, ...]] = field(default_factory=dict)
+    _moments: dict[tuple[str, str], Prepared | None] = field(default_factory=dict)
 
     @cached_property
     def readers(self) -> dict[LayerName, Reader]:
@@ -146,7 +159,7 @@ class Weights:
         Raises
         ------
         TaqError
-            MLX does not quantize such a weight.
+            MLX, or ComfyUI, does not quantize such a weight.
         """
         if variant.weights == FLOAT:
             return None
@@ -155,6 +168,8 @@ class Weights:
         own, grid = reader.matrix(), self.grid(variant, reader)
         if variant.weights == MLX:
             return _by_mlx(own, grid, reader.name)
+        if variant.weights in _COMFY:
+            return self._by_comfy(variant, reader)
         clip: Any = _NEAREST[variant.weights]
         steps = weight_steps(own, bits=grid.bits, group_size=grid.group_size, clip=clip)
         return dequantized(round_to_nearest(own, steps, bits=grid.bits), steps)
@@ -172,6 +187,8 @@ class Weights:
         """Bits and groups of a linear's weight."""
         if variant.is_set:
             return self._stored_grid(variant.weights, reader)
+        if variant.weights in _COMFY:
+            return Grid(_BITS, GROUP, float8=True)
         bits = variant.weight_bits or self.bits
         size = variant.group_size or self.group_size
         if variant.weights != MLX:
@@ -190,10 +207,29 @@ class Weights:
         """Bits of a variant's weights; 0 where they stay as they are, or do not say it."""
         if variant.weights == FLOAT:
             return 0
+        if variant.weights in _COMFY:
+            return _BITS
         if variant.is_set:
             return self.about(variant.weights).bits
         of_sets = [self.about(w).bits for w in self.compared if variant.weights == MLX]
         return variant.weight_bits or self.bits or next(filter(None, of_sets), _BITS)
+
+    def _by_comfy(self, variant: Variant, reader: Reader) -> np.ndarray:
+        """What ComfyUI's layout makes of a weight, as float32 again."""
+        own, read = reader.matrix(), reader.name.input
+        rotation = rotation_size(own.shape[1])
+        if variant.weights == COMFY:
+            return w4a8_nearest(own, rotation=rotation).dequantized()
+        key = read.layer, read.site
+        if key not in self._moments:
+            self._moments.clear()  # of one tensor at a time
+            self._moments[key] = rotated_input(self.store, *key, own.shape[1])[0]
+        moments = self._moments[key]
+        if moments is None:
+            what = f"{variant.name} needs second moments of {read.full}"
+            remedy = "taqstore collect --second-moment takes them"
+            raise MissingError(problem(what, where=str(self.store.location), remedy=remedy))
+        return w4a8_gptq(own, moments, rotation=rotation)[0].dequantized()
 
     def about(self, weights: str) -> Rounded:
         """What a set, or the file, says of itself.

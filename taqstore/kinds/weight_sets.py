@@ -20,7 +20,7 @@ Groups = Mapping[str, xr.Dataset]
 
 ADAROUND = "adaround"
 # What rounds weights by itself where a set could be named: `taqstore evaluate --variant`.
-FORMATS = ("float", "rtn", "clipped", "mlx")
+FORMATS = ("float", "rtn", "clipped", "mlx", "comfy", "comfy-gptq")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 

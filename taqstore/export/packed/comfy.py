@@ -29,7 +29,7 @@ from taqstore.kinds.second_moments import diagonal_of, moments_of
 from taqstore.names import ADALN, SITES, LayerName, checkpoint_tensor, weight_layer
 from taqstore.quantization.comfy.codebook import GROUP, LEVELS, W4A8, w4a8_gptq, w4a8_nearest
 from taqstore.quantization.comfy.rotation import SIZES, rotated_moments, rotation_size
-from taqstore.quantization.gptq import DAMPING, prepare
+from taqstore.quantization.gptq import DAMPING, Prepared, prepare
 
 FORMAT = "asym_w4a8_int8"
 PACKABLE = (*SITES, ADALN)
@@ -101,7 +101,7 @@ def comfy_w4a8(
         remedy = "inputs are a multiple of 16, and the checkpoint of SD3"
         raise MissingError(problem(what, found=found, remedy=remedy))
     # One tensor's second moments serve a linear after another: adaLN linears share theirs.
-    moments = lru_cache(maxsize=1)(partial(_moments, store, damping))
+    moments = lru_cache(maxsize=1)(partial(rotated_input, store, damping=damping))
     known = Counter[str]()
 
     @lru_cache(maxsize=1)
@@ -128,8 +128,13 @@ def _holds(base: Base, name: str, layer: LayerName) -> bool:
     )
 
 
-def _moments(store: Groups, damping: float, layer: str, site: str, inputs: int) -> Any:
-    """Prepared second moments of a rotated input, and what they are: a key of `_METHODS`."""
+def rotated_input(
+    store: Groups, layer: str, site: str, inputs: int, *, damping: float = DAMPING
+) -> tuple[Prepared | None, str]:
+    """The second moment of a tensor, rotated and prepared, and whether it is `full` or `diagonal`.
+
+    Its diagonal is that of observed activations; where the store has neither: None and empty.
+    """
     size = rotation_size(inputs)
     if (found := moments_of(store, layer, site)) is not None:
         blocks, known = found.blocks, "full"
