@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -14,29 +12,28 @@ import numpy as np
 
 from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.kinds import nonfinite
+from taqstore.kinds import second_moments as moment_groups
 from taqstore.kinds.coverage import coverage_attrs
 from taqstore.kinds.templates import activations_template, channel_histograms_template
 from taqstore.layout.template import Template
-from taqstore.names import ACTIVATIONS, CHANNEL_HISTOGRAMS, MODEL_SITES, SITES, split_group
+from taqstore.names import ACTIVATIONS, MODEL_SITES, SITES
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.statistics.bins import Layout
-from taqstore.statistics.observation import MANTISSA_BITS, Observation
-from taqstore.store.group_writer import GroupWriter
+from taqstore.statistics.observation import MANTISSA_BITS
 from taqstore.store.reader import Store, open_store
 from taqstore.store.writer import create_store
 
-from ..models.backend import LIBRARIES, backend
-from ..models.capture import watching_inputs
-from ..models.failures import inside_model
+from ..models.backend import LIBRARIES
 from ..models.inputs import Input
-from ..models.load import LoadedModel, Prompt, Tensor
+from ..models.load import LoadedModel
 from ..models.reducers import Reducer, default_reducer
-from ..models.sampling import Schedule
 from ..run.groups import RUN, open_groups
 from ..run.inputs import Inputs, model_of, read_inputs, stride_of
 from ..run.record import record_run
-from .buffers import ChannelSink, Recorder, SiteBuffer
+from .rounds import Job
+from .second_moments import MomentSpace, check_space, joined_batches
+from .second_moments import SecondMoments as SecondMoments
 
 KNOWN = (*SITES, *MODEL_SITES)
 # Every how many steps of latents.
@@ -58,9 +55,11 @@ def collect(
     histogram_bits: int = MANTISSA_BITS,
     per_channel: Sequence[str] | None = None,
     images_per_batch: int = 1,
+    second_moments: SecondMoments | None = None,
     model: str | None = None,
     local_ckpt: str | os.PathLike[str] | None = None,
     reducer: Reducer | None = None,
+    on_space: Callable[[MomentSpace], None] | None = None,
     mode: Mode | None = None,
 ) -> Outcome:
     """Run latents or samples of a store through their model and keep statistics of linear inputs.
@@ -80,10 +79,15 @@ def collect(
     images_per_batch
         Images whose statistics are merged into one batch; of samples, how many a batch has at
         every step at least.
+    second_moments
+        Sums of x x^T of the same tensors; None: none. What is complete is not run again, so that
+        a store that has statistics gets these alone, with `Mode.resume`.
     local_ckpt
         Weights, where the latents were made with a checkpoint of the user's own.
     reducer
         What makes observations of tensors; None: as `default_reducer` chooses.
+    on_space
+        Told, before anything is written, what second moments will take.
 
     Raises
     ------
@@ -91,7 +95,7 @@ def collect(
         The model cannot run, a site is not known or not in the model, or histograms of channels
         are asked for batches with several images at a step.
     StoreError
-        The store holds activations of another configuration.
+        The store holds activations of another configuration, or second moments would not fit.
     """
     mode, outcome = mode or Mode(), Outcome()
     opened = open_store(store, chunks=None, checksum=True)
@@ -117,14 +121,20 @@ def collect(
     channel_sites = tuple(site for site in channel_sites if site in inputs)
     coarse = Layout(_dtype(loaded), min(histogram_bits, CHANNEL_MANTISSA_BITS))
     channel = [channel_histograms_template(templates[site], coarse) for site in channel_sites]
+    moments = _moment_templates(second_moments, templates, batches, images_per_batch)
     with create_store(opened.location.url) as writer:
-        groups = open_groups(writer, [*templates.values(), *channel], mode)
+        groups = open_groups(writer, [*templates.values(), *channel, *moments], mode)
         reduce = partial(reducer or default_reducer(), mantissa_bits=histogram_bits)
-        job = _Job(found, loaded, reduce, found.schedule(loaded), groups, outcome, mode)
-        pending = job.pending()
-        mode.progress.start(job.forwards(batches[pending]))
-        for batch in pending:
-            job.one_batch(batch, [int(image) for image in batches[batch] if image >= 0])
+        job = Job(found, loaded, reduce, groups, outcome, mode, second_moments)
+        rounds = job.rounds(batches)
+        if second_moments is not None:
+            space = job.space(rounds, writer.location)
+            if on_space:
+                on_space(space)
+            check_space(space, writer.location)
+        mode.progress.start(sum(map(job.forwards, rounds)))
+        for one in rounds:
+            job.run(one)
         parameters = {
             **found.summary(),
             "stride": stride_of(found, stride, STRIDE),
@@ -133,6 +143,7 @@ def collect(
             "histogram_bits": histogram_bits,
             "per_channel": list(channel_sites),
             "images_per_batch": images_per_batch,
+            **({} if second_moments is None else {"second_moments": asdict(second_moments)}),
         }
         record_run(
             writer,
@@ -144,6 +155,7 @@ def collect(
         )
     opened.refresh(*groups)
     outcome.notes += [*notes, *nonfinite.notes(opened, groups)]
+    outcome.notes += moment_groups.notes(opened, groups)
     return outcome
 
 
@@ -231,6 +243,19 @@ def _template(
     )
 
 
+def _moment_templates(
+    asked: SecondMoments | None,
+    observed: Mapping[str, Template],
+    batches: np.ndarray,
+    images_per_batch: int,
+) -> list[Template]:
+    if asked is None:
+        return []
+    joined = joined_batches(batches, asked.batches_of(images_per_batch))
+    group_of = asked.groups_of(next(iter(observed.values())).sizes["step"])
+    return [asked.template(t, site, joined, group_of) for site, t in observed.items()]
+
+
 def _coverage(model: LoadedModel, inputs: Sequence[Input]) -> dict[str, Any]:
     """Which linears read a site's tensors, and how many weights the whole model has."""
     linears = {
@@ -242,88 +267,3 @@ def _coverage(model: LoadedModel, inputs: Sequence[Input]) -> dict[str, Any]:
 def _dtype(model: LoadedModel) -> str:
     """Stored dtype of extrema: bfloat16 has no Zarr dtype and is observed as float32."""
     return "float16" if model.dtype == "float16" else "float32"
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One run of `collect`."""
-
-    found: Inputs
-    model: LoadedModel
-    reduce: Callable[[Sequence[Tensor]], list[Observation]]
-    schedule: Schedule
-    groups: dict[str, GroupWriter]
-    outcome: Outcome
-    mode: Mode
-
-    def pending(self) -> list[int]:
-        """Batches that are not complete in every site."""
-        done = np.all([group.written() for group in self.groups.values()], axis=0)
-        for path in self.groups:
-            self.outcome.count(path).skipped += int(done.sum())
-        return [int(batch) for batch in np.flatnonzero(~done)]
-
-    def forwards(self, batches: np.ndarray) -> int:
-        """Model calls that batches (batch, slot) take."""
-        return int(self.found.seen[np.isin(self.found.images, batches)].sum())
-
-    def one_batch(self, batch: int, images: Sequence[int]) -> None:
-        """Observe a batch at every step and write it."""
-        label = f"{self.found.word} {', '.join(map(str, images))}"
-        with ExitStack() as stack:
-            groups = self.groups.values()
-            held = [stack.enter_context(group.claim((batch,))) for group in groups]
-            if not all(held) or all(group.written()[batch] for group in groups):
-                self.outcome.notes.append(f"{label}: left to another process that is writing it")
-                self.mode.progress.advance(label, self.forwards(np.array([images])))
-                return
-            # Claimed before, so shut down first: no thread writes what is no longer held. A thread
-            # per group, for what they do is wait for the disk.
-            pool = stack.enter_context(ThreadPoolExecutor(max_workers=len(groups)))
-            buffers, sinks = self._buffers(batch, pool)
-            self._fill(buffers, sinks, images)
-            targets: list[SiteBuffer | ChannelSink] = [*buffers.values(), *sinks.values()]
-            for target in targets:
-                target.commit()
-                self.outcome.wrote(target.template.path, size=target.bytes_out)
-
-    def _buffers(
-        self, batch: int, pool: Executor
-    ) -> tuple[dict[str, SiteBuffer], dict[str, ChannelSink]]:
-        """Where a batch's statistics and channel histograms go that are not there, by site."""
-        by_kind: tuple[dict[str, SiteBuffer], dict[str, ChannelSink]] = {}, {}
-        for path, group in self.groups.items():
-            if group.written()[batch]:
-                continue
-            root, site = split_group(path)
-            if root == CHANNEL_HISTOGRAMS:
-                by_kind[1][site] = ChannelSink(group, batch)
-            else:
-                by_kind[0][site] = SiteBuffer(group, batch, pool)
-        return by_kind
-
-    def _fill(
-        self,
-        buffers: Mapping[str, SiteBuffer],
-        sinks: Mapping[str, ChannelSink],
-        images: Sequence[int],
-    ) -> None:
-        found = self.found
-        prompts = found.prepare_all(self.model, images, self.schedule)
-        seen = dict(zip(found.images, found.seen, strict=True))
-        recorder = Recorder(self.reduce, sinks)
-        with watching_inputs(self.model, {*buffers, *sinks}, recorder.take):
-            for position, step in enumerate(found.steps):
-                recorder.begin(position)
-                for image, prompt in prompts.items():
-                    if seen[image][position]:
-                        self._forward(image, position, prompt)
-                        self.mode.progress.advance(f"{found.word} {image}, step {step}")
-                for site, buffer in buffers.items():
-                    buffer.add(recorder.seen[site])
-
-    def _forward(self, image: int, position: int, prompt: Prompt) -> None:
-        x = self.found.latent(image, self.found.steps[position])
-        timestep, sigma = self.schedule.timesteps[position], self.schedule.sigmas[position]
-        with inside_model(f"image {image}, step {self.found.steps[position]}", self.model.mmdit):
-            backend().mx.eval(self.model.denoise(x, timestep, sigma, prompt))

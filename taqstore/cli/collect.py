@@ -12,6 +12,7 @@ from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import check_draw, parse_names, rerun_options
 from taqstore.cli.outcome import print_outcome
 from taqstore.cli.progress import progress_bar
+from taqstore.cli.second_moment_options import asked_of, say_space, second_moment_options
 from taqstore.run.mode import Mode
 
 
@@ -41,6 +42,7 @@ from taqstore.run.mode import Mode
     show_default=True,
     help="Images merged into one batch; of samples, how many at every step at least.",
 )
+@second_moment_options
 @rerun_options(stride=2)
 def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any) -> None:
     """Run the latents of STORE through their model and keep statistics of every linear's input.
@@ -48,14 +50,25 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
     All rows and tokens are seen, nothing is sampled and nothing clipped. Of a Phase 1 file the
     samples are run: each timestep is a step, a batch has samples of every one.
 
+    --second-moment keeps what GPTQ makes weights of. With --resume, a store that has statistics
+    gets it alone.
+
     \b
     Examples:
       taqstore collect run.zarr
       taqstore collect run.zarr --sites mlp.fc2 --stride 1 --histogram-bits 10
+      taqstore collect run.zarr --second-moment 64 --resume
       taqstore collect phase1.zarr --model sd3-medium --num-samples 512
     """
     check_draw(options)
     pipeline = import_module(COLLECT_PIPELINE)
+    moments = asked_of(options, pipeline.SecondMoments)
     with progress_bar("loading the model", unit="forwards") as progress:
-        outcome = pipeline.collect(store, mode=Mode(resume, force, progress), **options)
+        outcome = pipeline.collect(
+            store,
+            second_moments=moments,
+            on_space=say_space,
+            mode=Mode(resume, force, progress),
+            **options,
+        )
     print_outcome(outcome, as_json=as_json)

@@ -1,0 +1,325 @@
+"""Rounds of `collect`: batches of statistics that are run together, for their second moments."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from taqstore.layout.item_records import Item
+from taqstore.names import CHANNEL_HISTOGRAMS, SECOND_MOMENTS, split_group
+from taqstore.place.location import Location
+from taqstore.run.mode import Mode
+from taqstore.run.outcome import Outcome
+from taqstore.statistics.observation import Observation
+from taqstore.store.group_writer import GroupWriter
+
+from ..models.backend import backend
+from ..models.capture import watching_inputs
+from ..models.failures import inside_model
+from ..models.inputs import Input
+from ..models.load import LoadedModel, Prompt, Tensor
+from ..models.sampling import Schedule
+from ..run.inputs import Inputs
+from .buffers import ChannelSink, Recorder, SiteBuffer
+from .second_moments import MomentSpace, SecondMoments, Sums, Unit, item_bytes, passes_of
+
+Images = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Round:
+    """What is run together.
+
+    Parameters
+    ----------
+    batches
+        Images of the batches of statistics that are not complete, by number of the batch.
+    number, images, groups
+        Batch of second moments, its images and the groups of steps that are not complete; none
+        where there is nothing to sum.
+    """
+
+    batches: Mapping[int, Images]
+    number: int = 0
+    images: Images = ()
+    groups: Images = ()
+
+    @property
+    def everything(self) -> Images:
+        """All images that are run."""
+        return self.images or _all_of(self.batches)
+
+
+class Target:
+    """One batch of statistics: its buffers, and what records its images."""
+
+    def __init__(
+        self,
+        reduce: Callable[[Sequence[Tensor]], list[Observation]],
+        buffers: Mapping[str, SiteBuffer],
+        sinks: Mapping[str, ChannelSink],
+    ) -> None:
+        self.buffers, self.sinks = buffers, sinks
+        self.recorder = Recorder(reduce, sinks)
+
+    @property
+    def sites(self) -> set[str]:
+        """Sites that the batch lacks statistics or histograms of."""
+        return {*self.buffers, *self.sinks}
+
+    def take(self, inputs: Sequence[tuple[Input, Tensor]]) -> None:
+        """Record the tensors of these sites."""
+        wanted = self.sites
+        self.recorder.take([(one, tensor) for one, tensor in inputs if one.site in wanted])
+
+    def add(self) -> None:
+        """Take over the step that was recorded."""
+        for site, buffer in self.buffers.items():
+            buffer.add(self.recorder.seen[site])
+
+    def commit(self, outcome: Outcome) -> None:
+        """Flag the batch."""
+        targets: list[SiteBuffer | ChannelSink] = [*self.buffers.values(), *self.sinks.values()]
+        for target in targets:
+            target.commit()
+            outcome.wrote(target.template.path, size=target.bytes_out)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of `collect`."""
+
+    found: Inputs
+    model: LoadedModel
+    reduce: Callable[[Sequence[Tensor]], list[Observation]]
+    groups: Mapping[str, GroupWriter]
+    outcome: Outcome
+    mode: Mode
+    asked: SecondMoments | None = None
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """Of the steps that are run."""
+        return self.found.schedule(self.model)
+
+    @cached_property
+    def observed(self) -> dict[str, GroupWriter]:
+        """Groups of statistics, by path."""
+        return {p: g for p, g in self.groups.items() if split_group(p)[0] != SECOND_MOMENTS}
+
+    @cached_property
+    def moments(self) -> dict[str, GroupWriter]:
+        """Groups of second moments, by site."""
+        split = {path: split_group(path) for path in self.groups}
+        return {
+            split[path][1]: group
+            for path, group in self.groups.items()
+            if split[path][0] == SECOND_MOMENTS
+        }
+
+    @cached_property
+    def passes(self) -> list[tuple[Unit, ...]]:
+        """Tensors that are summed in each run over the steps of a group."""
+        if self.asked is None:
+            return []
+        return passes_of((g.template for g in self.moments.values()), self.asked.memory)
+
+    @cached_property
+    def group_of(self) -> np.ndarray:
+        """Group of each step; all in one where there are no second moments."""
+        for group in self.moments.values():
+            return np.asarray(group.template.coords["step_group_of"][1])
+        return np.zeros(len(self.found.steps), np.int64)
+
+    def rounds(self, batches: np.ndarray) -> list[Round]:
+        """What is not complete in every site, of batches (batch, slot) of images."""
+        done = _complete(self.observed)
+        for path in self.observed:
+            self.outcome.count(path).skipped += int(done.sum())
+        pending = {int(i): _members(batches[i]) for i in np.flatnonzero(~done)}
+        if not self.moments:
+            return [Round({batch: images}) for batch, images in pending.items()]
+        found, finished = [], _complete(self.moments)
+        for group in self.moments.values():
+            self.outcome.count(group.template.path).skipped += int(finished.sum())
+        template = next(iter(self.moments.values())).template
+        for number, row in enumerate(template.coords["image"][1]):
+            images = _members(row)
+            some = {b: members for b, members in pending.items() if set(members) <= set(images)}
+            groups = tuple(map(int, np.flatnonzero(~finished[number])))
+            if groups:
+                found.append(Round(some, number, images, groups))
+            else:
+                found += [Round({batch: members}) for batch, members in some.items()]
+        return found
+
+    def space(self, rounds: Sequence[Round], location: Location) -> MomentSpace:
+        """What second moments of these rounds will take."""
+        items = sum(len(one.groups) for one in rounds)
+        free = None if location.folder is None else shutil.disk_usage(location.folder).free
+        memory = max(sum(unit.memory for unit in units) for units in self.passes)
+        size = item_bytes(group.template for group in self.moments.values())
+        return MomentSpace(items * size, free, memory, len(self.passes))
+
+    def forwards(self, one: Round) -> int:
+        """Model calls that a round takes."""
+        return sum(
+            int(self._seen[image][self.group_of == group].sum())
+            for group in range(int(self.group_of[-1]) + 1)
+            for images, _ in self._runs(one, group)
+            for image in images
+        )
+
+    @cached_property
+    def _seen(self) -> dict[int, np.ndarray]:
+        return dict(zip(self.found.images, self.found.seen, strict=True))
+
+    def _runs(self, one: Round, group: int) -> list[tuple[Images, tuple[Unit, ...]]]:
+        """Of each run over the steps of a group its images, and the tensors to sum.
+
+        Statistics are observed in the first.
+        """
+        passes: list[tuple[Unit, ...]] = self.passes if group in one.groups else [()]
+        return [
+            (one.images if units else () if number else _all_of(one.batches), units)
+            for number, units in enumerate(passes)
+        ]
+
+    def run(self, one: Round) -> None:
+        """Observe the images of a round at every step and write what is missing."""
+        label = f"{self.found.word} {', '.join(map(str, one.everything))}"
+        with ExitStack() as stack:
+            left = self._left(one) if self._claimed(one, stack) else Round({})
+            if left != one:
+                self.mode.progress.advance(label, self.forwards(one) - self.forwards(left))
+            if not left.everything:
+                self.outcome.notes.append(f"{label}: left to another process that is writing it")
+                return
+            # Claimed before, so shut down first: no thread writes what is no longer held. A thread
+            # per group, for what they do is wait for the disk.
+            pool = stack.enter_context(ThreadPoolExecutor(max_workers=len(self.observed)))
+            targets = {batch: self._target(batch, pool) for batch in left.batches}
+            self._fill(left, targets)
+            for target in targets.values():
+                target.commit(self.outcome)
+
+    def _claimed(self, one: Round, stack: ExitStack) -> bool:
+        """Whether all items of a round are held."""
+        items: list[tuple[GroupWriter, Item]] = [
+            (writer, (batch,)) for batch in one.batches for writer in self.observed.values()
+        ]
+        for group in one.groups:
+            items += [(writer, (one.number, group)) for writer in self.moments.values()]
+        return all(stack.enter_context(writer.claim(item)) for writer, item in items)
+
+    def _left(self, one: Round) -> Round:
+        """What no other process has finished meanwhile."""
+        done = _complete(self.observed)
+        batches = {batch: images for batch, images in one.batches.items() if not done[batch]}
+        if not one.groups:
+            return Round(batches)
+        finished = _complete(self.moments)[one.number]
+        groups = tuple(group for group in one.groups if not finished[group])
+        return replace(one, batches=batches, groups=groups, images=one.images if groups else ())
+
+    def _target(self, batch: int, pool: Executor) -> Target:
+        """Where a batch's statistics and channel histograms go."""
+        buffers: dict[str, SiteBuffer] = {}
+        sinks: dict[str, ChannelSink] = {}
+        for path, group in self.observed.items():
+            if group.written()[batch]:
+                continue
+            root, site = split_group(path)
+            if root == CHANNEL_HISTOGRAMS:
+                sinks[site] = ChannelSink(group, batch)
+            else:
+                buffers[site] = SiteBuffer(group, batch, pool)
+        return Target(self.reduce, buffers, sinks)
+
+    def _fill(self, one: Round, targets: Mapping[int, Target]) -> None:
+        prompts = self.found.prepare_all(self.model, one.everything, self.schedule)
+        for group in range(int(self.group_of[-1]) + 1):
+            positions, written = np.flatnonzero(self.group_of == group), Counter[str]()
+            for number, (images, units) in enumerate(self._runs(one, group)):
+                sums = Sums(self.moments, units)
+                runner = _Runner(self, prompts, one, {} if number else targets, sums)
+                runner.steps(images, positions)
+                written += sums.write(one.number, group)
+            if group in one.groups:
+                for writer in self.moments.values():
+                    writer.commit([(one.number, group)])
+                    self.outcome.wrote(writer.template.path, size=written[writer.template.path])
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """Runs images at some steps and shows their tensors to whom they concern."""
+
+    job: Job
+    prompts: Mapping[int, Prompt]
+    round: Round
+    targets: Mapping[int, Target]
+    sums: Sums
+
+    def steps(self, images: Collection[int], positions: np.ndarray) -> None:
+        """Run these images, at the steps at these positions at which they are seen."""
+        if not images:
+            return
+        found, sites = self.job.found, self._sites
+        owners = {
+            image: self.targets[batch]
+            for batch, members in self.round.batches.items()
+            if batch in self.targets
+            for image in members
+        }
+        current: list[Target] = []
+
+        def take(inputs: Sequence[tuple[Input, Tensor]]) -> None:
+            for target in current:
+                target.take(inputs)
+            self.sums.take(inputs)
+
+        with watching_inputs(self.job.model, sites, take):
+            for position in map(int, positions):
+                for target in self.targets.values():
+                    target.recorder.begin(position)
+                for image in images:
+                    if self.job._seen[image][position]:
+                        current[:] = [owners[image]] if image in owners else []
+                        self._forward(image, position)
+                        step = found.steps[position]
+                        self.job.mode.progress.advance(f"{found.word} {image}, step {step}")
+                for target in self.targets.values():
+                    target.add()
+
+    @property
+    def _sites(self) -> set[str]:
+        """Sites whose tensors are wanted."""
+        return self.sums.sites.union(*(target.sites for target in self.targets.values()))
+
+    def _forward(self, image: int, position: int) -> None:
+        job, step = self.job, self.job.found.steps[position]
+        x = job.found.latent(image, step)
+        timestep, sigma = job.schedule.timesteps[position], job.schedule.sigmas[position]
+        with inside_model(f"image {image}, step {step}", job.model.mmdit):
+            backend().mx.eval(job.model.denoise(x, timestep, sigma, self.prompts[image]))
+
+
+def _complete(groups: Mapping[str, GroupWriter]) -> np.ndarray:
+    """Items that are complete in every one of these groups."""
+    return np.asarray(np.all([group.written() for group in groups.values()], axis=0))
+
+
+def _members(row: np.ndarray) -> Images:
+    return tuple(int(image) for image in row if image >= 0)
+
+
+def _all_of(batches: Mapping[int, Images]) -> Images:
+    return tuple(image for images in batches.values() for image in images)

@@ -1,0 +1,249 @@
+"""Collected second moments are those of the raw tensors, however they are put together."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from taqstore.pipelines.collect.collect import collect
+from taqstore.pipelines.collect.second_moments import MomentSpace, SecondMoments, Sums
+from taqstore.pipelines.generate import Request, generate
+from taqstore.pipelines.models.load import LoadedModel
+from taqstore.pipelines.models.table import ModelRow
+
+from support.live_capture import full_names, model_names, needs_models, raw_inputs
+from support.live_models import TINY, TINY32, TINY_FLUX, load_tiny, write_checkpoint
+from support.same_stores import assert_same_stores
+from taqstore import TaqError, open_store
+from taqstore.errors import MisuseError, StoreError
+from taqstore.kinds.second_moments import Moments2, moments_of, tensors
+from taqstore.names import SITES, parse_layer
+from taqstore.run.mode import Mode
+from taqstore.upkeep.verify import verify_store
+
+pytestmark = needs_models
+IMAGES, STEPS = 3, 4
+PROMPTS = ("a cat", "ein Hund, groß", "seven")
+TIGHT = 1 << 10
+
+
+class Counting:
+    """Progress that counts forwards."""
+
+    def __init__(self) -> None:
+        self.total = self.done = 0
+
+    def start(self, total: int) -> None:
+        self.total = total
+
+    def advance(self, label: str, amount: int = 1) -> None:
+        self.done += amount
+
+
+def make_store(folder: Path, row: ModelRow) -> Path:
+    """Latents of `IMAGES` images by a tiny random model."""
+    folder.mkdir(exist_ok=True)
+    prompts = folder / "prompts.txt"
+    prompts.write_text("\n".join(PROMPTS), encoding="utf-8")
+    checkpoint = write_checkpoint(folder / "w.safetensors", flux=row.pipeline == "FluxPipeline")
+    generate(folder / "run.zarr", Request(row.name, prompts, IMAGES, steps=STEPS,
+                                          local_ckpt=checkpoint))  # fmt: skip
+    return folder / "run.zarr"
+
+
+def two_stores(folder: Path) -> tuple[Path, Path]:
+    """One store, and a copy of it."""
+    first = make_store(folder / "a", TINY)
+    shutil.copytree(folder / "a", folder / "b")
+    return first, folder / "b" / "run.zarr"
+
+
+def run(store: Path, asked: SecondMoments | None, **more: object) -> Counting:
+    """Collect at every step; returns what progress was told."""
+    mode = Mode(**{"progress": Counting(), **more})  # type: ignore[arg-type]
+    checkpoint = store.with_name("w.safetensors")
+    collect(store, stride=1, local_ckpt=checkpoint, second_moments=asked, mode=mode)
+    assert isinstance(mode.progress, Counting)
+    return mode.progress
+
+
+def every_name(mmdit: Any) -> dict[int, str]:
+    return full_names(mmdit) | model_names(mmdit)
+
+
+def patches(x: np.ndarray) -> np.ndarray:
+    """A latent (row, height, width, channel) as 2 x 2 patches (row, channel), if it is none yet."""
+    if x.shape[-1] > 16:
+        return x.reshape(-1, x.shape[-1])
+    tiles = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+    return np.concatenate(tiles, axis=-1).reshape(-1, 4 * x.shape[-1])
+
+
+def captured(store: Path, model: LoadedModel, patch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """float64 X^T X (step, channel, channel) of every linear, by DiffusionKit's own calls."""
+    latents, found = open_store(store)["latents"], dict[str, np.ndarray]()
+    for image in range(IMAGES):
+        for step in range(STEPS):
+            one = latents.sel(image=image, step=step)
+            seen = raw_inputs(
+                model, patch, one["x"].values, prompt=str(one["prompt"].values),
+                cfg=float(one["cfg_weight"]), timestep=one["timestep"].values[()],
+                sigma=one["sigma"].values[()], named=every_name,
+            )  # fmt: skip
+            for name, x in seen.items():
+                wide = (patches(x) if x.ndim == 4 else x).astype(np.float64)
+                shape = (STEPS, wide.shape[1], wide.shape[1])
+                found.setdefault(name, np.zeros(shape))[step] += wide.T @ wide
+    return found
+
+
+def check(found: Moments2 | None, expected: np.ndarray) -> None:
+    """Blocks to 1e-6 of the root of both diagonals, and symmetric."""
+    assert found is not None
+    blocks = np.arange(len(expected)) // found.block_size
+    root = np.sqrt(np.diagonal(expected))
+    error = np.abs(found.full() - np.where(blocks[:, None] == blocks, expected, 0))
+    assert (error <= 1e-6 * np.outer(root, root)).all()
+    assert (found.full() == found.full().T).all()
+
+
+@pytest.mark.parametrize("block_size", [7, None])
+@pytest.mark.parametrize("row", [TINY, TINY32, TINY_FLUX], ids=lambda row: row.name)
+def test_they_equal_float64_of_captured_tensors(
+    row: ModelRow, block_size: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(tmp_path, row)
+    run(store, SecondMoments(block_size, step_groups=2))
+    opened = open_store(store)
+    expected = captured(store, load_tiny(tmp_path, row), monkeypatch)
+    names = {name: parse_layer(name).input for name in expected}
+    assert {(at.layer, at.site) for at in names.values()} == set(tensors(opened))
+    for name, products in expected.items():
+        at = names[name]
+        check(moments_of(opened, at.layer, at.site), products.sum(axis=0))
+        late = moments_of(opened, at.layer, at.site, weights=[0, 2])
+        check(late, 2 * products[STEPS // 2 :].sum(axis=0))
+    assert verify_store(store).damage == ()
+
+
+def test_sums_and_counts_are_those_of_the_statistics(tmp_path: Path) -> None:
+    store = make_store(tmp_path, TINY)
+    run(store, SecondMoments(16))
+    opened = open_store(store)
+    for site in SITES:
+        found, seen = opened[f"second_moments/{site}"].load(), opened[f"activations/{site}"].load()
+        assert found.sizes["step_group"] == STEPS
+        assert found["image"].values.tolist() == [[0, 1, 2, *[-1] * 5]]
+        counts = seen["count"].sum("batch").transpose("step", "layer")
+        assert found["count"].values[0].tolist() == counts.values.tolist()
+        sums = (seen["mean"].astype("f8") * seen["count"]).sum("batch").transpose("step", ...)
+        scale = float(np.abs(sums).max())
+        np.testing.assert_allclose(found["channel_sum"].values[0], sums, atol=1e-5 * scale)
+        assert not found["left_out"].any()
+
+
+def test_a_pass_of_its_own_gives_the_same_and_leaves_statistics_alone(tmp_path: Path) -> None:
+    together, after = two_stores(tmp_path)
+    asked = SecondMoments(16, step_groups=2, images=2)
+    assert run(together, asked).done == IMAGES * STEPS
+    run(after, None)
+    before = (after / "activations/mlp.fc2/mean/c").rglob("*")
+    times = {path: path.stat().st_mtime_ns for path in before if path.is_file()}
+    assert run(after, asked, resume=True).done == IMAGES * STEPS
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert_same_stores(after, together)
+    assert run(after, asked, resume=True).total == 0
+
+
+def test_without_resume_what_is_there_is_not_touched(tmp_path: Path) -> None:
+    store = make_store(tmp_path, TINY)
+    run(store, None)
+    with pytest.raises(StoreError, match="--resume keeps them"):
+        run(store, SecondMoments(16))
+
+
+@pytest.mark.parametrize("failing", range(4))
+def test_stopped_anywhere_a_resumed_run_does_the_rest(
+    failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, stopped = two_stores(tmp_path)
+    asked = SecondMoments(16, step_groups=2, images=2)
+    run(whole, asked)
+    written, write = [0], Sums.write
+
+    def failing_write(self: Sums, batch: int, step_group: int) -> object:
+        written[0] += 1
+        if written[0] > failing:
+            raise KeyboardInterrupt
+        return write(self, batch, step_group)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sums, "write", failing_write)
+        with pytest.raises(KeyboardInterrupt):
+            run(stopped, asked)
+    again = run(stopped, asked, resume=True)
+    assert again.total == again.done
+    # Groups of steps that were complete are summed no more; their images only for statistics.
+    assert again.done == [12, 12, 4, 4][failing]
+    assert_same_stores(stopped, whole)
+
+
+def test_sums_that_do_not_fit_take_several_runs_of_the_steps(tmp_path: Path) -> None:
+    whole, parts = two_stores(tmp_path)
+    told: list[MomentSpace] = []
+    run(whole, SecondMoments(None))
+    asked = SecondMoments(None, memory=TIGHT)
+    collect(parts, stride=1, local_ckpt=parts.with_name("w.safetensors"), second_moments=asked,
+            on_space=told.append)  # fmt: skip
+    assert_same_stores(parts, whole)
+    [space] = told
+    assert space.passes == len(list((parts / "second_moments").glob("*.*/zarr.json"))) == 12
+    shards = [
+        path
+        for name in ("second_moment", "channel_sum", "count", "left_out")
+        for path in parts.glob(f"second_moments/*/{name}/c/**/*")
+        if path.is_file()
+    ]
+    stored = sum(path.stat().st_size for path in shards)
+    assert space.needed <= stored <= space.needed * 1.05
+
+
+def test_positions_that_are_not_finite_are_left_out_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(tmp_path, TINY32)
+    take = Sums.take
+
+    def broken(self: Sums, inputs: list[tuple[object, object]]) -> None:
+        from taqstore.pipelines.models.backend import backend
+
+        mx = backend().mx
+        bad = []
+        for linear, tensor in inputs:
+            values = np.array(tensor)
+            values[0, 0, 0, 3] = np.nan
+            bad.append((linear, mx.array(values)))
+        take(self, bad)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Sums, "take", broken)
+    outcome = collect(store, stride=1, local_ckpt=store.with_name("w.safetensors"),
+                      second_moments=SecondMoments(16), sites=["mlp.fc2"])  # fmt: skip
+    found = open_store(store)["second_moments/mlp.fc2"].load()
+    assert (found["left_out"].values == IMAGES).all()
+    assert np.isfinite(found["second_moment"].values).all()
+    assert any("positions with NaN or Inf are left out" in note for note in outcome.notes)
+
+
+def test_what_cannot_be_asked_is_said(tmp_path: Path) -> None:
+    store = make_store(tmp_path, TINY)
+    with pytest.raises(TaqError, match="5 groups of steps are asked for, of 4 steps"):
+        run(store, SecondMoments(16, step_groups=5))
+    with pytest.raises(MisuseError, match="no whole batches of statistics"):
+        collect(store, local_ckpt=store.with_name("w.safetensors"), images_per_batch=3,
+                second_moments=SecondMoments(16))  # fmt: skip
+    run(store, SecondMoments(16, step_groups=2))
+    with pytest.raises(StoreError, match="channel_block"):
+        run(store, SecondMoments(8, step_groups=2), resume=True)
