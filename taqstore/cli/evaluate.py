@@ -118,11 +118,12 @@ def command(
     """Sample STORE's prompts and seeds quantized, and say what each way of it costs.
 
     WEIGHTS: float (as they are), rtn (to nearest), clipped (to nearest, bound of least squared
-    error), mlx (as MLX quantizes by itself), or a weight set of STORE: gptq, adaround, …;
-    rtn-w3-g32 has 3 bits and a step for 32 inputs. /a16 or nothing: inputs as they are. STEPS of
-    the inputs: static, step (one for each step), grouped, learned (with adaround). -mse: clip
-    bounds of least expected error; -shift: shifted post-GELU channels. @mm0-5,uni2: these blocks
-    alone. The model as it is always comes first.
+    error), mlx (as MLX quantizes by itself), comfy (as ComfyUI's asym_w4a8_int8 does by itself),
+    comfy-gptq (its codes by GPTQ from STORE's second moments), or a weight set of STORE: gptq,
+    adaround, …; rtn-w3-g32 has 3 bits and a step for 32 inputs. /a16 or nothing: inputs as they
+    are. STEPS of the inputs: static, step (one for each step), grouped, learned (with adaround).
+    -mse: clip bounds of least expected error; -shift: shifted post-GELU channels. @mm0-5,uni2:
+    these blocks alone. The model as it is always comes first.
 
     rtn, clipped and mlx round the same linears as the weight sets beside them, adaLN and embedders
     included; mlx with their bits and groups. of_float16 are bytes of packed codes, scales and
