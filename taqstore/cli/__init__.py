@@ -32,6 +32,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "taqstore.cli.adaround",
         "Round weights block by block, so that cached outputs change least.",
     ),
+    "gptq": (
+        "taqstore.cli.gptq",
+        "Round weights from the second moments of their inputs; runs no model.",
+    ),
     "evaluate": (
         "taqstore.cli.evaluate",
         "Sample quantized in several ways; say what each costs.",
@@ -63,6 +67,9 @@ GENERATE_PIPELINE = "taqstore.pipelines.generate"
 CACHE_PIPELINE = "taqstore.pipelines.cache"
 COLLECT_PIPELINE = "taqstore.pipelines.collect.collect"
 ADAROUND_PIPELINE = "taqstore.pipelines.adaround.adaround"
+GPTQ_PIPELINE = "taqstore.pipelines.gptq.gptq"
+GPTQ_SETTINGS = "taqstore.pipelines.gptq.settings"
+GPTQ_ERRORS = "taqstore.pipelines.gptq.site_errors"
 EVALUATE_PIPELINE = "taqstore.pipelines.evaluate.evaluate"
 PROFILE_PIPELINE = "taqstore.pipelines.profile"
 MODEL_WEIGHTS = "taqstore.pipelines.run.model_weights"

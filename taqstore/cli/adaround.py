@@ -150,7 +150,7 @@ _TIME_GROUPS = 4
     show_default=True,
     help="Of the order of samples, and QDrop.",
 )
-@set_option
+@set_option("adaround")
 @model_option
 @local_ckpt_option
 @resume_option

@@ -79,14 +79,18 @@ def known_set(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value if value is None else check_set(value)
 
 
-set_option = click.option(
-    "--set",
-    metavar="NAME",
-    callback=known_set,
-    default="adaround",
-    show_default=True,
-    help="Weight set to write; others in STORE are left alone.",
-)
+def set_option(default: str) -> Callable[[Any], Any]:
+    """Which weight set is written."""
+    return click.option(
+        "--set",
+        metavar="NAME",
+        callback=known_set,
+        default=default,
+        show_default=True,
+        help="Weight set to write; others in STORE are left alone.",
+    )
+
+
 weight_group_size_option = renamed(
     "--weight-group-size",
     "group_size",

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import ProgressColumn, TaskID
 
+Unit = Literal["bytes", "forwards", "linears"]
+
 
 @contextmanager
-def progress_bar(text: str, *, unit: Literal["bytes", "forwards"]) -> Iterator[Progress]:
-    """A bar with ETA on stderr, told of bytes or forwards; silent when that is no terminal.
+def progress_bar(text: str, *, unit: Unit) -> Iterator[Progress]:
+    """A bar with ETA on stderr, told of what is counted; silent when that is no terminal.
 
     Parameters
     ----------
@@ -33,7 +35,7 @@ def progress_bar(text: str, *, unit: Literal["bytes", "forwards"]) -> Iterator[P
         yield _Shown(bar, bar.add_task(text, total=None))
 
 
-def _columns(unit: Literal["bytes", "forwards"]) -> list[ProgressColumn]:
+def _columns(unit: Unit) -> list[ProgressColumn]:
     from rich import progress
 
     counts: list[ProgressColumn] = [progress.MofNCompleteColumn(), progress.TimeElapsedColumn()]

@@ -39,6 +39,7 @@ def weights_template(
     offset: bool = False,
     rounding: bool = True,
     activations: bool = True,
+    errors: bool = False,
     rounding_dtype: str = "float32",
     folder: str | None = None,
     attrs: Mapping[str, Any] | None = None,
@@ -70,6 +71,9 @@ def weights_template(
         Whether AdaRound's variable is kept.
     activations
         Whether inputs are quantized; `shifted` and `multiplied` need it.
+    errors
+        Whether it is kept what each linear lost on the second moment of its input, beside rounding
+        to nearest, and which moment that was.
     rounding_dtype
         `float32` or `float16`.
     folder
@@ -106,6 +110,9 @@ def weights_template(
         (True, Array("step_size", (*linear, "out", "group"), "float32")),
         (offset, Array("offset", (*linear, "out", "group"), "float32")),
         (not old, Array("weight_bits", linear, "int8")),
+        (errors, Array("linear_error", linear, "float64")),
+        (errors, Array("nearest_error", linear, "float64")),
+        (errors, Array("moment_block", ("layer",), "int32")),
         (rounding, Array("rounding", (*linear, "out", "in"), rounding_dtype)),
         (activations, Array("activation_step", timed, "float32")),
         (activations, Array("activation_zero_point", timed, "int32")),

@@ -21,6 +21,9 @@ RENAMED = [
     ("adaround", "--weight-group-size", "--group-size", "8", "0"),
     ("adaround", "--weight-clip", "--clip", "mse", "percentile"),
     ("adaround", "--time-groups", "--groups", "3", "1"),
+    ("gptq", "--weight-bits", "--bits", "3", "9"),
+    ("gptq", "--weight-group-size", "--group-size", "8", "-1"),
+    ("gptq", "--weight-clip", "--clip", "mse", "percentile"),
     ("evaluate", "--weight-bits", "--bits", "3", "9"),
     ("evaluate", "--weight-group-size", "--group-size", "8", "0"),
     ("evaluate", "--time-groups", "--groups", "3", "1"),
@@ -51,6 +54,7 @@ def test_an_earlier_spelling_is_taken_and_not_shown(
         "generate": ["--model", "reference", "--prompts", tmp_path / "p.txt"],
         "report": ["-o", tmp_path / "r.html"],
         "adaround": ["--rule", "timed"],
+        "gptq": ["--grid", "symmetric"],
     }.get(name, [])
     for spelling in (word, old):
         refused = taq(name, tmp_path / "no.zarr", *others, spelling, unfit)

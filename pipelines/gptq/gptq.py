@@ -1,0 +1,220 @@
+"""GPTQ: second moments of a store -> integer weights and steps of its model, layer by layer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from taqstore.asked import word_of
+from taqstore.errors import MissingError, TaqError, problem
+from taqstore.kinds import nonfinite, second_moments
+from taqstore.kinds.weight_sets import check_set, set_folders
+from taqstore.names import ACTIVATIONS, SECOND_MOMENTS, WEIGHTS, split_group
+from taqstore.quantization.gptq import gptq as round_weight
+from taqstore.run.mode import Mode
+from taqstore.run.outcome import Outcome
+from taqstore.store.group_writer import GroupWriter
+from taqstore.store.reader import Store, open_store
+from taqstore.store.writer import create_store
+
+from ..models.backend import LIBRARIES
+from ..models.inputs import Reader
+from ..models.load import LoadedModel
+from ..run.groups import open_groups
+from ..run.record import record_run
+from ..run.trajectories import load_model_of
+from .settings import DEFAULT_SITES, EVERY_SITE, SET, GptqSettings
+from .site_groups import Place, Rounded, by_input, put_layer, site_templates
+from .statistics import Known, SiteStatistics, path_of, run_of_statistics, statistics_of
+
+
+def gptq(
+    store: Store | str | os.PathLike[str],
+    *,
+    settings: GptqSettings | None = None,
+    sites: Sequence[str] | None = None,
+    set: str = SET,
+    model: str | None = None,
+    local_ckpt: str | os.PathLike[str] | None = None,
+    mode: Mode | None = None,
+) -> Outcome:
+    """Round the weights of a store's model from the second moments of their inputs.
+
+    The model is loaded for its weights and never run. One input is at hand at a time: memory is
+    that of five of its second moments in float64 (1.5 GB of 6144 inputs), and of one linear.
+    Several processes may work on one store: each takes layers that no other is working on.
+
+    Parameters
+    ----------
+    store
+        Path or URL, or a store that is open, which sees afterwards what was written.
+    settings
+        How weights are rounded.
+    sites
+        Sites whose linears are; None: those of blocks, and adaLN.
+    set
+        Name of the weight set to write; others are left alone.
+    model, local_ckpt
+        As of `cache`.
+
+    Raises
+    ------
+    MisuseError
+        A site or name of a set that there cannot be.
+    MissingError
+        A site has neither second moments nor activations, and is not to be rounded to nearest.
+    TaqError
+        The model does not load, options do not fit it, or the store holds other weights.
+    """
+    mode, outcome = mode or Mode(), Outcome()
+    settings, name = settings or GptqSettings(), check_set(set)
+    opened = open_store(store, chunks=None, checksum=True)
+    chosen = _chosen(opened, sites, settings)
+    known = statistics_of(opened, chosen, sigma_power=settings.sigma_power)
+    made_by = run_of_statistics(opened, known, model=model)
+    loaded = load_model_of({**made_by, "use_t5": False, "shift": None}, local_ckpt=local_ckpt)
+    inputs = [given for given in loaded.inputs() if given.site in known]
+    _check_sites(loaded, known, [given.site for given in inputs])
+    about = {"model": loaded.row.name, "weights": loaded.digest, "dtype": loaded.dtype}
+    runs = {
+        site: {**settings.summary(site), **about, "statistics": found.summary()}
+        for site, found in known.items()
+    }
+    made = site_templates(inputs, settings, runs, name=name)
+    _check_place(opened, name)
+    outcome.notes += _notes(opened, known, settings, sites)
+    with create_store(opened.location.url) as writer:
+        groups = open_groups(writer, [template for template, _ in made.values()], mode)
+        job = _Job(known, settings, groups, outcome, mode)
+        job.run([place for _, places in made.values() for place in places])
+        record_run(
+            writer,
+            "gptq",
+            outcome,
+            parameters={"set": name, "sites": chosen, "runs": runs},
+            libraries=LIBRARIES,
+            resume=mode.resume,
+        )
+    opened.refresh(*outcome.groups, *groups)
+    return outcome
+
+
+def _chosen(store: Store, asked: Sequence[str] | None, settings: GptqSettings) -> list[str]:
+    """Sites that are asked for; of the default ones those that have statistics."""
+    sites = [word_of(site, EVERY_SITE, "site") for site in asked or DEFAULT_SITES]
+    without = [site for site in sites if not path_of(store, site)]
+    if settings.fallback == "nearest" or not without:
+        return sites
+    if asked is None and len(without) < len(sites):
+        return [site for site in sites if site not in without]
+    what = f"no second moments and no activations of {', '.join(without)}"
+    remedy = "taqstore collect keeps them; --fallback nearest does without"
+    raise MissingError(problem(what, where=str(store.location), remedy=remedy))
+
+
+def _check_sites(model: LoadedModel, known: Mapping[str, Any], found: Sequence[str]) -> None:
+    absent = [site for site in known if site not in found]
+    if absent:
+        what = f"{model.row.name} has no linears at {', '.join(absent)}"
+        raise MissingError(problem(what, remedy="choose --sites"))
+
+
+def _check_place(store: Store, name: str) -> None:
+    """Weights of older versions lie in a place of their own, and stay there."""
+    if set_folders(store.paths).get(name) == WEIGHTS:
+        what = f"the set {name} of this store is of an older version"
+        raise TaqError(problem(what, where=str(store.location), remedy="choose another --set"))
+
+
+def _notes(
+    store: Store,
+    known: Mapping[str, SiteStatistics],
+    settings: GptqSettings,
+    asked: Sequence[str] | None,
+) -> list[str]:
+    paths = [found.path for found in known.values() if found.path]
+    notes = nonfinite.notes(store, [p for p in paths if split_group(p)[0] == ACTIVATIONS])
+    notes += second_moments.notes(store, [p for p in paths if split_group(p)[0] == SECOND_MOMENTS])
+    squares = [s for s, found in known.items() if split_group(found.path)[0] == ACTIVATIONS]
+    if squares:
+        also = "; --sigma-power does not reach them" if settings.sigma_power else ""
+        notes.append(
+            f"{', '.join(squares)}: no second moments, squares of inputs alone: rounded to "
+            f"nearest{_bounds(settings)}{also}"
+        )
+    left = [] if asked is not None else [site for site in DEFAULT_SITES if site not in known]
+    if left:
+        notes.append(f"{', '.join(left)}: no statistics: left as they are")
+    nothing = [site for site, found in known.items() if not found.path]
+    if nothing:
+        notes.append(f"{', '.join(nothing)}: no statistics: rounded to nearest")
+    return notes
+
+
+def _bounds(settings: GptqSettings) -> str:
+    return ", within bounds that weigh them" if settings.clip == "mse" else ""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One run of `gptq`."""
+
+    known: Mapping[str, SiteStatistics]
+    settings: GptqSettings
+    groups: Mapping[str, GroupWriter]
+    outcome: Outcome
+    mode: Mode
+
+    def run(self, places: Sequence[Place]) -> None:
+        """Round what is not complete, input by input."""
+        done = {path: group.written() for path, group in self.groups.items()}
+        pending = [place for place in places if not done[place.path][place.number]]
+        for path, written in done.items():
+            self.outcome.count(path).skipped += int(written.sum())
+        self.mode.progress.start(sum(len(place.readers) for place in pending))
+        for _, shared in by_input(pending):
+            self._one_input(shared)
+
+    def _one_input(self, places: Sequence[Place]) -> None:
+        """All linears that read one input: its second moment is factored once."""
+        given = places[0].given
+        with ExitStack() as stack:
+            held = []
+            for place in places:
+                group = self.groups[place.path]
+                claimed = stack.enter_context(group.claim((place.number,)))
+                if claimed and not group.written()[place.number]:
+                    held.append(place)
+                    continue
+                layer = place.readers[0].name.layer
+                note = f"{layer} {given.site}: left to another process that is working on it"
+                self.outcome.notes.append(note)
+                self.mode.progress.advance(layer, len(place.readers))
+            if not held:
+                return
+            found = self.known[given.site].of(given, damping=self.settings.damping)
+            if found.prepared.damping > self.settings.damping:
+                note = f"{given.layer} {given.site}: damped by {found.prepared.damping:g}"
+                self.outcome.notes.append(f"{note}, its second moment was not positive with less")
+            for place in held:
+                rounded = [self._rounded(reader, found) for reader in place.readers]
+                put_layer(
+                    self.groups[place.path],
+                    place,
+                    rounded,
+                    block_size=found.block_size,
+                    outcome=self.outcome,
+                )
+
+    def _rounded(self, reader: Reader, found: Known) -> Rounded:
+        weight = reader.matrix()
+        try:
+            grid = self.settings.grid_of(reader.name.site, weight, found.diagonal)
+            result = round_weight(weight, found.prepared, grid.nearest)
+        except TaqError as error:
+            raise type(error)(f"{reader.name.full}: {error}") from None
+        self.mode.progress.advance(reader.name.full)
+        return Rounded(grid, result)
