@@ -39,7 +39,7 @@ def command(store: str, group: str | None, as_json: bool) -> None:
 
 
 def _print_store(description: Mapping[str, Any]) -> None:
-    from taqstore.upkeep.info import format_bytes, summary_lines
+    from taqstore.upkeep.info import SET_COLUMNS, format_bytes, set_lines, summary_lines
 
     click.echo(f"store   {description['store']}")
     click.echo(f"format  {description['format']}, digest {printable(description['digest'])}")
@@ -48,6 +48,9 @@ def _print_store(description: Mapping[str, Any]) -> None:
     print_rows(
         ("group", "dims", "variables", "stored", "ratio", "written"), summary_lines(description)
     )
+    if description["weight_sets"]:
+        print_rows(SET_COLUMNS, set_lines(description))
+        click.echo()
     if covered := description["coverage"]:
         share = f"{covered['observed_weights']:,} of {covered['model_weights']:,}"
         click.echo(f"inputs of {covered['percent']:g} % of the model's weights observed ({share})")

@@ -154,6 +154,10 @@ FORMATS: dict[str, Format] = {
         options=options.IMATRIX,
         suffixes=(".gguf", ".dat"),
     ),
+    "comfy-stats": Format(
+        "comfy-quants' int4_activation_stats and int4_gptq_hessian_stats, a folder",
+        f"{_HERE}.peers.comfy_stats:comfy_stats",
+    ),
     "adaround": Format(
         "quantized weights as the source's optimiser leaves them",
         f"{_HERE}.adaround:adaround",

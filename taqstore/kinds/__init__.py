@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from taqstore.kinds.minibatches import iter_batches as iter_batches
     from taqstore.kinds.quantized_linears import InputQuantizer as InputQuantizer
     from taqstore.kinds.quantized_linears import QuantizedLinear as QuantizedLinear
+    from taqstore.kinds.quantized_linears import linear_names_of as linear_names_of
     from taqstore.kinds.quantized_linears import quantized_blocks as quantized_blocks
+    from taqstore.kinds.quantized_linears import quantized_linear as quantized_linear
     from taqstore.kinds.quantized_linears import quantized_linears as quantized_linears
     from taqstore.kinds.second_moments import Moments2 as Moments2
     from taqstore.kinds.second_moments import diagonal_of as diagonal_of
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     )
     from taqstore.kinds.weight_files import read_quant_config as read_quant_config
     from taqstore.kinds.weight_files import read_quantized as read_quantized
+    from taqstore.kinds.weight_sets import weight_sets as weight_sets
     from taqstore.kinds.weights import reconstruction_template as reconstruction_template
     from taqstore.kinds.weights import time_group_of as time_group_of
     from taqstore.kinds.weights import weights_template as weights_template
@@ -49,15 +52,18 @@ lazy_face(
         "iter_batches": "taqstore.kinds.minibatches",
         "latents_template": "taqstore.kinds.templates",
         "moments_of": "taqstore.kinds.second_moments",
+        "linear_names_of": "taqstore.kinds.quantized_linears",
         "open_block": "taqstore.kinds.block_samples",
         "pooled_conditioning_template": "taqstore.kinds.templates",
         "quantized_blocks": "taqstore.kinds.quantized_linears",
+        "quantized_linear": "taqstore.kinds.quantized_linears",
         "quantized_linears": "taqstore.kinds.quantized_linears",
         "read_quant_config": "taqstore.kinds.weight_files",
         "read_quantized": "taqstore.kinds.weight_files",
         "reconstruction_template": "taqstore.kinds.weights",
         "second_moments_template": "taqstore.kinds.second_moments",
         "time_group_of": "taqstore.kinds.weights",
+        "weight_sets": "taqstore.kinds.weight_sets",
         "weights_template": "taqstore.kinds.weights",
     },
 )

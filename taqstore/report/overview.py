@@ -16,7 +16,7 @@ from taqstore.query.sites import Groups
 from taqstore.report.findings import Plan
 from taqstore.report.page import Number, Table, number
 from taqstore.store.reader import Store
-from taqstore.upkeep.info import describe_store, format_bytes, summary_lines
+from taqstore.upkeep.info import SET_COLUMNS, describe_store, format_bytes, set_lines, summary_lines
 
 _PROMPTS = 6
 _TEXT = 160
@@ -60,6 +60,7 @@ def overview(store: Store, groups: Groups, plan: Plan) -> Overview:
         (
             *_nonfinite_tables(described["nonfinite"]),
             _group_table(described),
+            *_set_tables(described),
             *_provenance_tables(described["provenance"]),
         ),
     )
@@ -135,6 +136,11 @@ def _nonfinite_tables(found: list[dict[str, Any]]) -> tuple[Table, ...]:
 def _group_table(described: Mapping[str, Any]) -> Table:
     header = ("group", "dimensions", "variables", "stored", "ratio", "written")
     return Table("Groups of the store", header, tuple(summary_lines(described)), labels=2)
+
+
+def _set_tables(described: Mapping[str, Any]) -> tuple[Table, ...]:
+    rows = tuple(set_lines(described))
+    return (Table("Weight sets", SET_COLUMNS, rows, labels=4),) if rows else ()
 
 
 def _provenance_tables(records: list[dict[str, Any]]) -> tuple[Table, ...]:

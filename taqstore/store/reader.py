@@ -19,7 +19,14 @@ from taqstore.items.flags import read_group
 from taqstore.metadata.provenance import BadRecord, each_record
 from taqstore.metadata.root import read_root
 from taqstore.metadata.sealed import foreign, marker_of
-from taqstore.names import ACTIVATIONS, FORMAT_VERSION, parse_layer, site_of, split_group
+from taqstore.names import (
+    ACTIVATIONS,
+    FORMAT_VERSION,
+    WEIGHTS,
+    parse_layer,
+    site_of,
+    split_group,
+)
 from taqstore.place.location import Location
 from taqstore.store import format1
 from taqstore.store.groups import read_coordinate
@@ -215,10 +222,14 @@ class Store(Mapping[str, xr.Dataset]):
         """
         layer = parse_layer(name)
         sited = [path for path in self if site_of(path) == layer.site]
-        having = [path for path in sited if layer.layer in self._layers(path)]
-        found = {site_of(split_group(path)[0]): path for path in having}
+        # Weights are of the linear itself, statistics of the tensor that it reads.
+        labels = {path: layer.layer for path in sited if layer.layer in self._layers(path)}
+        for path in sited:
+            if path not in labels and layer.input.layer in self._layers(path):
+                labels[path] = layer.input.layer
+        found = {_source_name(split_group(path)[0]): path for path in sited if path in labels}
         if source is not None:
-            source = site_of(source)
+            source = source if source in found else site_of(source)
         elif len(found) > 1 and ACTIVATIONS in found:
             source = ACTIVATIONS
         if (source is None and len(found) != 1) or (source is not None and source not in found):
@@ -235,7 +246,8 @@ class Store(Mapping[str, xr.Dataset]):
                     remedy=f"choose source={' or '.join(found)}" if found else "see taqstore info",
                 )
             )
-        dataset = self[found[source or next(iter(found))]].sel(layer=layer.layer)
+        chosen = found[source or next(iter(found))]
+        dataset = self[chosen].sel(layer=labels[chosen])
         if layer.projection and "projection" in dataset.dims:
             dataset = dataset.sel(projection=layer.projection)
         return dataset
@@ -279,3 +291,8 @@ class Store(Mapping[str, xr.Dataset]):
     def _folder(self, path: str) -> Path | None:
         folder = self.location.real
         return None if folder is None else folder / path
+
+
+def _source_name(prefix: str) -> str:
+    """What a source is called in short; weight sets, which name themselves, in full."""
+    return prefix if prefix.startswith(f"{WEIGHTS}/") else site_of(prefix)

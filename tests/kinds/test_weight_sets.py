@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from support.weight_store import RUN, SHAPES, site_template, site_values, write_weights
 from taqstore import create_store, open_store
+from taqstore.cli import cli
 from taqstore.errors import LayoutError, MissingError, MisuseError
 from taqstore.kinds.quantized_linears import (
     linear_names_of,
@@ -19,6 +21,7 @@ from taqstore.kinds.quantized_linears import (
     run_of,
     weight_groups_of,
 )
+from taqstore.kinds.templates import latents_template
 from taqstore.kinds.weight_sets import (
     check_set,
     chosen_set,
@@ -29,6 +32,8 @@ from taqstore.kinds.weight_sets import (
 )
 from taqstore.kinds.weights import weights_template
 from taqstore.names import SITES, parse_layer
+from taqstore.upkeep.info import describe_store
+from taqstore.upkeep.merge import merge
 from taqstore.upkeep.verify import verify_store
 
 SETS = {"adaround": 6, "gptq": 7, "a-2_b": 8}
@@ -182,3 +187,42 @@ def test_linears_of_one_site_that_differ_in_outputs() -> None:
 def test_templates_refuse_what_does_not_fit() -> None:
     with pytest.raises(LayoutError, match=r"^mlp\.fc1: 4 groups do not divide 6 inputs"):
         weights_template("mlp.fc1", set="x", layers=["mm0.img"], shape=SHAPES["mlp.fc1"], groups=4)
+
+
+def test_info_lists_sets(several: Path) -> None:
+    found = {one["set"]: one for one in describe_store(open_store(several))["weight_sets"]}
+    assert list(found) == ["a-2_b", "adaround", "gptq"]
+    assert [one["linears"] for one in found.values()] == [12, 21, 21]
+    assert found["gptq"] | {"weights": 0} == {
+        "set": "gptq", "folder": "weights/gptq", "method": "adaround", "grid": "symmetric",
+        "bits": [4], "group_size": None, "linears": 21, "weights": 0,
+    }  # fmt: skip
+    shown = CliRunner().invoke(cli, ["info", str(several)]).stdout
+    assert "weight set  method" in shown
+
+
+def test_a_layer_of_statistics_is_no_set_unless_it_is_asked_for(several: Path) -> None:
+    store = open_store(several)
+    with pytest.raises(MissingError, match="choose source=weights/a-2_b or weights/adaround"):
+        store.layer("mm0.img.mlp.fc2")
+    found = store.layer("mm0.img.mlp.fc2", source="weights/gptq")
+    assert found["weight"].dims == ("out", "in")
+
+
+def test_merging_leaves_sets_out_by_name(several: Path, tmp_path: Path) -> None:
+    stores = []
+    for name in ("one", "two"):
+        stores.append(write_weights(tmp_path / f"{name}.zarr", set="gptq"))
+        image = 0 if name == "one" else 1
+        template = latents_template(
+            images=[image], prompts=[name], seeds=[image], cfg_weight=1.0,
+            sigmas=np.float32([1.0, 0.0]), timesteps=np.float32([1000, 0]), shape=(2, 2, 4),
+            attrs={"run": {"model": "made"}},
+        )  # fmt: skip
+        with create_store(stores[-1]) as writer:
+            group = writer.group(template)
+            group.put("x", (0, 0, 0, 0, 0), np.full((1, 2, 2, 2, 4), image, np.float32))
+            group.commit([(0,)])
+    outcome = merge(*stores, tmp_path / "out.zarr")
+    assert "weights/gptq/mlp.fc1 is not made of images or batches; left out" in outcome.notes
+    assert list(open_store(tmp_path / "out.zarr")) == ["latents"]

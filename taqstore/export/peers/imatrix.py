@@ -93,7 +93,7 @@ def _entries(sites: Mapping[str, xr.Dataset], named: Callable[[str], str]) -> di
     for site, dataset in sites.items():
         count = dataset["count"]
         chunks, size = count.size // count.sizes["layer"], int(count.max())
-        for linear, (squares, positions) in by_linear(site, dataset, _sums(dataset)):
+        for linear, (squares, positions) in by_linear(site, dataset, sums_of_squares(dataset)):
             _check_finite(linear, squares)
             entry, name = _Entry(squares, float(positions), chunks, size), named(linear)
             other = found.setdefault(name, entry)
@@ -148,7 +148,7 @@ def _package() -> ModuleType:
     return package
 
 
-def _sums(dataset: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+def sums_of_squares(dataset: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     """Sums of squares (layer, channel) and positions (layer,), float64."""
     names = require(dataset, ("mean", "m2", "count"), ("mean", "std", "count"), analysis=_NAME)
     mean, spread, count = (dataset[name].astype(np.float64) for name in names)
