@@ -194,7 +194,9 @@ def replayed(store: Path, checkpoint: Path | None) -> float:
         prompt = found.prepare(model, image, schedule)
         for position, step in enumerate(found.steps):
             timestep, sigma = schedule.timesteps[position], schedule.sigmas[position]
-            backend().mx.eval(model.denoise(found.latent(image, step), timestep, sigma, prompt))
+            backend().mx.eval(
+                model.denoise(found.latent(model, image, step), timestep, sigma, prompt)
+            )
     return time.perf_counter() - started
 
 

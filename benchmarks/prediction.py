@@ -59,7 +59,7 @@ def captured(store: Path, images: Sequence[int]) -> Iterator[tuple[int, Key, np.
         for image in images:
             prompt = found.prepare(model, image, schedule)
             for position, step in enumerate(found.steps):
-                x = found.latent(image, step)
+                x = found.latent(model, image, step)
                 timestep, sigma = schedule.timesteps[position], schedule.sigmas[position]
                 backend().mx.eval(model.denoise(x, timestep, sigma, prompt))
                 yield from ((position, key, values) for key, values in seen)

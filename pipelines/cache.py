@@ -134,7 +134,7 @@ def _templates(
     """Templates of streams that have these blocks, their shapes seen in one unevaluated forward."""
     with watching_blocks(model.mmdit, names) as streams:
         at = int(np.flatnonzero(found.seen[0])[0])
-        x = found.latent(found.images[0], found.steps[at])
+        x = found.latent(model, found.images[0], found.steps[at])
         with placed(f"{found.word} {found.images[0]}, step {found.steps[at]}"):
             model.denoise(x, schedule.timesteps[at], schedule.sigmas[at], prompt)
     summary = found.summary()
@@ -286,7 +286,7 @@ class _Job:
 
     def _forward(self, image: int, step: int, prompt: Prompt) -> dict[str, dict[int, Tensor]]:
         """Residual streams of one (image, step), evaluated in one go."""
-        x = self.found.latent(image, self.found.steps[step])
+        x = self.found.latent(self.model, image, self.found.steps[step])
         timestep, sigma = self.schedule.timesteps[step], self.schedule.sigmas[step]
         place = f"image {image}, step {self.found.steps[step]}"
         with inside_model(place, self.model.mmdit):

@@ -23,7 +23,7 @@ from taqstore.store.writer import create_store
 from .models.backend import LIBRARIES
 from .models.failures import each_placed, placed
 from .models.limits import Use, check_use
-from .models.load import LoadedModel, load_pipeline, to_numpy
+from .models.load import LoadedModel, load_pipeline
 from .models.sampling import Schedule, make_schedule, trajectory
 from .models.table import find_model
 from .run.groups import RUN, open_groups
@@ -269,7 +269,7 @@ class _Latents:
         for step, self.last in enumerate(each_placed(steps, f"image {image}")):
             if step:
                 job.mode.progress.advance(f"image {image}, step {step - 1}")
-            latent = to_numpy(self.last)[None]
+            latent = job.model.to_store(self.last)[None, None]
             _check_finite(latent, int(image), step)
             yield latent
 

@@ -306,7 +306,7 @@ class _Runner:
 
     def _forward(self, image: int, position: int) -> None:
         job, step = self.job, self.job.found.steps[position]
-        x = job.found.latent(image, step)
+        x = job.found.latent(job.model, image, step)
         timestep, sigma = job.schedule.timesteps[position], job.schedule.sigmas[position]
         with inside_model(f"image {image}, step {step}", job.model.mmdit):
             backend().mx.eval(job.model.denoise(x, timestep, sigma, self.prompts[image]))

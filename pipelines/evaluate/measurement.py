@@ -140,7 +140,7 @@ class Measurer:
     def _compare(
         self, measure: Measure, made: LoadedModel, prompt: Prompt, image: int, place: int, step: int
     ) -> None:
-        x = self.found.latent(image, step)
+        x = self.found.latent(self.model, image, step)
         plain = self._plain.get((image, step)) or self._forward(self.model, x, step, prompt)
         self._keep((image, step), plain)
         other = self._forward(made, x, step, prompt)

@@ -15,7 +15,7 @@ from .failures import inside_model
 from .hooks import Hook, observing
 from .inputs import Input
 from .layers import ModelBlock, blocks
-from .load import LoadedModel, Tensor
+from .seam import Model, Tensor
 
 # Called with inputs and their tensors (..., channel), evaluated; must not keep these. One tensor
 # that stands under two sites is handed over as one object.
@@ -26,7 +26,7 @@ _HELD = 32 << 20
 
 
 @contextmanager
-def watching_inputs(model: LoadedModel, sites: Collection[str], take: Take) -> Iterator[None]:
+def watching_inputs(model: Model, sites: Collection[str], take: Take) -> Iterator[None]:
     """Hand every distinct linear input of these sites to `take`, in every forward.
 
     Tensors are evaluated together with the result of a block once they exceed `_HELD`, and at the
@@ -41,8 +41,8 @@ def watching_inputs(model: LoadedModel, sites: Collection[str], take: Take) -> I
     watched = [one for one in model.inputs() if one.site in sites]
     watch = _Watch(model, watched, take)
     hooks: list[tuple[Any, Hook]] = [(one.module, partial(watch.note, one)) for one in watched]
-    hooks += [(block.module, partial(watch.block, block)) for block in blocks(model.mmdit)]
-    with observing([*hooks, (model.mmdit, watch.end)]):
+    hooks += [(block.module, partial(watch.block, block)) for block in model.blocks()]
+    with observing([*hooks, (model.module, watch.end)]):
         yield
 
 
@@ -50,7 +50,7 @@ def watching_inputs(model: LoadedModel, sites: Collection[str], take: Take) -> I
 class _Watch:
     """What was seen in a forward, and what of it was not handed over yet."""
 
-    model: LoadedModel
+    model: Model
     watched: Sequence[Input]
     take: Take
     held: list[tuple[Input, Tensor]] = field(default_factory=list)

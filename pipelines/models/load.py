@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from taqstore.errors import TaqError, problem
 from taqstore.files.refusal import what_it_is
 
@@ -17,45 +19,19 @@ from .adapter import known, pipeline_class, prefix_of
 from .backend import backend
 from .failures import inside_model
 from .inputs import Input, inputs_of
-from .layers import modulated
+from .layers import ModelBlock, blocks, modulated
 from .limits import Use, check_use, seen_in_part, short
 from .modulation import modulated_by, modulation, rows_of
 from .packed import read_packed
+from .seam import Conditioning as Conditioning
+from .seam import Prompt as Prompt
+from .seam import Tensor as Tensor
 from .table import DIFFUSIONKIT, ModelRow, find_model, resolve
-
-# An `mlx.core.array`; MLX is not imported for a type.
-Tensor = Any
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """Text as the model sees it, in the activation dtype.
-
-    Parameters
-    ----------
-    tokens
-        ``(row, token, channel)``: row 0 the prompt, row 1 the negative prompt where there is one.
-    pooled
-        ``(row, pooled_channel)``.
-    cfg_weight
-        Guidance weight it is used with.
-    """
-
-    tokens: Tensor
-    pooled: Tensor
-    cfg_weight: float
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What forwards of a prompt are given; make it with `LoadedModel.prepare`."""
-
-    conditioning: Conditioning
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A pipeline ready to run prompts; see `load_pipeline`.
+    """A pipeline of DiffusionKit's ready to run prompts, a `seam.Model`; see `load_pipeline`.
 
     Parameters
     ----------
@@ -79,6 +55,20 @@ class LoadedModel:
         """DiffusionKit's MMDiT."""
         return self.pipeline.mmdit
 
+    @property
+    def module(self) -> Any:
+        """The same: its call is a forward."""
+        return self.mmdit
+
+    @property
+    def activation_dtype(self) -> Any:
+        """MLX's dtype of activations, and of timesteps."""
+        return self.pipeline.activation_dtype
+
+    def blocks(self) -> list[ModelBlock]:
+        """Its blocks in the order they run."""
+        return blocks(self.mmdit)
+
     def inputs(self) -> tuple[Input, ...]:
         """Every distinct tensor that a linear reads, in store order; see `Input`."""
         return inputs_of(self.mmdit)
@@ -90,7 +80,7 @@ class LoadedModel:
         in which it is multiplied.
         """
         found = one.readers[0].read(x)
-        dtype = self.pipeline.activation_dtype
+        dtype = self.activation_dtype
         return found if found.dtype == dtype else found.astype(dtype)
 
     @property
@@ -159,6 +149,36 @@ class LoadedModel:
                     cfg_weight=conditioning.cfg_weight,
                 )
 
+    def levels(self, steps: int) -> tuple[Tensor, Tensor]:
+        """Sigmas and timesteps ``(step + 1,)`` that DiffusionKit samples `steps` steps with."""
+        sigmas = self.pipeline.get_sigmas(self.sampler, steps)
+        return sigmas, self.sampler.timestep(sigmas).astype(self.activation_dtype)
+
+    def noise(self, sigmas: Tensor, *, seed: int, latent_size: tuple[int, int]) -> Tensor:
+        """Noise to begin with, float32 ``(1, height, width, 16)``; NumPy's global state is kept."""
+        pipeline = self.pipeline
+        empty = pipeline.get_empty_latent(*latent_size)
+        state: Any = np.random.get_state()
+        try:
+            noise = pipeline.get_noise(seed, empty)
+        finally:
+            np.random.set_state(state)
+        full = pipeline.max_denoise(sigmas)
+        return self.sampler.noise_scaling(sigmas[0], noise, empty, full)
+
+    def advance(self, x: Tensor, denoised: Tensor, sigma: Tensor, lower: Tensor) -> Tensor:
+        """The latent at the next sigma, in the order of operations of `sample_euler`."""
+        slope = (x - denoised) / sigma[..., None, None, None, None]
+        return x + slope * (lower - sigma)
+
+    def to_store(self, x: Tensor) -> np.ndarray:
+        """An evaluated latent as stores keep it, float32 ``(height, width, channel)``, exactly."""
+        return np.asarray(to_numpy(x)[0])
+
+    def to_model(self, latent: np.ndarray) -> Tensor:
+        """A latent of a store as the model takes it, ``(1, height, width, channel)``."""
+        return backend().mx.array(np.ascontiguousarray(latent)[None])
+
     def picture(self, latent: Tensor) -> Any:
         """A latent ``(1, height, width, 16)`` as a uint8 picture ``(height, width[, 3])``.
 
@@ -168,7 +188,7 @@ class LoadedModel:
             The model's VAE cannot be had.
         """
         if self.row.decoder != DIFFUSIONKIT:
-            return resolve(self.row.decoder)(to_numpy(latent)[0])
+            return resolve(self.row.decoder)(self.to_store(latent))
         pipeline, mx = self.pipeline, backend().mx
         if pipeline.decoder is None:
             pipeline.decoder = self._vae_decoder()
@@ -270,8 +290,6 @@ def load_pipeline(
 
 def to_numpy(x: Tensor) -> Any:
     """An evaluated tensor as an array that shares its memory; bfloat16 is widened to float32."""
-    import numpy as np
-
     mx = backend().mx
     return np.asarray(x.astype(mx.float32) if x.dtype == mx.bfloat16 else x)
 

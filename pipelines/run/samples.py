@@ -143,10 +143,10 @@ class Samples:
             row[: len(numbers)] = sorted(numbers)
         return table
 
-    def latent(self, image: int, step: int) -> Tensor:
+    def latent(self, model: LoadedModel, image: int, step: int) -> Tensor:
         """One x before the model call, float32 ``(1, height, width, channel)``."""
         x = self.group["x"].sel(sample=image)
-        return backend().mx.array(np.ascontiguousarray(x.values)[None])
+        return model.to_model(x.values)
 
     def check(self, model: LoadedModel) -> None:
         """Refuse samples that another model was given, before anything is run.

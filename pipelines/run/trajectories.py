@@ -14,7 +14,6 @@ from taqstore.errors import MissingError, StoreError, TaqError, problem
 from taqstore.names import LATENTS
 from taqstore.store.reader import Store, open_store
 
-from ..models.backend import backend
 from ..models.failures import placed
 from ..models.limits import Use, check_use
 from ..models.load import LoadedModel, Prompt, Tensor, load_pipeline
@@ -101,10 +100,10 @@ class Trajectories:
         found.ravel()[: len(self.images)] = self.images
         return found
 
-    def latent(self, image: int, step: int) -> Tensor:
+    def latent(self, model: LoadedModel, image: int, step: int) -> Tensor:
         """One x before the model call, float32 ``(1, height, width, channel)``."""
         x = self.latents["x"].sel(image=image).isel(step=step)
-        return backend().mx.array(np.ascontiguousarray(x.values)[None])
+        return model.to_model(x.values)
 
     def schedule(self, model: LoadedModel) -> Schedule:
         """Sigmas and timesteps of the chosen steps, in order."""

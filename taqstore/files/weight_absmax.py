@@ -37,8 +37,9 @@ def weight_absmax(path: Path) -> WeightAbsmax:
     """Read `.safetensors` or `.npz` with weights ``(out, in)``, or their absmax ``(in,)``.
 
     Names may be those of a store, of SD3 checkpoints, of diffusers or of DiffusionKit; a trailing
-    ``.weight`` is taken off. Biases and what is no linear of a block are passed over, whatever
-    their dtypes. Bfloat16 is taken exactly.
+    ``.weight`` is taken off. Biases and what is no linear are passed over, whatever their dtypes.
+    Bfloat16 is taken exactly. The convolution that embeds patches is taken as the matrix that
+    stores see in it: inputs are a patch's, in the order row, column, channel.
 
     Raises
     ------
@@ -46,14 +47,14 @@ def weight_absmax(path: Path) -> WeightAbsmax:
         The file is damaged, a linear's weights are no floats, or linears of one tensor differ in
         their inputs.
     MissingError
-        It holds no linear of a block, or is of another kind.
+        It holds no linear, or is of another kind.
     """
     names, needed = _tensors(path)
     linears = {name: linear for name in names if (linear := weight_layer(name)) is not None}
     passed = len(names) - len(linears)
     found: dict[str, dict[LayerName, np.ndarray]] = {}
     for name, values in needed(linears):
-        linear = linears[name]
+        linear, values = linears[name], _matrix(values)
         if values.dtype.kind != "f" or values.ndim not in (1, 2) or not values.size:
             what, found_here = f"{name} is no float weight (out, in)", _brief(values)
             remedy = "give the model's own weights: F32, F16 or BF16"
@@ -62,10 +63,19 @@ def weight_absmax(path: Path) -> WeightAbsmax:
         column = column.max(axis=0) if column.ndim == 2 else column
         _add(found.setdefault(linear.site, {}), linear, column, path)
     if not found:
-        what = "no weights of a block's linears"
+        what = "no weights of a model's linears"
         raise MissingError(problem(what, where=str(path), found=f"{passed} other tensors"))
-    notes = [f"{path.name}: {passed} tensors are no linears of blocks"] if passed else []
+    notes = [f"{path.name}: {passed} tensors are no linears"] if passed else []
     return WeightAbsmax({site: _array(columns) for site, columns in found.items()}, notes)
+
+
+def _matrix(values: np.ndarray) -> np.ndarray:
+    """A convolution's weight as a matrix; checkpoints have channels first, DiffusionKit last."""
+    if values.ndim != 4:
+        return values
+    last = values.shape[1] == values.shape[2] != values.shape[3]
+    ordered = values if last else values.transpose(0, 2, 3, 1)
+    return ordered.reshape(len(values), -1)
 
 
 def _brief(values: np.ndarray) -> str:
@@ -91,7 +101,7 @@ def _add(
     columns: dict[LayerName, np.ndarray], linear: LayerName, column: np.ndarray, path: Path
 ) -> None:
     """Take the larger of what linears of one tensor have."""
-    key = LayerName(linear.block, linear.stream, linear.site)
+    key = linear.input
     known = columns.get(key, column)
     if known.shape != column.shape:
         what = f"linears of {key.full} differ in inputs"

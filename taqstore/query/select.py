@@ -96,7 +96,9 @@ def _select_layer(dataset: xr.Dataset, text: str, site: str) -> xr.Dataset:
                     remedy="query that group, or name the layer alone, like " + name.layer,
                 )
             )
-        keep |= labels == name.layer
+        # Weights are of the linear itself, statistics of the tensor that it reads.
+        own = labels == name.layer
+        keep |= own if own.any() or not name.site else labels == name.input.layer
         projections.add(name.projection)
     dataset = _keep(dataset, "layer", keep, text)
     if "projection" in dataset.dims and projections and "" not in projections:

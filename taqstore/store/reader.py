@@ -222,8 +222,12 @@ class Store(Mapping[str, xr.Dataset]):
         """
         layer = parse_layer(name)
         sited = [path for path in self if site_of(path) == layer.site]
-        having = [path for path in sited if layer.layer in self._layers(path)]
-        found = {_source_name(split_group(path)[0]): path for path in having}
+        # Weights are of the linear itself, statistics of the tensor that it reads.
+        labels = {path: layer.layer for path in sited if layer.layer in self._layers(path)}
+        for path in sited:
+            if path not in labels and layer.input.layer in self._layers(path):
+                labels[path] = layer.input.layer
+        found = {_source_name(split_group(path)[0]): path for path in sited if path in labels}
         if source is not None:
             source = source if source in found else site_of(source)
         elif len(found) > 1 and ACTIVATIONS in found:
@@ -242,7 +246,8 @@ class Store(Mapping[str, xr.Dataset]):
                     remedy=f"choose source={' or '.join(found)}" if found else "see taqstore info",
                 )
             )
-        dataset = self[found[source or next(iter(found))]].sel(layer=layer.layer)
+        chosen = found[source or next(iter(found))]
+        dataset = self[chosen].sel(layer=labels[chosen])
         if layer.projection and "projection" in dataset.dims:
             dataset = dataset.sel(projection=layer.projection)
         return dataset
