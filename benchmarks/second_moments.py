@@ -112,8 +112,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         MODELS["wide"] = row("wide", 32)
         checkpoint = make_checkpoint(Path(name) / "wide.safetensors", shape=WIDE)
+        memory(checkpoint)  # first: a child begins with the peak of its parent
         side_by_side(checkpoint, options.repeats)
-        memory(checkpoint)
 
 
 if __name__ == "__main__":
