@@ -25,6 +25,7 @@ from taqstore.store.reader import Store, open_store
 from taqstore.store.writer import create_store
 
 from ..models.backend import LIBRARIES
+from ..models.inputs import check_floats, every_reader
 from ..models.layers import blocks, chosen_blocks
 from ..models.load import LoadedModel
 from ..models.rounding import Settings
@@ -91,6 +92,7 @@ def adaround(
     opened = open_store(store, chunks=None, checksum=True)
     made_by = _run_of(opened, model)
     loaded = load_model_of(made_by, local_ckpt=local_ckpt)
+    check_floats(every_reader(loaded.mmdit))
     names = _chosen(opened, loaded, chosen)
     inputs = read_inputs(open_store(opened), plan, bits=settings.activation_bits)
     if settings.activation_bits:

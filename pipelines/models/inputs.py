@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from taqstore.errors import TaqError, problem
 from taqstore.names import (
     ADALN,
     MODEL_LAYERS,
@@ -121,6 +122,20 @@ class Input:
     def weights(self) -> int:
         """Weights that are multiplied with it."""
         return sum(out * into for out, into in (reader.shape for reader in self.readers))
+
+
+def check_floats(readers: Iterable[Reader]) -> None:
+    """Refuse packed linears, which can neither be rounded nor run with other weights.
+
+    Raises
+    ------
+    TaqError
+        One is packed.
+    """
+    packed = [reader.name.full for reader in readers if "scales" in reader.module]
+    if packed:
+        what = f"the weights of {packed[0]} are packed already"
+        raise TaqError(problem(what, remedy="name the floats that they were made of"))
 
 
 def inputs_of(mmdit: Any) -> tuple[Input, ...]:

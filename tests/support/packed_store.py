@@ -35,7 +35,7 @@ class Kind:
 
 
 def write_set(
-    path: Path, model: LoadedModel, kinds: Mapping[str, Kind], *, name: str = "rtn", **run: Any
+    path: Path, model: LoadedModel, kinds: Mapping[str, Kind], *, name: str = "made", **run: Any
 ) -> Path:
     """A store with one set: linears of each site by its kind."""
     told = {"model": model.row.name, "weights": model.digest, "method": "rtn", **run}

@@ -19,7 +19,7 @@ from taqstore.names import LayerName
 from taqstore.quantization.quantizer import integer_range
 
 from ..backend import backend
-from ..inputs import Reader
+from ..inputs import Reader, check_floats
 from ..load import LoadedModel, Prompt, Tensor
 from .linear import Slot, installed
 
@@ -114,6 +114,7 @@ def quantize(model: LoadedModel, plans: Mapping[LayerName, LinearPlan]) -> Quant
 def _slot(name: LayerName, reader: Reader, plan: LinearPlan) -> _Fixed:
     module, weight = reader.module, None
     if plan.weight is not None:
+        check_floats([reader])
         _fits(name, "weight", plan.weight, reader.shape)
         weight = backend().mx.array(plan.weight).astype(module.weight.dtype)
         weight = weight.reshape(module.weight.shape)

@@ -38,15 +38,15 @@ def base_of(path: Path, **changed: tuple[int, ...]) -> Base:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mlx") / "s.zarr"
-    return write_set(path, load_pipeline("reference"), {"mlp.fc2": Kind(4, 64)}, name="rtn")
+    return write_set(path, load_pipeline("reference"), {"mlp.fc2": Kind(4, 64)})
 
 
 def test_the_folder_says_what_it_holds(store: Path, tmp_path: Path, taq: Runner) -> None:
-    done = taq("export", "mlx", store, "--weights", "rtn", "-o", tmp_path / "packed")
+    done = taq("export", "mlx", store, "--weights", "made", "-o", tmp_path / "packed")
     assert done.code == 0, done.err
-    assert "11 linears of rtn are packed in 0.281 of their float16 size" in done.err
+    assert "11 linears of made are packed in 0.281 of their float16 size" in done.err
     config = json.loads((tmp_path / "packed" / "config.json").read_text())
-    assert (config["model"], config["set"]) == ("reference", "rtn")
+    assert (config["model"], config["set"]) == ("reference", "made")
     told = config["quantization"]
     assert (told.pop("group_size"), told.pop("bits")) == (64, 4)
     opened = open_store(store, chunks=None)

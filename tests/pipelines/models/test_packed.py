@@ -9,9 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from taqstore.pipelines.adaround.adaround import adaround
+from taqstore.pipelines.cache import cache
+from taqstore.pipelines.collect.collect import collect
+from taqstore.pipelines.evaluate.evaluate import evaluate
+from taqstore.pipelines.evaluate.variants import Variant
+from taqstore.pipelines.generate import Request, generate
 from taqstore.pipelines.models.backend import backend
 from taqstore.pipelines.models.inputs import every_reader
 from taqstore.pipelines.models.load import LoadedModel, load_pipeline, to_numpy
+from taqstore.pipelines.models.rounding import Settings
 from taqstore.pipelines.models.sampling import make_schedule, trajectory
 from taqstore.pipelines.run.base_weights import base_weights
 
@@ -19,7 +26,7 @@ from support.live_capture import needs_models
 from support.live_models import TINY_FLUX, load_tiny
 from support.packed_store import EVERY, Kind, write_set
 from taqstore import open_store
-from taqstore.errors import SourceError
+from taqstore.errors import SourceError, StoreError, TaqError
 from taqstore.export import export
 from taqstore.files.safetensors import SafetensorsFile
 from taqstore.kinds.quantized_linears import linear_names_of, quantized_linear
@@ -209,3 +216,22 @@ def test_a_config_that_does_not_fit_is_refused(broken: Any, tmp_path: Path) -> N
     (tmp_path / "config.json").unlink()
     with pytest.raises(SourceError, match="not a folder of packed weights"):
         load_pipeline("reference", local_ckpt=tmp_path)
+
+
+def test_packed_linears_are_observed_and_judged_but_not_rounded_again(
+    mixed: tuple[Store, Path], tmp_path: Path
+) -> None:
+    """As the model of a store: what needs their floats says so in one line."""
+    _, folder = mixed
+    (tmp_path / "p.txt").write_text("a seven", encoding="utf-8")
+    path = tmp_path / "s.zarr"
+    generate(path, Request("reference", tmp_path / "p.txt", 1, steps=2, local_ckpt=folder))
+    collect(path, stride=1, sites=("mlp.fc2",), local_ckpt=folder)
+    cache(path, stride=1, chosen=("mm0",), local_ckpt=folder)
+    said = r"weights of mm0\.img\.attn\.q_proj are packed already"
+    with pytest.raises(TaqError, match=said):
+        evaluate(path, variants=[Variant.parse("rtn")], local_ckpt=folder)
+    with pytest.raises(TaqError, match=said):
+        adaround(path, settings=Settings(iterations=2), local_ckpt=folder)
+    with pytest.raises(StoreError, match="made with other weights"):
+        collect(path, stride=1, sites=("mlp.fc1",))
