@@ -17,6 +17,7 @@ from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.files.datasets import write_table
 from taqstore.files.png import contact_sheet
 from taqstore.files.tables import to_table
+from taqstore.kinds.weight_sets import ADAROUND, FORMATS, set_folders, weight_sets
 from taqstore.run.extras import extra
 from taqstore.run.progress import SILENT, Progress
 from taqstore.store.reader import Store, open_store
@@ -132,6 +133,7 @@ def evaluate(
     opened, options = open_store(store), options or Options()
     if variants:
         options.check(variants)
+        _check_sets(variants, opened)
     if prompts is not None and not held_out:
         raise MisuseError("--prompts is for --held-out images: give both")
     if held_out and images is not None:
@@ -163,6 +165,23 @@ def evaluate(
     return Evaluation(
         result, job.prompts, [m.finals for m in measures], loaded if pictures else None
     )
+
+
+def _check_sets(variants: Sequence[Variant], store: Store) -> None:
+    """Refuse names that are neither a way to round nor a weight set of the store.
+
+    Raises
+    ------
+    MisuseError
+        There is such a name. One of `adaround` is told later what it lacks.
+    """
+    known = {ADAROUND, *set_folders(store)}
+    strange = [way.name for way in variants if way.is_set and way.weights not in known]
+    if strange:
+        sets = ", ".join(weight_sets(store)) or "none"
+        remedy = f"{', '.join(FORMATS)}, or a weight set of the store"
+        what = f"variant {strange[0]!r} is not known"
+        raise MisuseError(problem(what, found=f"weight sets: {sets}", remedy=remedy))
 
 
 def defaults(planner: Planner) -> list[Variant]:

@@ -28,6 +28,7 @@ from taqstore.analysis.ranges.options import (
 from taqstore.analysis.shared.option import Option, When, asked
 from taqstore.asked import MAX_SEED
 from taqstore.faces import named
+from taqstore.names import SECOND_MOMENTS
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -48,6 +49,8 @@ class Analysis:
     joint
         ``module:function`` for all sites together, where they must be seen so: Datasets by path ->
         results by path.
+    source
+        Group prefix that it is asked of unless another is named; empty: what analyses prefer.
     bundles
         Parameter of the function -> ``module:class``, made of the options that name the parameter
         as their `bundle`.
@@ -57,6 +60,7 @@ class Analysis:
     function: str
     options: tuple[Option, ...] = ()
     joint: str = ""
+    source: str = ""
     bundles: Mapping[str, str] = field(default_factory=dict)
 
     def load(self) -> Any:
@@ -302,6 +306,20 @@ ANALYSES: dict[str, Analysis] = {
     "diagnostics": Analysis(
         "Medians over channels, share of negative values, widest channels (post-GELU study).",
         f"{_HERE}.diagnostics:diagnostics",
+    ),
+    "moments": Analysis(
+        "Energy, effective rank and correlation of channels, from second moments.",
+        f"{_HERE}.moments:moments",
+        (
+            Option(
+                "top_fraction",
+                "Share of the channels that is how many of the largest directions count.",
+                default=0.01,
+                least=0,
+                most=1,
+            ),
+        ),
+        source=SECOND_MOMENTS,
     ),
 }
 

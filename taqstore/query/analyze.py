@@ -67,7 +67,7 @@ def analyze(
     word_of(name, ANALYSES, "analysis")
     _check_names(name, options)
     row, chosen = ANALYSES[name], selection or {}
-    paths = choose_groups(groups, source, sites=sites, layer=chosen.get("layer"))
+    paths = choose_groups(groups, source or row.source, sites=sites, layer=chosen.get("layer"))
     if row.joint:
         together: Results = named(row.joint)(slices(groups, paths, chosen), **options)
         return together

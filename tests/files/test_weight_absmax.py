@@ -35,6 +35,11 @@ SPELLINGS = {
         "transformer_blocks.12.ff.net.2.weight",
         "joint_blocks.12.x_block.mlp.fc2.weight",
     ),
+    "mm0.img.adaln.linear": (
+        "joint_blocks.0.x_block.adaLN_modulation.1.weight",
+        "transformer_blocks.0.norm1.linear.weight",
+    ),
+    "x_embedder.embed.image": ("x_embedder.proj.weight", "pos_embed.proj.weight"),
     "uni7.mlp.fc1": ("unified_transformer_blocks.7.transformer_block.mlp.fc1.weight",),
 }
 
@@ -52,13 +57,14 @@ def test_spellings(name: str, full: str) -> None:
     "name",
     [
         "joint_blocks.0.x_block.attn.qkv.bias",
-        "joint_blocks.0.x_block.adaLN_modulation.1.weight",
-        "transformer_blocks.0.norm1.linear.weight",
-        "x_embedder.proj.weight",
+        "joint_blocks.0.x_block.adaLN_modulation.1.bias",
+        "pos_embed",
+        "x_pos_embedder.pos_embed.weight",
+        "modulation",
         "mm0.img",
     ],
 )
-def test_what_is_no_linear_of_a_block(name: str) -> None:
+def test_what_is_no_linear(name: str) -> None:
     assert weight_layer(name) is None
 
 
@@ -83,7 +89,7 @@ def test_absmax_per_input_channel(tmp_path: Path, suffix: str) -> None:
     expected = np.abs(np.concatenate([q, k, v]).astype(np.float64)).max(axis=0)
     np.testing.assert_array_equal(qkv.values[0], expected)
     np.testing.assert_array_equal(qkv.values[1], np.abs(other).max(axis=0).astype(np.float64))
-    assert found.notes == [f"w.{suffix}: 1 tensors are no linears of blocks"]
+    assert found.notes == [f"w.{suffix}: 1 tensors are no linears"]
 
 
 def test_bfloat16_is_widened(tmp_path: Path) -> None:
@@ -150,7 +156,7 @@ def test_damaged_files(tmp_path: Path, case: str) -> None:
 
 def test_refusals(tmp_path: Path) -> None:
     np.savez(tmp_path / "none.npz", x=np.ones((2, 2)))
-    with pytest.raises(MissingError, match=r"no weights of a block's linears \(found 1 other"):
+    with pytest.raises(MissingError, match=r"no weights of a model's linears \(found 1 other"):
         weight_absmax(tmp_path / "none.npz")
     uneven = {"mm0.img.attn.q_proj": np.ones((2, 3)), "mm0.img.attn.k_proj": np.ones((2, 4))}
     np.savez(tmp_path / "uneven.npz", **uneven)

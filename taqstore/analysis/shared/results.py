@@ -28,6 +28,16 @@ RESULTS: dict[str, Doc] = {
     "variability_ratio": Doc("variability ratio", "", "largest alpha / (smallest alpha + 1e-6)"),
     "shift_absmax_mean": Doc("mean shift magnitude", "", "mean over steps of shift_absmax"),
     "shift_absmax_max": Doc("largest shift magnitude", "", "maximum over steps of shift_absmax"),
+    "energy": Doc("energy", "", "mean over positions of the sum over channels of x^2"),
+    "effective_rank": Doc(
+        "effective rank", "", "exp of the entropy of the second moment's eigenvalues"
+    ),
+    "participation_ratio": Doc(
+        "participation ratio", "", "squared sum of eigenvalues over the sum of their squares"
+    ),
+    "top_share": Doc("share of the top", "", "share of the energy in the largest directions"),
+    "mean_correlation": Doc("mean correlation", "", "mean |correlation| of pairs of channels"),
+    "max_correlation": Doc("largest correlation", "", "largest |correlation| of two channels"),
     "tensor_range": Doc("tensor range", "", "tensor maximum minus tensor minimum"),
     "tensor_mean": Doc("tensor mean", "", "mean over all values of the tensor"),
     "tensor_std": Doc("tensor standard deviation", "", "population std over all values"),

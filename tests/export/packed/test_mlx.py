@@ -61,6 +61,20 @@ def test_the_folder_says_what_it_holds(store: Path, tmp_path: Path, taq: Runner)
         assert np.array_equal(written[f"{path}.scales"].make(), linear.step)
 
 
+def test_commands_run_the_folder(store: Path, tmp_path: Path, taq: Runner) -> None:
+    out, prompts = tmp_path / "packed", tmp_path / "p.txt"
+    assert taq("export", "mlx", store, "-o", out).code == 0
+    prompts.write_text("a seven", encoding="utf-8")
+    words = ("generate", tmp_path / "g.zarr", "--model", "reference", "--prompts", prompts)
+    words = (*words, "--num-images", 1, "--steps", 2, "--local-ckpt")
+    done = taq(*words, out, "--save-images", tmp_path / "pictures")
+    assert done.code == 0, done.err
+    assert list((tmp_path / "pictures").glob("*.png"))
+    done = taq(*words, tmp_path, "--force")
+    assert done.code == 1
+    assert "not a folder of packed weights" in done.err
+
+
 def test_it_is_replaced_when_asked_only(store: Path, tmp_path: Path, taq: Runner) -> None:
     out = tmp_path / "packed"
     assert taq("export", "mlx", store, "-o", out).code == 0

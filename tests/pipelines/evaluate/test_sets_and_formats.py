@@ -21,7 +21,7 @@ from support.live_capture import needs_models
 from support.set_of_model import write_set
 from taqstore import open_store
 from taqstore.cli import cli
-from taqstore.errors import MissingError, TaqError
+from taqstore.errors import MissingError, MisuseError, TaqError
 from taqstore.kinds.quantized_linears import linear_names_of, quantized_linear
 from taqstore.names import MODEL_SITES, SITES
 from taqstore.quantization.integer_grid import symmetric_grid
@@ -198,3 +198,8 @@ def test_every_linear_acts_in_the_forward(store: Path, model: LoadedModel) -> No
         plans = {r.name: LinearPlan(coarse(r.matrix())) for r in names}
         assert not np.array_equal(last(quantize(model, plans)), plain), site
     assert np.array_equal(last(model), plain)
+
+
+def test_a_word_that_is_no_set_is_misuse(store: Path) -> None:
+    with pytest.raises(MisuseError, match=r"'wholly/a16' is not known \(found weight sets: some"):
+        evaluate(store, variants=[Variant.parse("rtn"), Variant.parse("wholly/a16")])
