@@ -16,7 +16,7 @@ from taqstore.asked import word_of
 from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.faces import named
 from taqstore.files.tables import to_tables
-from taqstore.names import dimension_order, site_of
+from taqstore.names import SECOND_MOMENTS, dimension_order, site_of
 from taqstore.query.select import select
 from taqstore.query.sites import answers, choose_groups, slices
 
@@ -67,6 +67,7 @@ def analyze(
     word_of(name, ANALYSES, "analysis")
     _check_names(name, options)
     row, chosen = ANALYSES[name], selection or {}
+    _check_summed(name, row.source or source, chosen)
     paths = choose_groups(groups, source or row.source, sites=sites, layer=chosen.get("layer"))
     if row.joint:
         together: Results = named(row.joint)(slices(groups, paths, chosen), **options)
@@ -82,6 +83,17 @@ def analyze(
         return found
 
     return answers(ask, paths)
+
+
+# What second moments are sums over, or hold pairs of: none of them can be told apart again.
+_SUMMED = ("step", "sigma", "channel")
+
+
+def _check_summed(name: str, source: str | None, chosen: Mapping[str, str | None]) -> None:
+    asked = [word for word in _SUMMED if chosen.get(word) is not None]
+    if source == SECOND_MOMENTS and asked:
+        what = f"{name} cannot choose by {asked[0]}: second moments are sums of whole tensors"
+        raise MisuseError(problem(what, remedy=f"leave --{asked[0]} out"))
 
 
 def _check_names(name: str, options: Mapping[str, Any]) -> None:

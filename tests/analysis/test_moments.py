@@ -10,7 +10,7 @@ import xarray as xr
 
 from taqstore import open_store
 from taqstore.analysis import moments
-from taqstore.errors import MissingError
+from taqstore.errors import MissingError, MisuseError
 from taqstore.query import analyze
 from taqstore.testing import RunShape, make_second_moments, make_store, raw_activations
 
@@ -99,6 +99,13 @@ def test_channels_that_do_not_move_have_no_correlation() -> None:
     expected = abs(np.corrcoef(x[:, 0], x[:, 3])[0, 1])
     np.testing.assert_allclose(result["max_correlation"], [[expected]], atol=1e-12)
     np.testing.assert_allclose(result["mean_correlation"], [[expected]], atol=1e-12)
+
+
+@pytest.mark.parametrize("word", ["step", "sigma", "channel"])
+def test_sums_are_not_sliced(tmp_path: Path, word: str) -> None:
+    make_second_moments(tmp_path / "s.zarr", shape=SHAPE)
+    with pytest.raises(MisuseError, match=f"moments cannot choose by {word}"):
+        analyze("moments", open_store(tmp_path / "s.zarr"), selection={word: "0"})
 
 
 def test_other_groups_are_refused(tmp_path: Path) -> None:
