@@ -48,7 +48,7 @@ class Tour:
 def _prepare_live(folder: Path) -> None:
     from .models.reference import digit_prompts
 
-    text = "\n".join(digit_prompts(4, seed=1)) + "\n"
+    text = "\n".join(digit_prompts(8, seed=1)) + "\n"
     (folder / "prompts.txt").write_text(text, encoding="utf-8")
     print(f"prompts.txt:\n{text}", end="", flush=True)
 
@@ -61,12 +61,12 @@ def _prepare_ingest(folder: Path) -> None:
 
 _LIVE = (
     (
-        "generate store.zarr --model reference --prompts prompts.txt --num-images 4 --steps 16"
+        "generate store.zarr --model reference --prompts prompts.txt --num-images 8 --steps 16"
         " --save-images images",
         "",
     ),
-    ("cache store.zarr --stride 5", ""),
-    ("collect store.zarr", ""),
+    ("cache store.zarr --images 0-3 --stride 5", ""),
+    ("collect store.zarr --second-moment full", ""),
     ("info store.zarr", "info.txt"),
     ("analyze scales store.zarr --site mlp.fc2 --limit 8", "scales.txt"),
     ("# Another momentum, percentile and bit width: each was a new run of the model once.", ""),
@@ -85,9 +85,22 @@ _LIVE = (
     ("export safetensors store.zarr -o weights.safetensors", ""),
     ("verify store.zarr", ""),
     (
-        "evaluate store.zarr --stride 2 --digits 20 -o evaluation"
+        "evaluate store.zarr --images 0-3 --stride 2 --digits 20 -o evaluation"
         + "".join(f" --variant {name}" for name in _VARIANTS),
         "evaluation.txt",
+    ),
+    ("# Weights from second moments alone, no forward; packed for MLX, and run packed.", ""),
+    ("gptq store.zarr", "gptq.txt"),
+    ("export mlx store.zarr --weights gptq -o packed", ""),
+    (
+        "evaluate store.zarr --weights gptq --held-out 8 --stride 4 -o packed_evaluation"
+        + "".join(f" --variant {name}/a16" for name in ("rtn-g64", "mlx", "gptq")),
+        "packed.txt",
+    ),
+    (
+        "generate packed.zarr --model reference --local-ckpt packed --prompts prompts.txt"
+        " --num-images 8 --steps 16 --save-images packed_images",
+        "",
     ),
 )
 _INGEST = (
