@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taqstore.asked import word_of
-from taqstore.errors import MissingError, TaqError, problem
+from taqstore.errors import MissingError, MisuseError, TaqError, problem
 from taqstore.kinds import nonfinite, second_moments
 from taqstore.kinds.weight_sets import check_set, set_folders
 from taqstore.names import ACTIVATIONS, SECOND_MOMENTS, WEIGHTS, split_group
@@ -21,7 +21,7 @@ from taqstore.store.reader import Store, open_store
 from taqstore.store.writer import create_store
 
 from ..models.backend import LIBRARIES
-from ..models.inputs import Reader
+from ..models.inputs import Reader, check_floats
 from ..models.load import LoadedModel
 from ..run.groups import open_groups
 from ..run.record import record_run
@@ -63,21 +63,24 @@ def gptq(
     Raises
     ------
     MisuseError
-        A site or name of a set that there cannot be.
+        A site or name of a set that there cannot be, or bits of a site that is not rounded.
     MissingError
         A site has neither second moments nor activations, and is not to be rounded to nearest.
     TaqError
-        The model does not load, options do not fit it, or the store holds other weights.
+        The model does not load, is packed already, options do not fit it, or the store holds other
+        weights.
     """
     mode, outcome = mode or Mode(), Outcome()
     settings, name = settings or GptqSettings(), check_set(set)
     opened = open_store(store, chunks=None, checksum=True)
     chosen = _chosen(opened, sites, settings)
+    _check_bits(settings, chosen)
     known = statistics_of(opened, chosen, sigma_power=settings.sigma_power)
     made_by = run_of_statistics(opened, known, model=model)
     loaded = load_model_of({**made_by, "use_t5": False, "shift": None}, local_ckpt=local_ckpt)
     inputs = [given for given in loaded.inputs() if given.site in known]
     _check_sites(loaded, known, [given.site for given in inputs])
+    check_floats(reader for given in inputs for reader in given.readers)
     about = {"model": loaded.row.name, "weights": loaded.digest, "dtype": loaded.dtype}
     runs = {
         site: {**settings.summary(site), **about, "statistics": found.summary()}
@@ -113,6 +116,13 @@ def _chosen(store: Store, asked: Sequence[str] | None, settings: GptqSettings) -
     what = f"no second moments and no activations of {', '.join(without)}"
     remedy = "taqstore collect keeps them; --fallback nearest does without"
     raise MissingError(problem(what, where=str(store.location), remedy=remedy))
+
+
+def _check_bits(settings: GptqSettings, chosen: Sequence[str]) -> None:
+    idle = [site for site in settings.site_bits if site not in chosen]
+    if idle:
+        what = f"bits are given for {', '.join(idle)}, whose linears are not rounded"
+        raise MisuseError(problem(what, found=", ".join(chosen), remedy="choose --sites"))
 
 
 def _check_sites(model: LoadedModel, known: Mapping[str, Any], found: Sequence[str]) -> None:

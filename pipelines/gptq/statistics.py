@@ -79,9 +79,11 @@ class SiteStatistics:
         """What groups made from these statistics must agree in."""
         if not self.path:
             return {}
-        written = self.store[self.path].get("written")
-        items = {} if written is None else {"items": int(np.count_nonzero(written.values))}
-        return {"group": self.path, **items, RUN: self.run or {}}
+        dataset = self.store[self.path]
+        written = dataset.get("written")
+        # Where every item that is read is whole there is no mask.
+        items = dataset["count"].isel(layer=0).size if written is None else int(written.sum())
+        return {"group": self.path, "items": items, RUN: self.run or {}}
 
     def of(self, given: Input, *, damping: float) -> Known:
         """Second moment of one input, ready for GPTQ.

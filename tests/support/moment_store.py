@@ -44,8 +44,12 @@ def write_moments(
     sites: Sequence[str] = EVERY,
     block_size: Mapping[str, int | None] | int | None = None,
     told: bool = True,
+    batches: int = BATCHES,
 ) -> Path:
-    """Second moments of all inputs at these sites; `told`: with the run that they are of."""
+    """Second moments of all inputs at these sites; `told`: with the run that they are of.
+
+    Fewer `batches`: the others are not written yet, and are by another call.
+    """
     run = {"model": model.row.name, "weights": model.digest, "dtype": model.row.dtype}
     with create_store(path) as writer:
         for site in sites:
@@ -58,7 +62,7 @@ def write_moments(
                 attrs={"run": run} if told else {},
             )  # fmt: skip
             group = writer.group(template)
-            for batch in range(BATCHES):
+            for batch in range(batches):
                 for steps in range(2):
                     for start in range(0, len(inputs), template.shard_extent("layer")):
                         some = inputs[start : start + template.shard_extent("layer")]

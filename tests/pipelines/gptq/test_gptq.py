@@ -13,16 +13,20 @@ import pytest
 from taqstore.pipelines.gptq.gptq import gptq
 from taqstore.pipelines.gptq.settings import DEFAULT_SITES, GptqSettings
 from taqstore.pipelines.gptq.site_errors import site_errors
-from taqstore.pipelines.models.load import LoadedModel
+from taqstore.pipelines.models.load import LoadedModel, load_pipeline
 from taqstore.pipelines.models.table import ModelRow
+from taqstore.pipelines.run.base_weights import base_weights
 
 from support.cli_runner import Runner
 from support.live_capture import needs_models
 from support.live_models import TINY, TINY_FLUX, load_tiny
 from support.moment_store import EVERY, GROUP_OF, SIGMAS, moment, write_moments
+from support.packed_store import Kind, write_set
 from support.same_stores import assert_same_stores
 from taqstore import open_store
 from taqstore.errors import LayoutError, MissingError, MisuseError, StoreError, TaqError
+from taqstore.export.formats import export
+from taqstore.export.packed.base import MLX
 from taqstore.kinds.quantized_linears import (
     linear_names_of,
     quantized_linear,
@@ -218,6 +222,31 @@ def test_stopped_it_goes_on_to_the_same_bits(
     assert run(store, tiny, replace(SMALL, bits=5), sites=TWO, mode=Mode(force=True)).skipped == 0
 
 
+def test_it_does_not_go_on_with_more_statistics_than_it_began_with(
+    tiny: LoadedModel, tmp_path: Path
+) -> None:
+    """Else a set is of two second moments, and nothing says which layer of which."""
+    some = write_moments(tmp_path / "some.zarr", tiny, sites=["mlp.fc1"], batches=1)
+    run(some, tiny, sites=["mlp.fc1"])
+    assert run(some, tiny, sites=["mlp.fc1"], mode=Mode(resume=True)).written == 0
+    write_moments(some, tiny, sites=["mlp.fc1"])
+    with pytest.raises(LayoutError, match=r"statistics .*'items': 2.*'items': 4"):
+        run(some, tiny, sites=["mlp.fc1"], mode=Mode(resume=True))
+    assert run(some, tiny, sites=["mlp.fc1"], mode=Mode(force=True)).written
+
+
+def test_packed_weights_are_not_rounded_again(tmp_path: Path) -> None:
+    floats = load_tiny(tmp_path, TINY)
+    kind = Kind(bits=4, group_size=32)
+    made = write_set(tmp_path / "set.zarr", floats, {"mlp.fc1": kind})
+    base = base_weights(open_store(made), MLX, checkpoint=floats.checkpoint)
+    export("mlx", open_store(made), tmp_path / "packed", base=base)
+    packed = load_pipeline(TINY, local_ckpt=tmp_path / "packed")
+    store = write_moments(tmp_path / "run.zarr", packed, sites=["mlp.fc1"])
+    with pytest.raises(TaqError, match="packed already"):
+        gptq(store, settings=SMALL, local_ckpt=tmp_path / "packed")
+
+
 def test_layers_that_another_process_holds_are_left_to_it(tiny: LoadedModel, store: Path) -> None:
     seen = []
 
@@ -255,6 +284,8 @@ def test_command(taq: Runner, tiny: LoadedModel, store: Path) -> None:
         (["--site-bits", "adaln.linear"], "is no SITE=BITS"),
         (["--site-bits", "adaln=4"], "site 'adaln' is not known"),
         (["--site-bits", "mlp.fc1=9"], "2 to 8"),
+        (["--site-bits", "final.linear=3"], "final.linear, whose linears are not rounded"),
+        (["--sites", "mlp.fc1", "--site-bits", "mlp.fc2=3"], "mlp.fc2, whose linears are not"),
         (["--sites", "mlp.fc9"], "site 'mlp.fc9' is not known"),
         (["--weight-clip", "mse"], "--grid symmetric"),
         (["--set", "A"], "no name of a weight set"),
