@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from taqstore.pipelines.cache import cache
 from taqstore.pipelines.collect.collect import collect
+from taqstore.pipelines.collect.second_moments import SecondMoments
 from taqstore.pipelines.generate import Request, generate
 from taqstore.pipelines.ingest import ingest
 
@@ -26,6 +27,7 @@ from taqstore.upkeep.verify import verify_store
 
 pytestmark = needs_models
 RESUME = Mode(resume=True)
+MOMENTS = SecondMoments(16, images=1)
 SMALL = RunShape(images=2, steps=2, latent=(3, 2), channels=4)
 
 
@@ -45,12 +47,12 @@ def made(store: Path, folder: Path, *, images: int, seed: int, mode: Mode | None
 
 @pytest.fixture(scope="module")
 def merged(folder: Path) -> Path:
-    """Two runs that both count from 0, of other seeds and prompts, with both tracks, as one."""
+    """Two runs that both count from 0, of other seeds and the same prompts, with all tracks."""
     weights = folder / "w.safetensors"
     for name, seed in (("a.zarr", 42), ("b.zarr", 900)):
         made(folder / name, folder, images=2, seed=seed)
         cache(folder / name, stride=1, local_ckpt=weights)
-        collect(folder / name, stride=1, local_ckpt=weights)
+        collect(folder / name, stride=1, local_ckpt=weights, second_moments=MOMENTS)
     merge(folder / "a.zarr", folder / "b.zarr", folder / "ab.zarr", renumber=True)
     return folder / "ab.zarr"
 
@@ -65,7 +67,7 @@ def test_a_merged_run_grows_in_every_track(store: Path, folder: Path) -> None:
     assert made(store, folder, images=6, seed=42, mode=RESUME).written == 2
     weights = folder / "w.safetensors"
     cache(store, stride=1, local_ckpt=weights, mode=RESUME)
-    collect(store, stride=1, local_ckpt=weights, mode=RESUME)
+    collect(store, stride=1, local_ckpt=weights, second_moments=MOMENTS, mode=RESUME)
     opened = open_store(store)
     latents = opened["latents"]
     assert latents["image"].values.tolist() == [0, 1, 2, 3, 4, 5]
@@ -73,7 +75,7 @@ def test_a_merged_run_grows_in_every_track(store: Path, folder: Path) -> None:
     assert latents["prompt"].values.tolist() == ["a cat", "a dog"] * 3
     assert "seed" not in latents.attrs["run"]
     for path, old in before.items():
-        grows = "batch" if path.startswith("activations") else "image"
+        grows = "batch" if "batch" in old.dims else "image"
         assert opened[path].sizes[grows] == old.sizes[grows] + 2
         kept = opened[path].isel({grows: slice(0, old.sizes[grows])})
         for name in old.data_vars:
