@@ -16,7 +16,6 @@ from taqstore.kinds.weight_sets import ADAROUND, check_set, folder_of
 from taqstore.names import SAMPLES, WEIGHTS
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
-from taqstore.store.reader import open_store
 from taqstore.store.writer import StoreWriter, create_store
 
 from . import sources
@@ -105,6 +104,8 @@ def ingest(
 
 def _folder_there(store: str | os.PathLike[str], name: str) -> str | None:
     """Where a weight set lies in a store; None where there is no store that can be read."""
+    from taqstore.store.reader import open_store  # brings xarray, which sources do without
+
     try:
         return folder_of(open_store(store).paths, name)
     except TaqError:

@@ -11,7 +11,7 @@ import numpy as np
 from taqstore.asked import number, whole_number, word_of
 from taqstore.errors import MisuseError, problem
 from taqstore.names import ADALN, MODEL_SITES, SITES
-from taqstore.quantization.gptq import DAMPING
+from taqstore.quantization.defaults import DAMPING
 from taqstore.quantization.integer_grid import (
     IntegerGrid,
     StepDtype,

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import MissingError, StoreError, problem
-from taqstore.export.packed.base import MLX, Base
+from taqstore.export.packed.base import Base
+from taqstore.export.packed.layouts import MLX
 from taqstore.files.safetensors import Later, SafetensorsFile
 from taqstore.names import ACTIVATIONS, LATENTS, SECOND_MOMENTS, WEIGHTS
 from taqstore.store.reader import Store
@@ -73,8 +74,9 @@ def _own(row: ModelRow, path: Path) -> Mapping[str, np.ndarray | Later]:
 
 def _runs(store: Store) -> list[Mapping[str, Any]]:
     """What groups of the store say of the runs that made them."""
-    paths = [path for path in store if path.split("/")[0] in _NAMING]
+    paths = [path for path in store if path in _NAMING or path.startswith(_BELOW)]
     return [run for path in paths if (run := store[path].attrs.get(RUN)) is not None]
 
 
 _NAMING = (ACTIVATIONS, LATENTS, SECOND_MOMENTS, WEIGHTS)
+_BELOW = tuple(f"{path}/" for path in _NAMING)

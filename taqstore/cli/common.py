@@ -62,7 +62,8 @@ def say_nonfinite(
 
     Every command whose answer comes from statistics calls this, or hands on such notes.
     """
-    from taqstore.kinds.nonfinite import notes
+    from taqstore.kinds import nonfinite, second_moments
 
-    for note in notes(groups, paths):
+    chosen = list(groups if paths is None else paths)
+    for note in [*nonfinite.notes(groups, chosen), *second_moments.notes(groups, chosen)]:
         say(f"note: {where}: {note}" if where else f"note: {note}")

@@ -12,7 +12,7 @@ from taqstore.analysis.shared.option import Option, bundled, settle
 from taqstore.asked import word_of
 from taqstore.errors import MisuseError, printable, problem
 from taqstore.export import options
-from taqstore.export.packed.base import CHECKPOINT, MLX
+from taqstore.export.packed.layouts import CHECKPOINT, MLX
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -219,8 +219,8 @@ def export(
     Raises
     ------
     MisuseError
-        Unknown format, an option it does not have, one that does not go with the others, or a
-        file's name that is of another kind.
+        Unknown format, an option it does not have, one that does not go with the others, a model
+        that it completes and was not given, or a file's name that is of another kind.
     MissingError
         Statistics the store does not hold.
     TaqError
@@ -230,6 +230,7 @@ def export(
     row = FORMATS[word_of(name, FORMATS, "export format")]
     values = settle(row.options, given, who=name)
     row.check_name(Path(out))
+    _check_base(name, row, values.get(options.BASE.name))
     from taqstore.export.batches import Batches
     from taqstore.export.complete import Complete
 
@@ -240,6 +241,17 @@ def export(
     made = bundled(row.options, options.BUNDLES, values)
     summary = _written(row, whole, Path(out), force, made)
     return replace(summary, notes=(*summary.notes, *whole.notes))
+
+
+def _check_base(name: str, row: Format, base: object) -> None:
+    """Refuse what is no model where the format completes one: the command line reads it itself."""
+    if not row.layout:
+        return
+    from taqstore.export.packed.base import Base
+
+    if not isinstance(base, Base):
+        what, remedy = f"{name} completes a model", f"give base, a {Base.__module__}.Base"
+        raise MisuseError(problem(what, found=printable(str(base)), remedy=remedy))
 
 
 def _written(

@@ -21,8 +21,7 @@ from taqstore.analysis.shared.option import Option
 from taqstore.analysis.table import FIT, TIERS
 from taqstore.export.peers.tensor_names import NAMES
 from taqstore.names import ADALN, SITES
-from taqstore.quantization.gptq import DAMPING
-from taqstore.quantization.packed_affine import ScaleDtype
+from taqstore.quantization.defaults import DAMPING, ScaleDtype
 
 OUTLIERS = Option("outliers", "Add outlier channels.", bool, False)
 SOURCE = Option("source", "Group prefix to take statistics from, like pooled/timestep_stats.", str)

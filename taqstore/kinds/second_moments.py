@@ -309,11 +309,12 @@ def notes(groups: Groups, paths: Iterable[str] | None = None) -> list[str]:
             continue
         left = groups[path]["left_out"]
         by_layer = left.sum([dim for dim in left.dims if dim != "layer"])
-        where = [str(name) for name in left["layer"].values[by_layer.values > 0]]
+        layers = np.atleast_1d(left["layer"].values)
+        where = [str(name) for name in layers[np.atleast_1d(by_layer.values) > 0]]
         if where:
             total = int(by_layer.sum())
             found.append(
-                f"{path}: {total} positions with NaN or Inf are left out, "
+                f"{path}: {total} positions with non-finite values are left out, "
                 f"first in {where[0]}; {len(where)} layers"
             )
     return found

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any
 
 from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.names import RECONSTRUCTION, WEIGHTS, site_of, site_rank, split_group
 
-Groups = Mapping[str, xr.Dataset]
+if TYPE_CHECKING:
+    import xarray as xr
+
+Groups = Mapping[str, "xr.Dataset"]
 
 ADAROUND = "adaround"
 # What rounds weights by itself where a set could be named: `taqstore evaluate --variant`.

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from taqstore.errors import MisuseError, TaqError, problem
+from taqstore.quantization.defaults import DAMPING
 
 Floats = npt.NDArray[np.float64]
 Columns = npt.NDArray[np.int64]
@@ -28,8 +29,6 @@ Nearest = Callable[[Floats, Columns], tuple[npt.NDArray[Any], npt.NDArray[Any]]]
 """``nearest(values, columns)`` -> codes, weights: the points of a grid nearest to `values` ``(out,
 column)``, each column for itself. `IntegerGrid.nearest` is one."""
 
-DAMPING = 0.01
-"""Share of the mean diagonal that is added to it."""
 SPAN = 64
 """Inputs that are rounded before their errors are carried on to all others at once."""
 

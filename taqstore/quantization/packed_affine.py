@@ -9,17 +9,17 @@ seven bits in codes of eight, one step repeated for the groups that its inputs m
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from taqstore.errors import LayoutError, MisuseError, problem
+from taqstore.quantization.defaults import ScaleDtype
 from taqstore.quantization.integer_grid import MLX_GROUPS
 from taqstore.quantization.packing import PACKED_BITS, pack_codes, unpack_codes
 
 Floats = npt.NDArray[Any]
-ScaleDtype = Literal["auto", "float16", "float32"]
 # What float32 may have lost of an offset and a step, as a share of the larger.
 _LOST = 2.0**-22
 

@@ -151,7 +151,7 @@ def test_ingest_options_reach_the_library(
     library = Recorder(summary)
     monkeypatch.setattr("taqstore.pipelines.ingest.ingest", library)
     shown = taq("ingest", "a", "b", "s", "--only", "latents", "--only", "blocks", "--resume",
-                "--strict", "--workers", "3", "--prompts", prompts)  # fmt: skip
+                "--strict", "--workers", "3", "--prompts", prompts, "--set", "theirs")  # fmt: skip
     ((args, kwargs),) = library.calls
     assert args == (("a", "b"), "s")
     assert kwargs == {
@@ -160,6 +160,7 @@ def test_ingest_options_reach_the_library(
         "strict": True,
         "workers": 3,
         "prompts": str(prompts),
+        "set": "theirs",
     }
     assert shown.code == 1  # the summary lists a problem
     assert shown.out.splitlines()[1].split()[:2] == ["latents", "1"]

@@ -26,6 +26,8 @@ WORDS = {
     "cache": ["{}/a store.zarr", "--images", "0,2-3", "--blocks", "mm0,mm1", "--stride=2"],
     "collect": ["--sites", "mlp.fc2", "{}/a store.zarr", "--histogram-bits", "3", "--json"],
     "adaround": ["{}/a store.zarr", "--rule", "timed", "--shift", "", "--iterations", "7"],
+    "gptq": ["--site-bits", "adaln.linear=6", "{}/a store.zarr", "--set=w-3", "--sites",
+             "mlp.fc2,adaln.linear", "--grid", "symmetric", "--weight-clip", "mse"],
     "evaluate": ["{}/a store.zarr", "--variant", "rtn", "--variant", "float", "-o", "{}/an out"],
     "profile": ["{}/a store.zarr", "-o", "{}/some figures", "--stride", "3"],
     "ingest": ["--only", "schedule", "--strict", "--workers", "1", "--", "{}/a lut.json",

@@ -17,6 +17,7 @@ from support.planted import SHAPE, STEPS, fill, planted_store, put
 from taqstore.analysis import ANALYSES
 from taqstore.cli import COMMANDS
 from taqstore.export.formats import export, taking
+from taqstore.names import SECOND_MOMENTS
 from taqstore.plot import FIGURES
 from taqstore.plot.draw import draw
 from taqstore.store.reader import open_store
@@ -24,6 +25,11 @@ from taqstore.store.reader import open_store
 LAST = STEPS[-1]
 FIRST = f"first in mm0.img at step {LAST}, image 1;"
 NOTE = f"note: activations/mlp.fc2: 2 non-finite values (1 NaN, 1 +Inf), {FIRST}"
+# Sums leave out the positions, and so count these.
+SUMMED = (
+    "note: second_moments/mlp.fc2: 2 positions with non-finite values are left out, "
+    "first in mm0.img; 2 layers"
+)
 # Every command: its words, where it answers from statistics; who else sees to it, where not.
 WORDS: dict[str, list[str]] = {
     "info": ["{s}"],
@@ -40,6 +46,7 @@ ELSEWHERE = {
     "generate": "refuses them: tests/pipelines/run",
     "collect": "counts them: tests/pipelines/collect",
     "adaround": "needs a model",
+    "gptq": "needs a model: tests/pipelines/gptq",
     "evaluate": "needs a model",
     "cache": "holds no statistics",
     "ingest": "refuses them",
@@ -55,7 +62,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (1, LAST, "mm0.img.mlp.fc2"): put(np.nan, 4),
         (1, LAST, "mm1.img.mlp.fc2"): put(1e6, 0),
     }
-    return planted_store(tmp_path_factory.mktemp("planted") / "s.zarr", plants)
+    return planted_store(tmp_path_factory.mktemp("planted") / "s.zarr", plants, moments=True)
 
 
 def test_every_command_is_thought_of() -> None:
@@ -81,11 +88,14 @@ def test_analyses_say_it(word: str, store: Path, taq: Runner, tmp_path: Path) ->
         more = ["--weights", tmp_path / "w.npz"]
     done = taq("analyze", word, store, "--site", "mlp.fc2", *more)
     assert done.code == 0, done.err
-    assert NOTE in done.err
+    assert (SUMMED if ANALYSES[word].source == SECOND_MOMENTS else NOTE) in done.err
     assert "non-finite" not in done.out
 
 
 def test_an_analysis_tells_of_its_selection(store: Path, taq: Runner) -> None:
+    assert "non-finite" not in taq("analyze", "moments", store, "--batch", "0").err
+    one = taq("analyze", "moments", store, "--layer", "mm1.img").err
+    assert "1 positions with non-finite values are left out, first in mm1.img" in one
     assert "non-finite" not in taq("analyze", "scales", store, "--batch", "0").err
     assert "non-finite" not in taq("analyze", "scales", store, "--site", "mlp.fc1").err
     one = taq("analyze", "scales", store, "--layer", "mm1.img").err
@@ -102,7 +112,7 @@ def nothing(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for step in STEPS
         for layer in layers
     }
-    return planted_store(tmp_path_factory.mktemp("nothing") / "s.zarr", plants)
+    return planted_store(tmp_path_factory.mktemp("nothing") / "s.zarr", plants, moments=True)
 
 
 @pytest.mark.parametrize("word", [w for w in ANALYSES if w != "smooth"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,21 +33,31 @@ from support.format_checks import (
     read,
 )
 from support.groups_from_files import block_groups, latent_groups, pooled_groups, postgelu_groups
+from support.packed_checks import (
+    WIDE,
+    check_comfy,
+    check_comfy_stats,
+    check_mlx,
+    comfy_base,
+    mlx_base,
+    write_wide,
+)
 from support.weight_store import write_weights
 from taqstore import open_store
 from taqstore.errors import MissingError, TaqError
-from taqstore.export.formats import FORMATS, export
+from taqstore.export.formats import FORMATS, export, taking
 from taqstore.testing import (
     RunShape,
     make_adaround_cache,
     make_latents,
     make_phase1,
     make_postgelu,
+    make_second_moments,
     make_store,
 )
 from taqstore.testing.activations import make_activations
 
-SHAPE = RunShape(images=3, steps=9, blocks=2, hidden=8, image_tokens=6, text_tokens=3,
+SHAPE = RunShape(images=3, steps=9, blocks=2, hidden=16, image_tokens=6, text_tokens=3,
                  stats_stride=1, cache_images=3)  # fmt: skip
 # Steps that each site has, of the run's; no two alike.
 STEPS = {
@@ -61,11 +72,15 @@ BATCHES = {"attn.qkv": [0, 1, 2], "attn.o_proj": [1], "mlp.fc1": [0, 2], "mlp.fc
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Groups:
     folder = tmp_path_factory.mktemp("uneven")
-    activations = open_store(make_store(folder / "s.zarr", shape=SHAPE), chunks=None)
+    made = make_store(folder / "s.zarr", shape=SHAPE)
+    make_second_moments(made, shape=SHAPE, block_size=16, step_groups=3)
+    activations = open_store(made, chunks=None)
+    wide = open_store(write_wide(folder / "wide.zarr"), chunks=None)
     weights = open_store(write_weights(folder / "w.zarr"), chunks=None)
     groups = {
         **{path: activations[path].load() for path in activations},
         **{path: weights[path] for path in weights},
+        **{path: wide[path] for path in wide},
         **latent_groups(make_latents(folder / "run", shape=SHAPE)),
         **block_groups(make_adaround_cache(folder / "cache", shape=SHAPE)),
         **pooled_groups(make_activations(folder / "stats", shape=SHAPE)),
@@ -83,7 +98,10 @@ def uneven(whole: Groups) -> Groups:
         found[f"activations/{site}"] = (
             whole[f"activations/{site}"].sel(step=steps).isel(batch=BATCHES[site])
         )
+        moments = whole[f"second_moments/{site}"]
+        found[f"second_moments/{site}"] = moments.isel(batch=BATCHES[site])
         found[f"{STATS}/{site}"] = _lacking(whole[f"{STATS}/{site}"].sel(step=steps))
+    del found["second_moments/mlp.fc1"]
     found["latents"] = whole["latents"].assign_coords(cfg_weight=("image", [7.5, 3.0, 5.0]))
     for stream, images in (("img", [0, 1, 2]), ("txt", [0, 2])):
         data = whole[f"blocks/{stream}"].isel(image=images)
@@ -100,6 +118,21 @@ def _lacking(dataset: xr.Dataset) -> xr.Dataset:
         if {"step", "layer"} <= set(array.dims):
             array[at] = np.nan if array.dtype.kind == "f" else 0
     return data
+
+
+def _check_codes(groups: Groups, out: Path, name: str) -> None:
+    base, nearest = comfy_base(out.parent, SHAPE.hidden), out.with_name("nearest.safetensors")
+    export(name, groups, nearest, base=base, method="nearest")
+    check_comfy(groups, out, base, nearest)
+
+
+def _given(name: str, groups: Groups, folder: Path) -> dict[str, Any]:
+    """A set of two, and the model that a format completes."""
+    if name == "mlx":
+        return {"weights": WIDE, "base": mlx_base(groups)}
+    if name == "comfy-w4a8":
+        return {"base": comfy_base(folder, SHAPE.hidden)}
+    return {"weights": "adaround"} if name in taking("weights") else {}
 
 
 Check = Callable[[Groups, Path, str], None]
@@ -121,6 +154,9 @@ CASES: dict[str, tuple[str, Check | str]] = {
     "adaround": ("w", check_weights),
     "safetensors": ("w.safetensors", check_weights),
     "safetensors-mlx": ("w.safetensors", check_weights),
+    "comfy-stats": ("stats", check_comfy_stats),
+    "mlx": ("packed", check_mlx),
+    "comfy-w4a8": ("c.safetensors", _check_codes),
 }
 
 
@@ -137,7 +173,7 @@ def test_a_reader_gets_what_the_store_holds(uneven: Groups, tmp_path: Path, name
         with pytest.raises(MissingError, match=check):
             export(name, uneven, tmp_path / out)
         return
-    export(name, uneven, tmp_path / out)
+    export(name, uneven, tmp_path / out, **_given(name, uneven, tmp_path))
     check(uneven, tmp_path / out, name)
 
 

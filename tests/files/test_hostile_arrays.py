@@ -129,7 +129,7 @@ def test_only_tensors_that_are_needed_are_judged(dtype: str, tmp_path: Path) -> 
     )
     found = weight_absmax(path)
     assert found.sites["mlp.fc1"].values.tolist() == [np.abs(values).max(axis=0).tolist()]
-    assert found.notes == [f"{path.name}: 2 tensors are no linears of blocks"]
+    assert found.notes == [f"{path.name}: 2 tensors are no linears"]
     assert tensor_names(path) == [other[0], LINEAR, bias[0]]
     ((name, read),) = read_safetensors(path, wanted=lambda name: name == LINEAR)
     assert (name, read.tobytes()) == (LINEAR, values.tobytes())

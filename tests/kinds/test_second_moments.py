@@ -131,7 +131,9 @@ def test_left_out_positions_are_told(tmp_path: Path) -> None:
     assert notes({"second_moments/mlp.fc2": dataset}) == []
     dataset["left_out"][0, 1, 2] = 4
     [line] = notes({"second_moments/mlp.fc2": dataset})
-    assert line.startswith("second_moments/mlp.fc2: 4 positions with NaN or Inf are left out")
+    assert line.startswith(
+        "second_moments/mlp.fc2: 4 positions with non-finite values are left out"
+    )
 
 
 def test_templates_that_cannot_be() -> None:

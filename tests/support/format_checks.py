@@ -190,7 +190,11 @@ def check_imatrix(groups: Groups, out: Path, name: str) -> None:
 
 
 def check_weights(groups: Groups, out: Path, name: str) -> None:
-    linears = [x for b in quantized_blocks(groups) for x in quantized_linears(groups, b)]
+    linears = [
+        x
+        for b in quantized_blocks(groups, set="adaround")
+        for x in quantized_linears(groups, b, set="adaround")
+    ]
     if name == "safetensors":
         found = read_quantized(out)
         assert set(found) == {linear.name for linear in linears}

@@ -137,7 +137,7 @@ def test_a_model_runs_by_its_row(
     assert open_store(tmp_path / "run.zarr")["latents"].sizes["step"] == 3
 
 
-@pytest.mark.parametrize("module", ["ingest", "generate", "export"])
+@pytest.mark.parametrize("module", ["ingest", "generate", "gptq", "evaluate", "export"])
 def test_help_of_a_command_imports_no_arrays(module: str) -> None:
     code = f"import taqstore.cli.{module}, sys; print(*sys.modules)"
     loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()

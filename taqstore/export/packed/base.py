@@ -11,9 +11,6 @@ import numpy as np
 from taqstore.errors import LayoutError, MissingError, problem
 from taqstore.files.safetensors import Later
 
-MLX, CHECKPOINT = "mlx", "checkpoint"
-"""Layouts of tensors: DiffusionKit's parameters, and a checkpoint as it is."""
-
 
 @dataclass(frozen=True)
 class Base:

@@ -29,7 +29,8 @@ from taqstore.kinds.second_moments import diagonal_of, moments_of
 from taqstore.names import ADALN, SITES, LayerName, checkpoint_tensor, weight_layer
 from taqstore.quantization.comfy.codebook import GROUP, LEVELS, W4A8, w4a8_gptq, w4a8_nearest
 from taqstore.quantization.comfy.rotation import SIZES, rotated_moments, rotation_size
-from taqstore.quantization.gptq import DAMPING, Prepared, prepare
+from taqstore.quantization.defaults import DAMPING
+from taqstore.quantization.gptq import Prepared, prepare
 
 FORMAT = "asym_w4a8_int8"
 PACKABLE = (*SITES, ADALN)

@@ -29,9 +29,9 @@ from taqstore.kinds.quantized_linears import (
 )
 from taqstore.kinds.weight_sets import chosen_set
 from taqstore.names import LayerName, path_in_model
+from taqstore.quantization.defaults import ScaleDtype
 from taqstore.quantization.packed_affine import (
     Packing,
-    ScaleDtype,
     check_dtype,
     packed_words,
     packing_of,

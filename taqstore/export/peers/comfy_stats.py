@@ -53,15 +53,15 @@ def comfy_stats(store: Groups, out: Path, *, force: bool = False) -> Summary:
         Statistics are no finite numbers.
     """
     stats = dict(sorted(_stats(store)))
-    with whole_folder(out, content=_CONTENT, force=force) as folder:
+    with whole_folder(out, content=_CONTENT, force=force) as fresh:
         document = {"schema_version": f"{STATS}.v1", "layers": stats}
-        _write(make_folder(folder) / f"{STATS}.json", document)
+        _write(make_folder(fresh) / f"{STATS}.json", document)
         layers = {
-            name: _write_hessian(name, moments, stats[name], folder / _FOLDER)
+            name: _write_hessian(name, moments, stats[name], fresh / _FOLDER)
             for name, moments in _moments(store, stats)
         }
         if layers:
-            _write(folder / f"{HESSIANS}.json", _manifest(layers))
+            _write(fresh / f"{HESSIANS}.json", _manifest(layers))
     notes = [] if layers else ["no second moments in the store: no Hessians are written"]
     if layers and len(layers) < len(stats):
         notes.append(f"Hessians of {len(layers)} of {len(stats)} linears are in the store")
@@ -117,12 +117,12 @@ def _linears(store: Groups) -> dict[str, str]:
     }
 
 
-def _write_hessian(name: str, moments: Moments2, stats: Record, folder: Path) -> Record:
-    folder.mkdir(exist_ok=True)
+def _write_hessian(name: str, moments: Moments2, stats: Record, fresh: Path) -> Record:
+    fresh.mkdir(exist_ok=True)
     rows = int(moments.count)
     hessian = (moments.full() * (2 / rows)).astype(np.float32)
     write_safetensors(
-        folder / f"{name}.safetensors",
+        fresh / f"{name}.safetensors",
         {_TENSOR: hessian},
         schema_version=f"{HESSIANS}.v1",
         layer_name=name,
@@ -155,5 +155,5 @@ def _manifest(layers: dict[str, Record]) -> Record:
     }
 
 
-def _write(path: Path, document: Record) -> None:
-    path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def _write(fresh: Path, document: Record) -> None:
+    fresh.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -29,7 +29,8 @@ from taqstore import open_store
 from taqstore.errors import TaqError
 from taqstore.kinds.block_samples import open_block
 from taqstore.kinds.quantized_linears import InputQuantizer, quantized_linears
-from taqstore.names import LayerName
+from taqstore.kinds.weight_sets import weight_sets
+from taqstore.names import SITES, WEIGHTS, LayerName
 from taqstore.quantization.weight_grid import dequantized, round_to_nearest, weight_steps
 from taqstore.query.activation_start import activation_start
 from taqstore.run.mode import Mode
@@ -166,8 +167,11 @@ def test_weights_alone_have_one_row(store: Path, filled: Path) -> None:
 def test_a_store_that_an_older_version_began_is_gone_on_with(
     store: Path, filled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def older(*arguments: Any, compared: bool) -> Any:
-        return rounding_templates(*arguments, compared=False)
+    """Its weights lie in the old place, without bits, and its errors are of mixed inputs."""
+
+    def older(model: Any, settings: Any, inputs: Any, run: Any, **_: Any) -> Any:
+        told = {key: value for key, value in run.items() if key not in ("method", "grid")}
+        return rounding_templates(model, settings, inputs, told, compared=False, folder=WEIGHTS)
 
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "rounding_templates", older)
@@ -177,6 +181,10 @@ def test_a_store_that_an_older_version_began_is_gone_on_with(
     assert "method_error" not in found
     assert found["block"].values.tolist() == ["mm0", "mm1"]
     assert {row["inputs"] for row in block_errors(store)} == {"mixed"}
+    assert {p for p in open_store(store) if p.startswith(WEIGHTS)} == {
+        f"{WEIGHTS}/{site}" for site in SITES
+    }
+    assert weight_sets(open_store(store)) == ("adaround",)
 
 
 def test_seconds_are_those_of_all_sessions(

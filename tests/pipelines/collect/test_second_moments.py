@@ -234,7 +234,7 @@ def test_positions_that_are_not_finite_are_left_out_and_told(
     found = open_store(store)["second_moments/mlp.fc2"].load()
     assert (found["left_out"].values == IMAGES).all()
     assert np.isfinite(found["second_moment"].values).all()
-    assert any("positions with NaN or Inf are left out" in note for note in outcome.notes)
+    assert any("positions with non-finite values are left out" in note for note in outcome.notes)
 
 
 def test_what_cannot_be_asked_is_said(tmp_path: Path) -> None:

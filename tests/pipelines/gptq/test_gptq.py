@@ -16,10 +16,11 @@ from taqstore.pipelines.gptq.site_errors import site_errors
 from taqstore.pipelines.models.load import LoadedModel
 from taqstore.pipelines.models.table import ModelRow
 
+from support import moment_store
 from support.cli_runner import Runner
 from support.live_capture import needs_models
 from support.live_models import TINY, TINY_FLUX, load_tiny
-from support.moment_store import EVERY, GROUP_OF, SIGMAS, moment, write_moments
+from support.moment_store import BATCHES, EVERY, GROUP_OF, SIGMAS, moment, write_moments
 from support.same_stores import assert_same_stores
 from taqstore import open_store
 from taqstore.errors import LayoutError, MissingError, MisuseError, StoreError, TaqError
@@ -264,6 +265,27 @@ def test_command(taq: Runner, tiny: LoadedModel, store: Path) -> None:
         assert (refused.code, told in refused.err) == (2, True), refused.err
     refused = taq(*given[:4], "--weight-group-size", "48", "--set", "odd")
     assert (refused.code, "attn.qkv: groups of 48 do not divide 32" in refused.err) == (1, True)
+
+
+def test_positions_that_are_not_finite_are_told(
+    taq: Runner, tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of each item of every layer, in another channel."""
+    whole = moment_store.raw
+
+    def planted(*place: Any) -> np.ndarray:
+        x = whole(*place)
+        x[3, 4], x[5, 1] = np.nan, np.inf
+        return x
+
+    monkeypatch.setattr(moment_store, "raw", planted)
+    store = write_moments(tmp_path / "run.zarr", tiny, sites=["mlp.fc1"])
+    layers = open_store(store)["second_moments/mlp.fc1"].sizes["layer"]
+    shown = taq("gptq", store, "--local-ckpt", tiny.checkpoint, "--weight-group-size", "16",
+                "--sites", "mlp.fc1")  # fmt: skip
+    left = f"{layers * BATCHES * 2 * 2} positions with non-finite values are left out"
+    assert shown.code == 0, shown.err
+    assert f"note: second_moments/mlp.fc1: {left}, first in mm0.img" in shown.err
 
 
 def test_what_does_not_fit_is_refused(tiny: LoadedModel, store: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -284,6 +285,24 @@ def test_ctrl_c_leaves_a_whole_store_and_says_how_to_go_on(weights: Path, tmp_pa
     assert flagged(store, "latents") > done
     again.kill()
     again.communicate()
+
+
+def test_ctrl_c_in_gptq_says_how_to_go_on(whole: Path, weights: Path, tmp_path: Path) -> None:
+    """A real signal once a layer is flagged; what is printed makes what an unbroken run does."""
+    stores = [Path(shutil.copytree(whole, tmp_path / name)) for name in ("a store.zarr", "b.zarr")]
+    small = ["--weight-group-size", "16", "--sites", "mlp.fc2,attn.qkv", "--set", "w3"]
+    process = start(*arguments("gptq", stores[0], weights, *small))
+    group = "weights/w3/attn.qkv"
+    wait_for(lambda: flagged(stores[0], group) >= 1, process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert verify_store(stores[0]).damage == ()
+    words = shlex.split(said.splitlines()[-1])
+    assert words == ["taqstore", *arguments("gptq", stores[0], weights, *small), "--resume"]
+    finish(*words[1:])
+    succeed("gptq", stores[1], weights, *small)
+    assert_same_stores(*stores)
 
 
 def test_both_tracks_at_once_killed_and_resumed_equal_a_serial_run(

@@ -24,11 +24,20 @@ from support.live_models import TINY, load_tiny
 from taqstore import open_store
 from taqstore.cli import cli
 from taqstore.errors import MissingError
-from taqstore.names import SITES
+from taqstore.names import MODEL_LAYERS, MODULATION, SITES
 
 pytestmark = needs_models
 # What the checkpoint, in the layout of SD3's, calls them; qkv lie in one matrix.
 SITE = {site: site.replace("o_proj", "proj") for site in SITES}
+ROOT = "model.diffusion_model"
+# And the layers without a block, but for the modulation, which many linears read.
+OTHERS = {
+    "x_embedder": ("x_embedder.proj",),
+    "context_embedder": ("context_embedder",),
+    "y_embedder": ("y_embedder.mlp.0", "y_embedder.mlp.2"),
+    "t_embedder": ("t_embedder.mlp.0", "t_embedder.mlp.2"),
+    "final_layer": ("final_layer.linear",),
+}
 
 
 def made(folder: Path, model: str, checkpoint: Path | None = None) -> Path:
@@ -53,14 +62,24 @@ def test_the_weights_are_those_of_the_checkpoint(reference: Path) -> None:
     """Beside the file as it ships, read by another reader."""
     tensors = load_file(checkpoint_path())
     found = model_weight_absmax(open_store(reference))
-    assert found.keys() == SITE.keys()
-    for site, array in found.items():
+    assert found.keys() == {*SITE, *(site for sites in MODEL_LAYERS.values() for site in sites)}
+    for site in SITES:
+        array = found[site]
         for layer in array["layer"].values:
             block, stream = str(layer).removeprefix("mm").split(".")
             word = {"img": "x", "txt": "context"}[stream]
-            start = f"model.diffusion_model.joint_blocks.{block}.{word}_block"
+            start = f"{ROOT}.joint_blocks.{block}.{word}_block"
             column = abs(tensors[f"{start}.{SITE[site]}.weight"].astype("f8")).max(axis=0)
             np.testing.assert_array_equal(array.sel(layer=layer), column)
+    for layer, names in OTHERS.items():
+        for site, name in zip(MODEL_LAYERS[layer], names, strict=False):
+            weight = abs(tensors[f"{ROOT}.{name}.weight"].astype("f8"))
+            # A convolution's patch has its channels last.
+            column = np.moveaxis(weight, 1, -1).max(axis=0).ravel()
+            np.testing.assert_array_equal(found[site].sel(layer=layer), column)
+    every = [w for name, w in tensors.items() if name.endswith("adaLN_modulation.1.weight")]
+    column = np.max([abs(w.astype("f8")).max(axis=0) for w in every], axis=0)
+    np.testing.assert_array_equal(found["adaln.linear"].sel(layer=MODULATION), column)
 
 
 def test_the_command_takes_them_where_nothing_else_is_given(

@@ -16,6 +16,7 @@ from support.live_models import POOLED, TINY32, TOKENS, WIDTH, load_tiny, write_
 from taqstore import open_store
 from taqstore.cli import cli
 from taqstore.errors import MissingError
+from taqstore.kinds.second_moments import moments_of
 from taqstore.upkeep.verify import verify_store
 
 pytestmark = needs_models
@@ -119,6 +120,47 @@ def test_statistics_are_those_of_every_sample_at_its_timestep(
                 weight = cell["count"] / cell["count"].sum()
                 mean = (cell["mean"] * weight).sum("batch")
                 np.testing.assert_allclose(mean, truth.mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_second_moments_of_some_samples_are_those_of_their_tensors(
+    model: LoadedModel, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups of steps hold the samples drawn at their timesteps, as float64 sums them."""
+    path = tmp_path / "s.zarr"
+    np.savez(tmp_path / "DiT_cali_data.npz", allow_pickle=True, **phase1())
+    succeed("ingest", tmp_path / "DiT_cali_data.npz", path)
+    asked = ["--num-samples", "7", "--second-moment", "12", "--second-moment-groups", "2"]
+    succeed("collect", path, "--model", "tiny32", "--local-ckpt", weights, *asked,
+            "--sites", "mlp.fc2")  # fmt: skip
+    store, names = open_store(path), full_names(model.mmdit)
+    group = store["second_moments/mlp.fc2"].load()
+    drawn = sorted(int(i) for i in group["image"].values.ravel() if i >= 0)
+    observed = store["activations/mlp.fc2"]["image"].values.ravel()
+    assert drawn == sorted(int(i) for i in observed if i >= 0)
+    assert len(set(drawn)) == 7
+    times = group["timestep"].values
+    group_of = dict(zip(times.tolist(), group["step_group_of"].values.tolist(), strict=True))
+    truth = dict[tuple[str, int], list[np.ndarray]]()
+    for sample in drawn:
+        prompt, time = prompted(model, sample)
+        with patched_linears(monkeypatch) as seen:
+            forward(model, sample, prompt, time)
+        for module, x in seen.items():
+            if names.get(module, "").endswith("mlp.fc2"):
+                layer = names[module].removesuffix(".mlp.fc2")
+                rows = x.reshape(-1, x.shape[-1]).astype(np.float64)
+                truth.setdefault((layer, group_of[float(time)]), []).append(rows)
+    assert {layer for layer, _ in truth} == set(group["layer"].values.tolist())
+    for (layer, at), parts in truth.items():
+        rows = np.concatenate(parts)
+        found = moments_of(store, layer, "mlp.fc2", weights=np.eye(2)[at])
+        assert found is not None
+        assert found.count == len(rows)
+        expected, block = rows.T @ rows, np.arange(rows.shape[1]) // 12
+        root = np.sqrt(np.diagonal(expected))
+        error = np.abs(found.full() - np.where(block[:, None] == block, expected, 0))
+        # Tensors are float32, and what is beside them is one forward after another.
+        assert (error <= 1e-6 * np.outer(root, root)).all()
 
 
 def test_every_batch_has_every_timestep_and_every_sample_is_in_one(whole: Path) -> None:
