@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,27 @@ def test_the_command_takes_sets(store: Path, tmp_path: Path) -> None:
     file = CliRunner().invoke(cli, [*words, "--weights", "nothing.safetensors"])
     assert file.exit_code == 2
     assert "'nothing.safetensors' does not exist" in file.stderr
+
+
+def test_a_set_of_gptq_beside_roundings_of_the_same_linears(store: Path, tmp_path: Path) -> None:
+    """Made by the commands; `--weights gptq` says which linears the others round."""
+    path = shutil.copytree(store, tmp_path / "s.zarr")
+    at = ["--sites", "mlp.fc1"]
+    for words in (
+        ["collect", str(path), "--stride", "1", "--second-moment", "64", *at],
+        ["gptq", str(path), *at],
+    ):
+        done = CliRunner().invoke(cli, words)
+        assert done.exit_code == 0, (done.output, done.exception)
+    ways = [word for name in ("gptq/a16", "rtn", "mlx/a16") for word in ("--variant", name)]
+    done = CliRunner().invoke(cli, ["evaluate", str(path), *ways, "--weights", "gptq", "--json"])
+    assert done.exit_code == 0, (done.output, done.exception)
+    rows = {row["variant"]: row for row in json.loads(done.stdout)["tables"][0]["rows"]}
+    assert list(rows) == ["float", "gptq/a16", "rtn", "mlx/a16"]
+    assert len({rows[name]["weights"] for name in ("gptq/a16", "rtn", "mlx/a16")}) == 1
+    assert rows["gptq/a16"]["packed_bytes"] == rows["mlx/a16"]["packed_bytes"]
+    assert rows["gptq/a16"]["relative_rms"] < 0.9 * rows["mlx/a16"]["relative_rms"]
+    assert "judged on images 0: all of them were observed; --held-out N" in done.stderr
 
 
 def test_held_out_images_are_none_of_the_store(store: Path, tmp_path: Path) -> None:
