@@ -90,12 +90,18 @@ def _differing(node: Any, template: Template) -> list[str]:
     """Settings of the runs that made a group and would add to it, where they differ."""
     if RUN not in template.attrs:
         return []
-    stored, asked = node.attrs.get(RUN, {}), template.attrs[RUN]
-    return [
-        f"{name} (store {stored.get(name)!r}, asked {asked.get(name)!r})"
-        for name in dict.fromkeys([*asked, *stored])
-        if stored.get(name) != asked.get(name)
-    ]
+    return _settings_that_differ(node.attrs.get(RUN, {}), template.attrs[RUN])
+
+
+def _settings_that_differ(stored: Any, asked: Any) -> list[str]:
+    found = []
+    for name in dict.fromkeys([*asked, *stored]):
+        before, now = stored.get(name), asked.get(name)
+        if isinstance(before, dict) and isinstance(now, dict):
+            found += [f"{name} {inner}" for inner in _settings_that_differ(before, now)]
+        elif before != now:
+            found.append(f"{name} (store {before!r}, asked {now!r})")
+    return found
 
 
 def _check_run(writer: StoreWriter, template: Template) -> None:

@@ -231,7 +231,7 @@ def test_it_does_not_go_on_with_more_statistics_than_it_began_with(
     run(some, tiny, sites=["mlp.fc1"])
     assert run(some, tiny, sites=["mlp.fc1"], mode=Mode(resume=True)).written == 0
     write_moments(some, tiny, sites=["mlp.fc1"])
-    with pytest.raises(LayoutError, match=r"statistics .*'items': 2.*'items': 4"):
+    with pytest.raises(LayoutError, match=r"settings: statistics items \(store 2, asked 4\);"):
         run(some, tiny, sites=["mlp.fc1"], mode=Mode(resume=True))
     assert run(some, tiny, sites=["mlp.fc1"], mode=Mode(force=True)).written
 
