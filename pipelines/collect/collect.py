@@ -99,13 +99,14 @@ def collect(
     """
     mode, outcome = mode or Mode(), Outcome()
     opened = open_store(store, chunks=None, checksum=True)
-    wanted, notes = _checked_sites(_begun(opened, sites, mode), sites)
+    begun = _begun(opened, sites, mode)
+    wanted, notes = _checked_sites(begun, sites)
     channel_sites = _checked_per_channel(per_channel or (), wanted, images_per_batch)
     found = read_inputs(
         opened,
         images=images,
         stride=stride,
-        latents_stride=STRIDE,
+        latents_stride=_stride_begun(opened, begun) or STRIDE,
         model=model,
         num_samples=num_samples,
         seed=seed,
@@ -137,7 +138,7 @@ def collect(
             job.run(one)
         parameters = {
             **found.summary(),
-            "stride": stride_of(found, stride, STRIDE),
+            "stride": stride_of(found, stride, _stride_begun(opened, begun) or STRIDE),
             "num_samples": num_samples,
             "sites": list(inputs),
             "histogram_bits": histogram_bits,
@@ -168,6 +169,14 @@ def _begun(store: Store, sites: Sequence[str] | None, mode: Mode) -> tuple[str, 
         return ()
     every = [site for site in KNOWN if f"{ACTIVATIONS}/{site}" in store]
     return tuple(every) if any(store.mask(f"{ACTIVATIONS}/{s}").any() for s in every) else ()
+
+
+def _stride_begun(store: Store, begun: Sequence[str]) -> int:
+    """Every how many steps a run that is gone on with has; 0: there is none, or a single step."""
+    if not begun:
+        return 0
+    steps = store[f"{ACTIVATIONS}/{begun[0]}"]["step"].values
+    return int(steps[1] - steps[0]) if len(steps) > 1 else 0
 
 
 def _checked_sites(

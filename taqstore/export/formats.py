@@ -234,13 +234,23 @@ def export(
     from taqstore.export.batches import Batches
     from taqstore.export.complete import Complete
 
+    notes = _unwritten(groups, values.get("weights")) if row.layout == MLX else ()
     if batch := values.pop(options.BATCH.name, None):
         groups = Batches(groups, batch)
     allowed = bool(values.pop(options.INCOMPLETE.name, False))
     whole = Complete(groups, allow_incomplete=allowed, blocks_only=row.blocks_only)
     made = bundled(row.options, options.BUNDLES, values)
     summary = _written(row, whole, Path(out), force, made)
-    return replace(summary, notes=(*summary.notes, *whole.notes))
+    return replace(summary, notes=(*summary.notes, *notes, *whole.notes))
+
+
+def _unwritten(groups: Mapping[str, xr.Dataset], weights: str | None) -> tuple[str, ...]:
+    """A note where a set of a whole model is not whole: its readers see what is written alone."""
+    from taqstore.kinds.weight_sets import chosen_set, unwritten
+
+    name = chosen_set(groups, weights)
+    missing = unwritten(groups, name)
+    return (f"{missing} layers of {name} hold no weights, and are as in the base",) * bool(missing)
 
 
 def _check_base(name: str, row: Format, base: object) -> None:

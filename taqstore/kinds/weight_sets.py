@@ -120,6 +120,17 @@ def set_groups(groups: Groups, name: str) -> dict[str, xr.Dataset]:
     return {site_of(path): groups[path] for path in _site_paths(groups, folder)}
 
 
+def unwritten(groups: Groups, name: str) -> int:
+    """Layers of a set that hold no weights: not rounded yet, or of blocks that were left out.
+
+    0 for groups that are no store: these do not say what is missing.
+    """
+    mask = getattr(groups, "mask", None)
+    if mask is None:
+        return 0
+    return sum(int((~mask(path)).sum()) for path in _site_paths(groups, folder_of(groups, name)))
+
+
 def _site_paths(paths: Iterable[str], folder: str) -> list[str]:
     found = [p for p in paths if split_group(p)[0] == folder and _is_site(site_of(p))]
     return sorted(found, key=lambda path: (site_rank(site_of(path)), path))

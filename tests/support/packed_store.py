@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,15 @@ class Kind:
 
 
 def write_set(
-    path: Path, model: LoadedModel, kinds: Mapping[str, Kind], *, name: str = "made", **run: Any
+    path: Path,
+    model: LoadedModel,
+    kinds: Mapping[str, Kind],
+    *,
+    name: str = "made",
+    left: Collection[str] = (),
+    **run: Any,
 ) -> Path:
-    """A store with one set: linears of each site by its kind."""
+    """A store with one set: linears of each site by its kind, but for layers that are `left`."""
     told = {"model": model.row.name, "weights": model.digest, "method": "rtn", **run}
     with create_store(path) as writer:
         for site, kind in kinds.items():
@@ -49,7 +55,8 @@ def write_set(
             usual = max(by_shape, key=lambda shape: len(by_shape[shape]))
             for shape, layers in by_shape.items():
                 where = site if shape == usual else f"{site}.o{shape[0]}"
-                _write(writer, where, shape, layers, kind, name, {**told, "bits": kind.bits})
+                about = {**told, "bits": kind.bits}
+                _write(writer, where, shape, layers, kind, name, about, left)
     return path
 
 
@@ -61,6 +68,7 @@ def _write(
     kind: Kind,
     name: str,
     run: Mapping[str, Any],
+    left: Collection[str],
 ) -> None:
     template = weights_template(
         where, set=name, layers=tuple(layers), shape=shape,
@@ -68,7 +76,9 @@ def _write(
         rounding=False, activations=False, attrs={"run": run},
     )  # fmt: skip
     group, split = writer.group(template), where == SITES[0]
-    for row, readers in enumerate(layers.values()):
+    for row, (layer, readers) in enumerate(layers.items()):
+        if layer in left:
+            continue
         assert len(readers) == (len(PROJECTIONS) if split else 1)
         made = [_rounded(reader.matrix(), kind) for reader in readers]
         for variable in made[0]:

@@ -61,6 +61,17 @@ def test_the_folder_says_what_it_holds(store: Path, tmp_path: Path, taq: Runner)
         assert np.array_equal(written[f"{path}.scales"].make(), linear.step)
 
 
+def test_layers_without_weights_are_told(tmp_path: Path, taq: Runner) -> None:
+    model = load_pipeline("reference")
+    path = write_set(tmp_path / "s.zarr", model, {"mlp.fc2": Kind(4, 64)}, left=("mm3.img",))
+    done = taq("export", "mlx", path, "-o", tmp_path / "packed")
+    assert "1 layers of made hold no weights, and are as in the base" in done.err
+    whole = SafetensorsFile(tmp_path / "packed" / "model.safetensors")
+    kept = "multimodal_transformer_blocks.3.image_transformer_block.mlp.fc2"
+    assert f"{kept}.scales" not in whole
+    assert f"{kept.replace('.3.', '.2.')}.scales" in whole
+
+
 def test_commands_run_the_folder(store: Path, tmp_path: Path, taq: Runner) -> None:
     out, prompts = tmp_path / "packed", tmp_path / "p.txt"
     assert taq("export", "mlx", store, "-o", out).code == 0

@@ -158,6 +158,19 @@ def test_a_pass_of_its_own_gives_the_same_and_leaves_statistics_alone(tmp_path: 
     assert run(after, asked, resume=True).total == 0
 
 
+def test_a_pass_of_its_own_takes_the_steps_of_the_statistics(tmp_path: Path) -> None:
+    """Not the default of a fresh run: nobody has to say `--stride 1` again."""
+    store = make_store(tmp_path, TINY)
+    checkpoint = store.with_name("w.safetensors")
+    collect(store, stride=1, sites=["mlp.fc1"], local_ckpt=checkpoint)
+    resumed = Mode(resume=True)
+    collect(store, local_ckpt=checkpoint, second_moments=SecondMoments(16), mode=resumed)
+    opened = open_store(store)
+    assert opened["second_moments/mlp.fc1"]["step"].values.tolist() == list(range(STEPS))
+    record = opened.provenance[-1]
+    assert record["parameters"]["stride"] == 1
+
+
 def test_without_resume_what_is_there_is_not_touched(tmp_path: Path) -> None:
     store = make_store(tmp_path, TINY)
     run(store, None)
