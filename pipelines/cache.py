@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from taqstore.errors import StoreError, problem
 from taqstore.kinds.float16 import as_float16
 from taqstore.kinds.templates import blocks_template, pooled_conditioning_template
 from taqstore.layout.template import Template, nbytes
@@ -34,6 +32,7 @@ from .models.sampling import Schedule
 from .run.groups import RUN, open_groups
 from .run.inputs import Inputs, model_of, read_inputs, stride_of
 from .run.record import record_run
+from .run.space import check_fits, free_bytes
 
 POOLED = f"{BLOCKS}/pooled"
 # Every how many steps of latents.
@@ -175,19 +174,11 @@ def _check_space(
         _bytes_to_come(group, None if path == POOLED else found.seen)
         for path, group in groups.items()
     )
-    folder = location.folder
-    space = Space(needed, None if folder is None else shutil.disk_usage(folder).free)
+    space = Space(needed, free_bytes(location))
     if on_space:
         on_space(space)
-    if space.free is not None and space.needed > space.free:
-        raise StoreError(
-            problem(
-                f"{space.needed} bytes will not fit",
-                where=str(location),
-                found=f"{space.free} bytes free",
-                remedy="choose fewer --images, --num-samples or --blocks, or a larger --stride",
-            )
-        )
+    remedy = "choose fewer --images, --num-samples or --blocks, or a larger --stride"
+    check_fits(space.needed, space.free, location, what="bytes", remedy=remedy)
 
 
 def _bytes_to_come(group: GroupWriter, seen: np.ndarray | None) -> int:

@@ -16,7 +16,7 @@ from taqstore.kinds import second_moments as moment_groups
 from taqstore.kinds.coverage import coverage_attrs
 from taqstore.kinds.templates import activations_template, channel_histograms_template
 from taqstore.layout.template import Template
-from taqstore.names import ACTIVATIONS, MODEL_SITES, SITES
+from taqstore.names import ACTIVATIONS, EVERY_SITE
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.statistics.bins import Layout
@@ -35,7 +35,6 @@ from .rounds import Job
 from .second_moments import MomentSpace, check_space, joined_batches
 from .second_moments import SecondMoments as SecondMoments
 
-KNOWN = (*SITES, *MODEL_SITES)
 # Every how many steps of latents.
 STRIDE = 2
 # Of one site: what is held of a batch before it is written.
@@ -102,11 +101,12 @@ def collect(
     begun = _begun(opened, sites, mode)
     wanted, notes = _checked_sites(begun, sites)
     channel_sites = _checked_per_channel(per_channel or (), wanted, images_per_batch)
+    every = _stride_begun(opened, begun) or STRIDE
     found = read_inputs(
         opened,
         images=images,
         stride=stride,
-        latents_stride=_stride_begun(opened, begun) or STRIDE,
+        latents_stride=every,
         model=model,
         num_samples=num_samples,
         seed=seed,
@@ -138,7 +138,7 @@ def collect(
             job.run(one)
         parameters = {
             **found.summary(),
-            "stride": stride_of(found, stride, _stride_begun(opened, begun) or STRIDE),
+            "stride": stride_of(found, stride, every),
             "num_samples": num_samples,
             "sites": list(inputs),
             "histogram_bits": histogram_bits,
@@ -167,7 +167,7 @@ def _begun(store: Store, sites: Sequence[str] | None, mode: Mode) -> tuple[str, 
     """
     if sites is not None or not mode.resume or mode.force:
         return ()
-    every = [site for site in KNOWN if f"{ACTIVATIONS}/{site}" in store]
+    every = [site for site in EVERY_SITE if f"{ACTIVATIONS}/{site}" in store]
     return tuple(every) if any(store.mask(f"{ACTIVATIONS}/{s}").any() for s in every) else ()
 
 
@@ -183,14 +183,14 @@ def _checked_sites(
     begun: tuple[str, ...], sites: Sequence[str] | None
 ) -> tuple[tuple[str, ...], list[str]]:
     """Sites to observe, in store order, and what is to be said of them."""
-    unknown = [site for site in sites or () if site not in KNOWN]
+    unknown = [site for site in sites or () if site not in EVERY_SITE]
     if unknown:
         what = f"site {', '.join(unknown)} is not known"
-        raise MisuseError(problem(what, remedy=f"choose {', '.join(KNOWN)}"))
-    if begun and begun != KNOWN:
-        others = ",".join(site for site in KNOWN if site not in begun)
+        raise MisuseError(problem(what, remedy=f"choose {', '.join(EVERY_SITE)}"))
+    if begun and begun != EVERY_SITE:
+        others = ",".join(site for site in EVERY_SITE if site not in begun)
         return begun, [f"the sites of the store were resumed; --sites {others} adds the others"]
-    return tuple(site for site in KNOWN if sites is None or site in sites), []
+    return tuple(site for site in EVERY_SITE if sites is None or site in sites), []
 
 
 def _inputs_at(model: LoadedModel, sites: Sequence[str], *, asked: bool) -> dict[str, list[Input]]:

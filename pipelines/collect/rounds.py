@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -27,6 +26,7 @@ from ..models.inputs import Input
 from ..models.load import LoadedModel, Prompt, Tensor
 from ..models.sampling import Schedule
 from ..run.inputs import Inputs
+from ..run.space import free_bytes
 from .buffers import ChannelSink, Recorder, SiteBuffer
 from .second_moments import MomentSpace, SecondMoments, Sums, Unit, item_bytes, passes_of
 
@@ -163,10 +163,9 @@ class Job:
     def space(self, rounds: Sequence[Round], location: Location) -> MomentSpace:
         """What second moments of these rounds will take."""
         items = sum(len(one.groups) for one in rounds)
-        free = None if location.folder is None else shutil.disk_usage(location.folder).free
         memory = max(sum(unit.memory for unit in units) for units in self.passes)
         size = item_bytes(group.template for group in self.moments.values())
-        return MomentSpace(items * size, free, memory, len(self.passes))
+        return MomentSpace(items * size, free_bytes(location), memory, len(self.passes))
 
     def forwards(self, one: Round) -> int:
         """Model calls that a round takes."""

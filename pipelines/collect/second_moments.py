@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from taqstore.errors import MisuseError, StoreError, TaqError, problem
+from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.kinds.second_moments import (
     equal_step_groups,
     put_moments,
@@ -23,6 +23,7 @@ from taqstore.store.group_writer import GroupWriter
 from ..models.inputs import Input
 from ..models.load import Tensor, to_numpy
 from ..run.groups import RUN
+from ..run.space import check_fits
 
 # Images summed into one batch: what a kill loses, and how often the matrices are on the disk.
 IMAGES = 8
@@ -174,16 +175,12 @@ def check_space(space: MomentSpace, location: Location) -> None:
     StoreError
         More would be written than is free.
     """
-    if space.free is not None and space.needed > space.free:
-        raise StoreError(
-            problem(
-                f"{space.needed} bytes of second moments will not fit",
-                where=str(location),
-                found=f"{space.free} bytes free",
-                remedy="choose smaller blocks, fewer --second-moment-groups, more "
-                "--second-moment-images or fewer --sites",
-            )
-        )
+    remedy = (
+        "choose smaller blocks, fewer --second-moment-groups, more --second-moment-images or "
+        "fewer --sites"
+    )
+    what = "bytes of second moments"
+    check_fits(space.needed, space.free, location, what=what, remedy=remedy)
 
 
 def item_bytes(templates: Iterable[Template]) -> int:

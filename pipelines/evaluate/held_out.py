@@ -10,7 +10,14 @@ import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, problem
-from taqstore.names import ACTIVATIONS, BLOCKS, LATENTS, SAMPLES, split_group
+from taqstore.names import (
+    ACTIVATIONS,
+    BLOCKS,
+    LATENTS,
+    SAMPLES,
+    SECOND_MOMENTS,
+    split_group,
+)
 from taqstore.run.progress import Progress
 from taqstore.store.reader import Store
 
@@ -21,7 +28,6 @@ from ..models.table import ModelRow, resolve
 from ..run.groups import RUN
 from ..run.trajectories import ID, Trajectories
 
-SECOND_MOMENTS = "second_moments"
 _OBSERVING = (ACTIVATIONS, SECOND_MOMENTS, BLOCKS)
 
 

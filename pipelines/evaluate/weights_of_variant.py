@@ -148,7 +148,7 @@ class Weights:
             elif (
                 name.site not in SITES
                 and name in have
-                and (name.block in chosen or (outside and not _in_block(name)))
+                and (name.block in chosen or (outside and not name.in_block))
             ):
                 found.append(reader)
         return found
@@ -272,12 +272,8 @@ class Weights:
 
 def _rounded(weights: str, names: Sequence[LayerName], run: Mapping[str, Any]) -> Rounded:
     bits, learned = (int(run.get(key, 0) or 0) for key in ("bits", "activation_bits"))
-    blocks = tuple(dict.fromkeys(name.block for name in names if _in_block(name)))
+    blocks = tuple(dict.fromkeys(name.block for name in names if name.in_block))
     return Rounded(blocks, bits, run.get("group_size"), learned, weights)
-
-
-def _in_block(name: LayerName) -> bool:
-    return bool(name.stream)
 
 
 def _by_mlx(weight: np.ndarray, grid: Grid, name: LayerName) -> np.ndarray:

@@ -12,7 +12,7 @@ from taqstore.asked import word_of
 from taqstore.errors import MissingError, MisuseError, TaqError, problem
 from taqstore.kinds import nonfinite, second_moments
 from taqstore.kinds.weight_sets import check_set, set_folders
-from taqstore.names import ACTIVATIONS, SECOND_MOMENTS, WEIGHTS, split_group
+from taqstore.names import ACTIVATIONS, EVERY_SITE, SECOND_MOMENTS, WEIGHTS, split_group
 from taqstore.quantization.gptq import gptq as round_weight
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
@@ -26,7 +26,7 @@ from ..models.load import LoadedModel
 from ..run.groups import open_groups
 from ..run.record import record_run
 from ..run.trajectories import load_model_of
-from .settings import DEFAULT_SITES, EVERY_SITE, SET, GptqSettings
+from .settings import DEFAULT_SITES, SET, GptqSettings
 from .site_groups import Place, Rounded, by_input, put_layer, site_templates
 from .statistics import Known, SiteStatistics, path_of, run_of_statistics, statistics_of
 

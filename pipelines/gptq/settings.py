@@ -10,7 +10,7 @@ import numpy as np
 
 from taqstore.asked import number, whole_number, word_of
 from taqstore.errors import MisuseError, problem
-from taqstore.names import ADALN, MODEL_SITES, SITES
+from taqstore.names import ADALN, EVERY_SITE, SITES
 from taqstore.quantization.defaults import DAMPING
 from taqstore.quantization.integer_grid import (
     IntegerGrid,
@@ -25,7 +25,6 @@ Fallback = Literal["refuse", "nearest"]
 
 SET = "gptq"
 """Name of the set, unless told otherwise."""
-EVERY_SITE = (*SITES, *MODEL_SITES)
 DEFAULT_SITES = (*SITES, ADALN)
 """Blocks and modulation: 99 % of the weights of SD3-Medium, and what a runtime packs. Embedders and
 the final layer are on every list of what to leave alone, and 1 %."""

@@ -19,6 +19,7 @@ from taqstore.cli.model_options import (
 from taqstore.cli.outcome import groups_document, say_notes
 from taqstore.cli.output import json_option, print_json, print_rows
 from taqstore.cli.progress import progress_bar
+from taqstore.quantization.defaults import DAMPING
 from taqstore.run.mode import Mode
 
 _OF_SETTINGS = ("bits", "site_bits", "grid", "clip", "damping", "sigma_power", "step_dtype")
@@ -88,7 +89,7 @@ def _site_bits(
 @click.option(
     "--damping",
     type=click.FloatRange(0),
-    default=0.01,
+    default=DAMPING,
     show_default=True,
     help="Share of the mean diagonal added to a second moment.",
 )

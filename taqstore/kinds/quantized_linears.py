@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from taqstore.errors import MissingError, TaqError, problem
+from taqstore.errors import MissingError, problem
 from taqstore.kinds.weight_sets import chosen_set, reconstruction_path, set_groups
 from taqstore.names import (
     PROJECTIONS,
@@ -140,22 +140,14 @@ def quantized_blocks(groups: Groups, *, set: str | None = None) -> list[str]:
 def _complete_blocks(groups: Groups, name: str) -> list[str]:
     sites = set_groups(groups, name)
     layers = {str(layer) for site in sites.values() for layer in site["layer"].values}
-    names = sorted(filter(_in_block, map(parse_layer, layers)), key=lambda name: name.sort_key)
+    every = map(parse_layer, layers)
+    names = sorted((x for x in every if x.in_block), key=lambda name: name.sort_key)
     blocks = list(dict.fromkeys(name.block for name in names))
     path = reconstruction_path(name)
     if path in groups:
         complete = {str(block) for block in groups[path]["block"].values}
         blocks = [block for block in blocks if block in complete]
     return blocks
-
-
-def _in_block(name: LayerName) -> bool:
-    """Whether a layer is one of a block, not of the model beside them."""
-    try:
-        Block.parse(name.block)
-    except TaqError:
-        return False
-    return True
 
 
 def linear_names_of(groups: Groups, *, set: str | None = None) -> list[LayerName]:
@@ -176,7 +168,7 @@ def linear_names_of(groups: Groups, *, set: str | None = None) -> list[LayerName
         for layer in map(str, dataset["layer"].values)
         for linear in _names(parse_layer(layer), site, "projection" in dataset.dims)
     ]
-    kept = (x for x in found if x.block in complete or not _in_block(x))
+    kept = (x for x in found if x.block in complete or not x.in_block)
     return sorted(kept, key=lambda x: (*x.sort_key, site_rank(x.site)))
 
 

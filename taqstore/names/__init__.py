@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from taqstore.names.layers import (
     ADALN,
+    EVERY_SITE,
     MODEL_LAYERS,
     MODEL_SITES,
     MODULATION,
@@ -70,6 +71,7 @@ __all__ = [
     "COMMIT",
     "COPIES",
     "DIMENSIONS",
+    "EVERY_SITE",
     "EXTREMA",
     "FORMAT_VERSION",
     "ITEMS",

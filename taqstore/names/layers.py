@@ -24,6 +24,7 @@ MODEL_SITES = (
     *("time.fc1", "time.fc2", "final.linear"),
 )
 """Sites of layers without a block, and of the tensor that every adaLN linear reads."""
+EVERY_SITE = (*SITES, *MODEL_SITES)
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 STREAMS = ("img", "txt", "uni")
 
@@ -194,5 +195,5 @@ def tensor_site(site: str) -> str:
 
 def site_rank(site: str) -> int:
     """Place of a site: those of blocks in their order, then `MODEL_SITES`; unknown ones last."""
-    known, every = tensor_site(site), (*SITES, *MODEL_SITES)
+    known, every = tensor_site(site), EVERY_SITE
     return every.index(known) if known in every else len(every)

@@ -12,7 +12,7 @@ import xarray as xr
 
 from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.kinds.statistics_sources import preferred, prefix_of
-from taqstore.names import MODEL_SITES, SITES, parse_layer, site_of, split_group, tensor_site
+from taqstore.names import EVERY_SITE, parse_layer, site_of, split_group, tensor_site
 from taqstore.query.select import select
 
 Groups = Mapping[str, xr.Dataset]
@@ -104,7 +104,7 @@ def choose_groups(
     by_site = {site_of(path): path for path in paths_of(there, prefix)}
     wanted = list(sites) or _sites_named(layer, list(by_site))
     for site in sites:
-        if site not in by_site and tensor_site(site) not in (*SITES, *MODEL_SITES):
+        if site not in by_site and tensor_site(site) not in EVERY_SITE:
             raise MisuseError(problem(f"site {site!r} is not known", remedy=", ".join(by_site)))
     unknown = [site for site in wanted if site not in by_site]
     if unknown or not wanted:

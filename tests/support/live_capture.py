@@ -23,14 +23,20 @@ PARTS = {"q_proj": "attn", "k_proj": "attn", "v_proj": "attn", "o_proj": "attn"}
 }
 
 
-def full_names(mmdit: Any) -> dict[int, str]:
-    """Full name of every linear of the blocks by id of its module, written out by hand."""
+def streams_of_blocks(mmdit: Any) -> dict[str, Any]:
+    """Module of every stream of every block by its layer, written out by hand."""
     halves = {}
     for i, block in enumerate(mmdit.multimodal_transformer_blocks):
         halves[f"mm{i}.img"] = block.image_transformer_block
         halves[f"mm{i}.txt"] = block.text_transformer_block
     for i, block in enumerate(getattr(mmdit, "unified_transformer_blocks", [])):
         halves[f"uni{i}"] = block.transformer_block
+    return halves
+
+
+def full_names(mmdit: Any) -> dict[int, str]:
+    """Full name of every linear of the blocks by id of its module, written out by hand."""
+    halves = streams_of_blocks(mmdit)
     last = f"mm{len(mmdit.multimodal_transformer_blocks) - 1}.txt"
     unused = ("o_proj", "fc1", "fc2") if mmdit.config.depth_unified == 0 else ()
     return {
@@ -43,12 +49,7 @@ def full_names(mmdit: Any) -> dict[int, str]:
 
 def model_names(mmdit: Any) -> dict[int, str]:
     """The same of every other linear and the convolution, adaLN linears of blocks included."""
-    halves = {}
-    for i, block in enumerate(mmdit.multimodal_transformer_blocks):
-        halves[f"mm{i}.img"] = block.image_transformer_block
-        halves[f"mm{i}.txt"] = block.text_transformer_block
-    for i, block in enumerate(getattr(mmdit, "unified_transformer_blocks", [])):
-        halves[f"uni{i}"] = block.transformer_block
+    halves = streams_of_blocks(mmdit)
     found = {f"{n}.adaln.linear": half.adaLN_modulation.layers[1] for n, half in halves.items()}
     found |= {
         "x_embedder.embed.image": mmdit.x_embedder.proj,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -27,3 +28,13 @@ def assert_same_folder(ours: Path, theirs: Path, pattern: str) -> int:
     for name in names:
         assert_same_arrays(ours / name, theirs / name)
     return len(names)
+
+
+def files_of(store: Path, *groups: str) -> dict[str, str]:
+    """Checksums of all files below these groups."""
+    return {
+        str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for group in groups
+        for path in sorted((store / group).rglob("*"))
+        if path.is_file()
+    }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from taqstore.pipelines.models.inputs import Reader
@@ -28,8 +29,13 @@ def write_set(
     *,
     grid: Callable[[Reader], IntegerGrid] = mlx_grid,
     sites: Callable[[str], bool] = lambda site: True,
+    left: Collection[str] = (),
+    run: Mapping[str, Any] | None = None,
 ) -> None:
-    """Every linear of the model at these sites, rounded to nearest on a grid of its own."""
+    """Every linear of the model at these sites, rounded to nearest on a grid of its own.
+
+    Layers that are `left` have a place and no weights.
+    """
     readers = [reader for one in model.inputs() for reader in one.readers if sites(one.site)]
     by_site: dict[str, dict[str, list[Reader]]] = {}
     for reader in sorted(readers, key=lambda reader: reader.name.sort_key):
@@ -52,10 +58,18 @@ def write_set(
                         offset="offset" in first,
                         rounding=False,
                         activations=False,
-                        attrs={"run": {"method": "rtn", "bits": int(first["weight_bits"])}},
+                        attrs={
+                            "run": {
+                                "method": "rtn",
+                                "bits": int(first["weight_bits"]),
+                                **(run or {}),
+                            }
+                        },
                     )
                 )
                 for at, layer in enumerate(ordered):
+                    if layer in left:
+                        continue
                     for variable in first:
                         parts = [one[variable] for one in made[layer]]
                         values = np.stack(parts) if site == SITES[0] else parts[0]

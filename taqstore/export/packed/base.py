@@ -36,6 +36,11 @@ class Base:
         """Bytes of all tensors in float16: what sizes are compared with."""
         return sum(2 * prod(tensor.shape) for tensor in self.tensors.values())
 
+    @property
+    def weights(self) -> int:
+        """Weights of all tensors that are no vectors."""
+        return sum(prod(t.shape) for t in self.tensors.values() if len(t.shape) > 1)
+
     def check_weight(self, name: str, shape: tuple[int, int], *, linear: str) -> tuple[int, ...]:
         """The shape that a weight of a linear has here, whose rows are `shape` as a matrix.
 

@@ -190,8 +190,7 @@ def _notes(
     how = ", ".join(f"{known[key]} by {word}" for key, word in _METHODS.items() if key in known)
     whole = share_of_half(sum(tensor.nbytes for tensor in tensors.values()), base.half_bytes)
     packed = sum(prod(base.tensors[name].shape) for name in held)
-    weights = sum(prod(tensor.shape) for tensor in base.tensors.values() if len(tensor.shape) > 1)
-    share = f"{packed / weights:.1%} of the model's weights"
+    share = f"{packed / base.weights:.1%} of the model's weights"
     yield f"{len(held)} linears are packed, {share}: {how}; the model is {whole}"
     if known.get(""):
         yield "without second moments: taqstore collect --second-moment 256 takes them"

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -194,9 +193,8 @@ def _notes(
     own = sum(tensors[f"{plan.path}.{part}"].nbytes for plan in packed for part in _PARTS)
     size = f"{own / held / 2:.3f} of their float16 size"
     said = f"{len(packed)} linears of {chosen} are packed in {size}"
-    weights = sum(prod(tensor.shape) for tensor in base.tensors.values() if len(tensor.shape) > 1)
     whole = share_of_half(sum(tensor.nbytes for tensor in tensors.values()), base.half_bytes)
-    found = [f"{said}, {held / weights:.1%} of the model's weights; the model is {whole}"]
+    found = [f"{said}, {held / base.weights:.1%} of the model's weights; the model is {whole}"]
     wide = [p for p in packed if p.packing is not None and p.packing.scales.dtype == np.float32]
     if wide:
         found.append(

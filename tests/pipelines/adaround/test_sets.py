@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +17,7 @@ from taqstore.pipelines.models.rounding import Settings
 from support.live_capture import needs_models
 from support.live_models import TINY
 from support.rounding_store import make_rounding_store
-from support.same_files import assert_same_folder
+from support.same_files import assert_same_folder, files_of
 from taqstore import open_store
 from taqstore.cli import cli
 from taqstore.errors import LayoutError, MisuseError, StoreError
@@ -62,16 +61,6 @@ def old_run(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callabl
             return run(store, **options)
 
     return call
-
-
-def files_of(store: Path, *groups: str) -> dict[str, str]:
-    """Checksums of all files below these groups, without those of other sets."""
-    return {
-        str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for group in groups
-        for path in sorted((store / group).rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_a_set_is_written_without_touching_another(store: Path, run: Callable[..., Any]) -> None:

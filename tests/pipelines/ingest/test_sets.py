@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pytest
 from taqstore.pipelines.ingest import ingest
 
 from support.adaround_output import make_output, members_of
+from support.same_files import files_of
 from taqstore import create_store, open_store
 from taqstore.errors import MisuseError, SourceError, StoreError
 from taqstore.export.formats import export
@@ -19,15 +19,6 @@ from taqstore.pipelines import ingest as module
 from taqstore.run.mode import Mode
 from taqstore.testing import RunShape, make_latents
 from taqstore.upkeep.verify import verify_store
-
-
-def files_of(store: Path, *groups: str) -> dict[str, str]:
-    return {
-        str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for group in groups
-        for path in sorted((store / group).rglob("*"))
-        if path.is_file()
-    }
 
 
 def assert_holds(store: Path, name: str, source: Path) -> None:

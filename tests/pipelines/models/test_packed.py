@@ -24,13 +24,13 @@ from taqstore.pipelines.run.base_weights import base_weights
 
 from support.live_capture import needs_models
 from support.live_models import TINY_FLUX, load_tiny
-from support.packed_store import EVERY, Kind, write_set
+from support.packed_store import Kind, write_set
 from taqstore import open_store
 from taqstore.errors import SourceError, StoreError, TaqError
 from taqstore.export import export
 from taqstore.files.safetensors import SafetensorsFile
 from taqstore.kinds.quantized_linears import linear_names_of, quantized_linear
-from taqstore.names import SITES
+from taqstore.names import EVERY_SITE, SITES
 from taqstore.store.reader import Store
 
 pytestmark = needs_models
@@ -99,7 +99,7 @@ def test_bits_and_groups_differ_by_layer_and_the_model_runs(mixed: tuple[Store, 
 
 def test_every_linear_of_a_model_is_packed(tmp_path: Path) -> None:
     """adaLN, embedders and the final layer too; a convolution keeps floats on its grid."""
-    kinds = dict.fromkeys(EVERY, Kind(4, 64))
+    kinds = dict.fromkeys(EVERY_SITE, Kind(4, 64))
     path = write_set(tmp_path / "s.zarr", load_pipeline("reference"), kinds)
     store = open_store(path, chunks=None)
     base = base_weights(store, "mlx")
