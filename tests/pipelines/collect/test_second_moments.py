@@ -171,6 +171,18 @@ def test_a_pass_of_its_own_takes_the_steps_of_the_statistics(tmp_path: Path) -> 
     assert record["parameters"]["stride"] == 1
 
 
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(tmp_path, TINY)
+    usage = shutil.disk_usage(tmp_path)._replace(free=1)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    with pytest.raises(StoreError, match=r"bytes of second moments will not fit .*1 bytes free"):
+        run(store, SecondMoments(16))
+    monkeypatch.undo()
+    assert not any(open_store(store, incomplete=True).mask("second_moments/mlp.fc1").ravel())
+
+
 def test_without_resume_what_is_there_is_not_touched(tmp_path: Path) -> None:
     store = make_store(tmp_path, TINY)
     run(store, None)
