@@ -6,7 +6,6 @@ Linears of blocks stand in a map of blocks by sites, both streams; those outside
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
 from taqstore.kinds.sensitivity import sensitivities
 from taqstore.names import LayerName, parse_layer, site_rank
@@ -147,7 +146,10 @@ def _map_figure(table: pd.DataFrame, name: str, data: xr.Dataset) -> Figure:
         draw_sensitivity_map(table, ax, style=style, stream=stream)
     if outside:
         draw_outside(table, axes[-1], style=style)
-    figure.colorbar(ScalarMappable(*style), ax=axes, label=LABEL, location="bottom", aspect=50)
+    bar = figure.colorbar(ScalarMappable(*style), ax=axes, label=LABEL, location="bottom", aspect=50)
+    bar.ax.xaxis.set_major_locator(LogLocator(10, subs=(1.0, 2.0, 5.0)))
+    bar.ax.xaxis.set_major_formatter("{x:g}")
+    bar.ax.xaxis.set_minor_locator(NullLocator())
     images = data.sizes["image"]
     figure.suptitle(
         f"one linear at a time in {name}, {images} images"
@@ -193,7 +195,5 @@ def _target_axis(ax: Axes, targets: list[str], unit: str) -> None:
     shown = range(0, len(targets), share)
     ax.xaxis.set_major_locator(FixedLocator(list(shown)))
     ax.set_xticklabels([targets[n] for n in shown])
-    longest = max((len(t) for t in targets), default=0)
-    close = any(b - a < 2 for a, b in pairwise(shown))
-    if longest > 3 and close:
+    if max((len(target) for target in targets), default=0) > 3:
         ax.tick_params(axis="x", rotation=40)
