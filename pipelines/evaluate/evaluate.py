@@ -133,7 +133,7 @@ def evaluate(
     opened, options = open_store(store), options or Options()
     if variants:
         options.check(variants)
-        _check_sets(variants, opened)
+        _check_sets([part for way in variants for part in options.parts(way)], opened)
     if prompts is not None and not held_out:
         raise MisuseError("--prompts is for --held-out images: give both")
     if held_out and images is not None:

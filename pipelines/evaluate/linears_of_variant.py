@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from taqstore.errors import MissingError, MisuseError, TaqError, problem
+from taqstore.errors import MissingError, MisuseError, SourceError, TaqError, problem
+from taqstore.kinds.allocations import read_allocation
 from taqstore.kinds.quantized_linears import InputQuantizer
 from taqstore.kinds.weight_files import read_quant_config
 from taqstore.kinds.weight_sets import ADAROUND
@@ -28,6 +29,7 @@ from .variants import (
     CONFIG,
     FLOAT,
     LEARNED,
+    MIXED,
     MLX,
     NEAREST,
     Rounded,
@@ -45,6 +47,7 @@ _SPELLED = {
     "weights": "--weights",
     "set": "--weights",
     "config": "--config",
+    "allocation": "--allocation",
     "groups": "--time-groups",
     "bits": "--weight-bits",
     "group_size": "--weight-group-size",
@@ -71,6 +74,8 @@ class Options:
         name.
     config
         File of `export quant-config` for `config` variants.
+    allocation
+        File of `analyze frontier --paste allocation` for `mixed` variants.
     """
 
     chosen: Sequence[str] | None = None
@@ -80,6 +85,7 @@ class Options:
     weights: Path | None = None
     set: str | None = None
     config: Path | None = None
+    allocation: Path | None = None
 
     @property
     def time_groups(self) -> int:
@@ -97,12 +103,17 @@ class Options:
         for variant in variants:
             if variant.steps == CONFIG:
                 self.config_of(variant)
+            if variant.weights == MIXED and self.allocation is None:
+                what, remedy = f"{variant.name} needs an allocation", "--allocation"
+                raise MisuseError(problem(what, remedy=remedy))
+        parts = {part.weights for v in variants for part in self.parts(v)}
         rounded = [v for v in variants if v.weights in (*NEAREST, MLX)]
         used = {
-            "weights": any(v.weights == ADAROUND for v in variants),
+            "weights": ADAROUND in parts,
             "set": bool(rounded)
             or any(v.weights in (self.set, COMFY, COMFY_GPTQ) for v in variants),
             "config": any(v.steps == CONFIG for v in variants),
+            "allocation": any(v.weights == MIXED for v in variants),
             "groups": any(v.steps == "grouped" for v in variants),
             "bits": any(not v.weight_bits for v in rounded),
             "group_size": any(not v.group_size for v in rounded),
@@ -112,6 +123,30 @@ class Options:
             what = f"no variant takes {_SPELLED[idle[0]]}"
             names = ", ".join(variant.name for variant in variants)
             raise MisuseError(problem(what, found=names))
+
+    @cached_property
+    def mixed(self) -> Mapping[LayerName, Variant]:
+        """Weights of each linear that the allocation names; empty without one.
+
+        Raises
+        ------
+        SourceError
+            It is no allocation, or names a format that there is not.
+        """
+        if self.allocation is None:
+            return {}
+        found, made = {}, {}
+        for name, format in read_allocation(self.allocation).items():
+            try:
+                made[format] = made.get(format) or Variant.of_weights(format)
+            except MisuseError as error:
+                raise SourceError(f"{self.allocation}: {name.full}: {error}") from error
+            found[name] = made[format]
+        return found
+
+    def parts(self, variant: Variant) -> list[Variant]:
+        """What the weights of a variant are made of: itself, or what its allocation names."""
+        return list(dict.fromkeys(self.mixed.values())) if variant.weights == MIXED else [variant]
 
     def config_of(self, variant: Variant) -> Path:
         """The config file, which a variant needs; else a MisuseError."""
@@ -150,6 +185,7 @@ class Planner:
             self.beside if options.set is None else (options.set,),
             options.bits,
             options.group_size,
+            options.mixed,
         )
 
     @cached_property

@@ -13,7 +13,7 @@ from taqstore.store.reader import Store
 
 FLOAT, MLX, LEARNED, CONFIG = "float", "mlx", "learned", "config"
 NEAREST = ("rtn", "clipped")
-COMFY, COMFY_GPTQ = "comfy", "comfy-gptq"
+COMFY, COMFY_GPTQ, MIXED = "comfy", "comfy-gptq", "mixed"
 _FORMATS = "|".join(FORMATS)
 _PATTERN = re.compile(
     rf"(?:(?P<weights>{_FORMATS})(?:-w(?P<width>[2-8]))?(?:-g(?P<size>[1-9]\d{{0,5}}))?"
@@ -58,7 +58,8 @@ class Variant:
         `float` (as they are), `rtn` (to nearest, absmax), `clipped` (to nearest, bound of least
         squared error), `mlx` (as MLX quantizes by itself: affine), `comfy` (as ComfyUI's
         `asym_w4a8_int8` does), `comfy-gptq` (the same with codes by GPTQ from the second moments of
-        the store) or a weight set of the store.
+        the store), `mixed` (each linear by its own of these, as an allocation says) or a weight set
+        of the store.
     bits
         Of inputs; 0: not quantized.
     steps
@@ -112,15 +113,31 @@ class Variant:
             parse_blocks(where) if where else (),
             bool(whole),
         )
-        if (width or size) and weights in (FLOAT, COMFY, COMFY_GPTQ):
+        if (width or size) and weights in (FLOAT, COMFY, COMFY_GPTQ, MIXED):
             what = f"{name}: only weights that are rounded have bits and groups to choose"
-            what += ", and ComfyUI's are 4 and 16" * (weights != FLOAT)
+            what += ", and ComfyUI's are 4 and 16" * (weights in (COMFY, COMFY_GPTQ))
             raise MisuseError(problem(what, remedy="write it like rtn-w4-g32"))
         if steps == LEARNED and (not found.is_set or mse or shift):
             what = f"{name}: learned steps go with adaround, and their shifts with them"
             raise MisuseError(problem(what, remedy=f"adaround/a{bits}-{LEARNED}"))
         if bits and not 2 <= found.bits <= 16:
             raise MisuseError(problem("inputs have 2 to 16 bits", where=name, found=bits))
+        return found
+
+    @classmethod
+    def of_weights(cls, format: str) -> Variant:
+        """The weights of one linear, by the format that an allocation gives it.
+
+        Raises
+        ------
+        MisuseError
+            It is no such format, or says more than weights.
+        """
+        found = cls.parse(format)
+        if found != cls(found.weights, weight_bits=found.weight_bits, group_size=found.group_size):
+            raise MisuseError(problem(f"{format!r} says more than how weights are rounded"))
+        if found.weights == MIXED:
+            raise MisuseError(problem("a linear of an allocation is not mixed itself"))
         return found
 
     @property

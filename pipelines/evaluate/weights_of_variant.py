@@ -32,7 +32,7 @@ from taqstore.store.reader import Store
 from ..models.backend import backend
 from ..models.inputs import Reader
 from ..models.load import LoadedModel
-from .variants import COMFY, COMFY_GPTQ, FLOAT, MLX, Rounded, Variant
+from .variants import COMFY, COMFY_GPTQ, FLOAT, MIXED, MLX, Rounded, Variant
 
 # Rounding to nearest, by the rule of the weight's clip bound.
 _NEAREST = {"rtn": "absmax", "clipped": "mse"}
@@ -78,6 +78,9 @@ class Weights:
     bits, group_size
         Of weights that are rounded here and whose variant does not say it; None: 4 bits, and one
         step for each output channel, of `mlx` those of the compared sets.
+    mixed
+        Weights of each linear for `mixed`. They say themselves what they are: `bits`, `group_size`
+        and compared sets are not for them.
     """
 
     model: LoadedModel
@@ -86,6 +89,7 @@ class Weights:
     compared: tuple[str, ...] = ()
     bits: int | None = None
     group_size: int | None = None
+    mixed: Mapping[LayerName, Variant] = field(default_factory=dict)
     _read: dict[tuple[str, LayerName], QuantizedLinear] = field(default_factory=dict)
     _names: dict[str, tuple[LayerName, ...]] = field(default_factory=dict)
     _moments: dict[tuple[str, str], Prepared | None] = field(default_factory=dict)
@@ -133,11 +137,15 @@ class Weights:
         Raises
         ------
         MissingError
-            The set lacks a linear of a chosen block and has others of its site.
+            The set lacks a linear of a chosen block and has others of its site; the model or a set
+            lacks one that the allocation names.
         """
+        if variant.weights == MIXED:
+            return self._linears_mixed(chosen, outside=outside)
         own = [variant.weights] if variant.is_set else list(self.compared)
         own = [] if variant.weights == FLOAT else own
         have = {name for weights in own for name in self.names(weights)}
+        have |= set() if variant.is_set or variant.weights == FLOAT else {*self.mixed}
         sites = {name.site for name in have} & {*SITES} if have else {*SITES}
         found = []
         for name, reader in self.readers.items():
@@ -153,6 +161,27 @@ class Weights:
                 found.append(reader)
         return found
 
+    def _linears_mixed(self, chosen: Collection[str], *, outside: bool) -> list[Reader]:
+        absent = [name for name in self.mixed if name not in self.readers]
+        for name, part in self.mixed.items():
+            if part.is_set and name not in absent and name not in self.names(part.weights):
+                what = f"the weight set {part.weights} has no {name.full}"
+                raise MissingError(problem(what, remedy="the allocation gives it another format"))
+        if absent:
+            what = f"{self.model.row.name} has no linear {absent[0].full} of the allocation"
+            raise MissingError(problem(what, found=f"{len(self.readers)} others"))
+        changed = {name for name, part in self.mixed.items() if part.weights != FLOAT}
+        return [
+            reader
+            for name, reader in self.readers.items()
+            if name in changed and (name.block in chosen or (outside and not name.in_block))
+        ]
+
+    @cached_property
+    def _parts(self) -> Weights:
+        """The same for parts of `mixed`, which leave nothing open."""
+        return replace(self, compared=(), bits=None, group_size=None, mixed={})
+
     def weight(self, variant: Variant, reader: Reader) -> np.ndarray | None:
         """Weight float32 (out, in) of a linear; None: as it is.
 
@@ -163,6 +192,8 @@ class Weights:
         """
         if variant.weights == FLOAT:
             return None
+        if variant.weights == MIXED:
+            return self._parts.weight(self.mixed[reader.name], reader)
         if variant.is_set:
             return self.stored(variant.weights, reader.name).dequantized()
         own, grid = reader.matrix(), self.grid(variant, reader)
@@ -185,6 +216,8 @@ class Weights:
 
     def grid(self, variant: Variant, reader: Reader) -> Grid:
         """Bits and groups of a linear's weight."""
+        if variant.weights == MIXED:
+            return self._parts.grid(self.mixed[reader.name], reader)
         if variant.is_set:
             return self._stored_grid(variant.weights, reader)
         if variant.weights in _COMFY:
@@ -205,7 +238,7 @@ class Weights:
 
     def bits_of(self, variant: Variant) -> int:
         """Bits of a variant's weights; 0 where they stay as they are, or do not say it."""
-        if variant.weights == FLOAT:
+        if variant.weights in (FLOAT, MIXED):
             return 0
         if variant.weights in _COMFY:
             return _BITS

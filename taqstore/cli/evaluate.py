@@ -99,6 +99,11 @@ from taqstore.cli.progress import progress_bar
     type=Source(Path),
     help="Config of export quant-config, for variants WEIGHTS/config.",
 )
+@click.option(
+    "--allocation",
+    type=Source(Path),
+    help="Document of analyze frontier --paste allocation, for variants mixed.",
+)
 @output_option(
     help="Folder for the contact sheet, the figure and tables by step, block and image.",
     only="folder",
@@ -119,9 +124,10 @@ def command(
 
     WEIGHTS: float (as they are), rtn (to nearest), clipped (to nearest, bound of least squared
     error), mlx (as MLX quantizes by itself), comfy (as ComfyUI's asym_w4a8_int8 does by itself),
-    comfy-gptq (its codes by GPTQ from STORE's second moments), or a weight set of STORE: gptq,
-    adaround, …; rtn-w3-g32 has 3 bits and a step for 32 inputs. /a16 or nothing: inputs as they
-    are. STEPS of the inputs: static, step (one for each step), grouped, learned (with adaround).
+    comfy-gptq (its codes by GPTQ from STORE's second moments), mixed (each linear by its own of
+    these, as --allocation says), or a weight set of STORE: gptq, adaround, …; rtn-w3-g32 has 3 bits
+    and a step for 32 inputs. /a16 or nothing: inputs as they are. STEPS of the inputs: static, step
+    (one for each step), grouped, learned (with adaround).
     -mse: clip bounds of least expected error; -shift: shifted post-GELU channels. @mm0-5,uni2:
     these blocks alone. The model as it is always comes first.
 
@@ -151,7 +157,7 @@ def command(
     opened = open_store(store)
     named = isinstance(options["weights"], str)
     options |= {"set": options["weights"], "weights": None} if named else {"set": None}
-    names = ("chosen", "bits", "group_size", "groups", "weights", "set", "config")
+    names = ("chosen", "bits", "group_size", "groups", "weights", "set", "config", "allocation")
     open_ends = pipeline.Options(**{name: options.pop(name) for name in names})
     with progress_bar("loading the model", unit="forwards") as progress:
         found = pipeline.evaluate(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from taqstore.kinds.second_moments import diagonal_of as diagonal_of
     from taqstore.kinds.second_moments import moments_of as moments_of
     from taqstore.kinds.second_moments import second_moments_template as second_moments_template
+    from taqstore.kinds.sensitivity import scores as scores
+    from taqstore.kinds.sensitivity import sensitivities as sensitivities
     from taqstore.kinds.templates import activations_template as activations_template
     from taqstore.kinds.templates import blocks_template as blocks_template
     from taqstore.kinds.templates import channel_histograms_template as channel_histograms_template
@@ -62,6 +64,8 @@ lazy_face(
         "read_quantized": "taqstore.kinds.weight_files",
         "reconstruction_template": "taqstore.kinds.weights",
         "second_moments_template": "taqstore.kinds.second_moments",
+        "scores": "taqstore.kinds.sensitivity",
+        "sensitivities": "taqstore.kinds.sensitivity",
         "time_group_of": "taqstore.kinds.weights",
         "weight_sets": "taqstore.kinds.weight_sets",
         "weights_template": "taqstore.kinds.weights",

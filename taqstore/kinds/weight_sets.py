@@ -21,7 +21,7 @@ Groups = Mapping[str, "xr.Dataset"]
 
 ADAROUND = "adaround"
 # What rounds weights by itself where a set could be named: `taqstore evaluate --variant`.
-FORMATS = ("float", "rtn", "clipped", "mlx", "comfy", "comfy-gptq")
+FORMATS = ("float", "rtn", "clipped", "mlx", "comfy", "comfy-gptq", "mixed")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 

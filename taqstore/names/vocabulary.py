@@ -17,6 +17,8 @@ TRAJECTORIES = "trajectories"
 POOLED = "pooled"
 WEIGHTS = "weights"
 RECONSTRUCTION = "reconstruction"
+SENSITIVITY = "sensitivity"
+SCORES = "scores"
 PROVENANCE = "provenance"
 KINDS = (
     LATENTS,
@@ -29,6 +31,8 @@ KINDS = (
     BLOCKS,
     WEIGHTS,
     RECONSTRUCTION,
+    SENSITIVITY,
+    SCORES,
 )
 """What a data group may be, as its marker says."""
 WRITTEN = "written"
@@ -107,6 +111,7 @@ DIMENSIONS: dict[str, str] = {
     "time_group": "steps that share an activation quantizer, from noise to image",
     "rounding_method": "adaround, rtn (to nearest), clipped (to nearest, least-error clip bound)",
     "inputs": "float (not quantized), first (as the optimisation began), learned (as it ended)",
+    "target": "what is quantized alone: a linear, a block, a site, or all linears at one step",
     "iteration": "iteration of the optimiser at which a loss was kept",
     "record": "provenance record, in order of writing",
 }
@@ -205,5 +210,22 @@ VARIABLES: dict[str, Doc] = {
     "rounding_loss": Doc("rounding loss", "", "rounding regulariser, weighted as in the sum"),
     "iterations": Doc("iterations", "", "iterations that were run, before a plateau or the end"),
     "seconds": Doc("time", "s", "wall time of the block's optimisation"),
+    "delta": Doc("change of the final latent", "", "final latent minus that of the float model"),
+    "latent_norm": Doc("norm of the latent", "", "root of the sum of squares, float final latent"),
+    "latent_error": Doc("latent error", "", "norm of delta by latent_norm"),
+    "cosine": Doc("cosine", "", "of the final latent with that of the float model"),
+    "worst_cosine": Doc("worst cosine", "", "least cosine over steps, of latents"),
+    "worst_error": Doc("worst error", "", "largest relative error over steps, of latents"),
+    "worst_step": Doc("worst step", "", "step of the latent with the largest relative error"),
+    "weights": Doc("weights changed", "", "weights of the target that are quantized; 0: inputs"),
+    "input_channels": Doc("inputs changed", "", "channels of inputs quantized, over its linears"),
+    "weight_absmax": Doc("weight absmax", "", "largest absolute weight of the target"),
+    "weight_kurtosis": Doc("weight kurtosis", "", "fourth moment by squared variance; normal: 3"),
+    "weight_power": Doc("weight power", "", "sum of squares of the target's weights"),
+    "weight_error": Doc("weight error", "", "sum of squares of the change of weights"),
+    "weight_sqnr": Doc("weight SQNR", "dB", "10 log10 of weight_power by weight_error"),
+    "imatrix_error": Doc("imatrix error", "", "squared change of weights by mean square of inputs"),
+    "imatrix_power": Doc("imatrix power", "", "squared weights by mean square of inputs"),
+    "moment_error": Doc("second-moment error", "", "mean over positions of |dW x|^2, summed"),
     "json": Doc("record", "", "one provenance record as JSON"),
 }
