@@ -8,10 +8,11 @@ import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, problem
-from taqstore.trajectory import bootstrap, cosine, first_below, psnr_latent, relative_error
+from taqstore.kinds.trajectories import FLOAT, path_of, trajectory_groups
+from taqstore.names import WRITTEN
+from taqstore.trajectory.bootstrap import bootstrap
+from taqstore.trajectory.measures import cosine, first_below, psnr_latent, relative_error
 
-TRAJECTORIES = "trajectories"
-FLOAT = f"{TRAJECTORIES}/float"
 MIN_COSINE = 0.95
 """Below it a trajectory has left the float one: the field's bound."""
 
@@ -19,14 +20,13 @@ MIN_COSINE = 0.95
 def variant_paths(groups: Mapping[str, xr.Dataset]) -> dict[str, str]:
     """Paths of trajectories by the name of their variant, in the order of the store.
 
-    Where two differ in their weights alone, the group's name is put behind theirs.
+    Where two differ in their weights alone, digits of the group's name are put behind theirs.
     """
-    paths = [path for path in groups if path.startswith(f"{TRAJECTORIES}/") and path != FLOAT]
-    names = [str(groups[path].attrs.get("variant") or path.split("/")[1]) for path in paths]
-    twice = {name for name in names if names.count(name) > 1}
+    named = {path: name for path, name in trajectory_groups(groups).items() if name != FLOAT}
+    names = list(named.values())
     return {
-        f"{name} ({path.split('/')[1][:6]})" if name in twice else name: path
-        for name, path in zip(names, paths, strict=True)
+        name if names.count(name) == 1 else f"{name} ({path.rpartition('/')[2][:6]})": path
+        for path, name in named.items()
     }
 
 
@@ -57,7 +57,7 @@ def compared_variants(
         The store has no float trajectories, or none of a variant beside them.
     """
     paths = variant_paths(groups)
-    if FLOAT not in groups or not paths:
+    if path_of(FLOAT) not in groups or not paths:
         raise MissingError(
             problem(
                 "no trajectories of a variant and of the model as it is",
@@ -65,25 +65,32 @@ def compared_variants(
                 remedy="make them: taqstore gate STORE --variant NAME",
             )
         )
-    exact, found = groups[FLOAT], {}
+    exact, found = _whole(groups[path_of(FLOAT)]), {}
     for name, path in paths.items():
-        both = np.intersect1d(exact["image"].values, groups[path]["image"].values)
+        other = _whole(groups[path])
+        both = np.intersect1d(exact["image"].values, other["image"].values)
         if len(both):
-            pair = (data.sel(image=both) for data in (exact, groups[path]))
-            found[name] = _beside(*pair, min_cosine=min_cosine)
+            found[name] = _beside(exact.sel(image=both), other.sel(image=both), bound=min_cosine)
     if not found:
         what = "no image was run both by a variant and by the model as it is"
         raise MissingError(problem(what, remedy="taqstore gate STORE --variant NAME"))
     return found
 
 
-def _beside(exact: xr.Dataset, other: xr.Dataset, *, min_cosine: float) -> xr.Dataset:
+def _whole(group: xr.Dataset) -> xr.Dataset:
+    """Its images that are whole."""
+    if WRITTEN not in group.variables:
+        return group
+    return group.isel(image=np.flatnonzero(group[WRITTEN].values)).drop_vars(WRITTEN)
+
+
+def _beside(exact: xr.Dataset, other: xr.Dataset, *, bound: float) -> xr.Dataset:
     dims = ("image", "step", "height", "width", "latent_channel")
     pairs = {n: [d[n].transpose(*dims).values for d in (exact, other)] for n in ("x", "output")}
     latents, outputs = cosine(*pairs["x"]), cosine(*pairs["output"])
-    outputs[:, exact["is_final"].values] = np.nan
-    errors = {n: relative_error(other, float_) for n, (float_, other) in pairs.items()}
-    ends = [x[:, -1] for x in pairs["x"]]
+    outputs[:, exact["is_final"].values.astype(bool)] = np.nan
+    errors = {name: relative_error(theirs, ours) for name, (ours, theirs) in pairs.items()}
+    first, last = (x[:, -1] for x in pairs["x"])
     both = ("image", "step")
     return xr.Dataset(
         {
@@ -91,13 +98,13 @@ def _beside(exact: xr.Dataset, other: xr.Dataset, *, min_cosine: float) -> xr.Da
             "output_cosine": (both, outputs),
             "relative_error": (both, errors["x"]),
             "output_error": (both, errors["output"]),
-            "first_below": ("image", first_below(latents, min_cosine)),
-            "psnr": ("image", psnr_latent(*ends)),
+            "first_below": ("image", first_below(latents, bound)),
+            "psnr": ("image", psnr_latent(last, first)),
             **_interval(latents, ""),
             **_interval(outputs, "output_"),
         },
         coords=exact.coords,
-        attrs={"min_cosine": min_cosine},
+        attrs={"min_cosine": bound},
     )
 
 

@@ -83,7 +83,7 @@ def _distance(values: np.ndarray) -> np.ndarray:
 def _cosine_axis(ax: Axes) -> None:
     ax.set_yscale("log")
     ax.autoscale_view()
-    low, high = ax.get_ylim()
+    low, high = sorted(ax.get_ylim())  # shared axes were turned already
     ax.set_ylim(min(2.0, high * 1.2), max(low, _NEAREST / 2))
     ax.yaxis.set_major_locator(FixedLocator([1.0 - tick for tick in _TICKS]))
     ax.yaxis.set_minor_locator(NullLocator())
