@@ -11,13 +11,13 @@ import xarray as xr
 
 from taqstore.analysis.shared.headroom import Cells, cells_of
 from taqstore.analysis.shared.inputs import Array, finish
+from taqstore.analysis.shared.number_limits import LIMITS, accumulator_limit
 from taqstore.analysis.table import HEADROOMS, of_row
 from taqstore.asked import word_of
 from taqstore.errors import MissingError, problem
 from taqstore.kinds.nonfinite import KINDS, at
 from taqstore.kinds.statistics_sources import STATISTICS
 from taqstore.names import MODEL_LAYERS, SITES, LayerName, parse_layer, site_rank, split_group
-from taqstore.quantization.number_limits import LIMITS, accumulator_limit
 
 _NAME = "overflow"
 INT8 = HEADROOMS[-1]

@@ -15,14 +15,14 @@ from taqstore.analysis.shared.inputs import (
     require,
     tensor_bounds,
 )
-from taqstore.kinds.nonfinite import images_of, laid_out, observed_counts, pooled_counts
-from taqstore.names import site_of
-from taqstore.quantization.number_limits import (
+from taqstore.analysis.shared.number_limits import (
     QMAX,
     largest_by_absmax,
     largest_by_channels,
     largest_rms,
 )
+from taqstore.kinds.nonfinite import images_of, laid_out, observed_counts, pooled_counts
+from taqstore.names import site_of
 
 _NAME = "overflow"
 
@@ -41,7 +41,7 @@ class Cells:
         int64 (batch, step, layer, kind): NaN, +Inf, -Inf.
     accumulated, typical
         Largest int8 product by the extrema of channels, and its RMS bound; NaN where the source
-        lacks what it takes. See `taqstore.quantization.number_limits`.
+        lacks what it takes. See `taqstore.analysis.shared.number_limits`.
     channels
         Of the site's tensors, or 0.
     """
@@ -105,7 +105,7 @@ def cells_of(path: str, dataset: xr.Dataset) -> Cells:
 def _absmax(dataset: xr.Dataset, names: Any) -> xr.DataArray:
     if names:
         low, high = (abs(dataset[name].astype(np.float64)) for name in names)
-        largest = low.where(low > high, high)
+        largest: xr.DataArray = low.where(low > high, high)
         dims = [dim for dim in ("channel", "projection") if dim in largest.dims]
         return largest.max(dims, skipna=True)
     for name in ("tensor_absmax", "alpha"):
