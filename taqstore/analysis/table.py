@@ -34,6 +34,10 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
+SELECTION = ("source", "site", "layer", "step", "batch")
+"""Words that choose a part of a store."""
+
+
 @dataclass(frozen=True)
 class Analysis:
     """One analysis.
@@ -43,7 +47,7 @@ class Analysis:
     doc
         What it tells, one line.
     function
-        ``module:function`` taking one group and options, and `site` where it matters.
+        ``module:function`` taking one group and options, and `site` where it matters; see `whole`.
     options
         In the order of the help.
     joint
@@ -51,6 +55,18 @@ class Analysis:
         results by path.
     source
         Group prefix that it is asked of unless another is named; empty: what analyses prefer.
+    whole
+        Whether it is asked of a whole store: the function takes all groups by path and gives
+        results by a name of its own. They have no site.
+    second
+        Of a whole store: whether the function takes the groups of a second store after them.
+    fails
+        Whether results have the attribute `failure`, one line or nothing, and the command
+        ``--fail``, which makes it the exit code.
+    selects
+        Of a whole store: those of `source`, `site`, `layer`, `step`, `batch` that it takes, all
+        others are refused. With `source` the function is given statistics already sliced, those
+        of the source alone; without, what was given as `sites`, `layer`, `step`, `batch`.
     bundles
         Parameter of the function -> ``module:class``, made of the options that name the parameter
         as their `bundle`.
@@ -61,11 +77,25 @@ class Analysis:
     options: tuple[Option, ...] = ()
     joint: str = ""
     source: str = ""
+    whole: bool = False
+    second: bool = False
+    fails: bool = False
+    selects: tuple[str, ...] = ()
     bundles: Mapping[str, str] = field(default_factory=dict)
 
     def load(self) -> Any:
         """The function."""
         return named(self.function)
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """Which of `SELECTION` it takes."""
+        return self.selects if self.whole else SELECTION
+
+    @property
+    def of_statistics(self) -> bool:
+        """Whether it is made of the statistics of a source."""
+        return "source" in self.takes
 
 
 _HERE = "taqstore.analysis"

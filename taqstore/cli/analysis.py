@@ -5,58 +5,94 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from taqstore.analysis.table import ANALYSES, Analysis
 from taqstore.cli import MODEL_WEIGHTS
 from taqstore.cli.common import say, say_nonfinite, store_argument
 from taqstore.cli.output import Output, table_output
 from taqstore.cli.scheduler import computing, scheduler_option
+from taqstore.errors import TaqError
 
 if TYPE_CHECKING:
     from taqstore.store.reader import Store
 
-SHARED: tuple[Callable[[Any], Any], ...] = (
-    store_argument,
-    click.option("--source", help="Group prefix [default: first of those in the store]."),
-    click.option("--site", "sites", multiple=True, help="attn.qkv, mlp.fc2, … Repeatable."),
-    click.option("--layer", help="Glob over layers, or any spelling of one."),
-    click.option("--step", help="Step index, or A:B:S."),
-    click.option("--batch", help="Observed batches to use: A:B:S."),
-    table_output(),
-    scheduler_option,
-)
+_SELECTING: dict[str, Callable[[Any], Any]] = {
+    "source": click.option("--source", help="Group prefix [default: first of those in the store]."),
+    "site": click.option("--site", "sites", multiple=True, help="attn.qkv, mlp.fc2, … Repeatable."),
+    "layer": click.option("--layer", help="Glob over layers, or any spelling of one."),
+    "step": click.option("--step", help="Step index, or A:B:S."),
+    "batch": click.option("--batch", help="Observed batches to use: A:B:S."),
+}
+_FAIL = click.option("--fail", is_flag=True, help="Exit with 1 where the answer is bad.")
+
+
+def shared_options(row: Analysis) -> list[Callable[[Any], Any]]:
+    """Arguments and options of an analysis that its own come after."""
+    return [
+        store_argument,
+        *([click.argument("other")] if row.second else []),
+        *(_SELECTING[word] for word in row.takes),
+        table_output(),
+        *([_FAIL] if row.fails else []),
+        scheduler_option,
+    ]
 
 
 def run(name: str, given: dict[str, Any], options: dict[str, Any]) -> None:
-    """Select, analyse site by site, print or write.
+    """Select, analyse site by site or the whole store, print or write.
 
     Parameters
     ----------
     given
-        Values of `SHARED`.
+        Values of `shared_options`.
     options
         Those of the analysis.
+
+    Raises
+    ------
+    TaqError
+        The analysis says that the store fails, and ``--fail`` was given.
     """
-    from taqstore.query.analyze import analyze, site_tables, write_results
-    from taqstore.query.sites import slices
+    from taqstore.query.analyze import analyze, site_tables, whole_tables, write_results
     from taqstore.store.reader import open_store
 
-    output: Output = given["output"]
-    selection = {key: given[key] for key in ("layer", "step", "batch")}
+    row, output = ANALYSES[name], cast("Output", given["output"])
+    selection = {key: given.get(key) for key in ("layer", "step", "batch")}
+    chosen = {"source": given.get("source"), "sites": given.get("sites", ()),
+              "selection": selection}  # fmt: skip
     opened = open_store(given["store"])
-    results = analyze(
-        name,
-        opened,
-        source=given["source"],
-        sites=given["sites"],
-        selection=selection,
-        **options,
-    )
-    say_nonfinite(slices(opened, results, selection))
+    other = open_store(given["other"]) if row.second else None
     with computing(given["scheduler"], given["store"]):
-        output.give(partial(site_tables, results), partial(write_results, results))
+        results = analyze(name, opened, other=other, **chosen, **options)
+        _tell(opened, row, results, chosen)
+        if other is not None:
+            _tell(other, row, results, chosen, where=given["other"])
+        tables = whole_tables if row.whole else site_tables
+        write = partial(write_results, results, whole=row.whole)
+        output.give(partial(tables, results), write)
+    failures = [text for result in results.values() if (text := result.attrs.get("failure"))]
+    if given.get("fail") and failures:
+        raise TaqError(failures[0])
+    for text in failures:
+        say(f"note: {text}")
+
+
+def _tell(
+    store: Store, row: Analysis, results: Any, chosen: dict[str, Any], *, where: str = ""
+) -> None:
+    """Talk of values of the statistics asked of that are no numbers."""
+    from taqstore.query.sites import choose_groups, slices
+
+    if not row.of_statistics:
+        return
+    paths = results
+    if row.whole:
+        layer = chosen["selection"]["layer"]
+        paths = choose_groups(store, chosen["source"], sites=chosen["sites"], layer=layer)
+    say_nonfinite(slices(store, paths, chosen["selection"]), where=where)
 
 
 def weights_of_store(opened: Store, asked: str | None = None) -> Any:

@@ -10,7 +10,7 @@ import click
 
 from taqstore.analysis.shared.option import bundled
 from taqstore.analysis.table import ANALYSES, Analysis
-from taqstore.cli.analysis import SHARED, run, weights_of_store
+from taqstore.cli.analysis import run, shared_options, weights_of_store
 from taqstore.cli.common import say
 from taqstore.cli.options import click_option, settled
 
@@ -36,7 +36,7 @@ def command() -> None:
 
 def _subcommand(name: str, row: Analysis) -> click.Command:
     made: Any = partial(_analyze, name, row)
-    for decorate in reversed((*SHARED, *map(click_option, row.options))):
+    for decorate in reversed((*shared_options(row), *map(click_option, row.options))):
         made = decorate(made)
     return click.command(name, help=row.doc)(made)
 

@@ -19,6 +19,7 @@ from taqstore.files.tables import to_tables
 from taqstore.names import SECOND_MOMENTS, dimension_order, site_of
 from taqstore.query.select import select
 from taqstore.query.sites import answers, choose_groups, slices
+from taqstore.query.whole import ask_whole
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -34,9 +35,10 @@ def analyze(
     source: str | None = None,
     sites: Sequence[str] = (),
     selection: Mapping[str, str | None] | None = None,
+    other: Mapping[str, xr.Dataset] | None = None,
     **options: Any,
 ) -> Results:
-    """Run one analysis on every site of a source; lazy.
+    """Run one analysis on every site of a source, or on a whole store; lazy.
 
     Parameters
     ----------
@@ -50,12 +52,14 @@ def analyze(
         Sites to keep; all if empty.
     selection
         Options of `query.select`; sites without the layer are left out.
+    other
+        Second store, for analyses of two.
     options
         Options of the analysis.
 
     Returns
     -------
-    Group path -> result.
+    Group path -> result; of a whole store, name -> result.
 
     Raises
     ------
@@ -67,6 +71,12 @@ def analyze(
     word_of(name, ANALYSES, "analysis")
     _check_names(name, options)
     row, chosen = ANALYSES[name], selection or {}
+    if row.second == (other is None):
+        what = f"{name} {'needs' if row.second else 'takes no'} second store"
+        raise MisuseError(what.replace("needs second", "needs a second"))
+    if row.whole:
+        stores = [groups] if other is None else [groups, other]
+        return ask_whole(name, stores, {"source": source, "site": sites, **chosen}, options)
     _check_summed(name, row.source or source, chosen)
     paths = choose_groups(groups, source or row.source, sites=sites, layer=chosen.get("layer"))
     if row.joint:
@@ -114,17 +124,28 @@ def load(results: Mapping[Key, xr.Dataset]) -> dict[Key, xr.Dataset]:
 
 def site_tables(results: Results) -> list[pd.DataFrame]:
     """Tables of all sites; those that differ in nothing but the site are one, with its column."""
+    return _tables(results, "site")
+
+
+def whole_tables(results: Results) -> list[pd.DataFrame]:
+    """Tables of whole stores: with a column `name` where there are several results."""
+    return _tables(results, "name" if len(results) > 1 else "")
+
+
+def _tables(results: Results, column: str) -> list[pd.DataFrame]:
     by_kind: dict[tuple[str, ...], list[pd.DataFrame]] = {}
     for path, result in load(results).items():
         for table in to_tables(result):
             dims = [dim for dim in table.attrs["dims"] if dim != "projection"]
             kind = tuple(sorted(dims, key=dimension_order))
-            table.insert(0, "site", site_of(path))
+            if column:
+                table.insert(0, column, site_of(path) if column == "site" else path)
             by_kind.setdefault(kind, []).append(table)
-    return [_joined(kind, tables) for kind, tables in by_kind.items()]
+    key = [column] if column else []
+    return [_joined([*key, *kind], tables) for kind, tables in by_kind.items()]
 
 
-def _joined(kind: tuple[str, ...], tables: list[pd.DataFrame]) -> pd.DataFrame:
+def _joined(dims: list[str], tables: list[pd.DataFrame]) -> pd.DataFrame:
     columns = list(dict.fromkeys(column for table in tables for column in table.columns))
     if "projection" in columns:  # beside the layer it belongs to
         columns.remove("projection")
@@ -133,30 +154,37 @@ def _joined(kind: tuple[str, ...], tables: list[pd.DataFrame]) -> pd.DataFrame:
             if "projection" not in table:
                 table["projection"] = ""
     joined = pd.concat(tables, ignore_index=True)[columns]
-    joined.attrs["dims"] = ["site", *kind]
+    joined.attrs["dims"] = dims
     return joined
 
 
-def write_results(results: Results, path: str | PathLike[str], *, force: bool = False) -> None:
-    """Write results by suffix: tables of all sites, or one site as a Dataset.
+def write_results(
+    results: Results, path: str | PathLike[str], *, force: bool = False, whole: bool = False
+) -> None:
+    """Write results by suffix: tables of all, or one as a Dataset.
+
+    Parameters
+    ----------
+    whole
+        Results of whole stores, not of sites.
 
     Raises
     ------
     TaqError
-        Several sites for .nc or .zarr, several kinds of tables for .csv or .parquet, or the target
-        cannot be written.
+        Several results for .nc or .zarr, several kinds of tables for .csv or .parquet, or the
+        target cannot be written.
     """
     from taqstore.files.datasets import write_file, write_table
 
     target = Path(path)
     if target.suffix in (".csv", ".parquet"):
-        tables = site_tables(results)
+        tables = (whole_tables if whole else site_tables)(results)
         if len(tables) > 1:
             raise TaqError(
                 problem(
                     f"{target.suffix} holds one table, this analysis makes {len(tables)}",
                     found="; ".join(_described(tables)),
-                    remedy="use --json, or --site with -o FILE.nc",
+                    remedy=f"use --json, or {'' if whole else '--site with '}-o FILE.nc",
                 )
             )
         write_table(tables[0], target, force=force)
@@ -164,9 +192,9 @@ def write_results(results: Results, path: str | PathLike[str], *, force: bool = 
     if len(results) > 1:
         raise TaqError(
             problem(
-                f"{target.name} holds one site",
+                f"{target.name} holds one {'result' if whole else 'site'}",
                 found=", ".join(results),
-                remedy="choose one with --site",
+                remedy="use --json" if whole else "choose one with --site",
             )
         )
     write_file(next(iter(results.values())), target, force=force)

@@ -12,7 +12,7 @@ import xarray as xr
 from taqstore.analysis.difference import difference, variable_difference
 from taqstore.analysis.shared.inputs import require
 from taqstore.analysis.table import ANALYSES
-from taqstore.errors import MissingError, TaqError, problem
+from taqstore.errors import MissingError, MisuseError, TaqError, problem
 from taqstore.kinds.statistics_sources import preferred
 from taqstore.names import site_of
 from taqstore.query.analyze import Results, analyze, site_tables
@@ -109,9 +109,10 @@ def diff_analysis(
     """
     theirs, _, named = variable.partition("=")
     ours, site, chosen = named or theirs, site_of(group), selection or {}
-    unknown = [o for o in options if o not in option_names(analysis)]
+    known = option_names(analysis)
+    unknown = [o for o in options if o not in known]
     if unknown:
-        found = ", ".join(option_names(analysis)) or "none"
+        found = ", ".join(known) or "none"
         raise TaqError(problem(f"{analysis} has no option {unknown[0]!r}", found=found))
     side = select(first[group], site=site, **chosen)
     (result,) = analyze(analysis, second, sites=[site], selection=chosen, **options).values()
@@ -129,9 +130,15 @@ def option_names(analysis: str) -> tuple[str, ...]:
     ------
     MissingError
         No such analysis.
+    MisuseError
+        It is of whole stores.
     """
+    known = [name for name, row in ANALYSES.items() if not row.whole]
+    if analysis in ANALYSES and analysis not in known:
+        what = f"{analysis} is of whole stores: it has nothing to set beside a site"
+        raise MisuseError(problem(what, found=", ".join(known)))
     if analysis not in ANALYSES:
-        raise MissingError(problem(f"no analysis {analysis!r}", found=", ".join(ANALYSES)))
+        raise MissingError(problem(f"no analysis {analysis!r}", found=", ".join(known)))
     return tuple(option.name for option in ANALYSES[analysis].options if not option.bundle)
 
 

@@ -53,8 +53,9 @@ def commands_table() -> str:
 
 
 def shared_options_table() -> str:
-    """Markdown: the options that every word of `taqstore analyze` takes."""
-    shown = [_options(command_of("analyze", word)) for word in ANALYSES]
+    """Markdown: the options that every word of `taqstore analyze` takes that is asked of sites."""
+    sites = [word for word, row in ANALYSES.items() if not row.whole]
+    shown = [_options(command_of("analyze", word)) for word in sites]
     rows = (
         (f"`{flags}`", text) for flags, text in shown[0] if all((flags, text) in o for o in shown)
     )
