@@ -28,7 +28,6 @@ from taqstore.pipelines.run.trajectories import load_model_of, read_trajectories
 
 from taqstore.kinds.quantized_linears import InputQuantizer
 from taqstore.kinds.weights import time_group_of
-from taqstore.names import LayerName
 from taqstore.store.reader import open_store
 
 Array = np.ndarray
@@ -128,7 +127,9 @@ def truth(
             start = sampler.run(noise, prompt, models)
             for last in [last for f, last in pairs if f == first]:
                 ends = models[: steps - last] + [sampler.between] * last
-                finals.append(_flat(sampler.run(start[steps - last], prompt, ends, steps - last)[-1]))
+                finals.append(
+                    _flat(sampler.run(start[steps - last], prompt, ends, steps - last)[-1])
+                )
         rows.append(np.linalg.norm(np.array(finals) - plain, axis=-1) / np.linalg.norm(plain))
         errors.append(np.array(finals) - plain)
         print(f"truth of image {image}", flush=True)
@@ -140,7 +141,8 @@ def predicted(deltas: Array, finals: Array, pairs: Sequence[tuple[int, int]]) ->
     steps = deltas.shape[1]
     norm = np.linalg.norm(finals, axis=-1)
     total = [np.linalg.norm(deltas[:, f : steps - e].sum(axis=1), axis=-1) / norm for f, e in pairs]
-    return np.mean(total, axis=-1)
+    mean: Array = np.mean(total, axis=-1)
+    return mean
 
 
 def _flat(x: Any) -> Array:
@@ -160,7 +162,7 @@ def main() -> None:
     asked = parser.parse_args()
     variant = Variant.parse(f"{asked.weights}/{asked.format}")
     sampler = Sampler(asked.store, variant, images=asked.measured + asked.held_out)
-    pairs = list(product(range(asked.most + 1), repeat=2))
+    pairs = [(f, e) for f, e in product(range(asked.most + 1), repeat=2)]
     deltas, finals = sensitivities(sampler, range(asked.measured))
     true, errors = truth(sampler, range(asked.measured, len(sampler.seeds)), pairs)
     if asked.arrays:
@@ -168,9 +170,7 @@ def main() -> None:
     report(pairs, predicted(deltas, finals, pairs), true.mean(axis=0), asked.json)
 
 
-def report(
-    pairs: Sequence[tuple[int, int]], guess: Array, true: Array, path: Path | None
-) -> None:
+def report(pairs: Sequence[tuple[int, int]], guess: Array, true: Array, path: Path | None) -> None:
     """By number of protected steps: ours, half and half, the best, and the rank of ours."""
     print("protected  ours        error   half    error   best    error   rank  of")
     rows = []
@@ -185,8 +185,9 @@ def report(
             "half": pairs[half], "half_error": true[half], "best": pairs[best],
             "best_error": true[best], "rank": rank, "of": len(same),
         })  # fmt: skip
-        print(f"{count:9d}  {pairs[ours]!s:8} {true[ours]:9.5f}  {pairs[half]!s:7}"
-              f"{true[half]:8.5f}  {pairs[best]!s:7}{true[best]:8.5f}  {rank:4d}  {len(same):2d}")  # fmt: skip
+        line = f"{count:9d}  {pairs[ours]!s:8} {true[ours]:9.5f}  {pairs[half]!s:7}"
+        line += f"{true[half]:8.5f}  {pairs[best]!s:7}{true[best]:8.5f}  {rank:4d}  {len(same):2d}"
+        print(line)
     if path:
         document = {"rows": rows, "pairs": pairs, "predicted": guess, "truth": true}
         path.write_text(json.dumps(document, indent=1, default=lambda x: x.tolist()), "utf-8")

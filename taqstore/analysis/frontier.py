@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -182,35 +183,50 @@ def _choices(
     keep_float: bool,
 ) -> _Choices:
     datasets = [static[n] for n in formats] if score else list(known.datasets if known else ())
-    of_inputs = _of_inputs(formats)
-    name = "input_channels" if of_inputs else "weights"
-    amounts: dict[str, int] = {}
-    for data in datasets:
-        amounts |= dict(zip(map(str, data["target"].values), map(int, data[name].values), strict=True))
-    targets, sizes = tuple(amounts), Sizes(groups, amounts)
-    cost = _static(datasets, targets, score) if score else known.squares()  # type: ignore[union-attr]
-    cost = np.where(np.isnan(cost), np.inf, cost)
-    names, size, whole = [*formats, *[FLOAT] * keep_float], np.zeros((len(targets), 0), np.int64), True
-    for column, format in enumerate(names):
-        found = []
-        for row, target in enumerate(targets):
-            if of_inputs:
-                bits = FLOAT_BITS if format == FLOAT else format_bits(format)
-                found.append(round(amounts[target] * bits))
-            elif column < len(formats) and np.isinf(cost[row, column]):
-                found.append(0)
-            else:
-                bits_of, exact = sizes.bits(target, format)
-                found.append(bits_of)
-                whole &= exact
-        size = np.column_stack([size, np.array(found, np.int64)])
-    cost = np.column_stack([cost, np.zeros((len(targets), int(keep_float)))])
-    amount = np.array(list(amounts.values()), np.int64)
-    lacking = [t for t, row in zip(targets, cost, strict=True) if not np.isfinite(row).any()]
-    if lacking:
-        what = f"{_basis(score)} of {lacking[0]} is not known in any format"
+    amounts = _amounts(datasets, "input_channels" if _of_inputs(formats) else "weights")
+    targets, names = tuple(amounts), (*formats, *[FLOAT] * keep_float)
+    cost = np.full((len(targets), 0), np.nan)
+    if score:
+        cost = _static(datasets, targets, score)
+    elif known:
+        cost = known.squares()
+    kept = np.zeros((len(targets), int(keep_float)))
+    cost = np.column_stack([np.where(np.isnan(cost), np.inf, cost), kept])
+    possible = np.isfinite(cost)
+    lacking = np.flatnonzero(~possible.any(axis=1))
+    if lacking.size:
+        what = f"{targets[lacking[0]]} is not known in any format"
         raise MisuseError(problem(what, remedy="leave --no-float out"))
-    return _Choices(targets, tuple(names), cost, size, amount, whole)
+    size, whole = _sizes(groups, amounts, names, possible)
+    amount = np.array(list(amounts.values()), np.int64)
+    return _Choices(targets, names, cost, size, amount, whole)
+
+
+def _amounts(datasets: Sequence[xr.Dataset], name: str) -> dict[str, int]:
+    """What the bits of each target are averaged over."""
+    found: dict[str, int] = {}
+    for data in datasets:
+        pairs = zip(data["target"].values, data[name].values, strict=True)
+        found |= {str(target): int(amount) for target, amount in pairs}
+    return found
+
+
+def _sizes(
+    groups: Groups, amounts: Mapping[str, int], formats: Sequence[str], possible: Any
+) -> tuple[Ints, bool]:
+    """Bits of whole linears ``(target, format)``, and whether scales and biases are in all."""
+    size, whole = np.zeros(possible.shape, np.int64), True
+    packed, of_inputs = Sizes(groups, amounts), _of_inputs(formats)
+    for row, (target, amount) in enumerate(amounts.items()):
+        for column in np.flatnonzero(possible[row]).tolist():
+            if of_inputs:
+                format = formats[column]
+                bits = FLOAT_BITS if format == FLOAT else format_bits(format)
+                size[row, column] = round(amount * bits)
+            else:
+                size[row, column], exact = packed.bits(target, formats[column])
+                whole &= exact
+    return size, whole
 
 
 def _static(datasets: Sequence[xr.Dataset], targets: Sequence[str], score: str) -> Floats:

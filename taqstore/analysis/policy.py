@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.analysis.error import error
+from taqstore.analysis.ranges.steps import Cuts
 from taqstore.analysis.shared.effects import Effects, Groups
 from taqstore.analysis.shared.inputs import finish
 from taqstore.analysis.table import of_row
@@ -164,9 +165,7 @@ def _format(groups: Groups, asked: str | None) -> str:
     return there[0] if there else _DEFAULT
 
 
-def _of_deltas(
-    measured: dict[str, xr.Dataset], format: str, bits: int
-) -> tuple[_Costs, str]:
+def _of_deltas(measured: dict[str, xr.Dataset], format: str, bits: int) -> tuple[_Costs, str]:
     names = [format]
     if bits != WHOLE:
         names.append(InputFormat.parse(format).with_bits(bits))
@@ -213,7 +212,11 @@ def _of_statistics(groups: Groups, format: str, bits: int) -> tuple[_Costs, xr.D
 
 def _shares(dataset: xr.Dataset, format: InputFormat) -> xr.DataArray:
     """Expected error of inputs by their mean square (step, layer)."""
-    found = error(dataset, bits=format.bits, clip=format.clip, cuts=format.cuts)
+    if format.steps == "grouped" or format.shift:
+        what = f"no static cost of {format.name}: it is told of static and step formats"
+        raise MisuseError(problem(what, remedy=f"--format a{format.bits}-static"))
+    cuts: Cuts = "static" if format.steps == "static" else None
+    found = error(dataset, bits=format.bits, clip="mse" if format.mse else "absmax", cuts=cuts)
     share: xr.DataArray = 10 ** (-found["sqnr"] / 10)
     return share.transpose("step", "layer").compute()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Any
 
 from taqstore.errors import MisuseError, problem
 
@@ -57,13 +56,3 @@ class InputFormat:
     def with_bits(self, bits: int) -> str:
         """Name of the same with other bits."""
         return replace(self, bits=bits).name
-
-    @property
-    def clip(self) -> Any:
-        """Rule of the clip bound, of `analysis.ranges.RULES`."""
-        return "mse" if self.mse else "absmax"
-
-    @property
-    def cuts(self) -> Any:
-        """What analyses take for steps that share a bound."""
-        return () if self.steps == "step" else "static"

@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING
 
 from taqstore.errors import MissingError, problem
 from taqstore.kinds.weight_sets import set_groups, weight_sets
-from taqstore.names import LayerName, parse_layer, site_of, split_group, tensor_site
-from taqstore.names import ACTIVATIONS, SECOND_MOMENTS
+from taqstore.names import (
+    ACTIVATIONS,
+    SECOND_MOMENTS,
+    LayerName,
+    parse_layer,
+    site_of,
+    split_group,
+    tensor_site,
+)
 from taqstore.quantization.comfy.codebook import GROUP
 from taqstore.quantization.packed_grid import Grid
 
@@ -45,7 +52,9 @@ def named_grid(format: str) -> Grid | None:
     if match["comfy"]:
         return Grid(_BITS, GROUP, float8=True)
     size = int(match["size"]) if match["size"] else None
-    return Grid(int(match["bits"] or _BITS), _MLX_GROUP if match["how"] == "mlx" and not size else size)
+    return Grid(
+        int(match["bits"] or _BITS), _MLX_GROUP if match["how"] == "mlx" and not size else size
+    )
 
 
 def grid_of(groups: Groups, format: str, name: LayerName) -> Grid:

@@ -52,9 +52,10 @@ def test_units_alike_are_what_allocate_has() -> None:
         size = np.tile([4, 6, 8], (7, 1)) * 640
         budget = int(average * 7 * 640 + 1e-9)
         picked = allocate_sized(cost, size, budgets=[budget])[0]
-        assert np.array([4, 6, 8])[picked].tolist() == allocate(
-            cost, (4, 6, 8), average=average
-        ).tolist()
+        assert (
+            np.array([4, 6, 8])[picked].tolist()
+            == allocate(cost, (4, 6, 8), average=average).tolist()
+        )
 
 
 def test_what_cannot_be_allocated_is_told() -> None:

@@ -72,7 +72,7 @@ class Effects:
         return np.asarray(first.values, np.float64)
 
     def squares(self) -> Floats:
-        """``(target, format)``: mean over images of |delta|^2 / |final|^2; NaN where not measured."""
+        """``(target, format)``: mean over images of |delta|^2 / |final|^2; NaN: not measured."""
         found = np.full((len(self.targets), len(self.formats)), np.nan)
         place = {name: index for index, name in enumerate(self.targets)}
         for column, data in enumerate(self.datasets):
