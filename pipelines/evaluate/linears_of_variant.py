@@ -10,7 +10,7 @@ from pathlib import Path
 import xarray as xr
 
 from taqstore.errors import MissingError, MisuseError, SourceError, TaqError, problem
-from taqstore.kinds.allocations import read_allocation
+from taqstore.kinds.formats.allocations import read_allocation
 from taqstore.kinds.quantized_linears import InputQuantizer
 from taqstore.kinds.weight_files import read_quant_config
 from taqstore.kinds.weight_sets import ADAROUND

@@ -12,6 +12,7 @@ import numpy as np
 
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.export.packed.comfy import rotated_input
+from taqstore.kinds.formats.packed_grid import Grid
 from taqstore.kinds.quantized_linears import (
     QuantizedLinear,
     linear_names_of,
@@ -26,7 +27,6 @@ from taqstore.quantization.comfy.codebook import GROUP, w4a8_gptq, w4a8_nearest
 from taqstore.quantization.comfy.rotation import rotation_size
 from taqstore.quantization.gptq import Prepared
 from taqstore.quantization.integer_grid import MLX_BITS, MLX_GROUPS
-from taqstore.quantization.packed_grid import Grid
 from taqstore.quantization.weight_grid import dequantized, round_to_nearest, weight_steps
 from taqstore.store.reader import Store
 

@@ -74,15 +74,49 @@ def trajectory(
     DiffusionKit's models advance by algorithm 2 (Euler) of Karras et al. (2022), in the order of
     operations of its `sample_euler`.
     """
-    mx = backend().mx
-    with inside_model("noise"):
-        x = model.noise(schedule.sigmas, seed=seed, latent_size=latent_size)
-        mx.eval(x)
+    x = _noise(model, schedule, seed, latent_size)
     for i in range(schedule.steps):
         yield x
-        sigma = schedule.sigmas[i]
-        with inside_model(f"step {i}", model.module):
-            denoised = model.denoise(x, schedule.timesteps[i], sigma, prompt)
-            x = model.advance(x, denoised, sigma, schedule.sigmas[i + 1])
-            mx.eval(x)
+        _, x = _advanced(model, prompt, schedule, x, i)
     yield x
+
+
+def trajectory_with_output(
+    model: Model,
+    prompt: Prompt,
+    schedule: Schedule,
+    *,
+    seed: int,
+    latent_size: tuple[int, int],
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """`trajectory`, and with each x the guided output there: ``(x - denoised) / sigma``.
+
+    The latents are those of `trajectory`, bit for bit; with the last comes None.
+    """
+    x = _noise(model, schedule, seed, latent_size)
+    for i in range(schedule.steps):
+        denoised, following = _advanced(model, prompt, schedule, x, i)
+        output = (x - denoised) / schedule.sigmas[i]
+        backend().mx.eval(output)
+        yield x, output
+        x = following
+    yield x, None
+
+
+def _noise(model: Model, schedule: Schedule, seed: int, latent_size: tuple[int, int]) -> Tensor:
+    with inside_model("noise"):
+        x = model.noise(schedule.sigmas, seed=seed, latent_size=latent_size)
+        backend().mx.eval(x)
+    return x
+
+
+def _advanced(
+    model: Model, prompt: Prompt, schedule: Schedule, x: Tensor, i: int
+) -> tuple[Tensor, Tensor]:
+    """What the model predicts at a step, and the latent at the next."""
+    sigma = schedule.sigmas[i]
+    with inside_model(f"step {i}", model.module):
+        denoised = model.denoise(x, schedule.timesteps[i], sigma, prompt)
+        following = model.advance(x, denoised, sigma, schedule.sigmas[i + 1])
+        backend().mx.eval(denoised, following)
+    return denoised, following

@@ -19,8 +19,8 @@ from taqstore.analysis.shared.effects import (
 from taqstore.analysis.shared.inputs import finish
 from taqstore.analysis.table import of_row
 from taqstore.errors import MisuseError, problem
+from taqstore.kinds.formats.weight_formats import FLOAT, FLOAT_BITS, Sizes
 from taqstore.kinds.sensitivity import format_bits, quantizes_inputs, scores, sensitivities
-from taqstore.kinds.weight_formats import FLOAT, FLOAT_BITS, Sizes
 from taqstore.names import parse_layer
 from taqstore.quantization.allocation import allocate_sized
 from taqstore.statistics.bins import Floats
@@ -96,7 +96,7 @@ def frontier(
         Rows; none: half bits from the least to the most of the formats, and the bits of each.
     score
         Make a static score least, a key of `SCORES`, in the place of the predicted error. What it
-        predicts has other units: `static_cost`. The predicted error of its allocation is given
+        predicts has other units: `score_cost`. The predicted error of its allocation is given
         beside where sensitivities are there.
     keep_float
         Whether linears may stay as they are, which counts as 16 bits.
@@ -107,9 +107,9 @@ def frontier(
     -------
     Dataset
         (budget): `average_bits` of the allocation, `predicted_error`, `first_order_error`,
-        `static_cost` with `score`, `kept_float` linears, `basis`: what was made least. (format) of
+        `score_cost` with `score`, `kept_float` linears, `basis`: what was made least. (format) of
         all linears in one format, those that lack it as they are: `uniform_bits`,
-        `uniform_error`, `uniform_first_order`, `uniform_static_cost`. (target) with `average`:
+        `uniform_error`, `uniform_first_order`, `uniform_score_cost`. (target) with `average`:
         `allocated`, its format; `allocated_bits`, a weight's (of formats of inputs a channel's);
         `allocated_error`, the root mean square of its own relative error.
 
@@ -319,7 +319,7 @@ def _table(
 _UNIFORM = {
     "predicted_error": "uniform_error",
     "first_order_error": "uniform_first_order",
-    "static_cost": "uniform_static_cost",
+    "score_cost": "uniform_score_cost",
 }
 
 
@@ -329,7 +329,7 @@ def _predicted(
     at = np.arange(len(choices.targets))
     found: dict[str, Floats] = {}
     if score:
-        found["static_cost"] = np.array([choices.cost[at, row].sum() for row in picked])
+        found["score_cost"] = np.array([choices.cost[at, row].sum() for row in picked])
     if known is None:
         return found
     place = {name: index for index, name in enumerate(choices.targets)}

@@ -15,7 +15,7 @@ from taqstore.analysis.shared.effects import Effects, Groups
 from taqstore.analysis.shared.inputs import finish
 from taqstore.analysis.table import of_row
 from taqstore.errors import MissingError, MisuseError, problem
-from taqstore.kinds.input_formats import InputFormat
+from taqstore.kinds.formats.input_formats import InputFormat
 from taqstore.kinds.sensitivity import sensitivities
 from taqstore.names import ACTIVATIONS, split_group
 from taqstore.statistics.bins import Floats

@@ -13,6 +13,7 @@ BLOCKS = "blocks"
 ACTIVATIONS = "activations"
 CHANNEL_HISTOGRAMS = "channel_histograms"
 SECOND_MOMENTS = "second_moments"
+TRAJECTORIES = "trajectories"
 POOLED = "pooled"
 WEIGHTS = "weights"
 RECONSTRUCTION = "reconstruction"
@@ -25,6 +26,7 @@ KINDS = (
     SAMPLES,
     ACTIVATIONS,
     SECOND_MOMENTS,
+    TRAJECTORIES,
     POOLED,
     BLOCKS,
     WEIGHTS,

@@ -17,6 +17,7 @@ from taqstore.files.staged import whole_file
 from taqstore.layout.item_records import ABSENT, Item
 from taqstore.layout.template import Array
 from taqstore.metadata.provenance import each_record, make_record
+from taqstore.names import TRAJECTORIES, split_group
 from taqstore.place.location import Location
 from taqstore.run.outcome import Outcome
 from taqstore.run.progress import SILENT, Progress
@@ -106,7 +107,12 @@ def _shared_groups(stores: Sequence[Store], groups: Sequence[str], notes: list[s
     every = sorted({*stores[0], *stores[1]})
     growing = [p for p in every if all(can_grow(s, p) for s in stores if p in s.paths)]
     notes += [f"{p} is not made of images or batches; left out" for p in every if p not in growing]
-    wanted = list(dict.fromkeys(groups)) or growing
+    alone = [p for p in growing if _may_be_alone(p) and any(p not in s.paths for s in stores)]
+    if not groups:
+        notes += [
+            f"{path} is of one store alone, and can be made again; left out" for path in alone
+        ]
+    wanted = list(dict.fromkeys(groups)) or [path for path in growing if path not in alone]
     for path in wanted:
         if path not in growing:
             raise MissingError(problem(f"no group {path!r} to merge", found=", ".join(growing)))
@@ -118,6 +124,11 @@ def _shared_groups(stores: Sequence[Store], groups: Sequence[str], notes: list[s
     if not wanted:
         raise MissingError(problem("neither store has a group made of images or batches"))
     return wanted
+
+
+def _may_be_alone(path: str) -> bool:
+    """Whether a group says nothing of a store that lacks it: trajectories of judged images."""
+    return split_group(path)[0] == TRAJECTORIES
 
 
 def _described(store: Store) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from support.effects_store import scores, sensitivity
 from taqstore.errors import MisuseError, TaqError
-from taqstore.kinds.weight_formats import FLOAT_BITS, Sizes
+from taqstore.kinds.formats.weight_formats import FLOAT_BITS, Sizes
 from taqstore.query import analyze
 
 TARGETS = ("mm0.img.attn.q_proj", "mm0.img.attn.k_proj", "mm0.img.attn.v_proj",
@@ -97,7 +97,7 @@ def test_a_static_score_is_marked_in_every_row(groups: dict[str, xr.Dataset]) ->
         best = min(every, key=lambda choice: total[choice])
         assert tuple(result["allocated"].values) == best
         row = result.sel(budget=5.0)
-        np.testing.assert_allclose(float(row["static_cost"]), total[best], rtol=1e-12)
+        np.testing.assert_allclose(float(row["score_cost"]), total[best], rtol=1e-12)
         # What it does by sensitivities is told beside, in its own units.
         expected = combined(groups, best)[0]
         np.testing.assert_allclose(float(row["predicted_error"]), expected, rtol=1e-12)

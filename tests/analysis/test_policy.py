@@ -1,4 +1,4 @@
-"""Policies of first and last steps against sums written out, and the static costs in their place."""
+"""Policies of first and last steps against sums written out, and static costs in their place."""
 
 from __future__ import annotations
 

@@ -75,8 +75,8 @@ def test_the_function_is_given_the_statistics_that_were_chosen(store: Path, taq:
     opened = open_store(store)
     whole = analyze("widest", opened)["widest"]
     assert whole["group"].values.tolist() == [p for p in opened if p.startswith("activations/")]
-    sliced = analyze("widest", opened, sites=["mlp.fc1"], selection={"step": "1:3"})["widest"]
-    direct = opened["activations/mlp.fc1"].sel(step=[1, 2])["tensor_max"].max()
+    sliced = analyze("widest", opened, sites=["mlp.fc1"], selection={"step": "1:4"})["widest"]
+    direct = opened["activations/mlp.fc1"].sel(step=[3])["tensor_max"].max()
     assert sliced["width"].values.tolist() == [float(direct)]
     assert taq("analyze", "widest", store, "--site", "mlp.fc9").code == 2
 

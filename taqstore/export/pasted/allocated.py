@@ -5,8 +5,8 @@ from __future__ import annotations
 import xarray as xr
 
 from taqstore.errors import MisuseError, problem
+from taqstore.kinds.formats.weight_formats import FLOAT
 from taqstore.kinds.sensitivity import quantizes_inputs
-from taqstore.kinds.weight_formats import FLOAT
 from taqstore.names import LayerName, parse_layer
 
 

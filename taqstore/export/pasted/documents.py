@@ -12,10 +12,10 @@ import xarray as xr
 from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.export.pasted.allocated import allocated
 from taqstore.files.schema import validate
-from taqstore.kinds.allocations import FORMAT, SCHEMA
-from taqstore.kinds.input_formats import InputFormat
+from taqstore.kinds.formats.allocations import FORMAT, SCHEMA
+from taqstore.kinds.formats.input_formats import InputFormat
+from taqstore.kinds.formats.weight_formats import FLOAT
 from taqstore.kinds.quantized_linears import InputQuantizer
-from taqstore.kinds.weight_formats import FLOAT
 from taqstore.kinds.weights import time_group_of
 from taqstore.names import ACTIVATIONS, SITES, LayerName, linear_names, parse_layer
 from taqstore.quantization.quantizer import integer_range

@@ -10,7 +10,7 @@ import xarray as xr
 
 from taqstore.errors import MisuseError, problem
 from taqstore.export.pasted.allocated import allocated
-from taqstore.kinds.weight_formats import FLOAT, grid_of
+from taqstore.kinds.formats.weight_formats import FLOAT, grid_of
 from taqstore.names import LayerName, checkpoint_tensor, diffusers_module, path_in_model
 from taqstore.quantization.integer_grid import MLX_BITS, MLX_GROUPS
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taqstore.errors import MissingError, problem
+from taqstore.kinds.formats.packed_grid import Grid
 from taqstore.kinds.weight_sets import set_groups, weight_sets
 from taqstore.names import (
     ACTIVATIONS,
@@ -23,7 +24,6 @@ from taqstore.names import (
     tensor_site,
 )
 from taqstore.quantization.comfy.codebook import GROUP
-from taqstore.quantization.packed_grid import Grid
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -1,0 +1,59 @@
+"""Where trajectories are kept: in the store, or for this run alone where it is read only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from taqstore.errors import StoreError, problem
+from taqstore.store.reader import Store
+from taqstore.store.writer import StoreWriter, create_store
+
+# Schemes of fsspec whose files are not changed: trying it would spoil an archive.
+_READ_ONLY = {"http", "https", "zip", "tar", "libarchive", "github", "git", "reference"}
+
+
+@contextmanager
+def keeping(store: Store, notes: list[str]) -> Iterator[StoreWriter]:
+    """A writer for trajectories: of the store, or of one that is gone when the block ends.
+
+    Parameters
+    ----------
+    notes
+        Told where trajectories are not kept.
+    """
+    try:
+        writer = _writer(store)
+    except StoreError as error:
+        reason = str(error).splitlines()[0]
+        notes.append(f"trajectories are not kept, another run makes them again: {reason}")
+        with (
+            TemporaryDirectory(prefix="taqstore-") as folder,
+            create_store(Path(folder) / "judged.zarr") as writer,
+        ):
+            yield writer
+        return
+    with writer:
+        yield writer
+
+
+def _writer(store: Store) -> StoreWriter:
+    """The store open for writing.
+
+    Raises
+    ------
+    StoreError
+        It cannot be written.
+    """
+    location = store.location
+    schemes = location.url.partition("://")[0].split("::")
+    if location.folder is None:
+        read_only = not _READ_ONLY.isdisjoint(schemes)
+    else:
+        read_only = not os.access(location.folder, os.W_OK)
+    if read_only:
+        raise StoreError(problem("the store cannot be written", where=str(location)))
+    return create_store(location.url)
