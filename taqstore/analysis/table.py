@@ -103,6 +103,8 @@ class Analysis:
 
 
 _HERE = "taqstore.analysis"
+HEADROOMS = ("float16", "bfloat16", "fp8_e4m3", "fp8_e5m2", "int8")
+"""Formats of `overflow`; `int8` is the accumulator of a product of int8 integers."""
 _BY_COUNT = When("method", ("optimal", "cluster"))
 
 
@@ -426,6 +428,32 @@ ANALYSES: dict[str, Analysis] = {
         ),
         whole=True,
         pastes=("policy", "quant-config"),
+    ),
+    "overflow": Analysis(
+        "First value that is no number; least headroom to float16, fp8, int8 sums and more.",
+        f"{_HERE}.overflow:overflow",
+        (
+            Option(
+                "to",
+                "Format whose headroom makes a verdict. Repeatable.",
+                str,
+                ("float16",),
+                choices=HEADROOMS,
+                many=True,
+            ),
+            Option("min_headroom", "Least ratio of the limit to the values.", default=1.0, least=0),
+            Option(
+                "accumulator_bits",
+                "Integer that int8 products are summed in.",
+                int,
+                32,
+                least=16,
+                most=64,
+            ),
+        ),
+        whole=True,
+        fails=True,
+        selects=SELECTION,
     ),
 }
 

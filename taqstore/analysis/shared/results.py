@@ -138,6 +138,27 @@ RESULTS: dict[str, Doc] = {
     "negative_fraction": Doc("negative share", "", "share of counted values below zero"),
     "negative_fraction_all": Doc("negative share", "", "negative_fraction of all steps together"),
     "counted": Doc("counted values", "", "values in the histogram"),
+    "least_headroom": Doc("least headroom", "", "limit of the format / largest |x| of all"),
+    "least_bits": Doc("least headroom", "bit", "log2 of least_headroom"),
+    "least_at": Doc("where it is", "", "input, step and image of least_headroom"),
+    "step_headroom": Doc("headroom of the step", "", "least headroom over inputs and images"),
+    "step_bits": Doc("headroom of the step", "bit", "log2 of step_headroom"),
+    "step_at": Doc("where it is", "", "input and image of step_headroom"),
+    "image_headroom": Doc("headroom of the image", "", "least headroom over inputs and steps"),
+    "image_bits": Doc("headroom of the image", "bit", "log2 of image_headroom"),
+    "image_at": Doc("where it is", "", "input and step of image_headroom"),
+    "headroom": Doc("headroom", "", "limit of the format / largest |x| of the input"),
+    "headroom_bits": Doc("headroom", "bit", "log2 of headroom"),
+    "absmax": Doc("absmax", "", "largest finite |x| of the input"),
+    "absmax_at": Doc("where it is", "", "step and image of absmax"),
+    "nonfinite_count": Doc("non-finite values", "", "NaN, +Inf and -Inf together"),
+    "nonfinite_at": Doc("where they begin", "", "first image with any, and its first such step"),
+    "channel_headroom": Doc(
+        "headroom by channels", "", "limit of the accumulator / (127 * 127 * channels)"
+    ),
+    "rms_headroom": Doc(
+        "headroom of the RMS", "", "limit of the accumulator / bound of the RMS of int8 sums"
+    ),
     "difference_relative": Doc("relative difference", "", "norm of second - first / norm of first"),
 }
 
