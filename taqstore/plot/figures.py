@@ -261,6 +261,23 @@ FIGURES: dict[str, FigureKind] = {
         maker="taqstore sensitivity STORE",
         report=InReport("judged", "What each linear does to the picture, alone.", "all"),
     ),
+    "frontier": FigureKind(
+        "error against average bits, the chosen allocation, what was measured",
+        f"{_KINDS}.frontier:frontier_pages",
+        "store",
+        options=("average",),
+        groups=("sensitivity",),
+        maker="taqstore sensitivity STORE",
+        report=InReport("judged", "What average bits buy, each linear by its own format.", "all"),
+    ),
+    "policy": FigureKind(
+        "predicted error by the first and last steps that are protected",
+        f"{_KINDS}.policy:policy_pages",
+        "store",
+        groups=("sensitivity",),
+        maker="taqstore sensitivity STORE --unit step",
+        report=InReport("judged", "Which first and last steps to protect.", "all"),
+    ),
     "summary": FigureKind(
         "the table of medians, ranges, negative share and outliers",
         f"{_KINDS}.summary:layer_summary",

@@ -28,9 +28,18 @@ _BARS = 40
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
-def sensitivity_pages(groups: Mapping[str, xr.Dataset]) -> Iterator[Page]:
-    """A map for every format that linears were tried in; a page of bars for every other unit."""
-    found = sensitivities(groups)
+def sensitivity_pages(
+    groups: Mapping[str, xr.Dataset], *, answers: Mapping[str, xr.Dataset] | None = None
+) -> Iterator[Page]:
+    """A map for every format that linears were tried in; a page of lines for every other unit.
+
+    Parameters
+    ----------
+    answers
+        What `kinds.sensitivities` says by ``unit/format``, where it is known.
+    """
+    known = {tuple(key.split("/")): data for key, data in (answers or {}).items()}
+    found = known or sensitivities(groups)
     for (unit, name), data in found.items():
         if unit == "linear":
             table = sensitivity_table({name: data})
@@ -88,9 +97,7 @@ def draw_sensitivity_map(
     return ax
 
 
-def draw_outside(
-    table: pd.DataFrame, ax: Axes, *, style: tuple[Normalize, Colormap]
-) -> Axes:
+def draw_outside(table: pd.DataFrame, ax: Axes, *, style: tuple[Normalize, Colormap]) -> Axes:
     """`latent_error` of linears outside of blocks, one below the other."""
     chosen = [t for t in table["target"] if not parse_layer(t).in_block]
     values = table.set_index("target").loc[chosen, "latent_error"].to_numpy()[:, None]
@@ -146,7 +153,9 @@ def _map_figure(table: pd.DataFrame, name: str, data: xr.Dataset) -> Figure:
         draw_sensitivity_map(table, ax, style=style, stream=stream)
     if outside:
         draw_outside(table, axes[-1], style=style)
-    bar = figure.colorbar(ScalarMappable(*style), ax=axes, label=LABEL, location="bottom", aspect=50)
+    bar = figure.colorbar(
+        ScalarMappable(*style), ax=axes, label=LABEL, location="bottom", aspect=50
+    )
     bar.ax.xaxis.set_major_locator(LogLocator(10, subs=(1.0, 2.0, 5.0)))
     bar.ax.xaxis.set_major_formatter("{x:g}")
     bar.ax.xaxis.set_minor_locator(NullLocator())
