@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from taqstore.analysis.moments import moments as moments
     from taqstore.analysis.order import order as order
     from taqstore.analysis.outliers import outliers as outliers
-    from taqstore.analysis.policy import policy as policy
     from taqstore.analysis.overflow import overflow as overflow
+    from taqstore.analysis.policy import policy as policy
     from taqstore.analysis.pooling import pool as pool
     from taqstore.analysis.scales import scales as scales
     from taqstore.analysis.schedule import FitRule as FitRule
