@@ -135,7 +135,8 @@ class Options:
         """
         if self.allocation is None:
             return {}
-        found, made = {}, {}
+        found = dict[LayerName, Variant]()
+        made = dict[str, Variant]()
         for name, format in read_allocation(self.allocation).items():
             try:
                 made[format] = made.get(format) or Variant.of_weights(format)
