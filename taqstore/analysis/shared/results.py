@@ -28,6 +28,27 @@ RESULTS: dict[str, Doc] = {
     "variability_ratio": Doc("variability ratio", "", "largest alpha / (smallest alpha + 1e-6)"),
     "shift_absmax_mean": Doc("mean shift magnitude", "", "mean over steps of shift_absmax"),
     "shift_absmax_max": Doc("largest shift magnitude", "", "maximum over steps of shift_absmax"),
+    "average_bits": Doc("average bits", "bit", "of the allocation, over all it is of"),
+    "predicted_error": Doc(
+        "predicted error", "", "relative error of the final latent, from sensitivities"
+    ),
+    "first_order_error": Doc("first-order error", "", "|sum of deltas| / |final latent|"),
+    "score_cost": Doc("static cost", "", "sum of a static score: no error of the latent"),
+    "kept_float": Doc("linears as they are", "", "linears that the allocation does not quantize"),
+    "basis": Doc("basis", "", "what was made least: sensitivities, or a static score"),
+    "uniform_bits": Doc("bits of one format", "bit", "average, with this format for all"),
+    "uniform_error": Doc("error of one format", "", "predicted error, with this format for all"),
+    "uniform_first_order": Doc("first order of one format", "", "with this format for all"),
+    "uniform_score_cost": Doc("static cost of one format", "", "with this format for all"),
+    "allocated": Doc("allocated format", "", "format of the linear"),
+    "allocated_bits": Doc("allocated bits", "bit", "of a weight, or a channel, of the linear"),
+    "best_first": Doc("best first steps", "", "first steps of the best pair of as many steps"),
+    "best_last": Doc("best last steps", "", "last steps of the best pair of as many steps"),
+    "best_error": Doc("error of the best", "", "predicted error of the best pair"),
+    "half_first": Doc("first half", "", "first steps where half of them are first"),
+    "half_last": Doc("last half", "", "last steps where half of them are last"),
+    "half_error": Doc("error of halves", "", "predicted error of half first, half last"),
+    "step_error": Doc("error of a step", "", "predicted error of the step alone"),
     "energy": Doc("energy", "", "mean over positions of the sum over channels of x^2"),
     "effective_rank": Doc(
         "effective rank", "", "exp of the entropy of the second moment's eigenvalues"
@@ -117,6 +138,27 @@ RESULTS: dict[str, Doc] = {
     "negative_fraction": Doc("negative share", "", "share of counted values below zero"),
     "negative_fraction_all": Doc("negative share", "", "negative_fraction of all steps together"),
     "counted": Doc("counted values", "", "values in the histogram"),
+    "least_headroom": Doc("least headroom", "", "limit of the format / largest |x| of all"),
+    "least_bits": Doc("least headroom", "bit", "log2 of least_headroom"),
+    "least_at": Doc("where it is", "", "input, step and image of least_headroom"),
+    "step_headroom": Doc("headroom of the step", "", "least headroom over inputs and images"),
+    "step_bits": Doc("headroom of the step", "bit", "log2 of step_headroom"),
+    "step_at": Doc("where it is", "", "input and image of step_headroom"),
+    "image_headroom": Doc("headroom of the image", "", "least headroom over inputs and steps"),
+    "image_bits": Doc("headroom of the image", "bit", "log2 of image_headroom"),
+    "image_at": Doc("where it is", "", "input and step of image_headroom"),
+    "headroom": Doc("headroom", "", "limit of the format / largest |x| of the input"),
+    "headroom_bits": Doc("headroom", "bit", "log2 of headroom"),
+    "absmax": Doc("absmax", "", "largest finite |x| of the input"),
+    "absmax_at": Doc("where it is", "", "step and image of absmax"),
+    "nonfinite_count": Doc("non-finite values", "", "NaN, +Inf and -Inf together"),
+    "nonfinite_at": Doc("where they begin", "", "first image with any, and its first such step"),
+    "channel_headroom": Doc(
+        "headroom by channels", "", "limit of the accumulator / (127 * 127 * channels)"
+    ),
+    "rms_headroom": Doc(
+        "headroom of the RMS", "", "limit of the accumulator / bound of the RMS of int8 sums"
+    ),
     "difference_relative": Doc("relative difference", "", "norm of second - first / norm of first"),
 }
 
