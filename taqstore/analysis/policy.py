@@ -25,6 +25,7 @@ WHOLE = 16
 """Bits of inputs that are not quantized."""
 _UNIT = "step"
 _DEFAULT = "a4-static"
+_MEASURED = "sensitivity"
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,9 @@ def policy(
         (first, last): `predicted_error`. (protected): `best_first`, `best_last`, `best_error` of
         the best pair of as many steps, and `half_first`, `half_last`, `half_error` of the first and
         the last half of them, one more at the start of an odd number. (step): `step_error`, of the
-        step alone. Attributes `chosen_first`, `chosen_last`, `basis`.
+        step alone. `basis` (protected) says what they come from; static ones are no errors and are
+        called `predicted_cost`, `best_cost`, `half_cost`, `step_cost`. Attributes `chosen_first`,
+        `chosen_last`, `basis`.
 
     Raises
     ------
@@ -127,7 +130,8 @@ def policy(
         what = f"{protect} protected steps are more than --max-first and --max-last allow"
         raise MisuseError(problem(what, found=f"{max_first} and {max_last}"))
     if asked in measured and not static:
-        costs, basis, source = *_of_deltas(measured, asked, protect_bits), measured[asked]
+        costs, source = _of_deltas(measured, asked, protect_bits), measured[asked]
+        basis = _MEASURED
     else:
         costs, source = _of_statistics(groups, asked, protect_bits)
         basis = "static expected error"
@@ -135,6 +139,10 @@ def policy(
     result = _result(costs, table)
     chosen = min(protect, max_first + max_last, len(costs.steps))
     best = result.sel(protected=chosen)
+    result["basis"] = ("protected", np.array([basis] * result.sizes["protected"], dtype=object))
+    if basis != _MEASURED:  # no error of the latent, and not called so
+        result = result.rename({n: str(n).replace("_error", "_cost") for n in result
+                                if str(n).endswith("_error")})  # fmt: skip
     stamped = result.assign_attrs(
         basis=basis,
         chosen_first=int(best["best_first"]),
@@ -165,7 +173,7 @@ def _format(groups: Groups, asked: str | None) -> str:
     return there[0] if there else _DEFAULT
 
 
-def _of_deltas(measured: dict[str, xr.Dataset], format: str, bits: int) -> tuple[_Costs, str]:
+def _of_deltas(measured: dict[str, xr.Dataset], format: str, bits: int) -> _Costs:
     names = [format]
     if bits != WHOLE:
         names.append(InputFormat.parse(format).with_bits(bits))
@@ -176,7 +184,7 @@ def _of_deltas(measured: dict[str, xr.Dataset], format: str, bits: int) -> tuple
     known = Effects.of({name: measured[name] for name in names})
     steps = sorted(int(name) for name in known.targets)
     vectors = [_vectors(data, steps, known.norm) for data in known.datasets]
-    return _Costs(tuple(steps), vectors[0], vectors[1] if vectors[1:] else None), "sensitivity"
+    return _Costs(tuple(steps), vectors[0], vectors[1] if vectors[1:] else None)
 
 
 def _vectors(data: xr.Dataset, steps: Sequence[int], norm: Floats) -> Floats:

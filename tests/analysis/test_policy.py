@@ -88,6 +88,8 @@ def test_statistics_serve_where_nothing_was_measured(tmp_path: object) -> None:
     store = open_store(path)
     result = analyze("policy", store, format="a4-static", max_first=3, max_last=3)["policy"]
     assert result.attrs["basis"] == "static expected error"
+    assert set(result["basis"].values) == {"static expected error"}
+    assert not [name for name in result if str(name).endswith("_error")]
     error = analyze("error", store, bits=4, cuts="static")
     shares = np.concatenate(
         [10 ** (-data["sqnr"].transpose("step", "layer").values / 10) for data in error.values()],
@@ -98,7 +100,7 @@ def test_statistics_serve_where_nothing_was_measured(tmp_path: object) -> None:
     cost = shares.mean(axis=1) * far**2
     for first in range(4):
         for last in range(4):
-            value = float(result["predicted_error"].sel(first=first, last=last))
+            value = float(result["predicted_cost"].sel(first=first, last=last))
             if first + last > len(cost):
                 assert np.isnan(value)
                 continue

@@ -48,6 +48,10 @@ RESULTS: dict[str, Doc] = {
     "half_first": Doc("first half", "", "first steps where half of them are first"),
     "half_last": Doc("last half", "", "last steps where half of them are last"),
     "half_error": Doc("error of halves", "", "predicted error of half first, half last"),
+    "predicted_cost": Doc("static cost", "", "of quantized steps: no error of the latent"),
+    "best_cost": Doc("static cost of the best", "", "of the best pair"),
+    "half_cost": Doc("static cost of halves", "", "of half first, half last"),
+    "step_cost": Doc("static cost of a step", "", "of the step alone"),
     "step_error": Doc("error of a step", "", "predicted error of the step alone"),
     "energy": Doc("energy", "", "mean over positions of the sum over channels of x^2"),
     "effective_rank": Doc(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -140,6 +141,7 @@ def _config(
             for place, (step, sigma) in enumerate(zip(steps, sigmas, strict=True))
         },
         "sigma_map": dict(zip(map(str, steps), sigmas, strict=True)),
+        "summary": _summary(found, formats, len(steps)),
         "metadata": _metadata(result),
     }
     return _text("quant-config-v4", document)
@@ -184,6 +186,21 @@ def _entry(quantizer: InputQuantizer, sigma: float, bits: int | None) -> dict[st
     if quantizer.shift is not None:
         entry["shift"] = quantizer.shift[group].astype(np.float64).tolist()
     return entry
+
+
+def _summary(
+    found: Mapping[LayerName, InputQuantizer], formats: Mapping[LayerName, str], steps: int
+) -> dict[str, Any]:
+    widths = Counter(InputFormat.parse(text).bits for text in formats.values())
+    shifted = [name for name, one in found.items() if one.shift is not None]
+    return {
+        "total_timesteps": steps,
+        "total_layers": len(found),
+        "total_decisions": steps * len(found),
+        "activation_bits": widths.most_common(1)[0][0],
+        "post_gelu_layers_with_shift": len(shifted),
+        "scale_source": ", ".join(sorted(set(formats.values()))),
+    }
 
 
 def _metadata(result: xr.Dataset) -> dict[str, Any]:
