@@ -133,7 +133,7 @@ def evaluate(
     opened, options = open_store(store), options or Options()
     if variants:
         options.check(variants)
-        _check_sets([part for way in variants for part in options.parts(way)], opened)
+        check_sets([part for way in variants for part in options.parts(way)], opened)
     if prompts is not None and not held_out:
         raise MisuseError("--prompts is for --held-out images: give both")
     if held_out and images is not None:
@@ -167,7 +167,7 @@ def evaluate(
     )
 
 
-def _check_sets(variants: Sequence[Variant], store: Store) -> None:
+def check_sets(variants: Sequence[Variant], store: Store) -> None:
     """Refuse names that are neither a way to round nor a weight set of the store.
 
     Raises

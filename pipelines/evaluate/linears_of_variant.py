@@ -284,14 +284,15 @@ class Planner:
         """
         linears = self.linears(variant)
         # Inputs are quantized where they were observed: at the sites of blocks.
-        inputs = self._inputs(variant, [x.name for x in linears if x.name.site in SITES])
+        inputs = self.inputs(variant, [x.name for x in linears if x.name.site in SITES])
         return {
             x.name: LinearPlan(self.weights.weight(variant, x), inputs.get(x.name)) for x in linears
         }
 
-    def _inputs(
+    def inputs(
         self, variant: Variant, names: Sequence[LayerName]
     ) -> Mapping[LayerName, InputQuantizer]:
+        """Quantizers of the inputs of linears, by a variant; raises as `plans`."""
         if variant.steps == CONFIG:
             return read_quant_config(self.options.config_of(variant))
         if not variant.bits:

@@ -183,6 +183,10 @@ class Weights:
         steps = weight_steps(own, bits=grid.bits, group_size=grid.group_size, clip=clip)
         return dequantized(round_to_nearest(own, steps, bits=grid.bits), steps)
 
+    def forget(self) -> None:
+        """Let go of linears of sets: memory is that of those read since."""
+        self._read.clear()
+
     def stored(self, weights: str, name: LayerName) -> QuantizedLinear:
         """A linear of a set."""
         key = weights, name
