@@ -16,6 +16,7 @@ from taqstore.analysis.shared.option import Option
 from taqstore.asked import digits
 from taqstore.cli import COMMANDS, cli
 from taqstore.export.formats import FORMATS
+from taqstore.export.pasted.table import PASTES
 from taqstore.kinds.statistics_sources import STATISTICS
 from taqstore.plot.figures import FIGURES
 
@@ -100,6 +101,16 @@ def analyses_table() -> str:
         for word, row in ANALYSES.items()
     )
     return markdown(("`taqstore analyze`", "tells", "options"), rows)
+
+
+def pastes_table() -> str:
+    """Markdown: every text that an analysis gives with `--paste`."""
+    rows = (
+        (f"`{analysis}`", f"`{word}`", paste.doc, f"`{paste.suffix}`")
+        for analysis, texts in PASTES.items()
+        for word, paste in texts.items()
+    )
+    return markdown(("analysis", "`--paste`", "what it is", "file"), rows)
 
 
 def options_table(word: str) -> str:
