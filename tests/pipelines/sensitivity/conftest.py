@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.judged_store import make_judged_store
 from taqstore.pipelines.models.load import LoadedModel, load_pipeline
+
+from support.judged_store import make_judged_store
 
 
 @pytest.fixture(scope="session")

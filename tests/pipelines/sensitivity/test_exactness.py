@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.judged_store import STEPS
-from support.sensitive import by_mlx, latents_by_hand, matrix_of, rtn
 from taqstore.pipelines.evaluate.linears_of_variant import Planner
 from taqstore.pipelines.evaluate.variants import Variant
 from taqstore.pipelines.judge.judged import judged, run_beside
@@ -16,6 +14,8 @@ from taqstore.pipelines.models.load import LoadedModel
 from taqstore.pipelines.models.quantized.quantized_model import LinearPlan, quantize
 from taqstore.pipelines.sensitivity.sensitivity import sensitivity
 
+from support.judged_store import STEPS
+from support.sensitive import by_mlx, latents_by_hand, matrix_of, rtn
 from taqstore.kinds.quantized_linears import quantized_linear
 from taqstore.kinds.sensitivity import sensitivities
 from taqstore.names import SITES, parse_layer
