@@ -127,6 +127,7 @@ def figure_table() -> str:
     lines = ["| figure | shows | needs | options |", "|---|---|---|---|"]
     for word, row in FIGURES.items():
         needs = " or ".join(", ".join(f"`{name}`" for name in names) for names in row.requires)
+        needs = needs or " or ".join(f"groups `{kind}/`" for kind in row.groups)
         options = ", ".join(f"`{name}`" for name in row.options)
         lines.append(f"| `{word}` | {row.doc} | {needs} | {options} |")
     return "\n".join(lines)
