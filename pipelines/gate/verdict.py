@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from taqstore.trajectory.bootstrap import Interval, bootstrap
+from taqstore.trajectory.measures import MIN_COSINE
 
 from ..judge.figures import Figures
 
-MIN_COSINE, MAX_BIFURCATED = 0.95, 0
+MAX_BIFURCATED = 0
 
 
 @dataclass(frozen=True)

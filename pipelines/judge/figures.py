@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from .kept import Sampled
 
 Picture = Callable[[np.ndarray], np.ndarray]
 """A final latent (height, width, channel) to a uint8 picture (height, width[, colour])."""
+Row = tuple[np.ndarray, ...]
 _PEAK = 255
 
 
@@ -76,11 +77,16 @@ def figures_of(
     picture
         Decodes final latents; None: there are no pictures.
     """
-    rows = [_one(plain, other, picture) for plain, other in pairs]
+    return joined([row_of(plain, other, picture) for plain, other in pairs])
+
+
+def joined(rows: Sequence[Row]) -> Figures:
+    """Figures of images, of each what `row_of` gave."""
     return Figures(*(np.array(column, np.float64) for column in zip(*rows, strict=True)))
 
 
-def _one(plain: Sampled, other: Sampled, picture: Picture | None) -> tuple[np.ndarray, ...]:
+def row_of(plain: Sampled, other: Sampled, picture: Picture | None = None) -> Row:
+    """Figures of one image: the values of `Figures` in their order."""
     return (
         cosine(other.x[1:], plain.x[1:]),
         relative_error(other.x[1:], plain.x[1:]),

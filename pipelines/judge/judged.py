@@ -117,12 +117,20 @@ class Judged(Chosen):
         return self._prompts[image]
 
 
-def run_beside(judged: Judged, model: LoadedModel, place: int) -> Sampled:
-    """Sample the image at a place by another model, from the same noise and prompt."""
+def run_beside(
+    judged: Judged, model: LoadedModel, place: int, prompt: Prompt | None = None
+) -> Sampled:
+    """Sample the image at a place by another model, from the same noise and prompt.
+
+    Parameters
+    ----------
+    prompt
+        What `Judged.prepare` gave of the image; None: it is asked for.
+    """
     image = judged.images[place]
-    return _sampled(
+    return sample(
         model,
-        judged.prepare(image),
+        judged.prepare(image) if prompt is None else prompt,
         judged.schedule,
         seed=judged.seeds[place],
         latent_size=judged.found.latent_shape[:2],
@@ -261,7 +269,7 @@ def _prepared(
         return model.prepare(conditioning, schedule.timesteps)
 
 
-def _sampled(
+def sample(
     model: LoadedModel,
     prompt: Prompt,
     schedule: Schedule,
@@ -270,6 +278,7 @@ def _sampled(
     latent_size: Sequence[int],
     where: str,
 ) -> Sampled:
+    """A whole trajectory; `where` says whose, in errors."""
     height, width = latent_size
     steps = trajectory_with_output(
         model, prompt, schedule, seed=seed, latent_size=(height, width)

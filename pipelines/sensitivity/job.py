@@ -155,7 +155,9 @@ class Job:
                 )
                 score(writer, self.planner.store, asked, self.outcome, force=self.mode.force)
         total = len(self.judged.kept.absent()) * self.judged.schedule.steps
-        make_float(self.judged, self.mode)
+        progress.start(total)
+        make_float(self.judged, progress)
+        total = 0
         for plan in plans:
             path, columns = plan.template.path, [plan.column(one) for one in plan.chosen]
             whole = groups[path].written()[:, columns]
