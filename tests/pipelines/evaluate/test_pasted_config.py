@@ -34,10 +34,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 def store(tmp_path_factory: pytest.TempPathFactory, model: LoadedModel) -> Path:
     folder = tmp_path_factory.mktemp("policies")
     (folder / "p.txt").write_text("a cat", encoding="utf-8")
-    path = folder / "s.zarr"
-    generate(
-        path, Request(TINY.name, folder / "p.txt", 1, steps=STEPS, local_ckpt=model.checkpoint)
-    )
+    path, checkpoint = folder / "s.zarr", model.checkpoint
+    generate(path, Request(TINY.name, folder / "p.txt", 1, steps=STEPS, local_ckpt=checkpoint))
     collect(path, stride=1, local_ckpt=checkpoint)
     return path
 
