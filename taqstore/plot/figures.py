@@ -261,6 +261,14 @@ FIGURES: dict[str, FigureKind] = {
         maker="taqstore sensitivity STORE",
         report=InReport("judged", "What each linear does to the picture, alone.", "all"),
     ),
+    "ranks": FigureKind(
+        "rank correlations of static scores with measured effects",
+        f"{_KINDS}.ranks:rank_pages",
+        "store",
+        groups=("sensitivity",),
+        maker="taqstore sensitivity STORE",
+        report=InReport("judged", "Which static scores order layers as trajectories do.", "all"),
+    ),
     "frontier": FigureKind(
         "error against average bits, the chosen allocation, what was measured",
         f"{_KINDS}.frontier:frontier_pages",

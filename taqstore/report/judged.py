@@ -29,6 +29,7 @@ _RULE = (
     "Intervals are of 95 %, by the bootstrap over seeds."
 )
 _WORST = 10
+_EFFECT = "latent_error"
 _HELD_BYTES = 1 << 26
 
 
@@ -39,6 +40,7 @@ def gather_judged(store: Store, plan: Plan) -> Findings:
     asked: dict[Hashable, Callable[[], Results]] = {
         "gate": lambda: compared_variants(plain),
         "sensitivity": lambda: {"/".join(key): d for key, d in sensitivities(plain).items()},
+        "ranks": lambda: analyze("ranks", {**statistics, **plain}),
         "frontier": lambda: frontiers(plain),
         "policy": lambda: policies(plain),
         "overflow": lambda: analyze("overflow", statistics),
@@ -71,6 +73,7 @@ def judged(found: Findings) -> Section:
     tables = (
         *_gates(gates),
         *_blamed(found.results.get("sensitivity", {})),
+        *_ranks(found.results.get("ranks", {})),
         *_frontier(found.results.get("frontier", {})),
         *_policies(found.results.get("policy", {})),
         *_headroom(found.results.get("overflow", {})),
@@ -181,6 +184,34 @@ def _blamed(found: Results) -> Iterator[Table]:
         yield Table(caption, header, rows)
 
 
+def _ranks(found: Results) -> Iterator[Table]:
+    """Which scores may be trusted, by unit and format."""
+    rows = []
+    for name, data in found.items():
+        one = data.sel(effect=_EFFECT)
+        columns = ("score", "rho", "rho_lower", "rho_upper", "trusted", "baseline")
+        for score, rho, low, high, trusted, baseline in zip(
+            *(one[column].values for column in columns), strict=True
+        ):
+            word = (YES if trusted else NO) + " (baseline)" * bool(baseline)
+            rows.append((name, str(score), _told(Interval(rho, low, high), 2), word))
+    if rows:
+        header = ("measured", "static score", "rank correlation", "may be trusted")
+        yield Table("Static scores beside what was measured", header, tuple(rows), labels=2)
+
+
+def _trusted(found: Results) -> Iterator[str]:
+    """A line for every measurement: the scores that order its targets as trajectories do."""
+    for name, data in found.items():
+        one = data.sel(effect=_EFFECT)
+        chosen = [
+            str(s) for s, t in zip(one["score"].values, one["trusted"].values, strict=True) if t
+        ]
+        bound = float(data.attrs["trust"])
+        what = ", ".join(chosen) or f"no static score reaches {bound:g}"
+        yield f"To be trusted on this model, {name}: {what}."
+
+
 def _frontier(found: Results) -> Iterator[Table]:
     if not found:
         return
@@ -248,6 +279,7 @@ def _notes(found: Findings) -> Iterator[str]:
     for name, text in _MAKERS.items():
         if not found.results.get(name):
             yield text
+    yield from _trusted(found.results.get("ranks", {}))
     for data in found.results.get("overflow", {}).values():
         said = str(data.attrs["summary"])
         yield f"Overflow: {said}."
