@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from taqstore.analysis.overflow import overflow as overflow
     from taqstore.analysis.policy import policy as policy
     from taqstore.analysis.pooling import pool as pool
+    from taqstore.analysis.ranks import ranks as ranks
     from taqstore.analysis.scales import scales as scales
     from taqstore.analysis.schedule import FitRule as FitRule
     from taqstore.analysis.schedule import schedule as schedule

@@ -429,6 +429,34 @@ ANALYSES: dict[str, Analysis] = {
         whole=True,
         pastes=("policy", "quant-config"),
     ),
+    "ranks": Analysis(
+        "Which static scores rank linears, blocks or steps as measured sensitivities do.",
+        f"{_HERE}.ranks:ranks",
+        (
+            Option(
+                "unit",
+                "Of the sensitivities [default: all that are there].",
+                str,
+                choices=("linear", "block", "site", "step"),
+            ),
+            Option(
+                "formats",
+                "A format of the sensitivities. Repeatable [default: all that are there].",
+                "word",
+                (),
+                many=True,
+                flag="format",
+            ),
+            Option("trust", "Least rank correlation of a trusted score.", default=0.8, most=1),
+            Option(
+                "draws", "Draws of targets, for the interval.", int, 2000, least=1, most=1_000_000
+            ),
+            Option("seed", "Of the draws.", int, 0, least=0, most=MAX_SEED),
+            Option("by_site", "Rank linears of each site among themselves too.", bool, False),
+            Option("values", "Print what is ranked too, target by target.", bool, False),
+        ),
+        whole=True,
+    ),
     "overflow": Analysis(
         "First value that is no number; least headroom to float16, fp8, int8 sums and more.",
         f"{_HERE}.overflow:overflow",

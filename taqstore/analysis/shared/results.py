@@ -53,6 +53,15 @@ RESULTS: dict[str, Doc] = {
     "half_cost": Doc("static cost of halves", "", "of half first, half last"),
     "step_cost": Doc("static cost of a step", "", "of the step alone"),
     "step_error": Doc("error of a step", "", "predicted error of the step alone"),
+    "rho": Doc("rank correlation", "", "Spearman's, of a static score with the measured effect"),
+    "rho_lower": Doc("lower end of rho", "", "2.5 % of draws of targets are below"),
+    "rho_upper": Doc("upper end of rho", "", "2.5 % of draws of targets are above"),
+    "ranked": Doc("targets ranked", "", "targets that have the score"),
+    "trusted": Doc("trusted", "", "rho is at least the bound"),
+    "baseline": Doc("baseline", "", "takes no statistics: a score must do better to say anything"),
+    "reliability": Doc("reliability", "", "rank correlation of effects on two halves of images"),
+    "effect_value": Doc("effect", "", "mean over images of the effect on trajectories"),
+    "score_value": Doc("score", "", "static score, the larger the worse"),
     "energy": Doc("energy", "", "mean over positions of the sum over channels of x^2"),
     "effective_rank": Doc(
         "effective rank", "", "exp of the entropy of the second moment's eigenvalues"

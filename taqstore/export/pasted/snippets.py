@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pprint import pformat
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import xarray as xr
@@ -15,7 +14,6 @@ from taqstore.names import LayerName, checkpoint_tensor, diffusers_module, path_
 from taqstore.quantization.integer_grid import MLX_BITS, MLX_GROUPS
 
 Groups = Mapping[str, xr.Dataset]
-_WIDTH = 100
 # MLX packs linears; the patch embedder is a convolution.
 _CONVOLUTION = "embed.image"
 
@@ -42,7 +40,7 @@ def mlx(groups: Groups, result: xr.Dataset) -> str:
         packed[path_in_model(name)] = {"group_size": grid.group_size, "bits": grid.bits}
     kept = f"\n# As they are: {', '.join(left)}." if left else ""
     return f"""{_head(result, "MLX: nn.quantize(model, class_predicate=class_predicate)")}{kept}
-QUANTIZATION = {_python(packed)}
+QUANTIZATION = {_lines(packed)}
 
 
 def class_predicate(path, module):
@@ -67,7 +65,7 @@ def modelopt(groups: Groups, result: xr.Dataset) -> str:
             "enable": True,
         })  # fmt: skip
     head = _head(result, "ModelOpt: mtq.quantize(pipe.transformer, CONFIG, forward_loop)")
-    return f"{head}\nCONFIG = {_python({'quant_cfg': entries, 'algorithm': 'max'})}\n"
+    return f'{head}\nCONFIG = {{"algorithm": "max", "quant_cfg": {_lines(entries)}}}\n'
 
 
 def comfy(groups: Groups, result: xr.Dataset) -> str:
@@ -84,7 +82,7 @@ def comfy(groups: Groups, result: xr.Dataset) -> str:
     include = [layer for layer, quantized in layers.items() if quantized]
     exclude = [layer for layer, quantized in layers.items() if not quantized]
     head = _head(result, "ComfyUI: layers of the checkpoint that are quantized, and that stay")
-    return f"{head}\nINCLUDE = {_python(include)}\nEXCLUDE = {_python(exclude)}\n"
+    return f"{head}\nINCLUDE = {_lines(include)}\nEXCLUDE = {_lines(exclude)}\n"
 
 
 def _head(result: xr.Dataset, use: str) -> str:
@@ -99,5 +97,8 @@ def _about(result: xr.Dataset) -> Iterator[str]:
     yield f"chosen by {result.attrs['basis']}"
 
 
-def _python(value: Any) -> str:
-    return pformat(value, width=_WIDTH, sort_dicts=False)
+def _lines(value: Mapping[str, Any] | Sequence[Any]) -> str:
+    """A dict or a list as Python, an entry a line."""
+    if isinstance(value, Mapping):
+        return "".join(["{\n", *(f"    {k!r}: {v!r},\n" for k, v in value.items()), "}"])
+    return "".join(["[\n", *(f"    {item!r},\n" for item in value), "]"])
