@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,15 +75,29 @@ def asked_images(
     prompts = held_out_prompts(row, count, texts, seed=first, stored=stored)
     weight = float(latents["cfg_weight"].values[0])
     seeds = [first + place for place in range(count)]
+    asked = Asked(tuple(range(count)), tuple(prompts), tuple(seeds), weight)
+    return numbered(asked, latents, kept)
+
+
+def numbered(asked: Asked, latents: xr.Dataset, kept: Any) -> Asked:
+    """The same images, with the numbers they have in a group, or get there.
+
+    Parameters
+    ----------
+    latents
+        Group `latents`, whose images have other numbers.
+    kept
+        What the group lists, whole or not; None: there is none yet.
+    """
     known = {} if kept is None else numbers_of(kept)
     following = 1 + max([int(latents["image"].values.max()), *known.values()])
     images = []
-    for prompt, seed in zip(prompts, seeds, strict=True):
-        number = known.get((prompt, seed, weight))
+    for prompt, seed in zip(asked.prompts, asked.seeds, strict=True):
+        number = known.get((prompt, seed, asked.cfg_weight))
         if number is None:
             number, following = following, following + 1
         images.append(number)
-    return Asked(tuple(images), tuple(prompts), tuple(seeds), weight)
+    return replace(asked, images=tuple(images))
 
 
 def numbers_of(kept: Any) -> dict[tuple[str, int, float], int]:

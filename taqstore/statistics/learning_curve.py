@@ -194,7 +194,8 @@ class Moves:
             return 0.0, 0.0
         far = log(size) - float(self._fitted[:, 0].mean())
         unsure = hypot(self.power[1], _LAW)
-        wide = _Z90 * hypot(self._spread, unsure * far)
+        # A move varies, and so does what it is predicted from.
+        wide = _Z90 * hypot(self._spread, self._spread, unsure * far)
         most = self.expected(size)
         return most * exp(-wide), most * exp(wide)
 

@@ -76,8 +76,12 @@ def test_a_word_means_one_thing_in_all_commands() -> None:
                 for spelling in option.opts:
                     kinds.setdefault(spelling, set()).add(_kind(option))
     several = {word: sorted(found) for word, found in kinds.items() if len(found) > 1}
-    # A step of the schedule, which a selection may name as a range too.
-    assert several == {"--step": ["integer range  False", "text  False"]}
+    # A step of the schedule, which a selection may name as a range too; and formats of pictures
+    # and of numbers.
+    assert several == {
+        "--step": ["integer range  False", "text  False"],
+        "--format": ["choice png,svg,pdf False", "text  False"],
+    }
 
 
 def _kind(option: click.Option) -> str:

@@ -122,11 +122,11 @@ def _fill(
 ) -> None:
     shape = tuple(group.template.sizes[d] for d in ("height", "width", "latent_channel"))
     x, change = base(images, shape), deltas(unit, format, images, shape)
-    for row in range(len(images)):
-        for column, target in enumerate(TARGETS[unit]):
-            if targets is None or target in targets:
-                _put(group, (row, column), x[row].astype(np.float64), change[row, column])
-                group.commit([(row, column)])
+    columns = [n for n, name in enumerate(TARGETS[unit]) if targets is None or name in targets]
+    items = [(row, column) for row in range(len(images)) for column in columns]
+    for row, column in items:
+        _put(group, (row, column), x[row].astype(np.float64), change[row, column])
+    group.commit(items)
 
 
 def _put(group: GroupWriter, item: tuple[int, int], x: np.ndarray, delta: np.ndarray) -> None:
@@ -143,14 +143,15 @@ def _put(group: GroupWriter, item: tuple[int, int], x: np.ndarray, delta: np.nda
 
 def _fill_scores(group: GroupWriter, format: str, targets: Sequence[str] | None) -> None:
     """Scores that go with the amplitude, more or less: the first ones less."""
-    for place, target in enumerate(group.template.coords["target"][1]):
-        if targets is not None and target not in targets:
-            continue
+    names = [str(name) for name in group.template.coords["target"][1]]
+    places = [n for n, name in enumerate(names) if targets is None or name in targets]
+    for place in places:
+        target = names[place]
         for number, name in enumerate(STATIC):
             noise = _rng("score", name, target).normal() / (1 + number)
-            value = amplitude(str(target), format) * np.exp(noise)
+            value = amplitude(target, format) * np.exp(noise)
             group.put(name, (place,), np.full(1, value))
-        group.commit([(place,)])
+    group.commit([(place,) for place in places])
 
 
 def _rng(*words: object) -> np.random.Generator:
