@@ -286,6 +286,13 @@ FIGURES: dict[str, FigureKind] = {
         maker="taqstore sensitivity STORE --unit step",
         report=InReport("judged", "Which first and last steps to protect.", "all"),
     ),
+    "enough": FigureKind(
+        "move of clip bounds by the number of images, and what is enough",
+        f"{_KINDS}.enough:enough_pages",
+        "sites",
+        (("tensor_min", "batch"), ("min", "max", "batch")),
+        report=InReport("judged", "What more images would change.", "all"),
+    ),
     "summary": FigureKind(
         "the table of medians, ranges, negative share and outliers",
         f"{_KINDS}.summary:layer_summary",
