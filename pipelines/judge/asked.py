@@ -31,6 +31,10 @@ class Asked:
     seeds: tuple[int, ...]
     cfg_weight: float
 
+    def identity(self, place: int) -> tuple[str, int, float]:
+        """What makes the image at a place itself, whatever its number."""
+        return self.prompts[place], self.seeds[place], self.cfg_weight
+
 
 def held_out_prompts(
     row: ModelRow, count: int, texts: Sequence[str], *, seed: int, stored: Sequence[str] = ()
@@ -92,8 +96,8 @@ def numbered(asked: Asked, latents: xr.Dataset, kept: Any) -> Asked:
     known = {} if kept is None else numbers_of(kept)
     following = 1 + max([int(latents["image"].values.max()), *known.values()])
     images = []
-    for prompt, seed in zip(asked.prompts, asked.seeds, strict=True):
-        number = known.get((prompt, seed, asked.cfg_weight))
+    for place in range(len(asked.prompts)):
+        number = known.get(asked.identity(place))
         if number is None:
             number, following = following, following + 1
         images.append(number)

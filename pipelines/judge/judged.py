@@ -70,10 +70,13 @@ class Judged(Chosen):
         Their trajectories by the model as it is, in the store.
     writer
         Where trajectories are kept, open while the images are judged.
+    stored
+        The store itself.
     """
 
     kept: Kept
     writer: StoreWriter
+    stored: Store
     notes: list[str] = field(default_factory=list)
     _prompts: dict[int, Prompt] = field(default_factory=dict, repr=False)
 
@@ -189,9 +192,16 @@ def judged(
         asked = numbered(chosen.asked, chosen.found.latents, listed(writer))
         chosen = replace(chosen, asked=asked)
         kept = open_kept(
-            writer, asked, chosen.schedule, shape=chosen.found.latent_shape, run=chosen.run
+            writer,
+            asked,
+            chosen.schedule,
+            shape=chosen.found.latent_shape,
+            run=chosen.run,
+            stored=opened,
         )
-        one = Judged(chosen.found, chosen.model, chosen.schedule, asked, kept, writer, notes)
+        one = Judged(
+            chosen.found, chosen.model, chosen.schedule, asked, kept, writer, opened, notes
+        )
         if made:
             mode.progress.start(len(kept.absent()) * chosen.schedule.steps)
             make_float(one, mode.progress)

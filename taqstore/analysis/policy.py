@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -34,33 +34,41 @@ class _Costs:
 
     Parameters
     ----------
+    steps
+        Their labels.
+    images
+        Of how many images.
     quantized, protected
-        ``(image, step, value)`` vectors that add: relative to the norm of the final latent. Static
-        costs are one image whose steps have a direction each, so that they add as squares.
+        Vectors ``(step, value)`` of an image, which add, relative to the norm of its final latent.
+        Static costs are one image whose steps have a direction each, so that they add as squares.
     """
 
     steps: tuple[int, ...]
-    quantized: Floats
-    protected: Floats | None
+    images: int
+    quantized: Callable[[int], Floats]
+    protected: Callable[[int], Floats] | None = None
 
-    def pairs(self, most: tuple[int, int]) -> Floats:
-        """``(first, last)``: mean over images of the length of the sum; NaN beyond the steps."""
-        count = len(self.steps)
-        found = np.full((most[0] + 1, most[1] + 1), np.nan)
-        sums = np.zeros((len(self.quantized), *found.shape))
-        for image, rows in enumerate(self.quantized):
+    def pairs(self, most: tuple[int, int]) -> tuple[Floats, Floats]:
+        """Lengths of sums, means over images: ``(first, last)``, and ``(step,)`` of each alone.
+
+        NaN where first and last are more than there are.
+        """
+        count, shape = len(self.steps), (most[0] + 1, most[1] + 1)
+        sums, alone = np.zeros((self.images, *shape)), np.zeros((self.images, count))
+        for image in range(self.images):  # memory is that of one
+            rows = self.quantized(image)
+            alone[image] = np.linalg.norm(rows, axis=-1)
             between = _running(rows)
-            ends = None if self.protected is None else _running(self.protected[image])
-            for first, last in product(*map(range, found.shape)):
+            ends = None if self.protected is None else _running(self.protected(image))
+            for first, last in product(*map(range, shape)):
                 if first + last > count:
                     continue
                 total = between[count - last] - between[first]
                 if ends is not None:
                     total = total + ends[first] + (ends[count] - ends[count - last])
                 sums[image, first, last] = np.linalg.norm(total)
-        inside = np.add.outer(np.arange(most[0] + 1), np.arange(most[1] + 1)) <= count
-        found[inside] = sums.mean(axis=0)[inside]
-        return found
+        inside = np.add.outer(np.arange(shape[0]), np.arange(shape[1])) <= count
+        return np.where(inside, sums.mean(axis=0), np.nan), alone.mean(axis=0)
 
 
 def _running(rows: Floats) -> Floats:
@@ -135,8 +143,8 @@ def policy(
     else:
         costs, source = _of_statistics(groups, asked, protect_bits)
         basis = "static expected error"
-    table = costs.pairs((max_first, max_last))
-    result = _result(costs, table)
+    table, alone = costs.pairs((max_first, max_last))
+    result = _result(costs.steps, table, alone)
     chosen = min(protect, max_first + max_last, len(costs.steps))
     best = result.sel(protected=chosen)
     result["basis"] = ("protected", np.array([basis] * result.sizes["protected"], dtype=object))
@@ -184,11 +192,11 @@ def _of_deltas(measured: dict[str, xr.Dataset], format: str, bits: int) -> _Cost
     known = Effects.of({name: measured[name] for name in names})
     steps = sorted(int(name) for name in known.targets)
     vectors = [_vectors(data, steps, known.norm) for data in known.datasets]
-    return _Costs(tuple(steps), vectors[0], vectors[1] if vectors[1:] else None)
+    return _Costs(tuple(steps), len(known.norm), *vectors)
 
 
-def _vectors(data: xr.Dataset, steps: Sequence[int], norm: Floats) -> Floats:
-    """Deltas (image, step, value) by the norms of final latents."""
+def _vectors(data: xr.Dataset, steps: Sequence[int], norm: Floats) -> Callable[[int], Floats]:
+    """Deltas (step, value) of an image by the norm of its final latent."""
     places = {int(str(name)): index for index, name in enumerate(data["target"].values)}
     missing = [step for step in range(max(steps) + 1) if step not in places]
     if missing:
@@ -196,8 +204,14 @@ def _vectors(data: xr.Dataset, steps: Sequence[int], norm: Floats) -> Floats:
         remedy = "taqstore sensitivity --resume measures the rest"
         raise MissingError(problem(what, found=f"{len(places)} steps", remedy=remedy))
     ordered = data["delta"].isel(target=[places[step] for step in steps])
-    values = np.asarray(ordered.transpose("image", "target", ...).values, np.float64)
-    return values.reshape(*values.shape[:2], -1) / norm[:, None, None]
+    ordered = ordered.transpose("image", "target", ...)
+
+    def of(image: int) -> Floats:
+        values = np.asarray(ordered.isel(image=image).values, np.float64)
+        found: Floats = values.reshape(len(steps), -1) / norm[image]
+        return found
+
+    return of
 
 
 def _of_statistics(groups: Groups, format: str, bits: int) -> tuple[_Costs, xr.Dataset]:
@@ -207,15 +221,14 @@ def _of_statistics(groups: Groups, format: str, bits: int) -> tuple[_Costs, xr.D
         remedy = "taqstore sensitivity --unit step measures, taqstore collect observes"
         raise MissingError(problem(what, remedy=remedy))
     known = InputFormat.parse(format)
-    parts = [_shares(groups[path], known) for path in paths]
-    between = np.concatenate([part.values for part in parts], axis=1)
-    protected = None
-    if bits != WHOLE:
-        fine = InputFormat.parse(known.with_bits(bits))
-        rows = np.concatenate([_shares(groups[path], fine).values for path in paths], axis=1)
-        protected = _apart(_step_costs(rows, parts[0]))
+    formats = [known] if bits == WHOLE else [known, InputFormat.parse(known.with_bits(bits))]
+    found = []
+    for one in formats:
+        parts = [_shares(groups[path], one) for path in paths]
+        shares = np.concatenate([part.values for part in parts], axis=1)
+        found.append(_apart(_step_costs(shares, parts[0])))
     steps = tuple(int(step) for step in parts[0]["step"].values)
-    return _Costs(steps, _apart(_step_costs(between, parts[0])), protected), groups[paths[0]]
+    return _Costs(steps, 1, *found), groups[paths[0]]
 
 
 def _shares(dataset: xr.Dataset, format: InputFormat) -> xr.DataArray:
@@ -235,14 +248,14 @@ def _step_costs(shares: Floats, like: xr.DataArray) -> Floats:
     return found
 
 
-def _apart(costs: Floats) -> Floats:
+def _apart(costs: Floats) -> Callable[[int], Floats]:
     """One image whose steps have a direction each."""
-    return np.diag(costs)[None]
+    return lambda _: np.diag(costs)
 
 
-def _result(costs: _Costs, table: Floats) -> xr.Dataset:
+def _result(steps: Sequence[int], table: Floats, alone: Floats) -> xr.Dataset:
     first, last = (range(size) for size in table.shape)
-    most = min(len(costs.steps), table.shape[0] + table.shape[1] - 2)
+    most = min(len(steps), table.shape[0] + table.shape[1] - 2)
     rows = []
     for count in range(most + 1):
         pairs = [(f, count - f) for f in first if count - f in last]
@@ -252,7 +265,6 @@ def _result(costs: _Costs, table: Floats) -> xr.Dataset:
         rows.append((*best, table[best], *half, table[half] if known else np.nan))
     columns = list(zip(*rows, strict=True))
     names = ("best_first", "best_last", "best_error", "half_first", "half_last", "half_error")
-    alone = np.linalg.norm(costs.quantized, axis=-1).mean(axis=0)
     return xr.Dataset(
         {
             **{n: ("protected", np.array(c)) for n, c in zip(names, columns, strict=True)},
@@ -263,6 +275,6 @@ def _result(costs: _Costs, table: Floats) -> xr.Dataset:
             "protected": np.arange(most + 1),
             "first": list(first),
             "last": list(last),
-            "step": list(costs.steps),
+            "step": list(steps),
         },
     )

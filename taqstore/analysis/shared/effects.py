@@ -87,25 +87,26 @@ class Effects:
         Parameters
         ----------
         chosen
-            ``(row, target)`` which format each target has; -1: it is as it was. Deltas are read a
-            block of targets at a time.
+            ``(row, target)`` which format each target has; -1: it is as it was. Deltas are read for
+            an image at a time, a block of targets of it.
         """
+        sums = [self._of_image(image, chosen) for image in range(len(self.norm))]
+        return np.stack(sums, axis=1) / self.norm
+
+    def _of_image(self, image: int, chosen: Ints) -> Floats:
         place = {name: index for index, name in enumerate(self.targets)}
-        total: Any = 0.0
+        total: Any = np.zeros((len(chosen), 1))
         for column, data in enumerate(self.datasets):
             names = [place[str(name)] for name in data["target"].values]
             used = [at for at, index in enumerate(names) if (chosen[:, index] == column).any()]
-            delta = data["delta"].transpose("target", "image", ...)
+            delta = data["delta"].isel(image=image).transpose("target", ...)
             width = max(1, _BLOCK_BYTES // max(1, delta.nbytes // max(1, len(names))))
             for start in range(0, len(used), width):
                 block = used[start : start + width]
                 values = np.asarray(delta.isel(target=block).values, np.float64)
-                values = values.reshape(*values.shape[:2], -1)
                 taken = chosen[:, [names[at] for at in block]] == column
-                total = total + np.tensordot(taken.astype(np.float64), values, axes=1)
-        if not np.ndim(total):
-            return np.zeros((len(chosen), len(self.norm)))
-        found: Floats = np.linalg.norm(total, axis=-1) / self.norm
+                total = total + taken.astype(np.float64) @ values.reshape(len(block), -1)
+        found: Floats = np.linalg.norm(total, axis=-1)
         return found
 
 
