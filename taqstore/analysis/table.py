@@ -339,6 +339,36 @@ ANALYSES: dict[str, Analysis] = {
             Option("seed", "Of the random orders.", int, 0, least=0, most=MAX_SEED),
         ),
     ),
+    "enough": Analysis(
+        "How many images, or steps, are enough: what 4 times as many would change.",
+        f"{_HERE}.enough:enough",
+        (
+            Option(
+                "score",
+                "What is to settle: the clip bound, or the expected error with it.",
+                str,
+                "bound",
+                choices=("bound", "error"),
+            ),
+            CLIP,
+            PERCENTILE,
+            MOMENTUM,
+            BITS,
+            SYMMETRIC,
+            Option("tolerance", "Move that is small enough.", default=0.02, least=0, above=True),
+            Option(
+                "along",
+                "Subsets of images, or every s-th step.",
+                str,
+                "images",
+                choices=("images", "steps"),
+            ),
+            Option(
+                "orders", "Random orders that subsets are cut from.", int, 4, least=1, most=1000
+            ),
+            Option("seed", "Of the random orders.", int, 0, least=0, most=MAX_SEED),
+        ),
+    ),
     "diagnostics": Analysis(
         "Medians over channels, share of negative values, widest channels (post-GELU study).",
         f"{_HERE}.diagnostics:diagnostics",
