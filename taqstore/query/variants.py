@@ -11,10 +11,13 @@ from taqstore.errors import MissingError, problem
 from taqstore.kinds.trajectories import FLOAT, path_of, trajectory_groups
 from taqstore.names import WRITTEN
 from taqstore.trajectory.bootstrap import bootstrap
-from taqstore.trajectory.measures import cosine, first_below, psnr_latent, relative_error
-
-MIN_COSINE = 0.95
-"""Below it a trajectory has left the float one: the field's bound."""
+from taqstore.trajectory.measures import (
+    MIN_COSINE,
+    cosine,
+    first_below,
+    psnr_latent,
+    relative_error,
+)
 
 
 def variant_paths(groups: Mapping[str, xr.Dataset]) -> dict[str, str]:

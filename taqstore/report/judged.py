@@ -14,11 +14,12 @@ from taqstore.names import SCORES, SENSITIVITY, TRAJECTORIES
 from taqstore.query.analyze import Results, analyze
 from taqstore.query.budgets import frontiers, policies
 from taqstore.query.sites import Groups, paths_of
-from taqstore.query.variants import MIN_COSINE, compared_variants
+from taqstore.query.variants import compared_variants
 from taqstore.report.findings import Findings, Plan
 from taqstore.report.page import IN_PART, NO, UNKNOWN, YES, Section, Table, Verdict, number
 from taqstore.store.reader import Store, open_store
 from taqstore.trajectory.bootstrap import bootstrap
+from taqstore.trajectory.measures import MIN_COSINE
 
 KEY = "judged"
 _TITLE = "Judged by the trajectory: good enough, and which layers are to blame?"

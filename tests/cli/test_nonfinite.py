@@ -48,6 +48,8 @@ ELSEWHERE = {
     "adaround": "needs a model",
     "gptq": "needs a model: tests/pipelines/gptq",
     "evaluate": "needs a model",
+    "gate": "needs a model",
+    "sensitivity": "needs a model",
     "cache": "holds no statistics",
     "ingest": "refuses them",
     "merge": "gives no answer",

@@ -15,7 +15,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from taqstore.plot.parts import drawing as figures
 from taqstore.plot.parts.panels import Page
 from taqstore.plot.parts.views import noise_coordinate
-from taqstore.query.variants import MIN_COSINE, compared_variants
+from taqstore.query.variants import compared_variants
+from taqstore.trajectory.measures import MIN_COSINE
 
 if TYPE_CHECKING:
     import pandas as pd
