@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 
 from taqstore.asked import whole_number, word_of
+from taqstore.errors import StoreError, problem
 from taqstore.kinds.sensitivity import UNITS, sensitivities
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.store.reader import Store, open_store
 
 from ..evaluate.linears_of_variant import Planner
-from ..judge.judged import judged
+from ..judge.judged import choose, judged
 from ..models.backend import LIBRARIES
 from ..run.record import record_run
 from .formats import default_format, parse_format
 from .job import Job
+from .plans import Planning
 from .targets import Asked
 
 SEEDS = 4
@@ -83,16 +85,21 @@ def sensitivity(
     opened = open_store(store)
     asked = [parse_format(f, opened, unit=unit) for f in formats or [default_format(unit)]]
     asked = list({one.name: one for one in asked}.values())
+    images = choose(opened, count=seeds, prompts=prompts, model=model, local_ckpt=local_ckpt)
+    planner = Planner(images.model, opened)
+    first = Planning(unit, images, planner, outcome, mode)
+    plans = [first.plan(format, chosen) for format in asked]
+    if dry_run:
+        first.tell(plans)
+        return outcome
     with judged(
-        opened, count=seeds, prompts=prompts, model=model, local_ckpt=local_ckpt, mode=mode,
-        made=False,
-    ) as one:  # fmt: skip
-        job = Job(unit, one, Planner(one.model, opened), outcome, mode)
-        plans = [job.plan(format, chosen) for format in asked]
-        if dry_run:
-            job.tell(plans)
-            return outcome
-        job.run(plans)
+        opened, count=seeds, prompts=prompts, model=model, loaded=images.model, made=False
+    ) as one:
+        if one.writer.location.url != opened.location.url:
+            raise StoreError(problem(one.notes[-1], remedy="copy the store"))
+        # Numbers of images may be others by now.
+        planning = Planning(unit, one, planner, outcome, mode)
+        Job(planning, one).run([planning.again(plan) for plan in plans])
         outcome.notes += one.notes
         record_run(
             one.writer,

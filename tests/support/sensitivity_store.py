@@ -82,10 +82,14 @@ def write_sensitivities(
     shape: tuple[int, int, int] = SHAPE,
     run: Mapping[str, Any] | None = None,
     with_scores: bool = True,
+    first_seed: int = 100,
+    scale: float = 1.0,
 ) -> Path:
     """Add `sensitivity/<unit>/<format>`, and scores, to a store, or make one.
 
-    Seeds of images are 100 more than their numbers. `targets`: only these are written; None: all.
+    Seeds of images are `first_seed` more than their numbers. `targets`: only these are written;
+    None: all.
+    Changes of latents are `scale` times `deltas`.
     """
     with create_store(path) as writer:
         for format in formats:
@@ -96,7 +100,7 @@ def write_sensitivities(
                 unit, format,
                 images=images,
                 prompts=[f"a {image % 10}" for image in images],
-                seeds=[100 + image for image in images],
+                seeds=[first_seed + image for image in images],
                 cfg_weights=np.full(len(images), 4.0),
                 targets=[*TARGETS[unit]],
                 weights=np.zeros_like(weights) if inputs else weights,
@@ -104,7 +108,7 @@ def write_sensitivities(
                 shape=shape,
                 attrs={"run": ours},
             )  # fmt: skip
-            _fill(writer.group(template), unit, format, images, targets)
+            _fill(writer.group(template), unit, format, images, targets, scale)
             if with_scores:
                 scored = scores_template(
                     unit, format, targets=[*TARGETS[unit]], weights=weights, attrs={"run": ours}
@@ -119,9 +123,11 @@ def _fill(
     format: str,
     images: Sequence[int],
     targets: Sequence[str] | None,
+    scale: float,
 ) -> None:
     shape = tuple(group.template.sizes[d] for d in ("height", "width", "latent_channel"))
-    x, change = base(images, shape), deltas(unit, format, images, shape)
+    x = base(images, shape)
+    change = np.float32(scale) * deltas(unit, format, images, shape)
     columns = [n for n, name in enumerate(TARGETS[unit]) if targets is None or name in targets]
     items = [(row, column) for row in range(len(images)) for column in columns]
     for row, column in items:
