@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from math import nan
 from typing import Any, Literal
 
@@ -213,21 +214,20 @@ def _along_steps(dataset: xr.Dataset, ask: Ask, tolerance: float) -> xr.Dataset:
     }
     positive = np.all([((r > 0) & np.isfinite(r)).all(axis=0) for r in rows.values()], axis=0)
     logs = {stride: np.log(np.where(positive, r, 1.0))[:, positive] for stride, r in rows.items()}
-    if not positive.any():
-        raise MissingError(problem(f"{_NAME} finds no positive answer"))
-    away = {s: np.sqrt(np.square(log - logs[1][0]).mean(axis=1)) for s, log in logs.items()}
+    some = bool(positive.any())
+    away = {
+        s: np.sqrt(np.square(log - logs[1][0]).mean(axis=1)) if some else np.full(len(log), nan)
+        for s, log in logs.items()
+    }
     order = sorted(away, reverse=True)
     rms = {s: float(np.sqrt(np.square(one).mean())) for s, one in away.items()}
     # From all steps on, as long as fewer would do.
-    fewest = 1
-    for stride in sorted(away):
-        if rms[stride] >= tolerance:
-            break
-        fewest = stride
+    settled = list(takewhile(lambda stride: rms[stride] < tolerance, sorted(away)))
+    fewest = settled[-1] if settled else 1
     return xr.Dataset(
         {
-            "site_enough": ((), float(-(-steps // fewest))),
-            "site_is_enough": ((), True),
+            "site_enough": ((), float(-(-steps // fewest)) if some else nan),
+            "site_is_enough": ((), some),
             "deviation": ("size", [rms[s] for s in order]),
             "deviation_low": ("size", [float(np.quantile(away[s], _LOW)) for s in order]),
             "deviation_high": ("size", [float(np.quantile(away[s], _HIGH)) for s in order]),

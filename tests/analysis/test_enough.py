@@ -154,6 +154,9 @@ def test_cells_without_an_answer_are_left_out(group: xr.Dataset) -> None:
     assert np.isnan(found["expected_move"][0])
     assert float(found["expected_move"][1]) > 0
     assert not bool(found["is_enough"][0])
+    none = enough(dead.isel(layer=[0]), along="steps")
+    assert np.isnan(none["site_enough"])
+    assert not bool(none["site_is_enough"])
     with_channels = dead.drop_vars(["tensor_min", "tensor_max"])
     assert float(enough(with_channels)["site_move"]) == float(found["site_move"])
     alone = enough(group.isel(layer=[1], step=[0, 1, 3, 4]))
