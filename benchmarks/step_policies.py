@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from taqstore.pipelines.evaluate.held_out import held_out_prompts
 from taqstore.pipelines.evaluate.linears_of_variant import Planner
 from taqstore.pipelines.evaluate.variants import Variant
+from taqstore.pipelines.judge.asked import held_out_prompts
 from taqstore.pipelines.models.backend import backend
 from taqstore.pipelines.models.load import LoadedModel, to_numpy
 from taqstore.pipelines.models.quantized.quantized_model import LinearPlan, quantize

@@ -25,6 +25,7 @@ from taqstore.analysis.ranges.options import (
     STATIC_CLIP,
     SYMMETRIC,
 )
+from taqstore.analysis.shared.score_costs import SCORES
 from taqstore.analysis.shared.option import Option, When, asked
 from taqstore.asked import MAX_SEED
 from taqstore.faces import named
@@ -421,10 +422,8 @@ ANALYSES: dict[str, Analysis] = {
                 "score",
                 "Choose by a static score instead of sensitivities, and say so.",
                 str,
-                choices=(
-                    *("weight_error", "imatrix_error", "moment_error"),
-                    *("weight_relative", "imatrix_relative", "moment_relative"),
-                ),
+                choices=SCORES,
+            ),
             ),
             Option(
                 "keep_float", "Linears may stay as they are.", bool, True, flag="float/no-float"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from taqstore.errors import MissingError, problem
@@ -124,6 +124,7 @@ class Sizes:
 
     groups: Groups
     weights: Mapping[str, int]
+    _inputs: dict[str, int | None] = field(default_factory=dict)
 
     def bits(self, target: str, format: str) -> tuple[int, bool]:
         """Bits of a packed linear, and whether scales and biases are all counted.
@@ -135,7 +136,9 @@ class Sizes:
             return count * FLOAT_BITS, True
         name = parse_layer(target)
         grid = grid_of(self.groups, format, name)
-        into = inputs_of(self.groups, name)
+        if target not in self._inputs:
+            self._inputs[target] = inputs_of(self.groups, name)
+        into = self._inputs[target]
         if into is not None and count % into == 0:
             return 8 * grid.packed_bytes((count // into, into)), True
         if grid.group_size is None or grid.float8:
