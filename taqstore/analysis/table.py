@@ -25,8 +25,8 @@ from taqstore.analysis.ranges.options import (
     STATIC_CLIP,
     SYMMETRIC,
 )
-from taqstore.analysis.shared.score_costs import SCORES
 from taqstore.analysis.shared.option import Option, When, asked
+from taqstore.analysis.shared.score_costs import SCORES
 from taqstore.asked import MAX_SEED
 from taqstore.faces import named
 from taqstore.names import SECOND_MOMENTS
@@ -423,7 +423,6 @@ ANALYSES: dict[str, Analysis] = {
                 "Choose by a static score instead of sensitivities, and say so.",
                 str,
                 choices=SCORES,
-            ),
             ),
             Option(
                 "keep_float", "Linears may stay as they are.", bool, True, flag="float/no-float"

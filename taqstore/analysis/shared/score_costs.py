@@ -1,4 +1,4 @@
-"""Static scores that an allocation can be chosen by; nothing is imported, for a table lists them."""
+"""Static scores that an allocation can be chosen by; imports nothing, for a table lists them."""
 
 from __future__ import annotations
 
