@@ -40,6 +40,8 @@ class ClipRule:
         Whether `report` prices it; that takes a pass over all histograms.
     by_bits
         Whether the range depends on the bit width.
+    calls
+        Whether it takes the histogram of every call, not their sum.
     """
 
     doc: str
@@ -50,6 +52,7 @@ class ClipRule:
     mark: tuple[str, str] | None = None
     compared: bool = False
     by_bits: bool = False
+    calls: bool = False
 
     def load(self) -> Any:
         """The function."""
@@ -119,6 +122,7 @@ RULES: dict[str, ClipRule] = {
         "histogram",
         options=("percentile",),
         mark=("<", "#F0E442"),
+        calls=True,
     ),
     "mse": ClipRule(
         "least expected squared error at the bits in question",
