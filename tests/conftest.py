@@ -1,8 +1,9 @@
-"""Shared fixtures: where the reference data lies, when it is there."""
+"""Shared fixtures: where the reference data lies, when it is there; stores of tests in memory."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,22 @@ settings.register_profile("repeatable", derandomize=not os.environ.get("TAQSTORE
 settings.load_profile("repeatable")
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
+
+
+MEMORY = Path("/dev/shm")
+ROOM = 6 << 30
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Temporary folders in memory where there is room: every commit waits for a disk to flush.
+
+    What a kill leaves is the same there; what a power cut leaves is tried by replaying writes.
+    `--basetemp` or `PYTEST_DEBUG_TEMPROOT` names another place.
+    """
+    wanted = config.option.basetemp or os.environ.get("PYTEST_DEBUG_TEMPROOT")
+    if wanted or not os.access(MEMORY, os.W_OK) or shutil.disk_usage(MEMORY).free < ROOM:
+        return
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = str(MEMORY)
 
 
 @pytest.fixture(scope="session")

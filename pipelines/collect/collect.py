@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -29,11 +29,13 @@ from ..models.inputs import Input
 from ..models.load import LoadedModel
 from ..models.reducers import Reducer, default_reducer
 from ..run.groups import RUN, open_groups
-from ..run.inputs import Inputs, model_of, read_inputs, stride_of
+from ..run.inputs import Inputs, Samples, model_of, read_inputs, stride_of
 from ..run.record import record_run
 from .rounds import Job
 from .second_moments import MomentSpace, check_space, joined_batches
 from .second_moments import SecondMoments as SecondMoments
+from .until_enough import Stop
+from .until_enough import UntilEnough as UntilEnough
 
 # Every how many steps of latents.
 STRIDE = 2
@@ -55,6 +57,7 @@ def collect(
     per_channel: Sequence[str] | None = None,
     images_per_batch: int = 1,
     second_moments: SecondMoments | None = None,
+    until_enough: UntilEnough | None = None,
     model: str | None = None,
     local_ckpt: str | os.PathLike[str] | None = None,
     reducer: Reducer | None = None,
@@ -81,6 +84,9 @@ def collect(
     second_moments
         Sums of x x^T of the same tensors; None: none. What is complete is not run again, so that
         a store that has statistics gets these alone, with `Mode.resume`.
+    until_enough
+        Stop as soon as so many batches are enough: those after them are not there, and can be
+        added with `Mode.resume`. None: all.
     local_ckpt
         Weights, where the latents were made with a checkpoint of the user's own.
     reducer
@@ -112,30 +118,44 @@ def collect(
         seed=seed,
     )
     batches = found.batches(images_per_batch)
+    _check_until(until_enough, found, second_moments)
     if channel_sites:
         _check_one_by_one(found, batches)
     loaded = model_of(found, local_ckpt=local_ckpt)
     inputs = _inputs_at(loaded, wanted, asked=sites is not None)
-    templates = {
-        site: _template(found, loaded, site, batches, histogram_bits, inputs) for site in inputs
-    }
     channel_sites = tuple(site for site in channel_sites if site in inputs)
     coarse = Layout(_dtype(loaded), min(histogram_bits, CHANNEL_MANTISSA_BITS))
-    channel = [channel_histograms_template(templates[site], coarse) for site in channel_sites]
-    moments = _moment_templates(second_moments, templates, batches, images_per_batch)
+    reduce = partial(reducer or default_reducer(), mantissa_bits=histogram_bits)
+
+    def templates_of(some: np.ndarray) -> list[Template]:
+        observed = {
+            site: _template(found, loaded, site, some, histogram_bits, inputs) for site in inputs
+        }
+        channel = [channel_histograms_template(observed[site], coarse) for site in channel_sites]
+        moments = _moment_templates(second_moments, observed, some, images_per_batch)
+        return [*observed.values(), *channel, *moments]
+
+    stop, said = Stop(until_enough, batches), dict[str, Any]()
     with create_store(opened.location.url) as writer:
-        groups = open_groups(writer, [*templates.values(), *channel, *moments], mode)
-        reduce = partial(reducer or default_reducer(), mantissa_bits=histogram_bits)
-        job = Job(found, loaded, reduce, groups, outcome, mode, second_moments)
-        rounds = job.rounds(batches)
-        if second_moments is not None:
-            space = job.space(rounds, writer.location)
-            if on_space:
-                on_space(space)
-            check_space(space, writer.location)
-        mode.progress.start(sum(map(job.forwards, rounds)))
-        for one in rounds:
-            job.run(one)
+        for part in stop.portions:
+            how = mode if part.first else replace(mode, resume=True, force=False)
+            groups = open_groups(writer, templates_of(part.batches), how)
+            job = Job(found, loaded, reduce, groups, outcome, mode, second_moments)
+            rounds = job.rounds(part.batches, again=not part.first)
+            if second_moments is not None:
+                space = job.space(rounds, writer.location)
+                if on_space:
+                    on_space(space)
+                check_space(space, writer.location)
+            if part.first or rounds:
+                mode.progress.start(stop.total + sum(map(job.forwards, rounds)))
+                stop.total += sum(map(job.forwards, rounds))
+            for one in rounds:
+                job.run(one)
+            opened.refresh(*groups)
+            said = stop.said(opened, list(inputs), part)
+            if said.get("enough"):
+                break
         parameters = {
             **found.summary(),
             "stride": stride_of(found, stride, every),
@@ -145,6 +165,7 @@ def collect(
             "per_channel": list(channel_sites),
             "images_per_batch": images_per_batch,
             **({} if second_moments is None else {"second_moments": asdict(second_moments)}),
+            **({"until_enough": said} if said else {}),
         }
         record_run(
             writer,
@@ -154,10 +175,25 @@ def collect(
             libraries=LIBRARIES,
             resume=mode.resume,
         )
-    opened.refresh(*groups)
+    outcome.notes += [said["note"]] if said else []
     outcome.notes += [*notes, *nonfinite.notes(opened, groups)]
     outcome.notes += moment_groups.notes(opened, groups)
     return outcome
+
+
+def _check_until(
+    asked: UntilEnough | None, found: Inputs, second_moments: SecondMoments | None
+) -> None:
+    """Refuse what cannot stop early."""
+    if asked is None:
+        return
+    if second_moments is not None:
+        what = "second moments are summed over several images, and stop at no image"
+        remedy = "collect until enough first, then second moments with --resume"
+        raise MisuseError(problem(what, remedy=remedy))
+    if isinstance(found, Samples):
+        what = "samples of a Phase 1 file are dealt to batches before the first is run"
+        raise MisuseError(problem(what, remedy="leave --until-enough out"))
 
 
 def _begun(store: Store, sites: Sequence[str] | None, mode: Mode) -> tuple[str, ...]:

@@ -138,11 +138,18 @@ class Job:
             return np.asarray(group.template.coords["step_group_of"][1])
         return np.zeros(len(self.found.steps), np.int64)
 
-    def rounds(self, batches: np.ndarray) -> list[Round]:
-        """What is not complete in every site, of batches (batch, slot) of images."""
+    def rounds(self, batches: np.ndarray, *, again: bool = False) -> list[Round]:
+        """What is not complete in every site, of batches (batch, slot) of images.
+
+        Parameters
+        ----------
+        again
+            Fewer of these batches were run before: what is complete of them was counted.
+        """
         done = _complete(self.observed)
         for path in self.observed:
-            self.outcome.count(path).skipped += int(done.sum())
+            count = self.outcome.count(path)
+            count.skipped = int(done.sum()) - count.written if again else int(done.sum())
         pending = {int(i): _members(batches[i]) for i in np.flatnonzero(~done)}
         if not self.moments:
             return [Round({batch: images}) for batch, images in pending.items()]

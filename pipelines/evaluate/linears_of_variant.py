@@ -7,16 +7,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, MisuseError, SourceError, TaqError, problem
-from taqstore.kinds.allocations import read_allocation
+from taqstore.kinds.formats.allocations import read_allocation
 from taqstore.kinds.quantized_linears import InputQuantizer
 from taqstore.kinds.weight_files import read_quant_config
 from taqstore.kinds.weight_sets import ADAROUND
 from taqstore.names import ACTIVATIONS, SITES, LayerName
-from taqstore.query.activation_start import activation_start
+from taqstore.query.activation_start import activation_start, input_quantizer
 from taqstore.store.reader import Store
 
 from ..models.inputs import Reader
@@ -135,7 +134,8 @@ class Options:
         """
         if self.allocation is None:
             return {}
-        found, made = {}, {}
+        found: dict[LayerName, Variant] = {}
+        made: dict[str, Variant] = {}
         for name, format in read_allocation(self.allocation).items():
             try:
                 made[format] = made.get(format) or Variant.of_weights(format)
@@ -284,14 +284,15 @@ class Planner:
         """
         linears = self.linears(variant)
         # Inputs are quantized where they were observed: at the sites of blocks.
-        inputs = self._inputs(variant, [x.name for x in linears if x.name.site in SITES])
+        inputs = self.inputs(variant, [x.name for x in linears if x.name.site in SITES])
         return {
             x.name: LinearPlan(self.weights.weight(variant, x), inputs.get(x.name)) for x in linears
         }
 
-    def _inputs(
+    def inputs(
         self, variant: Variant, names: Sequence[LayerName]
     ) -> Mapping[LayerName, InputQuantizer]:
+        """Quantizers of the inputs of linears, by a variant; raises as `plans`."""
         if variant.steps == CONFIG:
             return read_quant_config(self.options.config_of(variant))
         if not variant.bits:
@@ -300,7 +301,7 @@ class Planner:
             return self._learned(variant, names)
         started = {site: self._started(site, variant) for site in {name.site for name in names}}
         return {
-            name: _input_quantizer(started[name.site], name.layer, variant.bits) for name in names
+            name: input_quantizer(started[name.site], name.layer, variant.bits) for name in names
         }
 
     def _learned(
@@ -348,18 +349,3 @@ class Planner:
             clip="mse" if variant.mse and not shifted else "absmax",
             shifted=shifted,
         ).compute()
-
-
-def _input_quantizer(started: xr.Dataset, layer: str, bits: int) -> InputQuantizer:
-    if layer not in started["layer"].values:
-        remedy = "taqstore collect observes them"
-        raise MissingError(problem(f"no activations of layer {layer}", remedy=remedy))
-    found = started.sel(layer=layer)
-    step = found["step_size"].values.astype(np.float32)
-    return InputQuantizer(
-        step,
-        np.zeros(step.shape, np.int32),
-        np.full(step.shape, bits, np.int8),
-        found["sigma_lower"].values,
-        found["shift"].values.astype(np.float32) if "shift" in found else None,
-    )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,12 +11,15 @@ import numpy as np
 from taqstore.names import Block
 from taqstore.run.progress import Progress
 
+from ..judge.figures import Row, row_of
+from ..judge.judged import sample
+from ..judge.kept import Sampled
 from ..models.backend import backend
 from ..models.capture import watching_blocks
 from ..models.failures import inside_model, placed
 from ..models.load import LoadedModel, Prompt, Tensor, to_numpy
 from ..models.quantized.quantized_model import quantize
-from ..models.sampling import Schedule, trajectory
+from ..models.sampling import Schedule
 from ..models.table import judge_of
 from ..run.trajectories import Trajectories
 from .linears_of_variant import Planner
@@ -38,6 +41,8 @@ class Measure:
         The same of the output of each block.
     finals
         Final latent of each image.
+    rows
+        Figures of each image's trajectory; see `row_of`.
     accuracy
         Share of digits drawn as asked for; NaN where it was not judged.
     """
@@ -47,6 +52,7 @@ class Measure:
     block_error: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     block_power: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     finals: list[Tensor] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     accuracy: float = float("nan")
 
 
@@ -78,6 +84,8 @@ class Measurer:
         Pictures to judge accuracy by; 0: the images themselves.
     progress
         Whom to tell.
+    plain
+        Trajectory at a place by the model as it is, which is sampled once.
     """
 
     found: Trajectories
@@ -86,6 +94,7 @@ class Measurer:
     chosen: Sequence[str]
     digits: int
     progress: Progress
+    plain: Callable[[int], Sampled]
     _plain: dict[tuple[int, int], _Forward] = field(default_factory=dict)
 
     @property
@@ -106,17 +115,20 @@ class Measurer:
 
     def measure(self, variant: Variant, planner: Planner) -> Measure:
         """Run one variant beside the model as it is."""
-        made = quantize(self.model, planner.plans(variant))
+        plans = planner.plans(variant)
+        made = quantize(self.model, plans) if plans else self.model
         steps = len(self.found.steps)
         measure = Measure(np.zeros(steps), np.zeros(steps))
-        for image in self.found.images:
+        for place_of, image in enumerate(self.found.images):
             prompt = self.found.prepare(self.model, image, self.schedule)
             for place, step in enumerate(self.found.steps):
                 with placed(f"{variant.name}, image {image}"):
                     self._compare(measure, made, prompt, image, place, step)
                 self.progress.advance(f"{variant.name}, image {image}, step {step}")
-            with placed(f"{variant.name}, image {image}"):
-                measure.finals.append(self._sampled(made, prompt, image))
+            plain = self.plain(place_of)
+            sampled = plain if made is self.model else self._sampled(made, prompt, image)
+            measure.rows.append(row_of(plain, sampled))
+            measure.finals.append(made.to_model(sampled.x[-1]))
             self.progress.advance(f"{variant.name}, image {image}, sampled", self.schedule.steps)
         if self._judged:
             measure.accuracy = self._accuracy(variant, made, measure)
@@ -143,7 +155,7 @@ class Measurer:
         x = self.found.latent(self.model, image, step)
         plain = self._plain.get((image, step)) or self._forward(self.model, x, step, prompt)
         self._keep((image, step), plain)
-        other = self._forward(made, x, step, prompt)
+        other = plain if made is self.model else self._forward(made, x, step, prompt)
         measure.error[place] += _square(other.output, plain.output)
         measure.power[place] += _square(plain.output)
         for name, outputs in plain.blocks.items():
@@ -168,16 +180,15 @@ class Measurer:
             np.array(to_numpy(output)), {block: _outputs(block, named) for block in self.chosen}
         )
 
-    def _sampled(self, model: LoadedModel, prompt: Prompt, image: int) -> Tensor:
-        height, width, _ = self.found.latent_shape
-        latents = trajectory(
+    def _sampled(self, model: LoadedModel, prompt: Prompt, image: int) -> Sampled:
+        return sample(
             model,
             prompt,
             self.schedule,
             seed=int(self.found.latents["seed"].sel(image=image)),
-            latent_size=(height, width),
+            latent_size=self.found.latent_shape[:2],
+            where=f"image {image}",
         )
-        return deque(latents, maxlen=1).pop()
 
 
 def _outputs(block: str, streams: dict[str, dict[int, Tensor]]) -> list[np.ndarray]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.export.packed.comfy import rotated_input
+from taqstore.kinds.formats.packed_grid import Grid
 from taqstore.kinds.quantized_linears import (
     QuantizedLinear,
     linear_names_of,
@@ -39,29 +40,6 @@ _NEAREST = {"rtn": "absmax", "clipped": "mse"}
 _COMFY = (COMFY, COMFY_GPTQ)
 _BITS = 4
 _MLX_GROUP = 64
-# A scale and a bias in half precision, as MLX packs them.
-_BYTES_OF_GROUP = 4
-_BYTES_OF_CHANNEL = 4
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Bits of a linear's weights and how many inputs share a step; None: all of an output.
-
-    With `float8`, a group has a float8 scale and an output a float32 one; else a group has a scale
-    and a bias in half precision.
-    """
-
-    bits: int
-    group_size: int | None
-    float8: bool = False
-
-    def packed_bytes(self, shape: tuple[int, int]) -> int:
-        """Bytes of a weight (out, in): its codes, and what groups and outputs have."""
-        out, into = shape
-        groups = 1 if self.group_size is None else into // self.group_size
-        each = groups + _BYTES_OF_CHANNEL if self.float8 else groups * _BYTES_OF_GROUP
-        return -(-out * into * self.bits // 8) + out * each
 
 
 @dataclass(frozen=True)
@@ -204,6 +182,10 @@ class Weights:
         clip: Any = _NEAREST[variant.weights]
         steps = weight_steps(own, bits=grid.bits, group_size=grid.group_size, clip=clip)
         return dequantized(round_to_nearest(own, steps, bits=grid.bits), steps)
+
+    def forget(self) -> None:
+        """Let go of linears of sets: memory is that of those read since."""
+        self._read.clear()
 
     def stored(self, weights: str, name: LayerName) -> QuantizedLinear:
         """A linear of a set."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,10 @@ class Asked:
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
     cfg_weight: float
+
+    def identity(self, place: int) -> tuple[str, int, float]:
+        """What makes the image at a place itself, whatever its number."""
+        return self.prompts[place], self.seeds[place], self.cfg_weight
 
 
 def held_out_prompts(
@@ -75,15 +79,29 @@ def asked_images(
     prompts = held_out_prompts(row, count, texts, seed=first, stored=stored)
     weight = float(latents["cfg_weight"].values[0])
     seeds = [first + place for place in range(count)]
+    asked = Asked(tuple(range(count)), tuple(prompts), tuple(seeds), weight)
+    return numbered(asked, latents, kept)
+
+
+def numbered(asked: Asked, latents: xr.Dataset, kept: Any) -> Asked:
+    """The same images, with the numbers they have in a group, or get there.
+
+    Parameters
+    ----------
+    latents
+        Group `latents`, whose images have other numbers.
+    kept
+        What the group lists, whole or not; None: there is none yet.
+    """
     known = {} if kept is None else numbers_of(kept)
     following = 1 + max([int(latents["image"].values.max()), *known.values()])
     images = []
-    for prompt, seed in zip(prompts, seeds, strict=True):
-        number = known.get((prompt, seed, weight))
+    for place in range(len(asked.prompts)):
+        number = known.get(asked.identity(place))
         if number is None:
             number, following = following, following + 1
         images.append(number)
-    return Asked(tuple(images), tuple(prompts), tuple(seeds), weight)
+    return replace(asked, images=tuple(images))
 
 
 def numbers_of(kept: Any) -> dict[tuple[str, int, float], int]:

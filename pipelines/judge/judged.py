@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from taqstore.errors import MissingError, problem
+from taqstore.errors import MissingError, TaqError, problem
+from taqstore.kinds.trajectories import FLOAT, path_of
 from taqstore.run.mode import Mode
+from taqstore.run.progress import Progress
 from taqstore.store.reader import Store, open_store
 from taqstore.store.writer import StoreWriter
 
@@ -22,14 +24,16 @@ from ..models.load import LoadedModel, Prompt, to_numpy
 from ..models.sampling import Schedule, restored_schedule, trajectory_with_output
 from ..run.trajectories import KEPT, Trajectories, load_model_of, read_trajectories
 from ..sources.parts.prompt_files import read_prompts
-from .asked import Asked, asked_images
+from .asked import Asked, asked_images, numbered
 from .kept import Kept, Sampled, listed, open_kept
 from .place import keeping
 
+_PROMPTS_HELD = 64
+
 
 @dataclass(frozen=True)
-class Judged:
-    """Images to judge a model by, beside the model as it is. Places count from 0.
+class Chosen:
+    """Images to judge a model by. Places count from 0.
 
     Parameters
     ----------
@@ -41,19 +45,40 @@ class Judged:
         All steps.
     asked
         Numbers, prompts, seeds and guidance weight of the images.
-    kept
-        Their trajectories by the model as it is, in the store.
-    writer
-        Where trajectories are kept, open while the images are judged.
     """
 
     found: Trajectories
     model: LoadedModel
     schedule: Schedule
     asked: Asked
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """Settings that all trajectories share."""
+        run = {name: self.found.run.get(name) for name in (*KEPT, "shift")}
+        height, width, _ = self.found.latent_shape
+        return run | {"weights": self.model.digest, "latent_size": [height, width]}
+
+
+@dataclass(frozen=True)
+class Judged(Chosen):
+    """Images to judge a model by, and their trajectories by the model as it is.
+
+    Parameters
+    ----------
+    kept
+        Their trajectories by the model as it is, in the store.
+    writer
+        Where trajectories are kept, open while the images are judged.
+    stored
+        The store itself.
+    """
+
     kept: Kept
     writer: StoreWriter
+    stored: Store
     notes: list[str] = field(default_factory=list)
+    _prompts: dict[int, Prompt] = field(default_factory=dict, repr=False)
 
     @property
     def images(self) -> tuple[int, ...]:
@@ -70,11 +95,6 @@ class Judged:
         """What their noise is made from."""
         return self.asked.seeds
 
-    @property
-    def run(self) -> dict[str, Any]:
-        """Settings that all trajectories share."""
-        return _run(self.found, self.model)
-
     def at(self, place: int) -> Sampled:
         """The trajectory of one image by the model as it is; memory is that of one."""
         return self.kept.at(place)
@@ -90,11 +110,14 @@ class Judged:
         return np.stack([self.at(place).output for place in range(len(self.images))])
 
     def prepare(self, image: int) -> Prompt:
-        """Conditioning of the image of this number, encoded anew from its prompt."""
-        return _prepared(self.found, self.model, self.schedule, self.asked, self._place(image))
-
-    def _place(self, image: int) -> int:
-        return self.images.index(image)
+        """Conditioning of the image of this number, encoded from its prompt and kept for others."""
+        if image not in self._prompts:
+            place = self.images.index(image)
+            made = _prepared(self.found, self.model, self.schedule, self.asked, place)
+            if len(self._prompts) >= _PROMPTS_HELD:
+                self._prompts.clear()
+            self._prompts[image] = made
+        return self._prompts[image]
 
 
 def run_beside(
@@ -105,10 +128,10 @@ def run_beside(
     Parameters
     ----------
     prompt
-        What `Judged.prepare` gave of the image; None: it is encoded anew.
+        What `Judged.prepare` gave of the image; None: it is asked for.
     """
     image = judged.images[place]
-    return _sampled(
+    return sample(
         model,
         judged.prepare(image) if prompt is None else prompt,
         judged.schedule,
@@ -161,36 +184,72 @@ def judged(
     """
     mode, notes = mode or Mode(), list[str]()
     opened = open_store(store, chunks=None, checksum=True)
-    texts = () if prompts is None else read_prompts(Path(prompts)).texts
-    found = read_trajectories(opened, images=None, stride=1, model=model)
-    first = max(found.seeds) + 1
-    use = replace(found.use, seeds=(first, first + count - 1))
-    loaded = loaded or load_model_of(found.run, local_ckpt=local_ckpt, use=use)
-    schedule = whole_schedule(found, loaded)
+    chosen = choose(
+        opened, count=count, prompts=prompts, model=model, local_ckpt=local_ckpt, loaded=loaded
+    )
     with keeping(opened, notes) as writer:
-        asked = asked_images(
-            loaded.row, count, texts, latents=found.latents, kept=listed(writer)
-        )  # fmt: skip
+        # Another process may have given numbers since, and a store of this run alone has none.
+        asked = numbered(chosen.asked, chosen.found.latents, listed(writer))
+        chosen = replace(chosen, asked=asked)
         kept = open_kept(
             writer,
             asked,
-            schedule,
-            shape=found.latent_shape,
-            run=_run(found, loaded),
+            chosen.schedule,
+            shape=chosen.found.latent_shape,
+            run=chosen.run,
+            stored=opened,
         )
-        one = Judged(found, loaded, schedule, asked, kept, writer, notes)
+        one = Judged(
+            chosen.found, chosen.model, chosen.schedule, asked, kept, writer, opened, notes
+        )
         if made:
-            make_float(one, mode)
+            mode.progress.start(len(kept.absent()) * chosen.schedule.steps)
+            make_float(one, mode.progress)
         yield one
 
 
-def make_float(judged: Judged, mode: Mode) -> None:
-    """Sample the images that were not yet sampled by the model as it is."""
-    absent, steps = judged.kept.absent(), judged.schedule.steps
-    mode.progress.start(len(absent) * steps)
-    for place in absent:
-        judged.kept.make(place, partial(run_beside, judged, judged.model, place))
-        mode.progress.advance(f"image {judged.images[place]}, as it is", steps)
+def choose(
+    store: Store,
+    *,
+    count: int,
+    prompts: str | os.PathLike[str] | None = None,
+    model: str | None = None,
+    local_ckpt: str | os.PathLike[str] | None = None,
+    loaded: LoadedModel | None = None,
+) -> Chosen:
+    """Choose images as `judged` does, and load the model; nothing is run and nothing written."""
+    texts = () if prompts is None else read_prompts(Path(prompts)).texts
+    found = read_trajectories(store, images=None, stride=1, model=model)
+    first = max(found.seeds) + 1
+    use = replace(found.use, seeds=(first, first + count - 1))
+    loaded = loaded or load_model_of(found.run, local_ckpt=local_ckpt, use=use)
+    every, path = open_store(store, incomplete=True), path_of(FLOAT)
+    kept = every.get(path)
+    asked = asked_images(loaded.row, count, texts, latents=found.latents, kept=kept)
+    return Chosen(found, loaded, whole_schedule(found, loaded), asked)
+
+
+def make_float(judged: Judged, progress: Progress) -> None:
+    """Sample the images that were not yet sampled by the model as it is.
+
+    Raises
+    ------
+    TaqError
+        A latent is no finite number: there is nothing to judge by.
+    """
+    steps = judged.schedule.steps
+    for place in judged.kept.absent():
+        judged.kept.make(place, partial(_float_of, judged, place))
+        progress.advance(f"image {judged.images[place]}, as it is", steps)
+
+
+def _float_of(judged: Judged, place: int) -> Sampled:
+    found = run_beside(judged, judged.model, place)
+    if not (np.isfinite(found.x).all() and np.isfinite(found.output).all()):
+        what = f"image {judged.images[place]} has non-finite latents by the model as it is"
+        text = f"seed {judged.seeds[place]}, {judged.prompts[place]!r}"
+        raise TaqError(problem(what, found=text, remedy="give other --prompts"))
+    return found
 
 
 def whole_schedule(found: Trajectories, model: LoadedModel) -> Schedule:
@@ -208,13 +267,6 @@ def whole_schedule(found: Trajectories, model: LoadedModel) -> Schedule:
     return restored_schedule(model, latents["sigma"].values, latents["timestep"].values)
 
 
-def _run(found: Trajectories, model: LoadedModel) -> dict[str, Any]:
-    """What all trajectories of a group share, as `latents` says it."""
-    run = {name: found.run.get(name) for name in (*KEPT, "shift")}
-    height, width, _ = found.latent_shape
-    return run | {"weights": model.digest, "latent_size": [height, width]}
-
-
 def _prepared(
     found: Trajectories, model: LoadedModel, schedule: Schedule, asked: Asked, place: int
 ) -> Prompt:
@@ -227,7 +279,7 @@ def _prepared(
         return model.prepare(conditioning, schedule.timesteps)
 
 
-def _sampled(
+def sample(
     model: LoadedModel,
     prompt: Prompt,
     schedule: Schedule,
@@ -236,6 +288,7 @@ def _sampled(
     latent_size: Sequence[int],
     where: str,
 ) -> Sampled:
+    """A whole trajectory; `where` says whose, in errors."""
     height, width = latent_size
     steps = trajectory_with_output(
         model, prompt, schedule, seed=seed, latent_size=(height, width)

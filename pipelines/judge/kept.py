@@ -20,7 +20,7 @@ from taqstore.kinds.trajectories import (
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.store.group_writer import GroupWriter
-from taqstore.store.reader import open_store
+from taqstore.store.reader import Store, open_store
 from taqstore.store.writer import StoreWriter
 
 from ..models.sampling import Schedule
@@ -89,6 +89,19 @@ class Kept:
                 self._keep(place, made)
         return made
 
+    def take(self, store: Store) -> None:
+        """Take over what another store has of these images."""
+        if self.path not in store:
+            return
+        there = store[self.path]
+        numbers = numbers_of(there)
+        for place in self.absent():
+            image = numbers.get(self.asked.identity(place))
+            if image is not None:
+                one = there.sel(image=image)
+                self._keep(place, Sampled(one["x"].values, one["output"].values[:-1]))
+        self.outcome.groups.clear()  # nothing was made
+
     def _keep(self, place: int, made: Sampled) -> None:
         last = np.full((1, *made.output.shape[1:]), np.nan, np.float32)
         values = {"x": made.x, "output": np.concatenate([made.output, last])}
@@ -104,8 +117,8 @@ class Kept:
     def _check_number(self, place: int) -> None:
         """Refuse to flag an image whose number another process gave to another one."""
         asked = self.asked
-        mine = (asked.prompts[place], asked.seeds[place], asked.cfg_weight)
-        if numbers_of(self.writer.node(self.path)).get(mine) != asked.images[place]:
+        numbers = numbers_of(self.writer.node(self.path))
+        if numbers.get(asked.identity(place)) != asked.images[place]:
             what = f"another process judges another image under number {asked.images[place]}"
             where = f"{self.writer.location} {self.path}"
             raise StoreError(problem(what, where=where, remedy="run again"))
@@ -120,6 +133,7 @@ def open_kept(
     run: Mapping[str, Any],
     variant: str = FLOAT,
     digest: str = "",
+    stored: Store | None = None,
 ) -> Kept:
     """Open the trajectories of a model for these images, or begin them.
 
@@ -131,6 +145,8 @@ def open_kept(
         Settings that all trajectories of the group share.
     variant, digest
         What runs, and its SHA-256, which gives the group its name; none: the model as it is.
+    stored
+        The store that is judged: where another is written in its place, what it has is taken over.
 
     Raises
     ------
@@ -150,7 +166,10 @@ def open_kept(
         attrs={RUN: dict(run), VARIANT: variant, DIGEST: digest},
     )
     group = open_groups(writer, [template], Mode(resume=True))[template.path]
-    return Kept(writer, template.path, asked, group)
+    kept = Kept(writer, template.path, asked, group)
+    if stored is not None and not stored.location.same_as(writer.location):
+        kept.take(stored)
+    return kept
 
 
 def listed(writer: StoreWriter) -> Any:

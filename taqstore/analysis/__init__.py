@@ -21,12 +21,17 @@ if TYPE_CHECKING:
     from taqstore.analysis.difference import difference as difference
     from taqstore.analysis.difference import variable_difference as variable_difference
     from taqstore.analysis.drift import drift as drift
+    from taqstore.analysis.enough import enough as enough
     from taqstore.analysis.error import error as error
+    from taqstore.analysis.frontier import frontier as frontier
     from taqstore.analysis.groups import groups as groups
     from taqstore.analysis.moments import moments as moments
     from taqstore.analysis.order import order as order
     from taqstore.analysis.outliers import outliers as outliers
+    from taqstore.analysis.overflow import overflow as overflow
+    from taqstore.analysis.policy import policy as policy
     from taqstore.analysis.pooling import pool as pool
+    from taqstore.analysis.ranks import ranks as ranks
     from taqstore.analysis.scales import scales as scales
     from taqstore.analysis.schedule import FitRule as FitRule
     from taqstore.analysis.schedule import schedule as schedule

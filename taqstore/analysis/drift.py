@@ -239,7 +239,7 @@ def _verdict(judged: xr.Dataset, chance: _Chance, floor: float) -> xr.Dataset:
     }
     basis = "deals" if chance.standing is not None else f"floor alone: {chance.why}"
     result = xr.Dataset({name: ((), value) for name, value in scalars.items()})
-    return result.assign(basis=((), basis)).assign_attrs(failure=failure)
+    return result.assign(judged_by=((), basis)).assign_attrs(failure=failure)
 
 
 def _with_gap(steps: xr.Dataset, matched: Matched) -> xr.Dataset:

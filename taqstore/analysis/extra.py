@@ -13,7 +13,6 @@ import xarray as xr
 
 from taqstore.analysis.error import error
 from taqstore.analysis.ranges.clip import Clip
-from taqstore.analysis.ranges.rules import RULES
 from taqstore.analysis.ranges.steps import Cuts, per_step
 from taqstore.analysis.reruns.held import Held
 from taqstore.analysis.reruns.matching import Matched
@@ -149,7 +148,8 @@ def dealt(held: Held, how: Chooser, cuts: Cuts, orders: npt.NDArray[np.int64], h
     float64 ``(deal, linear)``.
     """
     rows = len(held.step) * len(held.layer) * held.layout.bins * 8
-    pooled = not RULES[how.rule.rule].calls
+    row = how.rule.row
+    pooled = row.merges or row.needs == "extrema"  # these ask extrema batch by batch
     lot = max(1, _LOT // (rows * (1 if pooled else orders.shape[1])))
     found = []
     for start in range(0, len(orders), lot):

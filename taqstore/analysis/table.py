@@ -67,6 +67,9 @@ class Analysis:
         Of a whole store: those of `source`, `site`, `layer`, `step`, `batch` that it takes, all
         others are refused. With `source` the function is given statistics already sliced, those
         of the source alone; without, what was given as `sites`, `layer`, `step`, `batch`.
+    pastes
+        Words of ``--paste``, the texts that its answer can be printed as; see
+        `export.pasted.table`, which has what they are.
     bundles
         Parameter of the function -> ``module:class``, made of the options that name the parameter
         as their `bundle`.
@@ -81,6 +84,7 @@ class Analysis:
     second: bool = False
     fails: bool = False
     selects: tuple[str, ...] = ()
+    pastes: tuple[str, ...] = ()
     bundles: Mapping[str, str] = field(default_factory=dict)
 
     def load(self) -> Any:
@@ -99,6 +103,8 @@ class Analysis:
 
 
 _HERE = "taqstore.analysis"
+HEADROOMS = ("float16", "bfloat16", "fp8_e4m3", "fp8_e5m2", "int8")
+"""Formats of `overflow`; `int8` is the accumulator of a product of int8 integers."""
 _BY_COUNT = When("method", ("optimal", "cluster"))
 
 
@@ -354,6 +360,36 @@ ANALYSES: dict[str, Analysis] = {
         fails=True,
         selects=SELECTION,
     ),
+    "enough": Analysis(
+        "How many images, or steps, are enough: what 4 times as many would change.",
+        f"{_HERE}.enough:enough",
+        (
+            Option(
+                "score",
+                "What is to settle: the clip bound, or the expected error with it.",
+                str,
+                "bound",
+                choices=("bound", "error"),
+            ),
+            CLIP,
+            PERCENTILE,
+            MOMENTUM,
+            BITS,
+            SYMMETRIC,
+            Option("tolerance", "Move that is small enough.", default=0.02, least=0, above=True),
+            Option(
+                "along",
+                "Subsets of images, or every s-th step.",
+                str,
+                "images",
+                choices=("images", "steps"),
+            ),
+            Option(
+                "orders", "Random orders that subsets are cut from.", int, 4, least=1, most=1000
+            ),
+            Option("seed", "Of the random orders.", int, 0, least=0, most=MAX_SEED),
+        ),
+    ),
     "diagnostics": Analysis(
         "Medians over channels, share of negative values, widest channels (post-GELU study).",
         f"{_HERE}.diagnostics:diagnostics",
@@ -371,6 +407,132 @@ ANALYSES: dict[str, Analysis] = {
             ),
         ),
         source=SECOND_MOMENTS,
+    ),
+    "frontier": Analysis(
+        "Quality against average bits, and the best format for every linear under a budget.",
+        f"{_HERE}.frontier:frontier",
+        (
+            Option(
+                "formats",
+                "A format to choose from, as sensitivities have it. Repeatable [default: all of"
+                " weights].",
+                "word",
+                (),
+                many=True,
+                flag="format",
+            ),
+            Option(
+                "average",
+                "Budget of the allocation: average bits of a weight, scales and biases counted.",
+                least=0,
+                most=32,
+                above=True,
+            ),
+            Option(
+                "budgets",
+                "A budget of the table. Repeatable [default: half bits].",
+                default=(),
+                least=0,
+                most=32,
+                above=True,
+                many=True,
+                flag="budget",
+            ),
+            Option(
+                "score",
+                "Choose by a static score instead of sensitivities, and say so.",
+                str,
+                choices=(
+                    *("weight_error", "imatrix_error", "moment_error"),
+                    *("weight_relative", "imatrix_relative", "moment_relative"),
+                ),
+            ),
+            Option(
+                "keep_float", "Linears may stay as they are.", bool, True, flag="float/no-float"
+            ),
+            Option("fused", "q, k and v of a tensor have one format.", bool, False),
+        ),
+        whole=True,
+        pastes=("allocation", "mlx", "modelopt", "comfy", "quant-config"),
+    ),
+    "policy": Analysis(
+        "Which first and last steps to protect, by what quantizing inputs at each step does.",
+        f"{_HERE}.policy:policy",
+        (
+            Option(
+                "format",
+                "Of inputs at the other steps, like a4-static [default: the one measured].",
+                "word",
+            ),
+            Option("protect", "Protected steps of the policy.", int, 6, least=0, most=1000),
+            Option("max_first", "Most first steps.", int, 6, least=0, most=1000),
+            Option("max_last", "Most last steps.", int, 6, least=0, most=1000),
+            Option(
+                "protect_bits",
+                "Of inputs at protected steps; 16: as they are.",
+                int,
+                16,
+                least=2,
+                most=16,
+            ),
+            Option("static", "Use statistics even where there are sensitivities.", bool, False),
+        ),
+        whole=True,
+        pastes=("policy", "quant-config"),
+    ),
+    "ranks": Analysis(
+        "Which static scores rank linears, blocks or steps as measured sensitivities do.",
+        f"{_HERE}.ranks:ranks",
+        (
+            Option(
+                "unit",
+                "Of the sensitivities [default: all that are there].",
+                str,
+                choices=("linear", "block", "site", "step"),
+            ),
+            Option(
+                "formats",
+                "A format of the sensitivities. Repeatable [default: all that are there].",
+                "word",
+                (),
+                many=True,
+                flag="format",
+            ),
+            Option("trust", "Least rank correlation of a trusted score.", default=0.8, most=1),
+            Option(
+                "draws", "Draws of targets, for the interval.", int, 2000, least=1, most=1_000_000
+            ),
+            Option("seed", "Of the draws.", int, 0, least=0, most=MAX_SEED),
+            Option("by_site", "Rank linears of each site among themselves too.", bool, False),
+            Option("values", "Print what is ranked too, target by target.", bool, False),
+        ),
+        whole=True,
+    ),
+    "overflow": Analysis(
+        "First value that is no number; least headroom to float16, fp8, int8 sums and more.",
+        f"{_HERE}.overflow:overflow",
+        (
+            Option(
+                "to",
+                "Format whose headroom makes a verdict. Repeatable.",
+                str,
+                ("float16",),
+                choices=HEADROOMS,
+                many=True,
+            ),
+            Option("min_headroom", "Least ratio of the limit to the values.", default=1.0, least=0),
+            Option(
+                "accumulator_bits",
+                "Integer that int8 products are summed in.",
+                int,
+                32,
+                least=16,
+                most=64,
+            ),
+        ),
+        whole=True,
+        fails=True,
+        selects=SELECTION,
     ),
 }
 

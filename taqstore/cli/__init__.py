@@ -40,6 +40,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "taqstore.cli.evaluate",
         "Sample quantized in several ways; say what each costs.",
     ),
+    "gate": (
+        "taqstore.cli.gate",
+        "Pass or fail variants by their trajectories beside the model's own.",
+    ),
+    "sensitivity": (
+        "taqstore.cli.sensitivity",
+        "Quantize one linear, block, site or step at a time; keep what it does.",
+    ),
     "profile": ("taqstore.cli.profile", "Post-GELU diagnostics in one go: table and figures."),
     "ingest": (
         "taqstore.cli.ingest",
@@ -71,6 +79,8 @@ GPTQ_PIPELINE = "taqstore.pipelines.gptq.gptq"
 GPTQ_SETTINGS = "taqstore.pipelines.gptq.settings"
 GPTQ_ERRORS = "taqstore.pipelines.gptq.site_errors"
 EVALUATE_PIPELINE = "taqstore.pipelines.evaluate.evaluate"
+GATE_PIPELINE = "taqstore.pipelines.gate.gate"
+SENSITIVITY_PIPELINE = "taqstore.pipelines.sensitivity.sensitivity"
 PROFILE_PIPELINE = "taqstore.pipelines.profile"
 MODEL_WEIGHTS = "taqstore.pipelines.run.model_weights"
 BASE_WEIGHTS = "taqstore.pipelines.run.base_weights"

@@ -15,6 +15,7 @@ from taqstore.cli.common import say, say_nonfinite, store_argument
 from taqstore.cli.output import Output, table_output
 from taqstore.cli.scheduler import computing, scheduler_option
 from taqstore.errors import TaqError
+from taqstore.files.targets import DATASETS
 
 if TYPE_CHECKING:
     from taqstore.store.reader import Store
@@ -35,10 +36,50 @@ def shared_options(row: Analysis) -> list[Callable[[Any], Any]]:
         store_argument,
         *([click.argument("other")] if row.second else []),
         *(_SELECTING[word] for word in row.takes),
-        table_output(),
+        table_output(suffixes=(*DATASETS, *_text_suffixes(row))),
+        *([_paste_option(row)] if row.pastes else []),
         *([_FAIL] if row.fails else []),
         scheduler_option,
     ]
+
+
+def _text_suffixes(row: Analysis) -> list[str]:
+    return [".json", ".py"] if row.pastes else []
+
+
+def _paste_option(row: Analysis) -> Callable[[Any], Any]:
+    return click.option(
+        "--paste",
+        type=click.Choice(row.pastes),
+        help=f"Print, or write with -o, what other tools take [default with -o FILE.json:"
+        f" {row.pastes[0]}].",
+    )
+
+
+def _pasted_word(name: str, given: dict[str, Any]) -> str | None:
+    """Which text is asked for; None: tables are.
+
+    Raises
+    ------
+    click.UsageError
+        It goes with none of the tables, or is of another kind than the file.
+    """
+    word, output = given.get("paste"), given["output"]
+    suffix = output.path.suffix if output.path else ""
+    if word and (output.as_csv or output.as_json):
+        raise click.UsageError("--paste is a text of its own: leave --csv and --json out")
+    if not word and suffix not in (".json", ".py"):
+        return None
+    from taqstore.export.pasted.table import PASTES
+
+    known = PASTES[name]
+    first = next((w for w, paste in known.items() if paste.suffix == suffix), None)
+    word = word or (first if suffix == ".json" else None)
+    if word is None:
+        raise click.UsageError(f"-o FILE{suffix} needs --paste {'|'.join(known)}")
+    if suffix and suffix != known[word].suffix:
+        raise click.UsageError(f"--paste {word} is written as FILE{known[word].suffix}")
+    return word
 
 
 def run(name: str, given: dict[str, Any], options: dict[str, Any]) -> None:
@@ -60,6 +101,7 @@ def run(name: str, given: dict[str, Any], options: dict[str, Any]) -> None:
     from taqstore.store.reader import open_store
 
     row, output = ANALYSES[name], cast("Output", given["output"])
+    word = _pasted_word(name, given) if row.pastes else None
     selection = {key: given.get(key) for key in ("layer", "step", "batch")}
     chosen = {"source": given.get("source"), "sites": given.get("sites", ()),
               "selection": selection}  # fmt: skip
@@ -72,7 +114,12 @@ def run(name: str, given: dict[str, Any], options: dict[str, Any]) -> None:
             _tell(other, row, results, chosen, where=given["other"])
         tables = whole_tables if row.whole else site_tables
         write = partial(write_results, results, whole=row.whole)
-        output.give(partial(tables, results), write)
+        if word is None:
+            output.give(partial(tables, results), write)
+        else:
+            from taqstore.export.pasted.table import pasted
+
+            output.give_text(pasted(name, word, opened, results))
     failures = [text for result in results.values() if (text := result.attrs.get("failure"))]
     if given.get("fail") and failures:
         raise TaqError(failures[0])

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from taqstore.analysis.ranges.rules import RULES
 from taqstore.cli import COLLECT_PIPELINE
 from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import check_draw, parse_names, rerun_options
@@ -42,6 +43,17 @@ from taqstore.run.mode import Mode
     show_default=True,
     help="Images merged into one batch; of samples, how many at every step at least.",
 )
+@click.option(
+    "--until-enough",
+    type=click.FloatRange(0, min_open=True),
+    metavar="MOVE",
+    help="Stop where 4 times the images would move clip bounds by less, like 0.02 for 2 %.",
+)
+@click.option(
+    "--enough-clip",
+    type=click.Choice(sorted(RULES)),
+    help="Rule of these clip bounds [default: percentile].",
+)
 @second_moment_options
 @rerun_options(stride=2)
 def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any) -> None:
@@ -53,20 +65,30 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
     --second-moment keeps what GPTQ makes weights of. With --resume, a store that has statistics
     gets it alone.
 
+    --until-enough looks after 8, 12, 16, 24, ... batches, as analyze enough does, and takes no more
+    where they are enough; with --resume, and without it, the others can be added.
+
     \b
     Examples:
       taqstore collect run.zarr
       taqstore collect run.zarr --sites mlp.fc2 --stride 1 --histogram-bits 10
       taqstore collect run.zarr --second-moment 64 --resume
+      taqstore collect run.zarr --until-enough 0.02
       taqstore collect phase1.zarr --model sd3-medium --num-samples 512
     """
     check_draw(options)
     pipeline = import_module(COLLECT_PIPELINE)
+    tolerance, clip = options.pop("until_enough"), options.pop("enough_clip")
+    if clip is not None and tolerance is None:
+        raise click.UsageError("--enough-clip goes with --until-enough: give both")
+    chosen = {} if clip is None else {"clip": clip}
+    until = None if tolerance is None else pipeline.UntilEnough(tolerance, **chosen)
     moments = asked_of(options, pipeline.SecondMoments)
     with progress_bar("loading the model", unit="forwards") as progress:
         outcome = pipeline.collect(
             store,
             second_moments=moments,
+            until_enough=until,
             on_space=say_space,
             mode=Mode(resume, force, progress),
             **options,

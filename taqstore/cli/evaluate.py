@@ -80,7 +80,7 @@ from taqstore.cli.progress import progress_bar
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Judge so many further images, made for it and not stored; 0: images of STORE.",
+    help="Judge so many further images, sampled once and kept; 0: images of STORE.",
 )
 @click.option(
     "--prompts",
@@ -171,6 +171,8 @@ def command(
     details = to_tables(found.result) if as_json else []
     print_tables([pipeline.summary(found.result), *details], as_csv=as_csv, as_json=as_json)
     say(f"note: {found.result.attrs['judged']}")
+    for note in found.result.attrs["notes"]:
+        say(f"note: {note}")
     if output is not None:
         written, notes = pipeline.write_evaluation(found, output)
         for path in written:

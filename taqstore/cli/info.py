@@ -64,6 +64,9 @@ def _print_store(description: Mapping[str, Any]) -> None:
         groups = ", ".join(map(str, record["groups"]))
         shown = (printable(text) for text in (record["time"], record["command"], inputs, groups))
         click.echo("{}  {}  {}  -> {}".format(*shown))
+        until = record["parameters"].get("until_enough")
+        if isinstance(until, dict) and "note" in until:
+            click.echo(f"  {printable(str(until['note']))}")
     for path, what in description["damaged"].items():
         say(f"damaged: {path}: {what}")
     for note in description["notes"]:

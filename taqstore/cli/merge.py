@@ -33,6 +33,9 @@ def command(first: str, second: str, out: str, as_json: bool, **options: Any) ->
     Both must be of one model and one configuration. Values are copied without loss, provenance is
     carried over; run the same command again to go on after an interruption.
 
+    Sensitivities, scores and trajectories of judged images are united: what both have is one, and
+    must be the same; of copies of one store, --duplicates skip leaves the rest out of SECOND.
+
     \b
     Examples:
       taqstore merge monday.zarr tuesday.zarr both.zarr --renumber

@@ -100,7 +100,7 @@ def _value(option: Option, text: str) -> Any:
 
 
 def _type(option: Option) -> Any:
-    if option.type == "integers":
+    if option.type in ("integers", "word"):
         return str
     if option.type == "weights":
         return SetOrSource()

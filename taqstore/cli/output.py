@@ -118,6 +118,19 @@ class Output:
     path: Path | None
     force: bool
 
+    def give_text(self, text: str) -> None:
+        """Print a text as it is, or write it and say so."""
+        from taqstore.files.staged import whole_file
+
+        if self.path is None:
+            click.echo(text, nl=False)
+            return
+        with replacing(self.path, force=self.force), whole_file(
+            self.path, force=self.force
+        ) as fresh:  # fmt: skip
+            fresh.write_text(text, encoding="utf-8")
+        say(f"wrote {self.path}")
+
     def give(
         self, tables: Callable[[], Sequence[pd.DataFrame]], write: Callable[..., object]
     ) -> None:

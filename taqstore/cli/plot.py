@@ -14,6 +14,7 @@ from taqstore.plot.figures import FIGURES, FORMATS, FigureKind
 
 _FLAGS = {
     **{name: name for name in ("bits", "momentum", "step", "average", "orders")},
+    "min_cosine": "min-cosine",
     "other": "against",
 }
 """Options of figures and what the command calls them; others are for the library alone."""
@@ -53,6 +54,11 @@ Kinds:
 @click.option("--average", type=click.FloatRange(2, 16), help="Bits per value to spend on average.")
 @click.option(
     "--orders", type=click.IntRange(1), help="Orders of batches, where a kind tries some."
+)
+@click.option(
+    "--min-cosine",
+    type=click.FloatRange(-1, 1),
+    help="Where a kind marks what falls below it.",
 )
 @click.option("--against", metavar="OTHER", help="Second store, where a kind compares two.")
 @click.option(
@@ -112,9 +118,10 @@ def _drawing(kind: str) -> Any:
 def _options(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     """The options that were given, by their names in the library, if the kind takes them."""
     row = FIGURES[kind]
+    values = {name: given[flag.replace("-", "_")] for name, flag in _FLAGS.items()}
     for name, flag in _FLAGS.items():
-        if given[flag] is not None and name not in row.options:
+        if values[name] is not None and name not in row.options:
             raise click.UsageError(f"plot {kind} takes no --{flag}")
-        if given[flag] is None and name in row.needs:
+        if values[name] is None and name in row.needs:
             raise click.UsageError(f"plot {kind} needs --{flag}")
-    return {name: given[flag] for name, flag in _FLAGS.items() if given[flag] is not None}
+    return {name: value for name, value in values.items() if value is not None}

@@ -54,6 +54,11 @@ def whole_file(out: str | os.PathLike[str], *, force: bool = False) -> Iterator[
         _flush(fresh)
 
 
+def check_file(out: str | os.PathLike[str], *, force: bool = False) -> None:
+    """Refuse a target before the work is done that `whole_file` would refuse after it."""
+    _check_standing(check_target(out), force, _refuse_folder)
+
+
 @contextmanager
 def whole_folder(
     out: str | os.PathLike[str], *, content: Sequence[str], force: bool = False

@@ -23,6 +23,7 @@ from taqstore.names.layers import (
 from taqstore.names.spellings import (
     array_key,
     checkpoint_tensor,
+    diffusers_module,
     parse_layer,
     path_in_block,
     path_in_model,
@@ -107,6 +108,7 @@ __all__ = [
     "array_key",
     "block_number",
     "checkpoint_tensor",
+    "diffusers_module",
     "dimension_order",
     "is_block_key",
     "linear_names",

@@ -201,6 +201,24 @@ def checkpoint_tensor(name: LayerName) -> str:
     return f"{_CHECKPOINT_PREFIX}joint_blocks.{block.index}.{found}.weight"
 
 
+def diffusers_module(name: LayerName) -> str:
+    """Where diffusers' SD3 transformer has a linear: ``transformer_blocks.0.attn.to_q``.
+
+    Raises
+    ------
+    MissingError
+        It has none such.
+    """
+    if name.full in _MODEL_PATHS:
+        return _MODEL_PATHS[name.full][2]
+    parts = {ours: theirs for theirs, ours in _DIFFUSERS.items()}
+    found = parts.get(name.full.partition(".")[2])
+    if not name.in_block or Block.parse(name.block).unified or found is None:
+        what = f"diffusers' transformer of SD3 has no {name.full}"
+        raise MissingError(problem(what, remedy="name a linear of it: mm0.img.attn.q_proj"))
+    return f"transformer_blocks.{Block.parse(name.block).index}.{found}"
+
+
 _SPELLINGS = (
     (re.compile(r"(?:.*\.)?joint_blocks\.(\d{1,4})\.(.+)"), _CHECKPOINT),
     (re.compile(r"(?:transformer\.)?transformer_blocks\.(\d{1,4})\.(.+)"), _DIFFUSERS),

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.analysis.shared.inputs import first_complete
-from taqstore.errors import MissingError, problem
+from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.files.datasets import write_table
 from taqstore.files.tables import print_table, to_table
 from taqstore.kinds import nonfinite
@@ -65,6 +65,8 @@ def pages(
     known("figure", kind, [word for word, row in FIGURES.items() if row.made != "table"])
     row = FIGURES[kind]
     row.check_options(kind, options)
+    if row.made == "store":
+        return _pages_of_store(kind, row, groups, group, layers, answers, options)
     if row.made == "sites":
         asked = row, groups, group, layers, answers, options
         return each_able(lambda word: _pages_over_sites(word, *asked), [kind], on_skip=on_skip)
@@ -122,6 +124,8 @@ def draw(
         from taqstore.plot.render import write_page  # needs matplotlib: a table does not
 
         written = [path for page in made for path in write_page(page, folder, formats)]
+    if row.made == "store":
+        return written, notes
     seen = _nonfinite(kind, row, groups, group, layers, options.get("other"))
     return written, [*([] if layers else notes), *seen]
 
@@ -210,6 +214,33 @@ def _able(kind: str, groups: Groups, requires: Alternatives, use: Use) -> list[s
 def _can_show(dataset: xr.Dataset, requires: Alternatives) -> bool:
     """Whether it has the variables, and something in them: a new group has no batch yet."""
     return bool(first_complete(dataset, requires)) and dataset.sizes.get("batch", 1) > 0
+
+
+def can_show_store(row: FigureKind, groups: Iterable[str]) -> bool:
+    """Whether a store has a group of a kind that a figure of whole stores is drawn from."""
+    return any(path.split("/")[0] in row.groups for path in groups)
+
+
+def _pages_of_store(
+    kind: str,
+    row: FigureKind,
+    groups: Groups,
+    group: str | None,
+    layers: Sequence[str] | None,
+    answers: Groups | None,
+    options: Mapping[str, Any],
+) -> Iterator[Page]:
+    if group or layers:
+        what = f"{kind} shows a whole store: it cannot choose {'a group' if group else 'layers'}"
+        raise MisuseError(problem(what, remedy=f"leave --{'group' if group else 'layer'} out"))
+    if not can_show_store(row, groups):
+        what = f"no group can show {kind!r}"
+        found = ", ".join(groups) or "an empty store"
+        raise MissingError(problem(what, found=found, remedy=f"make one: {row.maker}"))
+    if answers is not None:
+        options = {**options, "answers": answers}
+    made: Iterator[Page] = row.load()(groups, **options)
+    return made
 
 
 def _pages_over_sites(

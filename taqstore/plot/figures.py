@@ -56,10 +56,11 @@ class FigureKind:
         What the function takes and gives. "site": ``f(view, site, **options)`` yields pages, from
         the `views.linear_view` of one group. "sites": ``f(groups, **options)`` yields pages, from
         Datasets by group path, sliced to layers. "table": ``f(dataset, site=…, layers=…)`` gives a
-        Dataset along layer, printed and written, without pictures.
+        Dataset along layer, printed and written, without pictures. "store": ``f(groups,
+        **options)`` yields pages, from all groups of the store.
     requires
         Alternatives of variables, the first complete one is used; groups that hold none are not
-        offered.
+        offered. Empty for "store".
     optional
         Variables shown where they are present ("site" only).
     options
@@ -68,18 +69,24 @@ class FigureKind:
         Those of them that it cannot do without.
     beside
         Kind of group whose site stands in for an observed one where there is any.
+    groups
+        Kinds of group that "store" is drawn from: without one of them there is no picture.
+    maker
+        Command that makes these groups, without the store.
     report
         Where it stands in the report, if it does.
     """
 
     doc: str
     source: str
-    made: Literal["site", "sites", "table"]
-    requires: Alternatives
+    made: Literal["site", "sites", "table", "store"]
+    requires: Alternatives = ()
     optional: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     beside: str = ""
+    groups: tuple[str, ...] = ()
+    maker: str = ""
     report: InReport | None = None
 
     def load(self) -> Callable[..., Any]:
@@ -232,6 +239,44 @@ FIGURES: dict[str, FigureKind] = {
         "sites",
         (("min", "max", "batch"),),
         options=("momentum", "orders"),
+    ),
+    "gate": FigureKind(
+        "cosine of variants' trajectories with the float ones by step",
+        f"{_KINDS}.gate:gate_pages",
+        "store",
+        options=("min_cosine",),
+        groups=("trajectories",),
+        maker="taqstore gate STORE --variant NAME",
+        report=InReport(
+            "judged",
+            "How far every variant keeps to the trajectories of the model as it is.",
+            "all",
+        ),
+    ),
+    "sensitivity": FigureKind(
+        "effect of quantizing one linear alone, by block and site",
+        f"{_KINDS}.sensitivity:sensitivity_pages",
+        "store",
+        groups=("sensitivity",),
+        maker="taqstore sensitivity STORE",
+        report=InReport("judged", "What each linear does to the picture, alone.", "all"),
+    ),
+    "frontier": FigureKind(
+        "error against average bits, the chosen allocation, what was measured",
+        f"{_KINDS}.frontier:frontier_pages",
+        "store",
+        options=("average",),
+        groups=("sensitivity",),
+        maker="taqstore sensitivity STORE",
+        report=InReport("judged", "What average bits buy, each linear by its own format.", "all"),
+    ),
+    "policy": FigureKind(
+        "predicted error by the first and last steps that are protected",
+        f"{_KINDS}.policy:policy_pages",
+        "store",
+        groups=("sensitivity",),
+        maker="taqstore sensitivity STORE --unit step",
+        report=InReport("judged", "Which first and last steps to protect.", "all"),
     ),
     "summary": FigureKind(
         "the table of medians, ranges, negative share and outliers",

@@ -59,24 +59,72 @@ def allocate(cost: npt.ArrayLike, sizes: Sequence[int], *, average: float) -> In
         what = f"an average of {average:g} bits is less than the smallest choice"
         raise TaqError(problem(what, found=str(smallest)))
     spare = min(spare, weights[-1] * known.size)
-    picked = _decide(costs[known], weights, spare)
+    same = np.broadcast_to(np.array(weights, np.int64), (known.size, len(weights)))
+    picked = _decide(costs[known], same, [spare])[0]
     chosen[known] = np.asarray(sizes)[picked]
     return chosen
 
 
-def _decide(costs: Floats, weights: Sequence[int], spare: int) -> Ints:
-    if len(costs) * (spare + 1) > MAX_TABLE:
-        what = f"{len(costs)} units and a budget of {spare} steps are too many to decide exactly"
+def allocate_sized(cost: npt.ArrayLike, size: npt.ArrayLike, *, budgets: Sequence[int]) -> Ints:
+    """Choice of every unit: least total cost of all choices whose sizes sum to at most a budget.
+
+    As `allocate`, for units that are not alike: each has a size of its own for every choice. All
+    budgets are answered from one table.
+
+    Parameters
+    ----------
+    cost
+        ``(unit, choice)``. Infinite where a unit does not have the choice.
+    size
+        Integers ``(unit, choice)``, such as bits of a whole tensor, in any order.
+    budgets
+        Largest total sizes.
+
+    Returns
+    -------
+    int64 ``(budget, unit)``: which choice.
+
+    Raises
+    ------
+    TaqError
+        A cost is NaN, a budget is below the smallest total, or the problem is too large for the
+        table.
+    """
+    costs, sizes = np.asarray(cost, np.float64), np.asarray(size, np.int64)
+    if np.isnan(costs).any():
+        unit = int(np.flatnonzero(np.isnan(costs).any(axis=1))[0])
+        raise TaqError(problem(f"the cost of unit {unit} is not known"))
+    possible = np.isfinite(costs)
+    smallest = np.where(possible, sizes, np.iinfo(np.int64).max).min(axis=1)
+    least = int(smallest.sum())
+    if min(budgets) < least or not possible.any(axis=1).all():
+        what = f"a budget of {min(budgets)} is less than the smallest choices"
+        raise TaqError(problem(what, found=str(least)))
+    above = np.where(possible, sizes - smallest[:, None], 0)
+    step = int(np.gcd.reduce(above, axis=None)) or 1
+    weights = above // step
+    most = int(weights.max(axis=1).sum())
+    spares = [min((budget - least) // step, most) for budget in budgets]
+    # A choice that a unit does not have weighs more than there is.
+    return _decide(costs, np.where(possible, weights, max(spares) + 1), spares)
+
+
+def _decide(costs: Floats, weights: Ints, spares: Sequence[int]) -> Ints:
+    """Choices ``(spare, unit)`` for costs and weights ``(unit, choice)``."""
+    most = max(spares)
+    if len(costs) * (most + 1) > MAX_TABLE:
+        what = f"{len(costs)} units and a budget of {most} steps are too many to decide exactly"
         raise TaqError(problem(what, remedy="choose per layer, or fewer layers or bit widths"))
-    table = np.zeros((len(costs), spare + 1), np.int8)
-    total = np.zeros(spare + 1)
-    for row, options in zip(table, costs, strict=True):
-        total = _extend(total, options, weights, row)
-    left = int(total.argmin())
-    picked = np.zeros(len(costs), np.int64)
-    for index in range(len(costs) - 1, -1, -1):
-        picked[index] = table[index, left]
-        left -= weights[picked[index]]
+    table = np.zeros((len(costs), most + 1), np.int8)
+    total = np.zeros(most + 1)
+    for row, options, sizes in zip(table, costs, weights.tolist(), strict=True):
+        total = _extend(total, options, sizes, row)
+    picked = np.zeros((len(spares), len(costs)), np.int64)
+    for place, spare in enumerate(spares):
+        left = int(total[: spare + 1].argmin())
+        for index in range(len(costs) - 1, -1, -1):
+            picked[place, index] = table[index, left]
+            left -= int(weights[index, picked[place, index]])
     return picked
 
 
@@ -87,7 +135,7 @@ def _extend(
     best = np.full(len(total), np.inf)
     for index, weight in enumerate(weights):
         if weight >= len(total):
-            break
+            continue
         tried = total[: len(total) - weight] + options[index]
         better = tried < best[weight:]
         best[weight:][better] = tried[better]

@@ -14,7 +14,8 @@ from taqstore.analysis.ranges.steps import step_groups
 from taqstore.analysis.scales import scales
 from taqstore.analysis.shared.inputs import Bounds, channel_bounds, require
 from taqstore.analysis.shifts import midpoint_shift
-from taqstore.errors import MisuseError, problem
+from taqstore.errors import MissingError, MisuseError, problem
+from taqstore.kinds.quantized_linears import InputQuantizer
 from taqstore.quantization import quantizer as quantization
 
 _NAME = "activation start"
@@ -76,6 +77,28 @@ def activation_start(
     result = result.drop_vars(("first_step", "last_step"), errors="ignore")
     named = result.assign_coords(sigma_lower=("time_group", lower))
     return named.transpose("layer", "time_group", ...)
+
+
+def input_quantizer(started: xr.Dataset, layer: str, bits: int) -> InputQuantizer:
+    """The quantizer of one layer's input, of what `activation_start` found.
+
+    Raises
+    ------
+    MissingError
+        The layer was not observed.
+    """
+    if layer not in started["layer"].values:
+        remedy = "taqstore collect observes them"
+        raise MissingError(problem(f"no activations of layer {layer}", remedy=remedy))
+    found = started.sel(layer=layer)
+    step = found["step_size"].values.astype(np.float32)
+    return InputQuantizer(
+        step,
+        np.zeros(step.shape, np.int32),
+        np.full(step.shape, bits, np.int8),
+        found["sigma_lower"].values,
+        found["shift"].values.astype(np.float32) if "shift" in found else None,
+    )
 
 
 def _cuts(dataset: xr.Dataset, bits: int, count: int | None) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from taqstore.query.sites import Groups, choose_source
 from taqstore.report import costs, questions
 from taqstore.report.advice import bit_widths, time_groups
 from taqstore.report.findings import Findings, Plan, gather, groups_of
+from taqstore.report.judged import gather_judged, judged
 from taqstore.report.overview import overview
 from taqstore.report.page import Picture, Section
 from taqstore.run.extras import extra
@@ -85,12 +86,16 @@ def build(
     told = [] if notes is None else notes
     plan = _plan(store, source, bits, budget, groups)
     mine = groups_of(store, plan.source)
-    findings = gather(mine, plan)
+    findings, whole = gather(mine, plan), gather_judged(store, plan)
+    made: list[tuple[Section, Groups, Findings]] = [
+        *((section, mine, findings) for section in _sections(findings, plan)),
+        (judged(whole), store, whole),
+    ]
     return _render(
         overview=overview(store, mine, plan),
         sections=[
-            _drawn(section, mine, plan, findings, told) if pictures else section
-            for section in _sections(findings, plan)
+            _drawn(section, groups, plan, known, told) if pictures else section
+            for section, groups, known in made
         ],
         limits=(*_LIMITS, *(() if plan.observed else (_POOLED,))),
         version=__version__,

@@ -80,6 +80,8 @@ def _options(row: FigureKind, section: Section, plan: Plan) -> dict[str, Any]:
     """Those options of a figure that the plan settles."""
     bits = plan.group_bits if section.key == "groups" else plan.bits[-1]
     settled = {"bits": bits, "average": plan.budget, "choices": plan.bits}
+    if row.made == "store":
+        return {}
     return {name: settled[name] for name in row.options if name in settled}
 
 
@@ -93,6 +95,8 @@ def _answers(word: str, plan: Plan, findings: Findings) -> dict[str, xr.Dataset]
         "groups": (LAYER_GROUPS, CURVES),
         "bits": (STEP_BITS, ("bits", "choice_error")),
     }
+    if FIGURES[word].made == "store":
+        return dict(findings.results[word]) if word in findings.results else None
     if word not in drawn_from:
         return None
     name, variables = drawn_from[word]

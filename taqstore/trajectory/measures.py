@@ -10,6 +10,9 @@ Float64 = NDArray[np.float64]
 LATENT = (-3, -2, -1)
 """Axes of one latent: height, width, channel."""
 
+MIN_COSINE = 0.95
+"""Below it a latent is of another picture: the field's bound (HSWQ)."""
+
 
 def cosine(a: ArrayLike, b: ArrayLike) -> Float64:
     """Cosine of the angle between latents, over their last three axes.

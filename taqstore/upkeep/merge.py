@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,27 @@ from taqstore.arrays.store_array import StoreArray
 from taqstore.errors import LayoutError, MissingError, StoreError, problem
 from taqstore.files.staged import whole_file
 from taqstore.layout.item_records import ABSENT, Item
-from taqstore.layout.template import Array
+from taqstore.layout.template import Array, Template
 from taqstore.metadata.provenance import each_record, make_record
 from taqstore.names import TRAJECTORIES, split_group
 from taqstore.place.location import Location
 from taqstore.run.outcome import Outcome
 from taqstore.run.progress import SILENT, Progress
 from taqstore.store.group_writer import GroupWriter
+from taqstore.store.groups import GROWING
 from taqstore.store.reader import Store, open_store
 from taqstore.store.writer import StoreWriter, create_store
 from taqstore.upkeep.merge_checks import Duplicates, check_alike, numbered
 from taqstore.upkeep.merge_parts import Part, can_grow, joined, read_part
+from taqstore.upkeep.merge_united import (
+    ALONE,
+    UNITED,
+    check_shared,
+    fresh_of,
+    kind_of,
+    rows_of,
+    united,
+)
 
 _COMMAND = "merge"
 _WORK = "merge.json"
@@ -44,8 +54,9 @@ def merge(
     """Concatenate two stores along image and batch into a new one.
 
     Values are copied without loss, by whole shards; the result is, byte for byte, what one run over
-    the images of both would have written. Both stores' provenance is carried over. Interrupted, the
-    same call goes on where it stopped.
+    the images of both would have written. Sensitivities, static scores and trajectories of judged
+    images are united item by item: images that both have are one, with the targets of both. Both
+    stores' provenance is carried over. Interrupted, the same call goes on where it stopped.
 
     Parameters
     ----------
@@ -82,9 +93,11 @@ def merge(
     ]
     outcome = Outcome()
     paths = _shared_groups(stores, groups, outcome.notes)
-    found = {path: [read_part(store, path) for store in stores] for path in paths}
-    check_alike(found)
-    parts, offset = numbered(found, renumber, duplicates)
+    found = {
+        path: [read_part(store, path) if path in store.paths else None for store in stores]
+        for path in paths
+    }
+    parts, offset = _together(found, renumber, duplicates)
     inputs = [_described(store) for store in stores]
     options = {"renumber": renumber, "offset": offset, "duplicates": duplicates}
     with _begun(stores, out, {"inputs": inputs, "options": options}) as writer:
@@ -103,9 +116,36 @@ def merge(
     return outcome
 
 
+def _together(
+    found: Mapping[str, Sequence[Part | None]], renumber: bool, duplicates: Duplicates
+) -> tuple[dict[str, tuple[Part, ...]], int]:
+    """Parts of each group as they are put together, and what is added to the second's images."""
+    both = {path: [p for p in pair if p is not None] for path, pair in found.items()}
+    check_alike({path: pair for path, pair in both.items() if len(pair) > 1})
+    shared = {path: pair for path, pair in both.items() if kind_of(path) not in UNITED}
+    others = {path: pair for path, pair in found.items() if path not in shared}
+    first = (pair[0] for pair in others.values())
+    last = [int(p.images.max(initial=-1)) for p in first if p is not None and p.grows in GROWING]
+    pairs, offset = numbered(shared, renumber, duplicates, least=1 + max(last, default=-1))
+    parts: dict[str, tuple[Part, ...]] = {**pairs, **united(others, offset=offset)}
+    for path, pair in parts.items():
+        if path in others and len(pair) > 1 and duplicates != "skip":
+            check_shared(path, pair[0], pair[1], _shards_of)
+    return {path: parts[path] for path in found}, offset
+
+
+def _shards_of(part: Part, array: Array, item: Item) -> Iterator[np.ndarray | None]:
+    source = _Source(part)
+    return (source.read(array, start) for start in source.starts(array, item))
+
+
 def _shared_groups(stores: Sequence[Store], groups: Sequence[str], notes: list[str]) -> list[str]:
     every = sorted({*stores[0], *stores[1]})
-    growing = [p for p in every if all(can_grow(s, p) for s in stores if p in s.paths)]
+    growing = [
+        p
+        for p in every
+        if kind_of(p) in UNITED or all(can_grow(s, p) for s in stores if p in s.paths)
+    ]
     notes += [f"{p} is not made of images or batches; left out" for p in every if p not in growing]
     alone = [p for p in growing if _may_be_alone(p) and any(p not in s.paths for s in stores)]
     if not groups:
@@ -117,7 +157,7 @@ def _shared_groups(stores: Sequence[Store], groups: Sequence[str], notes: list[s
         if path not in growing:
             raise MissingError(problem(f"no group {path!r} to merge", found=", ".join(growing)))
         for store in stores:
-            if path not in store.paths:
+            if path not in store.paths and kind_of(path) not in ALONE:
                 remedy = "name the groups to merge with --group"
                 where = str(store.location)
                 raise MissingError(problem(f"no group {path!r}", where=where, remedy=remedy))
@@ -192,20 +232,36 @@ def _carry_provenance(writer: StoreWriter, stores: Sequence[Store]) -> None:
 def _copy_group(
     writer: StoreWriter, path: str, pair: Sequence[Part], outcome: Outcome, progress: Progress
 ) -> None:
-    group = writer.group(joined(*pair))
-    done, before = group.written(), 0
+    group = writer.group(_joined(path, pair))
+    done = group.written()
     counts = outcome.count(path)
-    for part in pair:
+    for part, rows in zip(pair, _rows(path, pair), strict=True):
         source = _Source(part)
         for item in map(tuple, np.argwhere(part.mask).tolist()):
-            target = (before + item[0], *item[1:])
+            target = (int(rows[item[0]]), *item[1:])
             size = None if done[target] else _copy_item(group, source, item, target)
             if size is None:
                 counts.skipped += 1
             else:
                 outcome.wrote(path, size=size)
             progress.advance(path, source.item_bytes)
-        before += len(part.places)
+
+
+def _joined(path: str, pair: Sequence[Part]) -> Template:
+    first = pair[0]
+    if len(pair) == 1:
+        return first.template
+    return joined(first, fresh_of(*pair) if kind_of(path) in UNITED else pair[1])
+
+
+def _rows(path: str, pair: Sequence[Part]) -> list[np.ndarray]:
+    """Where each image or batch of each part is in the group."""
+    found = [np.arange(len(pair[0].places))]
+    if len(pair) > 1 and kind_of(path) in UNITED:
+        found.append(rows_of(*pair))
+    elif len(pair) > 1:
+        found.append(len(found[0]) + np.arange(len(pair[1].places)))
+    return found
 
 
 def _copy_item(group: GroupWriter, source: _Source, item: Item, target: Item) -> int | None:

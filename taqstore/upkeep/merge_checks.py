@@ -39,9 +39,11 @@ def check_alike(parts: Mapping[str, Sequence[Part]]) -> None:
 
 
 def numbered(
-    parts: Mapping[str, Sequence[Part]], renumber: bool, duplicates: Duplicates
+    parts: Mapping[str, Sequence[Part]], renumber: bool, duplicates: Duplicates, *, least: int = 0
 ) -> tuple[dict[str, tuple[Part, Part]], int]:
     """Parts without skipped duplicates, the second's ids moved past the first's if asked.
+
+    `least` is the least that they are then moved by.
 
     Returns
     -------
@@ -68,8 +70,9 @@ def numbered(
         pairs = {path: (a, b.taking(_fresh(path, b, same))) for path, (a, b) in pairs.items()}
     offset = 0
     if renumber:
-        top = max(int(p.max(initial=-1)) for a, _ in pairs.values() for p in (a.images, a.labels))
-        offset = top + 1
+        ids = (ids for a, _ in pairs.values() for ids in (a.images, a.labels))
+        top = max((int(each.max(initial=-1)) for each in ids), default=-1)
+        offset = max(top + 1, least)
         pairs = {path: (a, b.renumbered(offset)) for path, (a, b) in pairs.items()}
     for path, (a, b) in pairs.items():
         clash = np.intersect1d(a.labels, b.labels)

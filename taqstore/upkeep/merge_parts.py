@@ -133,6 +133,8 @@ def read_part(store: Store, path: str) -> Part:
     if set(marker["item_size"]) != {1}:
         raise LayoutError(problem("its items are larger than one index", where=path))
     places = np.flatnonzero(mask.reshape(len(mask), -1).any(axis=1))
+    if item_dims[0] not in GROWING:
+        places = np.arange(len(mask))
     arrays, coords = _contents(node, path, item_dims[0], places)
     sizes = _sizes(node, item_dims, len(places))
     template = Template(

@@ -218,7 +218,7 @@ def test_without_images_to_deal_the_floor_decides_alone(
     few = {path: change(group) for path, group in b.items()}
     first = {path: change(group) for path, group in a.items()}
     verdict = drift(first, few, bits=4)["verdict"]
-    assert why in str(verdict["basis"].values)
+    assert why in str(verdict["judged_by"].values)
     assert int(verdict["deals"]) == 0
     assert bool(verdict["drifted"])
     assert why in verdict.attrs["failure"]

@@ -29,6 +29,8 @@ WORDS = {
     "gptq": ["--site-bits", "adaln.linear=6", "{}/a store.zarr", "--set=w-3", "--sites",
              "mlp.fc2,adaln.linear", "--grid", "symmetric", "--weight-clip", "mse"],
     "evaluate": ["{}/a store.zarr", "--variant", "rtn", "--variant", "float", "-o", "{}/an out"],
+    "gate": ["{}/a store.zarr", "--variant=rtn", "--seeds", "2", "-o", "{}/a record.json"],
+    "sensitivity": ["{}/a store.zarr", "--format", "rtn-w3", "--targets", "mm0.*", "--json"],
     "profile": ["{}/a store.zarr", "-o", "{}/some figures", "--stride", "3"],
     "ingest": ["--only", "schedule", "--strict", "--workers", "1", "--", "{}/a lut.json",
                "{}/a store.zarr"],
@@ -74,7 +76,7 @@ def words_of(name: str, folder: Path) -> list[str]:
 
 def test_the_long_commands_are_those_that_are_known_to_be() -> None:
     assert set(LONG) == set(WORDS)
-    assert set(LONG) - set(RESUMED) == {"merge", "evaluate"}
+    assert set(LONG) - set(RESUMED) == {"merge", "evaluate", "gate"}
 
 
 @needs_models

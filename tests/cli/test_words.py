@@ -27,6 +27,9 @@ RENAMED = [
     ("evaluate", "--weight-bits", "--bits", "3", "9"),
     ("evaluate", "--weight-group-size", "--group-size", "8", "0"),
     ("evaluate", "--time-groups", "--groups", "3", "1"),
+    ("gate", "--weight-bits", "--bits", "3", "9"),
+    ("gate", "--weight-group-size", "--group-size", "8", "0"),
+    ("gate", "--time-groups", "--groups", "3", "1"),
     ("report", "--average", "--budget", "5", "1"),
     ("report", "--time-groups", "--groups", "3", "0"),
 ]
@@ -55,6 +58,7 @@ def test_an_earlier_spelling_is_taken_and_not_shown(
         "report": ["-o", tmp_path / "r.html"],
         "adaround": ["--rule", "timed"],
         "gptq": ["--grid", "symmetric"],
+        "gate": ["--variant", "rtn"],
     }.get(name, [])
     for spelling in (word, old):
         refused = taq(name, tmp_path / "no.zarr", *others, spelling, unfit)
@@ -76,8 +80,12 @@ def test_a_word_means_one_thing_in_all_commands() -> None:
                 for spelling in option.opts:
                     kinds.setdefault(spelling, set()).add(_kind(option))
     several = {word: sorted(found) for word, found in kinds.items() if len(found) > 1}
-    # A step of the schedule, which a selection may name as a range too.
-    assert several == {"--step": ["integer range  False", "text  False"]}
+    # A step of the schedule, which a selection may name as a range too; and formats of pictures
+    # and of numbers.
+    assert several == {
+        "--step": ["integer range  False", "text  False"],
+        "--format": ["choice png,svg,pdf False", "text  False"],
+    }
 
 
 def _kind(option: click.Option) -> str:

@@ -20,6 +20,7 @@ from support.rooms import ROOT
 
 # Paths of files and folders, as prose names them: `taqstore/store/reader.py`.
 _PATH = re.compile(r"`((?:taqstore|pipelines|tests|schemas|benchmarks|docs)/[\w/.-]*(?:\.\w+|/))`")
+_READING = ("--local-ckpt", "--allocation", "--config", "--against", "--packed")
 
 
 def imported_names(page: str) -> Iterator[tuple[str, str]]:
@@ -70,7 +71,7 @@ def test_commands_shown_are_commands(
         if words[0].isupper():  # `taqstore COMMAND --help`
             continue
         for before, word in pairwise(words):  # a file that an option reads
-            if word.endswith(".txt") or before == "--local-ckpt":
+            if word.endswith(".txt") or before in _READING:
                 Path(word).touch()
         command, taken = command_of(words[0]), 1
         if isinstance(command, click.Group):

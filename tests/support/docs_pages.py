@@ -62,6 +62,7 @@ TABLES = (
     DocTable("docs/analyses.md", "analyses", docs_tables.analyses_table),
     DocTable("docs/analyses.md", "options of all", docs_tables.shared_options_table),
     DocTable("docs/analyses.md", "clip rules", docs_tables.rules_table),
+    DocTable("docs/analyses.md", "pastes", docs_tables.pastes_table),
     DocTable("docs/analyses.md", "options of each", docs_tables.every_option_table),
     DocTable("docs/store.md", "sources of statistics", docs_tables.statistics_sources_table),
     DocTable("pipelines/README.md", "models", docs_tables.models_table),

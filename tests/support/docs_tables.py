@@ -16,6 +16,7 @@ from taqstore.analysis.shared.option import Option
 from taqstore.asked import digits
 from taqstore.cli import COMMANDS, cli
 from taqstore.export.formats import FORMATS
+from taqstore.export.pasted.table import PASTES
 from taqstore.kinds.statistics_sources import STATISTICS
 from taqstore.plot.figures import FIGURES
 
@@ -102,6 +103,16 @@ def analyses_table() -> str:
     return markdown(("`taqstore analyze`", "tells", "options"), rows)
 
 
+def pastes_table() -> str:
+    """Markdown: every text that an analysis gives with `--paste`."""
+    rows = (
+        (f"`{analysis}`", f"`{word}`", paste.doc, f"`{paste.suffix}`")
+        for analysis, texts in PASTES.items()
+        for word, paste in texts.items()
+    )
+    return markdown(("analysis", "`--paste`", "what it is", "file"), rows)
+
+
 def options_table(word: str) -> str:
     """Markdown: the options of one analysis, with values, defaults and help."""
     rows = (
@@ -116,6 +127,7 @@ def figure_table() -> str:
     lines = ["| figure | shows | needs | options |", "|---|---|---|---|"]
     for word, row in FIGURES.items():
         needs = " or ".join(", ".join(f"`{name}`" for name in names) for names in row.requires)
+        needs = needs or " or ".join(f"groups `{kind}/`" for kind in row.groups)
         options = ", ".join(f"`{name}`" for name in row.options)
         lines.append(f"| `{word}` | {row.doc} | {needs} | {options} |")
     return "\n".join(lines)

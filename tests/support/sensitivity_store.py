@@ -82,10 +82,14 @@ def write_sensitivities(
     shape: tuple[int, int, int] = SHAPE,
     run: Mapping[str, Any] | None = None,
     with_scores: bool = True,
+    first_seed: int = 100,
+    scale: float = 1.0,
 ) -> Path:
     """Add `sensitivity/<unit>/<format>`, and scores, to a store, or make one.
 
-    Seeds of images are 100 more than their numbers. `targets`: only these are written; None: all.
+    Seeds of images are `first_seed` more than their numbers. `targets`: only these are written;
+    None: all.
+    Changes of latents are `scale` times `deltas`.
     """
     with create_store(path) as writer:
         for format in formats:
@@ -96,7 +100,7 @@ def write_sensitivities(
                 unit, format,
                 images=images,
                 prompts=[f"a {image % 10}" for image in images],
-                seeds=[100 + image for image in images],
+                seeds=[first_seed + image for image in images],
                 cfg_weights=np.full(len(images), 4.0),
                 targets=[*TARGETS[unit]],
                 weights=np.zeros_like(weights) if inputs else weights,
@@ -104,7 +108,7 @@ def write_sensitivities(
                 shape=shape,
                 attrs={"run": ours},
             )  # fmt: skip
-            _fill(writer.group(template), unit, format, images, targets)
+            _fill(writer.group(template), unit, format, images, targets, scale)
             if with_scores:
                 scored = scores_template(
                     unit, format, targets=[*TARGETS[unit]], weights=weights, attrs={"run": ours}
@@ -119,14 +123,16 @@ def _fill(
     format: str,
     images: Sequence[int],
     targets: Sequence[str] | None,
+    scale: float,
 ) -> None:
     shape = tuple(group.template.sizes[d] for d in ("height", "width", "latent_channel"))
-    x, change = base(images, shape), deltas(unit, format, images, shape)
-    for row in range(len(images)):
-        for column, target in enumerate(TARGETS[unit]):
-            if targets is None or target in targets:
-                _put(group, (row, column), x[row].astype(np.float64), change[row, column])
-                group.commit([(row, column)])
+    x = base(images, shape)
+    change = np.float32(scale) * deltas(unit, format, images, shape)
+    columns = [n for n, name in enumerate(TARGETS[unit]) if targets is None or name in targets]
+    items = [(row, column) for row in range(len(images)) for column in columns]
+    for row, column in items:
+        _put(group, (row, column), x[row].astype(np.float64), change[row, column])
+    group.commit(items)
 
 
 def _put(group: GroupWriter, item: tuple[int, int], x: np.ndarray, delta: np.ndarray) -> None:
@@ -143,14 +149,15 @@ def _put(group: GroupWriter, item: tuple[int, int], x: np.ndarray, delta: np.nda
 
 def _fill_scores(group: GroupWriter, format: str, targets: Sequence[str] | None) -> None:
     """Scores that go with the amplitude, more or less: the first ones less."""
-    for place, target in enumerate(group.template.coords["target"][1]):
-        if targets is not None and target not in targets:
-            continue
+    names = [str(name) for name in group.template.coords["target"][1]]
+    places = [n for n, name in enumerate(names) if targets is None or name in targets]
+    for place in places:
+        target = names[place]
         for number, name in enumerate(STATIC):
             noise = _rng("score", name, target).normal() / (1 + number)
-            value = amplitude(str(target), format) * np.exp(noise)
+            value = amplitude(target, format) * np.exp(noise)
             group.put(name, (place,), np.full(1, value))
-        group.commit([(place,)])
+    group.commit([(place,) for place in places])
 
 
 def _rng(*words: object) -> np.random.Generator:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,3 +39,14 @@ def stopped_before_each(
             except KeyboardInterrupt:
                 pass
         yield stop
+
+
+def killed_gate(store: Path, variant: str, *, count: int) -> None:
+    """Run `taqstore gate` in a process that is killed once it has kept one more trajectory."""
+    commits = store / "trajectories" / "float" / "items" / "commit"
+    words = ["gate", str(store), "--variant", variant, "--seeds", str(count)]
+    with subprocess.Popen([sys.executable, "-m", "taqstore", *words]) as running:
+        while running.poll() is None and not any(commits.rglob("c.*")):
+            time.sleep(0.01)
+        running.kill()
+    assert running.returncode == -signal.SIGKILL

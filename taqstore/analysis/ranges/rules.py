@@ -40,8 +40,8 @@ class ClipRule:
         Whether `report` prices it; that takes a pass over all histograms.
     by_bits
         Whether the range depends on the bit width.
-    calls
-        Whether it takes the histogram of every call, not their sum.
+    merges
+        Whether it asks statistics that are merged over batches, and not these one by one.
     """
 
     doc: str
@@ -52,7 +52,7 @@ class ClipRule:
     mark: tuple[str, str] | None = None
     compared: bool = False
     by_bits: bool = False
-    calls: bool = False
+    merges: bool = True
 
     def load(self) -> Any:
         """The function."""
@@ -85,6 +85,7 @@ RULES: dict[str, ClipRule] = {
         f"{_EXTREMA}:average",
         "extrema",
         mark=("D", "#0072B2"),
+        merges=False,
     ),
     "ema": ClipRule(
         "PyTorch's `MovingAverageMinMaxObserver`, replayed in float32 to the last bit",
@@ -93,18 +94,21 @@ RULES: dict[str, ClipRule] = {
         "extrema",
         options=("momentum", "order"),
         mark=("v", "#56B4E9"),
+        merges=False,
     ),
     "tensor_absmax": ClipRule(
         "the absmax of `timestep_stats`: of channel extrema that are averaged over batches",
         "absmax of averaged extrema",
         f"{_POOLED}:tensor_absmax",
         "extrema",
+        merges=False,
     ),
     "hist_p999": ClipRule(
         "the signed 99.9th percentile of `timestep_stats` where there is one, else `tensor_absmax`",
         "the source's 99.9th percentile",
         f"{_POOLED}:hist_p999",
         "histogram",
+        merges=False,
     ),
     "percentile": ClipRule(
         "a percentile of |x| (symmetric) or of both tails (affine)",
@@ -122,7 +126,7 @@ RULES: dict[str, ClipRule] = {
         "histogram",
         options=("percentile",),
         mark=("<", "#F0E442"),
-        calls=True,
+        merges=False,
     ),
     "mse": ClipRule(
         "least expected squared error at the bits in question",

@@ -44,8 +44,9 @@ class Option:
         One line, put after the words of the option that it goes with.
     type
         `float`, `int`, `str`, or `bool` for a flag; `integers`: several with commas between, or a
-        word of `choices`; `weights`: a file of weights, or by default those of the store; `base`: a
-        checkpoint, or by default that of the store's model.
+        word of `choices`; `word`: any text, such as the name of something in the store; `weights`:
+        a file of weights, or by default those of the store; `base`: a checkpoint, or by default
+        that of the store's model.
     default
         None where the function finds one itself. The function of an option that goes with another
         has None, and is called with this where it applies.
@@ -73,7 +74,7 @@ class Option:
 
     name: str
     help: str
-    type: type | Literal["integers", "weights", "base"] = float
+    type: type | Literal["integers", "word", "weights", "base"] = float
     default: Any = None
     choices: Collection[str] | Callable[[], Collection[str]] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -147,7 +148,8 @@ class Option:
         elif self.many or self.type == "integers":
             several = isinstance(value, Iterable) and isinstance(value, Sized)
             if isinstance(value, str) or not several:
-                raise MisuseError(problem(f"{called} must be several numbers", found=repr(value)))
+                kind = "words" if self.type == "word" else "numbers"
+                raise MisuseError(problem(f"{called} must be several {kind}", found=repr(value)))
             for one in value:
                 self._check_one(one, called)
         elif self.type is bool:
@@ -160,6 +162,8 @@ class Option:
             self._check_one(value, called)
 
     def _check_one(self, value: Any, what: str) -> None:
+        if self.type == "word" and not isinstance(value, str):
+            raise MisuseError(problem(f"{what} must be a word", found=repr(value)))
         if self.type in (int, "integers"):
             least, most = self.whole_ends
             whole_number(value, what, least=least, most=most)

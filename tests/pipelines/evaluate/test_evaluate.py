@@ -313,11 +313,13 @@ def test_the_command(store: Path, model: LoadedModel, tmp_path: Path) -> None:
     assert lines[0].split() == [
         "variant", "blocks", "denoiser_error", "worst_step", "latent_error", "sqnr", "worst_block",
         "relative_rms", "weights", "packed_bytes", "of_float16",
+        "cosine", "worst_cosine", "bifurcated", "psnr", "cosine_lower", "cosine_upper",
+        "latent_error_lower", "latent_error_upper", "psnr_lower", "psnr_upper",
     ]  # fmt: skip
     assert [line.split()[0] for line in lines[1:]] == ["float", "rtn/a8-static"]
     assert {p.name for p in folder.iterdir()} == {
         "contact_sheet.png", "evaluation.png", "evaluation.csv",
-        "by_step.csv", "by_block.csv", "by_image.csv",
+        "by_step.csv", "by_block.csv", "by_image.csv", "by_latent_step.csv", "trajectories.png",
     }  # fmt: skip
     with Image.open(folder / "contact_sheet.png") as sheet:
         assert sheet.mode == "L"

@@ -93,6 +93,9 @@ def test_a_store_that_is_not_written_works_without_keeping(
         assert np.array_equal(found.at(0).x, expected)
         assert len(found.notes) == 1
         assert "not kept" in found.notes[0]
+        assert not forwards
+    with forwards_counted(monkeypatch) as forwards, judged(url, count=2) as more:
+        assert more.images == (2, 3)
         assert forwards == {"LoadedModel": STEPS}
     assert Path(f"{store}.zip").read_bytes() == before
 

@@ -1,0 +1,1 @@
+"""The gate: whether the trajectories of a variant stay with those of the model as it is."""

@@ -1,0 +1,77 @@
+"""What is judged: variants of a model, and folders of packed weights; each with its digest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from taqstore.store.reader import Store
+
+from ..evaluate.linears_of_variant import Options, Planner
+from ..evaluate.variants import Variant
+from ..judge.digest import folder_digest, plans_digest
+from ..models.load import LoadedModel
+from ..models.quantized.quantized_model import quantize
+from ..run.trajectories import load_model_of
+
+PACKED = "packed:"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One thing that is judged.
+
+    Parameters
+    ----------
+    name
+        Of the variant; of a folder, `packed:` and its name.
+    digest
+        SHA-256 of all that makes it run otherwise; empty: it is the model as it is.
+    model
+        Makes it, when it has to run.
+    """
+
+    name: str
+    digest: str
+    model: Callable[[], LoadedModel]
+
+
+def planner_of(
+    model: LoadedModel, store: Store, options: Options, ways: Sequence[Variant]
+) -> Planner:
+    """Plans of these variants, all of which can run.
+
+    Raises
+    ------
+    MissingError
+        The store lacks what one needs.
+    """
+    sets = dict.fromkeys(way.weights for way in ways if way.is_set)
+    planner = Planner(model, store, options, tuple(sets))
+    for way in ways:
+        planner.check(way)
+    return planner
+
+
+def subject_of(way: Variant, planner: Planner) -> Subject:
+    """A variant; its plans are held until it has run."""
+    plans = planner.plans(way)
+    if not plans:
+        return Subject(way.name, "", lambda: planner.model)
+    digest = plans_digest(planner.model, plans)
+    return Subject(way.name, digest, lambda: quantize(planner.model, plans))
+
+
+def packed_subject(folder: Path, model: LoadedModel, run: dict[str, Any]) -> Subject:
+    """A folder of `taqstore export mlx`, whose linears stay packed.
+
+    Raises
+    ------
+    SourceError
+        It is no such folder, or of another model.
+    """
+    loaded = load_model_of({**run, "weights": None}, local_ckpt=folder)
+    name = PACKED + folder.resolve().name
+    return Subject(name, folder_digest(model, folder), lambda: loaded)

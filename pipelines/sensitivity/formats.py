@@ -1,0 +1,103 @@
+"""Formats that a target is quantized in: one side of a variant, the other in floating point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from taqstore.errors import MisuseError, problem
+from taqstore.kinds.quantized_linears import run_of
+from taqstore.kinds.sensitivity import check_format, format_bits, quantizes_inputs
+from taqstore.kinds.weight_sets import set_folders, weight_sets
+from taqstore.names import ACTIVATIONS, LATENTS, SECOND_MOMENTS, SITES
+from taqstore.store.reader import Store
+
+from ..evaluate.variants import COMFY_GPTQ, FLOAT, Variant
+from ..run.groups import RUN
+
+DEFAULT = {"step": "a4-static"}
+"""Format of a unit where none is named; of the others `DEFAULT_WEIGHTS`."""
+DEFAULT_WEIGHTS = "mlx-w4-g64"
+"""What runs packed as it is, of every linear of a model: 4 bits tell linears apart, 8 do not."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format by its name; make it with `parse_format`.
+
+    Parameters
+    ----------
+    name
+        Such as `mlx-w4-g64`, `a4-static`, or a weight set's.
+    variant
+        The variant that quantizes all linears so, the other side in floating point.
+    """
+
+    name: str
+    variant: Variant
+
+    @property
+    def of_inputs(self) -> bool:
+        """Whether inputs are quantized, and weights left as they are."""
+        return self.variant.weights == FLOAT
+
+    def about(self, store: Store) -> dict[str, Any]:
+        """What groups of the format must agree in: what of the store it is made from, too."""
+        found: dict[str, Any] = {"format": self.name, "bits": format_bits(self.name)}
+        if self.of_inputs:
+            return found | {"statistics": statistics(store, [f"{ACTIVATIONS}/{s}" for s in SITES])}
+        if self.variant.is_set:
+            run = run_of(store, self.variant.weights)
+            return found | {"bits": float(run.get("bits") or 0), "set": run}
+        if self.variant.weights == COMFY_GPTQ:
+            return found | {"statistics": statistics(store, of_kinds(store, SECOND_MOMENTS))}
+        return found
+
+
+def parse_format(name: str, store: Store, *, unit: str) -> Format:
+    """Understand a format.
+
+    Raises
+    ------
+    MisuseError
+        It is no format of this unit, or no weight set of the store.
+    """
+    check_format(name)
+    if name == FLOAT:
+        raise MisuseError(problem("float quantizes nothing", remedy="name another --format"))
+    if quantizes_inputs(name):
+        return Format(name, Variant.parse(f"{FLOAT}/{name}"))
+    variant = Variant.parse(name)
+    if variant.steps or variant.said or variant.blocks or variant.weights == "mixed":
+        raise MisuseError(problem(f"{name!r} is no format of weights or inputs alone"))
+    if variant.is_set and variant.weights not in set_folders(store):
+        there = ", ".join(weight_sets(store)) or "none"
+        remedy = "rtn, clipped, mlx, comfy, comfy-gptq, a weight set, or inputs like a4-static"
+        what = f"format {name!r} is not known"
+        raise MisuseError(problem(what, found=f"weight sets: {there}", remedy=remedy))
+    if unit == "step":
+        what = f"{name}: weights are the same at all steps"
+        raise MisuseError(problem(what, remedy="--unit step takes inputs, like a4-static"))
+    return Format(name, variant)
+
+
+def default_format(unit: str) -> str:
+    """Format of a unit where none is named."""
+    return DEFAULT.get(unit, DEFAULT_WEIGHTS)
+
+
+def of_kinds(store: Store, *kinds: str) -> list[str]:
+    """Paths of the groups of some kinds that have a group for each site."""
+    return [path for path in store.paths if path.partition("/")[0] in kinds]
+
+
+def statistics(store: Store, paths: Sequence[str]) -> dict[str, Any]:
+    """How much of each group is whole, and which latents it was observed on."""
+    found = {}
+    for path in paths:
+        if path in store:
+            run: Mapping[str, Any] = store[path].attrs.get(RUN) or {}
+            items = int(store.mask(path).sum())
+            found[path] = {"items": items, LATENTS: str(run.get(LATENTS, ""))}
+    return found

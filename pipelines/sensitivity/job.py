@@ -1,0 +1,145 @@
+"""One run of `sensitivity`: what is to be measured, and the measuring, target by target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taqstore.names import LayerName
+from taqstore.store.group_writer import GroupWriter
+
+from ..judge.judged import Judged, make_float
+from ..models.inputs import Reader
+from ..models.quantized.quantized_model import LinearPlan, QuantizedModel, quantize
+from ..run.groups import RUN, open_groups
+from .effects import effects_of, put_effects, sampled
+from .formats import Format
+from .plans import Plan, Planning
+from .scoring import Scoring, score
+from .targets import Target
+
+# What of the model as it is may be held in memory for the next target.
+_KEPT_BYTES = 512 << 20
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of `sensitivity`.
+
+    Parameters
+    ----------
+    planning
+        What is measured.
+    judged
+        Images, and their trajectories by the model as it is.
+    """
+
+    planning: Planning
+    judged: Judged
+    _floats: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    _made: dict[tuple[Any, ...], QuantizedModel] = field(default_factory=dict)
+
+    def run(self, plans: Sequence[Plan]) -> None:
+        """Measure what is not whole, format by format, target by target."""
+        writer, progress = self.judged.writer, self.planning.mode.progress
+        groups = open_groups(writer, [plan.template for plan in plans], self.planning.mode)
+        for plan in plans:
+            if not plan.format.of_inputs:
+                asked = Scoring(
+                    self.planning.unit,
+                    plan.format.name,
+                    plan.template.attrs[RUN],
+                    plan.every,
+                    plan.chosen,
+                    partial(self._weights, plan.format),
+                )
+                score(
+                    writer,
+                    self.planning.planner.store,
+                    asked,
+                    self.planning.outcome,
+                    force=self.planning.mode.force,
+                )
+        total = len(self.judged.kept.absent()) * self.judged.schedule.steps
+        for plan in plans:
+            path, columns = plan.template.path, [plan.column(one) for one in plan.chosen]
+            whole = groups[path].written()[:, columns]
+            self.planning.outcome.count(path).skipped += int(whole.sum())
+            total += self.planning.to_run(plan, whole)
+        progress.start(total)
+        make_float(self.judged, progress)
+        for plan in plans:
+            self._measure(plan, groups[plan.template.path])
+
+    def _measure(self, plan: Plan, group: GroupWriter) -> None:
+        """First what no other process is at; then what of the rest is still to be had."""
+        left = [t for t in plan.chosen if not self._target(plan, group, t, whole=True)]
+        left = [t for t in left if not self._target(plan, group, t, whole=False)]
+        if left:
+            names = ", ".join(target.name for target in left)
+            note = f"{plan.template.path}: left to another process that is working on it: {names}"
+            self.planning.outcome.notes.append(note)
+
+    def _target(self, plan: Plan, group: GroupWriter, target: Target, *, whole: bool) -> bool:
+        """Measure a target on the images it is not whole for; False where another process is at it.
+
+        With `whole`, it is left as soon as another process is met.
+        """
+        column, met = plan.column(target), False
+        for place in np.flatnonzero(~group.written()[:, column]).tolist():
+            with group.claim((place, column)) as held:
+                if held and not group.complete([(place, column)]):
+                    self._image(plan, group, target, (place, column))
+                elif not held:
+                    met = True
+            if met and whole:
+                break
+        return not met
+
+    def _image(self, plan: Plan, group: GroupWriter, target: Target, item: tuple[int, int]) -> None:
+        place = item[0]
+        model = self._quantized(plan.format, target)
+        plain, prompt = self._plain(place), self.judged.prepare(self.judged.images[place])
+        x = sampled(self.judged, model, place, prompt, plain=plain, only=target.step)
+        size = put_effects(group, item, effects_of(x, plain))
+        self.planning.outcome.wrote(plan.template.path, size=size)
+        note = f"{plan.format.name}, {target.name}, image {self.judged.images[place]}"
+        self.planning.mode.progress.advance(note, self.planning.forwards(target))
+
+    def _plain(self, place: int) -> NDArray[np.float32]:
+        """The trajectory by the model as it is; held for the next target while there is room."""
+        if place in self._floats:
+            return self._floats[place]
+        found = self.judged.at(place).x
+        if sum(one.nbytes for one in self._floats.values()) + found.nbytes <= _KEPT_BYTES:
+            self._floats[place] = found
+        return found
+
+    def _quantized(self, format: Format, target: Target) -> QuantizedModel:
+        """The model with a target quantized; the last one is kept: its images come in turn."""
+        key = (format.name, *(reader.name for reader in target.readers))
+        if key not in self._made:
+            self._made.clear()
+            self._made[key] = quantize(self.judged.model, self._plans(format, target))
+        return self._made[key]
+
+    def _plans(self, format: Format, target: Target) -> dict[LayerName, LinearPlan]:
+        if format.of_inputs:
+            names = [reader.name for reader in target.readers]
+            found = self.planning.planner.inputs(format.variant, names)
+            return {name: LinearPlan(None, found[name]) for name in names}
+        return {reader.name: LinearPlan(weight) for reader, weight in self._weights(format, target)}
+
+    def _weights(
+        self, format: Format, target: Target
+    ) -> Iterator[tuple[Reader, NDArray[np.float32]]]:
+        for reader in target.readers:
+            weight = self.planning.planner.weights.weight(format.variant, reader)
+            assert weight is not None
+            yield reader, weight
+            self.planning.planner.weights.forget()

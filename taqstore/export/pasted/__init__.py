@@ -1,0 +1,1 @@
+"""Answers of analyses as text that other tools take: `--paste` of `taqstore analyze`."""

@@ -1,0 +1,63 @@
+"""What a store's sensitivities advise: frontiers by what is made least, steps to protect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from taqstore.analysis.frontier import frontier
+from taqstore.analysis.policy import policy
+from taqstore.errors import MissingError, problem
+from taqstore.kinds.sensitivity import sensitivities
+from taqstore.names import SENSITIVITY
+
+STATIC = ("weight_error", "moment_error")
+"""Static scores whose allocations stand beside, priced by the sensitivities."""
+
+
+def frontiers(
+    groups: Mapping[str, xr.Dataset], *, average: float | None = None
+) -> dict[str, xr.Dataset]:
+    """`analysis.frontier` by what was made least: `SENSITIVITY`, and the `STATIC` there are.
+
+    Parameters
+    ----------
+    average
+        Budget of the allocation; None: the bits of the format in the middle.
+
+    Raises
+    ------
+    MissingError
+        The store has no sensitivities of linears.
+    MisuseError
+        The budget is below what its formats allow.
+    """
+    if average is None:
+        bits = np.sort(frontier(groups)["frontier"]["uniform_bits"].values)
+        average = float(bits[len(bits) // 2])
+    found = {SENSITIVITY: frontier(groups, average=average)["frontier"]}
+    for score in STATIC:
+        try:
+            static = frontier(groups, average=average, score=score)["frontier"]
+        except MissingError:
+            continue
+        if "predicted_error" in static and np.isfinite(static["predicted_error"]).any():
+            found[score] = static
+    return found
+
+
+def policies(groups: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """`analysis.policy` for every format of inputs that was quantized at one step at a time.
+
+    Raises
+    ------
+    MissingError
+        None was.
+    """
+    formats = [name for _, name in sensitivities(groups, "step")]
+    if not formats:
+        what, remedy = "no step was quantized alone", "taqstore sensitivity STORE --unit step"
+        raise MissingError(problem(what, remedy=remedy))
+    return {name: policy(groups, format=name)["policy"] for name in formats}

@@ -1,0 +1,117 @@
+"""Variants of a model beside the model as it is, from the trajectories that a store keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from taqstore.errors import MissingError, problem
+from taqstore.kinds.trajectories import FLOAT, path_of, trajectory_groups
+from taqstore.names import WRITTEN
+from taqstore.trajectory.bootstrap import bootstrap
+from taqstore.trajectory.measures import (
+    MIN_COSINE,
+    cosine,
+    first_below,
+    psnr_latent,
+    relative_error,
+)
+
+
+def variant_paths(groups: Mapping[str, xr.Dataset]) -> dict[str, str]:
+    """Paths of trajectories by the name of their variant, in the order of the store.
+
+    Where two differ in their weights alone, digits of the group's name are put behind theirs.
+    """
+    named = {path: name for path, name in trajectory_groups(groups).items() if name != FLOAT}
+    names = list(named.values())
+    return {
+        name if names.count(name) == 1 else f"{name} ({path.rpartition('/')[2][:6]})": path
+        for path, name in named.items()
+    }
+
+
+def compared_variants(
+    groups: Mapping[str, xr.Dataset], *, min_cosine: float = MIN_COSINE
+) -> dict[str, xr.Dataset]:
+    """Every variant of the store beside the float trajectories of the same images.
+
+    Parameters
+    ----------
+    groups
+        A store, or any mapping of group paths to Datasets.
+    min_cosine
+        Below it a latent has left the float one.
+
+    Returns
+    -------
+    By variant, Dataset
+        (image, step): `cosine` and `relative_error` of latents, `output_cosine` and `output_error`
+        of guided outputs, NaN at the final step. (step): `mean`, `lower`, `upper`, the mean of
+        `cosine` over images and its 95 % bootstrap interval; `output_mean`, `output_lower`,
+        `output_upper`. (image): `first_below`, index of the first step whose latent is below, -1
+        for none; `psnr` of final latents in dB. Coordinates of the float trajectories.
+
+    Raises
+    ------
+    MissingError
+        The store has no float trajectories, or none of a variant beside them.
+    """
+    paths = variant_paths(groups)
+    if path_of(FLOAT) not in groups or not paths:
+        raise MissingError(
+            problem(
+                "no trajectories of a variant and of the model as it is",
+                found=", ".join(groups) or "an empty store",
+                remedy="make them: taqstore gate STORE --variant NAME",
+            )
+        )
+    exact, found = _whole(groups[path_of(FLOAT)]), {}
+    for name, path in paths.items():
+        other = _whole(groups[path])
+        both = np.intersect1d(exact["image"].values, other["image"].values)
+        if len(both):
+            found[name] = _beside(exact.sel(image=both), other.sel(image=both), bound=min_cosine)
+    if not found:
+        what = "no image was run both by a variant and by the model as it is"
+        raise MissingError(problem(what, remedy="taqstore gate STORE --variant NAME"))
+    return found
+
+
+def _whole(group: xr.Dataset) -> xr.Dataset:
+    """Its images that are whole."""
+    if WRITTEN not in group.variables:
+        return group
+    return group.isel(image=np.flatnonzero(group[WRITTEN].values)).drop_vars(WRITTEN)
+
+
+def _beside(exact: xr.Dataset, other: xr.Dataset, *, bound: float) -> xr.Dataset:
+    dims = ("image", "step", "height", "width", "latent_channel")
+    pairs = {n: [d[n].transpose(*dims).values for d in (exact, other)] for n in ("x", "output")}
+    latents, outputs = cosine(*pairs["x"]), cosine(*pairs["output"])
+    outputs[:, exact["is_final"].values.astype(bool)] = np.nan
+    errors = {name: relative_error(theirs, ours) for name, (ours, theirs) in pairs.items()}
+    first, last = (x[:, -1] for x in pairs["x"])
+    both = ("image", "step")
+    return xr.Dataset(
+        {
+            "cosine": (both, latents),
+            "output_cosine": (both, outputs),
+            "relative_error": (both, errors["x"]),
+            "output_error": (both, errors["output"]),
+            "first_below": ("image", first_below(latents, bound)),
+            "psnr": ("image", psnr_latent(last, first)),
+            **_interval(latents, ""),
+            **_interval(outputs, "output_"),
+        },
+        coords=exact.coords,
+        attrs={"min_cosine": bound},
+    )
+
+
+def _interval(values: np.ndarray, prefix: str) -> dict[str, tuple[str, np.ndarray]]:
+    found = bootstrap(values)
+    names = ("mean", "lower", "upper")
+    return {prefix + name: ("step", part) for name, part in zip(names, found, strict=True)}

@@ -1,0 +1,255 @@
+"""What trajectories say: variants beside the model as it is, the layers to blame, headroom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from taqstore.errors import MissingError
+from taqstore.kinds.sensitivity import sensitivities
+from taqstore.names import SCORES, SENSITIVITY, TRAJECTORIES
+from taqstore.query.analyze import Results, analyze
+from taqstore.query.budgets import frontiers, policies
+from taqstore.query.sites import Groups, paths_of
+from taqstore.query.variants import compared_variants
+from taqstore.report.findings import Findings, Plan
+from taqstore.report.page import IN_PART, NO, UNKNOWN, YES, Section, Table, Verdict, number
+from taqstore.store.reader import Store, open_store
+from taqstore.trajectory.bootstrap import bootstrap
+from taqstore.trajectory.measures import MIN_COSINE
+
+KEY = "judged"
+_TITLE = "Judged by the trajectory: good enough, and which layers are to blame?"
+_RULE = (
+    "The same prompts and seeds, which nothing was observed of, by the model as it is and by each "
+    f"variant. A variant passes if the mean cosine of its latents with the model's is at least "
+    f"{MIN_COSINE:g} at every step and no seed falls below that. Intervals are of 95 %, by the "
+    "bootstrap over seeds."
+)
+_WORST = 10
+_HELD_BYTES = 1 << 26
+
+
+def gather_judged(store: Store, plan: Plan) -> Findings:
+    """What a store holds of trajectories, each thing asked once; and why the rest is not told."""
+    plain = _held(open_store(store, chunks=None, checksum=True))
+    statistics = {path: store[path] for path in paths_of(store, plan.source)}
+    asked: dict[Hashable, Callable[[], Results]] = {
+        "gate": lambda: compared_variants(plain),
+        "sensitivity": lambda: {"/".join(key): d for key, d in sensitivities(plain).items()},
+        "frontier": lambda: frontiers(plain),
+        "policy": lambda: policies(plain),
+        "overflow": lambda: analyze("overflow", statistics),
+    }
+    results: dict[Hashable, Results] = {}
+    missing: dict[Hashable, str] = {}
+    for name, ask in asked.items():
+        try:
+            results[name] = ask()
+        except MissingError as error:
+            missing[name] = str(error)
+    return Findings(results, missing)
+
+
+def _held(store: Store) -> Groups:
+    """Groups of judged images, each variable read once where it is small: many analyses ask."""
+    found = {}
+    for path in store:
+        if path.split("/")[0] in (SENSITIVITY, SCORES, TRAJECTORIES):
+            data = store[path]
+            small = [name for name in data.data_vars if data[name].nbytes <= _HELD_BYTES]
+            found[path] = data.assign({name: data[name].load() for name in small})
+    return found
+
+
+def judged(found: Findings) -> Section:
+    """The section of what `gather_judged` found, without its pictures."""
+    gates = {name: _Gate.of(data) for name, data in found.results.get("gate", {}).items()}
+    passed = [name for name, gate in gates.items() if gate.passes]
+    tables = (
+        *_gates(gates),
+        *_blamed(found.results.get("sensitivity", {})),
+        *_frontier(found.results.get("frontier", {})),
+        *_policies(found.results.get("policy", {})),
+        *_headroom(found.results.get("overflow", {})),
+    )
+    return Section(
+        KEY,
+        _TITLE,
+        _summary(passed, list(gates)),
+        _verdict(len(passed), len(gates)),
+        _RULE,
+        tables=tables,
+        notes=tuple(_notes(found)),
+        command="taqstore gate STORE --variant NAME",
+    )
+
+
+@dataclass(frozen=True)
+class _Gate:
+    """What a gate with its defaults says of one variant."""
+
+    seeds: int
+    least: float
+    least_step: int
+    final: tuple[float, float, float]
+    bifurcated: int
+    psnr: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, data: xr.Dataset) -> _Gate:
+        """Of a Dataset of `compared_variants`."""
+        mean = data["mean"].values
+        worst = int(np.argmin(np.nan_to_num(mean, nan=-1.0)))
+        return cls(
+            data.sizes["image"],
+            float(mean[worst]),
+            int(data["step"].values[worst]),
+            tuple(float(data[name].values[-1]) for name in ("mean", "lower", "upper")),  # type: ignore[arg-type]
+            int((data["first_below"] >= 0).sum()),
+            tuple(map(float, bootstrap(data["psnr"].values))),  # type: ignore[arg-type]
+        )
+
+    @property
+    def passes(self) -> bool:
+        return self.least >= MIN_COSINE and not self.bifurcated
+
+
+def _summary(passed: list[str], known: list[str]) -> str:
+    if not known:
+        return "No variant was run beside the model as it is."
+    what = f"{len(passed)} of {len(known)} variants pass"
+    return f"{what}: {', '.join(passed)}." if passed else f"None of {len(known)} variants passes."
+
+
+def _verdict(passed: int, known: int) -> Verdict:
+    if not known:
+        return Verdict(UNKNOWN)
+    return Verdict(YES if passed == known else IN_PART if passed else NO, passed, known)
+
+
+def _interval(values: tuple[float, float, float], digits: int = 4) -> str:
+    mean, lower, upper = (number(value, digits=digits) for value in values)
+    return f"{mean} ({lower} to {upper})"
+
+
+def _gates(gates: dict[str, _Gate]) -> Iterator[Table]:
+    if not gates:
+        return
+    header = (
+        *("variant", "seeds", "final cosine", "least mean cosine", "at step"),
+        *("bifurcated", "PSNR of the latent (dB)", "passes"),
+    )
+    rows = tuple(
+        (
+            name,
+            str(gate.seeds),
+            _interval(gate.final),
+            number(gate.least, digits=4),
+            str(gate.least_step),
+            f"{gate.bifurcated} of {gate.seeds}",
+            _interval(gate.psnr, 3),
+            YES if gate.passes else NO,
+        )
+        for name, gate in gates.items()
+    )
+    yield Table("Variants beside the model as it is", header, rows)
+
+
+def _blamed(found: Results) -> Iterator[Table]:
+    """Linears whose format alone changes the picture most, a table for each format."""
+    for key, data in found.items():
+        unit, _, name = key.partition("/")
+        if unit != "linear":
+            continue
+        error = data["latent_error"].mean("image").values
+        share = data["weights"].values / max(int(data["weights"].sum()), 1)
+        cosine = data["worst_cosine"].min("image").values
+        rows = tuple(
+            (
+                str(data["target"].values[place]),
+                number(error[place]),
+                number(cosine[place], digits=6),
+                number(100 * share[place], "%"),
+            )
+            for place in np.argsort(-error, kind="stable")[:_WORST]
+        )
+        images = data.sizes["image"]
+        header = ("linear", "error of the final latent", "least cosine", "of the weights")
+        caption = f"One linear at a time in {name}: those that do most, {images} images"
+        yield Table(caption, header, rows)
+
+
+def _frontier(found: Results) -> Iterator[Table]:
+    if not found:
+        return
+    data = found[SENSITIVITY]
+    others = [name for name in found if name != SENSITIVITY]
+    rows = tuple(
+        (
+            number(float(one["average_bits"])),
+            number(float(one["predicted_error"])),
+            number(float(one["first_order_error"])),
+            *(number(_at(found[name], float(budget))) for name in others),
+        )
+        for budget, one in ((b, data.sel(budget=b)) for b in data["budget"].values)
+    )
+    header = ("average bits", "independent", "first order", *(f"by static {o}" for o in others))
+    yield Table("Predicted error of the final latent under a budget", header, rows, labels=0)
+    names, counts = np.unique(data["allocated"].values.astype(str), return_counts=True)
+    chosen = tuple((str(n), str(c)) for n, c in zip(names, counts, strict=True))
+    caption = f"The allocation of {float(data.attrs['average']):g} bits on average"
+    yield Table(caption, ("format", "linears"), chosen)
+
+
+def _at(data: xr.Dataset, budget: float) -> float:
+    """Predicted error of a budget, NaN where it has no row."""
+    place = np.flatnonzero(np.isclose(data["budget"].values, budget))
+    return float(data["predicted_error"].values[place[0]]) if len(place) else float("nan")
+
+
+def _policies(found: Results) -> Iterator[Table]:
+    rows = []
+    for name, data in found.items():
+        count = int(data.attrs["protect"])
+        one = data.sel(protected=count)
+        best = (int(one["best_first"]), int(one["best_last"]), float(one["best_error"]))
+        half = (int(one["half_first"]), int(one["half_last"]), float(one["half_error"]))
+        ends = (f"{first} and {last}: {number(error)}" for first, last, error in (best, half))
+        rows.append((name, str(count), *ends))
+    if rows:
+        header = ("inputs", "protected steps", "best first and last", "half at each end")
+        yield Table("Steps to protect, with the predicted error", header, tuple(rows))
+
+
+def _headroom(found: Results) -> Iterator[Table]:
+    for data in found.values():
+        rows = tuple(
+            (str(name), f"{number(ratio, digits=4)} ×", number(bits, "bit"), str(where))
+            for name, ratio, bits, where in zip(
+                *(data[n].values for n in ("format", "least_headroom", "least_bits", "least_at")),
+                strict=True,
+            )
+            if np.isfinite(ratio)
+        )
+        header = ("format", "least headroom", "in bits", "where")
+        yield Table("From the largest input to what formats hold", header, rows)
+
+
+_MAKERS = {
+    "gate": "No variant was run beside the model as it is: taqstore gate STORE --variant NAME.",
+    "sensitivity": "Which layers are to blame is not known: taqstore sensitivity STORE.",
+    "policy": "Which steps to protect is not known: taqstore sensitivity STORE --unit step.",
+}
+
+
+def _notes(found: Findings) -> Iterator[str]:
+    for name, text in _MAKERS.items():
+        if not found.results.get(name):
+            yield text
+    for data in found.results.get("overflow", {}).values():
+        said = str(data.attrs["summary"])
+        yield f"Overflow: {said}."
