@@ -26,6 +26,7 @@ from taqstore.analysis.ranges.options import (
     SYMMETRIC,
 )
 from taqstore.analysis.shared.option import Option, When, asked
+from taqstore.analysis.shared.score_costs import SCORES
 from taqstore.asked import MAX_SEED
 from taqstore.faces import named
 from taqstore.names import SECOND_MOMENTS
@@ -442,10 +443,7 @@ ANALYSES: dict[str, Analysis] = {
                 "score",
                 "Choose by a static score instead of sensitivities, and say so.",
                 str,
-                choices=(
-                    *("weight_error", "imatrix_error", "moment_error"),
-                    *("weight_relative", "imatrix_relative", "moment_relative"),
-                ),
+                choices=SCORES,
             ),
             Option(
                 "keep_float", "Linears may stay as they are.", bool, True, flag="float/no-float"
