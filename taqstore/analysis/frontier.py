@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 
+from taqstore.analysis.shared.choices import Choices, choices_of, of_inputs, uniform_of
 from taqstore.analysis.shared.effects import (
     Effects,
     Groups,
@@ -19,49 +18,16 @@ from taqstore.analysis.shared.effects import (
 from taqstore.analysis.shared.inputs import finish
 from taqstore.analysis.table import of_row
 from taqstore.errors import MisuseError, problem
-from taqstore.kinds.formats.weight_formats import FLOAT, FLOAT_BITS, Sizes
-from taqstore.kinds.sensitivity import format_bits, quantizes_inputs, scores, sensitivities
+from taqstore.kinds.formats.weight_formats import FLOAT
+from taqstore.kinds.sensitivity import quantizes_inputs, scores, sensitivities
 from taqstore.names import parse_layer
 from taqstore.quantization.allocation import allocate_sized
 from taqstore.statistics.bins import Floats
 
 NAME = "frontier"
-SCORES = {
-    "weight_error": "",
-    "imatrix_error": "",
-    "moment_error": "",
-    "weight_relative": "weight_power",
-    "imatrix_relative": "imatrix_power",
-    "moment_relative": "output_power",
-}
-"""Static costs: a score as it is, or by a power that it is a share of."""
 _UNIT = "linear"
 _GRID = 0.5
 _SLACK = 1e-9
-
-
-@dataclass(frozen=True)
-class _Choices:
-    """What there is to choose: costs and sizes of every linear in every format, float at the end.
-
-    Parameters
-    ----------
-    cost
-        ``(target, format)``; infinite where a linear does not have the format.
-    size
-        Bits of the whole linear, ``(target, format)``.
-    amount
-        ``(target,)``: what bits are averaged over: weights, or channels of inputs.
-    whole
-        Whether scales and biases are all in `size`.
-    """
-
-    targets: tuple[str, ...]
-    formats: tuple[str, ...]
-    cost: Floats
-    size: Ints
-    amount: Ints
-    whole: bool
 
 
 @of_row(NAME)
@@ -129,14 +95,14 @@ def frontier(
     chosen = chosen_formats(there, _one_side(there, formats), what=what)
     _one_side(chosen, chosen)
     known = Effects.of({n: measured[n] for n in chosen}) if {*chosen} <= {*measured} else None
-    choices = _choices(groups, chosen, known, static, score, keep_float=keep_float)
+    choices = choices_of(groups, chosen, known, static, score, keep_float=keep_float)
     rows = _rows(choices, budgets, average)
     picked = _allocated(choices, rows, fused=fused)
     result = _table(choices, known, rows, picked, score)
     if average is not None:
         result = result.merge(_chosen(choices, known, picked[rows.index(average)]))
     counted = "codes, and scales and biases of groups and outputs, as they are packed"
-    if _of_inputs(chosen):
+    if of_inputs(chosen):
         counted = "of channels of inputs"
     elif not choices.whole:
         counted = "codes and scales of groups; not those of whole outputs, whose inputs the store"
@@ -160,10 +126,6 @@ def _basis(score: str | None) -> str:
     return f"static {score}" if score else "sensitivity"
 
 
-def _of_inputs(formats: Sequence[str]) -> bool:
-    return bool(formats) and quantizes_inputs(formats[0])
-
-
 def _one_side(there: Sequence[str], asked: Sequence[str]) -> list[str]:
     """Formats of weights, or else of inputs; those that are asked for must be of one kind."""
     sides = {side: [n for n in (asked or there) if quantizes_inputs(n) == side] for side in (0, 1)}
@@ -173,76 +135,7 @@ def _one_side(there: Sequence[str], asked: Sequence[str]) -> list[str]:
     return sides[0] or sides[1]
 
 
-def _choices(
-    groups: Groups,
-    formats: Sequence[str],
-    known: Effects | None,
-    static: Mapping[str, xr.Dataset],
-    score: str | None,
-    *,
-    keep_float: bool,
-) -> _Choices:
-    datasets = [static[n] for n in formats] if score else list(known.datasets if known else ())
-    amounts = _amounts(datasets, "input_channels" if _of_inputs(formats) else "weights")
-    targets, names = tuple(amounts), (*formats, *[FLOAT] * keep_float)
-    cost = np.full((len(targets), 0), np.nan)
-    if score:
-        cost = _static(datasets, targets, score)
-    elif known:
-        cost = known.squares()
-    kept = np.zeros((len(targets), int(keep_float)))
-    cost = np.column_stack([np.where(np.isnan(cost), np.inf, cost), kept])
-    possible = np.isfinite(cost)
-    lacking = np.flatnonzero(~possible.any(axis=1))
-    if lacking.size:
-        what = f"{targets[lacking[0]]} is not known in any format"
-        raise MisuseError(problem(what, remedy="leave --no-float out"))
-    size, whole = _sizes(groups, amounts, names, possible)
-    amount = np.array(list(amounts.values()), np.int64)
-    return _Choices(targets, names, cost, size, amount, whole)
-
-
-def _amounts(datasets: Sequence[xr.Dataset], name: str) -> dict[str, int]:
-    """What the bits of each target are averaged over."""
-    found: dict[str, int] = {}
-    for data in datasets:
-        pairs = zip(data["target"].values, data[name].values, strict=True)
-        found |= {str(target): int(amount) for target, amount in pairs}
-    return found
-
-
-def _sizes(
-    groups: Groups, amounts: Mapping[str, int], formats: Sequence[str], possible: Any
-) -> tuple[Ints, bool]:
-    """Bits of whole linears ``(target, format)``, and whether scales and biases are in all."""
-    size, whole = np.zeros(possible.shape, np.int64), True
-    packed, of_inputs = Sizes(groups, amounts), _of_inputs(formats)
-    for row, (target, amount) in enumerate(amounts.items()):
-        for column in np.flatnonzero(possible[row]).tolist():
-            if of_inputs:
-                format = formats[column]
-                bits = FLOAT_BITS if format == FLOAT else format_bits(format)
-                size[row, column] = round(amount * bits)
-            else:
-                size[row, column], exact = packed.bits(target, formats[column])
-                whole &= exact
-    return size, whole
-
-
-def _static(datasets: Sequence[xr.Dataset], targets: Sequence[str], score: str) -> Floats:
-    found = np.full((len(targets), len(datasets)), np.nan)
-    place = {name: index for index, name in enumerate(targets)}
-    power = SCORES[score]
-    for column, data in enumerate(datasets):
-        values = data[f"{score.removesuffix('_relative')}_error" if power else score].values
-        if power:
-            whole = data[power].values
-            values = np.divide(values, whole, out=np.zeros_like(values), where=whole > 0)
-        found[[place[str(name)] for name in data["target"].values], column] = values
-    return found
-
-
-def _rows(choices: _Choices, budgets: Sequence[float], average: float | None) -> list[float]:
+def _rows(choices: Choices, budgets: Sequence[float], average: float | None) -> list[float]:
     """Budgets of average bits, ascending."""
     total = int(choices.amount.sum())
     possible = np.isfinite(choices.cost)
@@ -253,26 +146,14 @@ def _rows(choices: _Choices, budgets: Sequence[float], average: float | None) ->
         what = f"an average of {below[0]:g} bits is less than the smallest formats allow"
         raise MisuseError(problem(what, found=f"{least:.6g}"))
     if not budgets:
-        each = [bits for bits, _ in (_uniform(choices, c) for c in range(len(choices.formats)))]
+        each = [bits for bits, _ in (uniform_of(choices, c) for c in range(len(choices.formats)))]
         quantized = [b for b, f in zip(each, choices.formats, strict=True) if f != FLOAT]
         first, most = np.ceil(least / _GRID) * _GRID, max(quantized)
         asked += [least, *np.arange(first, most, _GRID).tolist(), *quantized]
     return sorted({float(budget) for budget in asked})
 
 
-def _uniform(choices: _Choices, column: int) -> tuple[float, Ints]:
-    """Average bits of one format for all linears that have it, and which each then has."""
-    have = np.isfinite(choices.cost[:, column])
-    if not have.all() and FLOAT not in choices.formats:
-        smallest = np.where(np.isfinite(choices.cost), choices.cost, np.inf).argmin(axis=1)
-        picked = np.where(have, column, smallest)
-    else:
-        picked = np.where(have, column, len(choices.formats) - 1)
-    size = choices.size[np.arange(len(picked)), picked].sum()
-    return float(size / choices.amount.sum()), picked.astype(np.int64)
-
-
-def _allocated(choices: _Choices, rows: Sequence[float], *, fused: bool) -> Ints:
+def _allocated(choices: Choices, rows: Sequence[float], *, fused: bool) -> Ints:
     """Format of every linear ``(row, target)``."""
     total = int(choices.amount.sum())
     budgets = [int(np.floor(row * total * (1 + _SLACK))) for row in rows]
@@ -289,14 +170,14 @@ def _allocated(choices: _Choices, rows: Sequence[float], *, fused: bool) -> Ints
 
 
 def _table(
-    choices: _Choices,
+    choices: Choices,
     known: Effects | None,
     rows: Sequence[float],
     picked: Ints,
     score: str | None,
 ) -> xr.Dataset:
     uniform = [f for f in choices.formats if f != FLOAT]
-    one = [_uniform(choices, column) for column in range(len(uniform))]
+    one = [uniform_of(choices, column) for column in range(len(uniform))]
     every = np.concatenate([picked, *(choice[None] for _, choice in one)])
     told = _predicted(choices, known, every, score)
     count = len(rows)
@@ -324,7 +205,7 @@ _UNIFORM = {
 
 
 def _predicted(
-    choices: _Choices, known: Effects | None, picked: Ints, score: str | None
+    choices: Choices, known: Effects | None, picked: Ints, score: str | None
 ) -> dict[str, Floats]:
     at = np.arange(len(choices.targets))
     found: dict[str, Floats] = {}
@@ -343,7 +224,7 @@ def _predicted(
     return found
 
 
-def _chosen(choices: _Choices, known: Effects | None, row: Ints) -> xr.Dataset:
+def _chosen(choices: Choices, known: Effects | None, row: Ints) -> xr.Dataset:
     at = np.arange(len(choices.targets))
     found = {
         "allocated": ("target", np.array(choices.formats, dtype=object)[row]),

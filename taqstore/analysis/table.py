@@ -26,6 +26,7 @@ from taqstore.analysis.ranges.options import (
     SYMMETRIC,
 )
 from taqstore.analysis.shared.option import Option, When, asked
+from taqstore.analysis.shared.score_costs import SCORES
 from taqstore.asked import MAX_SEED
 from taqstore.faces import named
 from taqstore.names import SECOND_MOMENTS
@@ -339,6 +340,27 @@ ANALYSES: dict[str, Analysis] = {
             Option("seed", "Of the random orders.", int, 0, least=0, most=MAX_SEED),
         ),
     ),
+    "drift": Analysis(
+        "Whether OTHER, a LoRA or another sampler, leaves the range that STORE was calibrated on.",
+        f"{_HERE}.drift:drift",
+        (
+            *(option for option in RANGE if option.name != "order"),
+            Option("floor", "Extra error in dB that counts.", default=1.0, least=0),
+            Option("deals", "How often images are dealt anew.", int, 150, least=1, most=10_000),
+            Option("seed", "Of the deals.", int, 0, least=0, most=MAX_SEED),
+            Option(
+                "per",
+                "A table of linears, or one of their steps too.",
+                str,
+                "linear",
+                choices=("linear", "step"),
+            ),
+        ),
+        whole=True,
+        second=True,
+        fails=True,
+        selects=SELECTION,
+    ),
     "enough": Analysis(
         "How many images, or steps, are enough: what 4 times as many would change.",
         f"{_HERE}.enough:enough",
@@ -421,10 +443,7 @@ ANALYSES: dict[str, Analysis] = {
                 "score",
                 "Choose by a static score instead of sensitivities, and say so.",
                 str,
-                choices=(
-                    *("weight_error", "imatrix_error", "moment_error"),
-                    *("weight_relative", "imatrix_relative", "moment_relative"),
-                ),
+                choices=SCORES,
             ),
             Option(
                 "keep_float", "Linears may stay as they are.", bool, True, flag="float/no-float"
