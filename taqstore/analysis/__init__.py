@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from taqstore.analysis.diagnostics import diagnostics as diagnostics
     from taqstore.analysis.difference import difference as difference
     from taqstore.analysis.difference import variable_difference as variable_difference
+    from taqstore.analysis.drift import drift as drift
     from taqstore.analysis.enough import enough as enough
     from taqstore.analysis.error import error as error
     from taqstore.analysis.frontier import frontier as frontier

@@ -340,6 +340,27 @@ ANALYSES: dict[str, Analysis] = {
             Option("seed", "Of the random orders.", int, 0, least=0, most=MAX_SEED),
         ),
     ),
+    "drift": Analysis(
+        "Whether OTHER, a LoRA or another sampler, leaves the range that STORE was calibrated on.",
+        f"{_HERE}.drift:drift",
+        (
+            *(option for option in RANGE if option.name != "order"),
+            Option("floor", "Extra error in dB that counts.", default=1.0, least=0),
+            Option("deals", "How often images are dealt anew.", int, 150, least=1, most=10_000),
+            Option("seed", "Of the deals.", int, 0, least=0, most=MAX_SEED),
+            Option(
+                "per",
+                "A table of linears, or one of their steps too.",
+                str,
+                "linear",
+                choices=("linear", "step"),
+            ),
+        ),
+        whole=True,
+        second=True,
+        fails=True,
+        selects=SELECTION,
+    ),
     "enough": Analysis(
         "How many images, or steps, are enough: what 4 times as many would change.",
         f"{_HERE}.enough:enough",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,6 +13,8 @@ from taqstore.files.png import contact_sheet
 
 from ..load import load_pipeline
 from .accuracy import evaluate as judge_pictures
+from .finetune import LOOKS, FineTune
+from .finetune import finetune as finetune_model
 from .latent import grey
 from .model import checkpoint_path
 from .record import publish as publish_run
@@ -44,6 +47,36 @@ def train(folder: Path, steps: int, seed: int) -> None:
     recipe = Recipe(steps=steps, seed=seed)
     train_model(folder, recipe, on_step=tell)
     click.echo(str(folder / WEIGHTS))
+
+
+@cli.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--look", type=click.Choice(list(LOOKS)), default=FineTune.look, show_default=True)
+@click.option(
+    "--rank",
+    type=click.IntRange(min=0),
+    default=FineTune.rank,
+    show_default=True,
+    help="Of the update of each linear; 0 trains all weights.",
+)
+@click.option(
+    "--linears",
+    default=FineTune.linears,
+    show_default=True,
+    help="Glob over linears that a low-rank update changes.",
+)
+@click.option("--steps", type=_POSITIVE, default=FineTune.steps, show_default=True)
+@click.option("--peak", type=float, default=FineTune.peak, show_default=True, help="Largest rate.")
+@click.option("--seed", default=FineTune.seed, show_default=True, help="Of updates and batches.")
+def finetune(file: Path, **how: Any) -> None:
+    """Train on from the published weights with digits of another look; write them into FILE."""
+
+    def tell(step: int, loss: float) -> None:
+        if step % 10 == 0:
+            click.echo(f"step {step} of {how['steps']}: loss {loss:.4f}", err=True)
+
+    for name in finetune_model(file, FineTune(**how), on_step=tell):
+        click.echo(name)
 
 
 @cli.command()
