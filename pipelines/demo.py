@@ -97,6 +97,10 @@ _LIVE = (
         + "".join(f" --variant {name}/a16" for name in ("rtn-g64", "mlx", "gptq")),
         "packed.txt",
     ),
+    ("# Good enough? Trajectories beside the model's own, and which linears are to blame.", ""),
+    ("gate store.zarr --variant gptq/a8-static --seeds 4 -o gate.json", "gate.txt"),
+    ("sensitivity store.zarr --sites mlp.fc2 --seeds 1", "sensitivity.txt"),
+    *((f"plot {kind} store.zarr -o plots", "") for kind in ("gate", "sensitivity")),
     (
         "generate packed.zarr --model reference --local-ckpt packed --prompts prompts.txt"
         " --num-images 8 --steps 16 --save-images packed_images",

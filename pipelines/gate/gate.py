@@ -263,6 +263,7 @@ def kept_of(beside: Judged, subject: Subject) -> Kept:
         run=beside.run,
         variant=subject.name,
         digest=subject.digest,
+        average_bits=subject.average_bits,
         stored=beside.stored,
     )
 

@@ -31,11 +31,15 @@ class Subject:
         SHA-256 of all that makes it run otherwise; empty: it is the model as it is.
     model
         Makes it, when it has to run.
+    average_bits
+        Of a weight of the model, as MLX packs it, weights that stay as they are with 16; None: it
+        is not known.
     """
 
     name: str
     digest: str
     model: Callable[[], LoadedModel]
+    average_bits: float | None = None
 
 
 def planner_of(
@@ -61,7 +65,15 @@ def subject_of(way: Variant, planner: Planner) -> Subject:
     if not plans:
         return Subject(way.name, "", lambda: planner.model)
     digest = plans_digest(planner.model, plans)
-    return Subject(way.name, digest, lambda: quantize(planner.model, plans))
+    return Subject(
+        way.name, digest, lambda: quantize(planner.model, plans), _average_bits(way, planner)
+    )
+
+
+def _average_bits(way: Variant, planner: Planner) -> float:
+    rounded, packed = planner.packed(way)
+    total = planner.weights.total
+    return (8 * packed + 16 * (total - rounded)) / total
 
 
 def packed_subject(folder: Path, model: LoadedModel, run: dict[str, Any]) -> Subject:

@@ -10,6 +10,7 @@ import numpy as np
 
 from taqstore.errors import StoreError, problem
 from taqstore.kinds.trajectories import (
+    AVERAGE_BITS,
     DIGEST,
     FLOAT,
     VARIANT,
@@ -133,6 +134,7 @@ def open_kept(
     run: Mapping[str, Any],
     variant: str = FLOAT,
     digest: str = "",
+    average_bits: float | None = None,
     stored: Store | None = None,
 ) -> Kept:
     """Open the trajectories of a model for these images, or begin them.
@@ -145,6 +147,8 @@ def open_kept(
         Settings that all trajectories of the group share.
     variant, digest
         What runs, and its SHA-256, which gives the group its name; none: the model as it is.
+    average_bits
+        Of a weight of the model in what runs, where that is known.
     stored
         The store that is judged: where another is written in its place, what it has is taken over.
 
@@ -154,6 +158,7 @@ def open_kept(
         There are such of another model or schedule.
     """
     sigmas, timesteps = schedule.arrays()
+    known = {} if average_bits is None else {AVERAGE_BITS: average_bits}
     template = trajectories_template(
         name_of(digest) if digest else FLOAT,
         images=asked.images,
@@ -163,7 +168,7 @@ def open_kept(
         sigmas=sigmas,
         timesteps=timesteps,
         shape=shape,
-        attrs={RUN: dict(run), VARIANT: variant, DIGEST: digest},
+        attrs={RUN: dict(run), VARIANT: variant, DIGEST: digest, **known},
     )
     group = open_groups(writer, [template], Mode(resume=True))[template.path]
     kept = Kept(writer, template.path, asked, group)

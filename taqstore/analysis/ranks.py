@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.analysis.shared.inputs import finish
-from taqstore.analysis.shared.static_scores import (
+from taqstore.analysis.static_scores import (
     BASELINES,
     Groups,
     Scores,

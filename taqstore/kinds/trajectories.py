@@ -14,7 +14,7 @@ from taqstore.names import TRAJECTORIES
 
 FLOAT = "float"
 """Name of the trajectories of the model as it is."""
-VARIANT, DIGEST = "variant", "digest"
+VARIANT, DIGEST, AVERAGE_BITS = "variant", "digest", "average_bits"
 _NAME_DIGITS = 16
 
 

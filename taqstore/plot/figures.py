@@ -261,6 +261,14 @@ FIGURES: dict[str, FigureKind] = {
         maker="taqstore sensitivity STORE",
         report=InReport("judged", "What each linear does to the picture, alone.", "all"),
     ),
+    "ranks": FigureKind(
+        "rank correlations of static scores with measured effects",
+        f"{_KINDS}.ranks:rank_pages",
+        "store",
+        groups=("sensitivity",),
+        maker="taqstore sensitivity STORE",
+        report=InReport("judged", "Which static scores order layers as trajectories do.", "all"),
+    ),
     "frontier": FigureKind(
         "error against average bits, the chosen allocation, what was measured",
         f"{_KINDS}.frontier:frontier_pages",
@@ -277,6 +285,13 @@ FIGURES: dict[str, FigureKind] = {
         groups=("sensitivity",),
         maker="taqstore sensitivity STORE --unit step",
         report=InReport("judged", "Which first and last steps to protect.", "all"),
+    ),
+    "enough": FigureKind(
+        "move of clip bounds by the number of images, and what is enough",
+        f"{_KINDS}.enough:enough_pages",
+        "sites",
+        (("tensor_min", "batch"), ("min", "max", "batch")),
+        report=InReport("judged", "What more images would change.", "all"),
     ),
     "summary": FigureKind(
         "the table of medians, ranges, negative share and outliers",

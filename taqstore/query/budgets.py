@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -10,7 +11,7 @@ import xarray as xr
 from taqstore.analysis.frontier import frontier
 from taqstore.analysis.policy import policy
 from taqstore.errors import MissingError, problem
-from taqstore.kinds.sensitivity import sensitivities
+from taqstore.kinds.sensitivity import quantizes_inputs, sensitivities
 from taqstore.names import SENSITIVITY
 
 STATIC = ("weight_error", "moment_error")
@@ -34,18 +35,31 @@ def frontiers(
     MisuseError
         The budget is below what its formats allow.
     """
+    formats = _of_all_linears(groups)
     if average is None:
-        bits = np.sort(frontier(groups)["frontier"]["uniform_bits"].values)
+        bits = np.sort(frontier(groups, formats=formats)["frontier"]["uniform_bits"].values)
         average = float(bits[len(bits) // 2])
-    found = {SENSITIVITY: frontier(groups, average=average)["frontier"]}
+    asked: dict[str, Any] = {"formats": formats, "average": average}
+    found = {SENSITIVITY: frontier(groups, **asked)["frontier"]}
     for score in STATIC:
         try:
-            static = frontier(groups, average=average, score=score)["frontier"]
+            static = frontier(groups, **asked, score=score)["frontier"]
         except MissingError:
             continue
         if "predicted_error" in static and np.isfinite(static["predicted_error"]).any():
             found[score] = static
     return found
+
+
+def _of_all_linears(groups: Mapping[str, xr.Dataset]) -> list[str]:
+    """Formats of weights, else of inputs, that as many linears were tried in as in any."""
+    sizes = {
+        name: data.sizes["target"] for (_, name), data in sensitivities(groups, "linear").items()
+    }
+    sides = [[name for name in sizes if quantizes_inputs(name) == side] for side in (False, True)]
+    chosen = sides[0] or sides[1]
+    most = max((sizes[name] for name in chosen), default=0)
+    return [name for name in chosen if sizes[name] == most]
 
 
 def policies(groups: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:

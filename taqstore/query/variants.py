@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError, problem
-from taqstore.kinds.trajectories import FLOAT, path_of, trajectory_groups
+from taqstore.kinds.trajectories import AVERAGE_BITS, FLOAT, path_of, trajectory_groups
 from taqstore.names import WRITTEN
 from taqstore.trajectory.bootstrap import bootstrap
 from taqstore.trajectory.measures import (
@@ -107,8 +107,13 @@ def _beside(exact: xr.Dataset, other: xr.Dataset, *, bound: float) -> xr.Dataset
             **_interval(outputs, "output_"),
         },
         coords=exact.coords,
-        attrs={"min_cosine": bound},
+        attrs={"min_cosine": bound, **_bits_of(other)},
     )
+
+
+def _bits_of(group: xr.Dataset) -> dict[str, float]:
+    known = group.attrs.get(AVERAGE_BITS)
+    return {} if known is None else {AVERAGE_BITS: float(known)}
 
 
 def _interval(values: np.ndarray, prefix: str) -> dict[str, tuple[str, np.ndarray]]:

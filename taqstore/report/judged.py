@@ -18,18 +18,19 @@ from taqstore.query.variants import compared_variants
 from taqstore.report.findings import Findings, Plan
 from taqstore.report.page import IN_PART, NO, UNKNOWN, YES, Section, Table, Verdict, number
 from taqstore.store.reader import Store, open_store
-from taqstore.trajectory.bootstrap import bootstrap
+from taqstore.trajectory.bootstrap import Interval, bootstrap
 from taqstore.trajectory.measures import MIN_COSINE
 
 KEY = "judged"
 _TITLE = "Judged by the trajectory: good enough, and which layers are to blame?"
 _RULE = (
     "The same prompts and seeds, which nothing was observed of, by the model as it is and by each "
-    f"variant. A variant passes if the mean cosine of its latents with the model's is at least "
-    f"{MIN_COSINE:g} at every step and no seed falls below that. Intervals are of 95 %, by the "
-    "bootstrap over seeds."
+    f"variant. A variant passes if the mean cosine of its latents with the model's, over seeds and "
+    f"steps, is at least {MIN_COSINE:g} and no seed falls below that at any step (bifurcates). "
+    "Intervals are of 95 %, by the bootstrap over seeds."
 )
 _WORST = 10
+_EFFECT = "latent_error"
 _HELD_BYTES = 1 << 26
 
 
@@ -40,6 +41,7 @@ def gather_judged(store: Store, plan: Plan) -> Findings:
     asked: dict[Hashable, Callable[[], Results]] = {
         "gate": lambda: compared_variants(plain),
         "sensitivity": lambda: {"/".join(key): d for key, d in sensitivities(plain).items()},
+        "ranks": lambda: analyze("ranks", {**statistics, **plain}),
         "frontier": lambda: frontiers(plain),
         "policy": lambda: policies(plain),
         "overflow": lambda: analyze("overflow", statistics),
@@ -72,6 +74,7 @@ def judged(found: Findings) -> Section:
     tables = (
         *_gates(gates),
         *_blamed(found.results.get("sensitivity", {})),
+        *_ranks(found.results.get("ranks", {})),
         *_frontier(found.results.get("frontier", {})),
         *_policies(found.results.get("policy", {})),
         *_headroom(found.results.get("overflow", {})),
@@ -93,29 +96,28 @@ class _Gate:
     """What a gate with its defaults says of one variant."""
 
     seeds: int
+    cosine: Interval
     least: float
-    least_step: int
-    final: tuple[float, float, float]
+    final_error: Interval
+    psnr: Interval
     bifurcated: int
-    psnr: tuple[float, float, float]
 
     @classmethod
     def of(cls, data: xr.Dataset) -> _Gate:
-        """Of a Dataset of `compared_variants`."""
-        mean = data["mean"].values
-        worst = int(np.argmin(np.nan_to_num(mean, nan=-1.0)))
+        """Of a Dataset of `compared_variants`; the noise that all begin with is left out."""
+        cosine = data["cosine"].values[:, 1:]
         return cls(
-            data.sizes["image"],
-            float(mean[worst]),
-            int(data["step"].values[worst]),
-            tuple(float(data[name].values[-1]) for name in ("mean", "lower", "upper")),  # type: ignore[arg-type]
+            len(cosine),
+            bootstrap(cosine.mean(axis=1)),
+            float(cosine.min()),
+            bootstrap(data["relative_error"].values[:, -1]),
+            bootstrap(data["psnr"].values),
             int((data["first_below"] >= 0).sum()),
-            tuple(map(float, bootstrap(data["psnr"].values))),  # type: ignore[arg-type]
         )
 
     @property
     def passes(self) -> bool:
-        return self.least >= MIN_COSINE and not self.bifurcated
+        return bool(self.cosine.mean >= MIN_COSINE) and not self.bifurcated
 
 
 def _summary(passed: list[str], known: list[str]) -> str:
@@ -131,8 +133,8 @@ def _verdict(passed: int, known: int) -> Verdict:
     return Verdict(YES if passed == known else IN_PART if passed else NO, passed, known)
 
 
-def _interval(values: tuple[float, float, float], digits: int = 4) -> str:
-    mean, lower, upper = (number(value, digits=digits) for value in values)
+def _told(values: Interval, digits: int = 3) -> str:
+    mean, lower, upper = (number(float(value), digits=digits) for value in values)
     return f"{mean} ({lower} to {upper})"
 
 
@@ -140,18 +142,18 @@ def _gates(gates: dict[str, _Gate]) -> Iterator[Table]:
     if not gates:
         return
     header = (
-        *("variant", "seeds", "final cosine", "least mean cosine", "at step"),
-        *("bifurcated", "PSNR of the latent (dB)", "passes"),
+        *("variant", "seeds", "mean cosine", "least cosine", "error of the final latent"),
+        *("PSNR of it (dB)", "bifurcated", "passes"),
     )
     rows = tuple(
         (
             name,
             str(gate.seeds),
-            _interval(gate.final),
+            _told(gate.cosine, 6),
             number(gate.least, digits=4),
-            str(gate.least_step),
+            _told(gate.final_error),
+            _told(gate.psnr),
             f"{gate.bifurcated} of {gate.seeds}",
-            _interval(gate.psnr, 3),
             YES if gate.passes else NO,
         )
         for name, gate in gates.items()
@@ -181,6 +183,34 @@ def _blamed(found: Results) -> Iterator[Table]:
         header = ("linear", "error of the final latent", "least cosine", "of the weights")
         caption = f"One linear at a time in {name}: those that do most, {images} images"
         yield Table(caption, header, rows)
+
+
+def _ranks(found: Results) -> Iterator[Table]:
+    """Which scores may be trusted, by unit and format."""
+    rows = []
+    for name, data in found.items():
+        one = data.sel(effect=_EFFECT)
+        columns = ("score", "rho", "rho_lower", "rho_upper", "trusted", "baseline")
+        for score, rho, low, high, trusted, baseline in zip(
+            *(one[column].values for column in columns), strict=True
+        ):
+            word = (YES if trusted else NO) + " (baseline)" * bool(baseline)
+            rows.append((name, str(score), _told(Interval(rho, low, high), 2), word))
+    if rows:
+        header = ("measured", "static score", "rank correlation", "may be trusted")
+        yield Table("Static scores beside what was measured", header, tuple(rows), labels=2)
+
+
+def _trusted(found: Results) -> Iterator[str]:
+    """A line for every measurement: the scores that order its targets as trajectories do."""
+    for name, data in found.items():
+        one = data.sel(effect=_EFFECT)
+        chosen = [
+            str(s) for s, t in zip(one["score"].values, one["trusted"].values, strict=True) if t
+        ]
+        bound = float(data.attrs["trust"])
+        what = ", ".join(chosen) or f"no static score reaches {bound:g}"
+        yield f"To be trusted on this model, {name}: {what}."
 
 
 def _frontier(found: Results) -> Iterator[Table]:
@@ -250,6 +280,7 @@ def _notes(found: Findings) -> Iterator[str]:
     for name, text in _MAKERS.items():
         if not found.results.get(name):
             yield text
+    yield from _trusted(found.results.get("ranks", {}))
     for data in found.results.get("overflow", {}).values():
         said = str(data.attrs["summary"])
         yield f"Overflow: {said}."

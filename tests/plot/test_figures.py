@@ -102,7 +102,9 @@ def test_pictures_of_known_answers_are_those_of_the_groups(projections: bool) ->
     groups = {f"{prefix}/attn.qkv": group}
     plan = Plan(prefix, (8, 4), 6.0, None)
     known, nothing = gather(groups, plan), Findings({}, {})
-    places = [row.report for row in FIGURES.values() if row.report and row.made != "store"]
+    places = [
+        row.report for row in FIGURES.values() if row.report and row.report.section != "judged"
+    ]
     for key in dict.fromkeys(place.section for place in places if place.shows != "linear"):
         section = Section(key, "", "", focus="attn.qkv" if key in ("asymmetry", "drift") else "")
         drawn = draw(groups, section, plan, nothing)

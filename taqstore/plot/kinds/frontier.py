@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from taqstore.errors import MissingError
+from taqstore.kinds.trajectories import AVERAGE_BITS
 from taqstore.names import SENSITIVITY
 from taqstore.plot.parts.panels import Page
 from taqstore.query.budgets import STATIC, frontiers
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _LINES = {"weight_error": ("#E69F00", ":"), "moment_error": ("#CC79A7", "-.")}
-_AVERAGE_BITS = "average_bits"
 
 
 def frontier_pages(
@@ -39,28 +39,26 @@ def frontier_pages(
         What `query.budgets.frontiers` says, where it is known.
     """
     found = answers or frontiers(groups, average=average)
-    measured = measured_points(groups, found[SENSITIVITY])
+    measured = measured_points(groups)
     yield Page("frontier", _figure(found, measured), frontier_table(found, measured))
 
 
-def measured_points(groups: Mapping[str, xr.Dataset], found: xr.Dataset) -> pd.DataFrame:
+def measured_points(groups: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """Variants that ran: average bits, and the root mean square of their latents' relative error.
 
-    Bits are those of the format where a variant has one for all linears, and of the allocation
-    where its trajectories say so.
+    Of those whose inputs stay as they are; bits are what their trajectories say of all weights.
     """
     import pandas as pd
 
-    bits = dict(zip(found["format"].values, found["uniform_bits"].values, strict=True))
     rows = []
     try:
         variants = compared_variants(groups)
     except MissingError:
         variants = {}
     for name, data in variants.items():
-        weights, _, inputs = name.partition(" ")[0].partition("/")
-        known = data.attrs.get(_AVERAGE_BITS) if weights == "mixed" else bits.get(weights)
-        if known is not None and inputs == "a16":
+        inputs = name.partition(" ")[0].partition("/")[2]
+        known = data.attrs.get(AVERAGE_BITS)
+        if known is not None and inputs in ("", "a16"):
             error = float(np.sqrt((data["relative_error"].isel(step=-1) ** 2).mean()))
             rows.append((name, float(known), error))
     return pd.DataFrame(rows, columns=["what", "average_bits", "error"])

@@ -73,7 +73,7 @@ def draw_gate(
             left = data["cosine"].values[image, first[image]]
             ax.plot(x[first[image]], _distance(left), "x", color=color, markersize=5)
     ax.axhline(1.0 - min_cosine, color="0.3", linewidth=0.8, linestyle="--")
-    _cosine_axis(ax)
+    _cosine_axis(ax, _furthest(variants, 1.0 - min_cosine))
     return figures.noise_axis(next(iter(variants.values())), ax)
 
 
@@ -81,11 +81,16 @@ def _distance(values: np.ndarray) -> np.ndarray:
     return np.maximum(1.0 - values, _NEAREST)
 
 
-def _cosine_axis(ax: Axes) -> None:
+def _furthest(variants: Mapping[str, xr.Dataset], bound: float) -> float:
+    """The largest distance that any panel shows, or the bound: all share the axis."""
+    ends = [data[name].values for data in variants.values() for name in ("lower", "output_lower")]
+    ends += [data["cosine"].values for data in variants.values()]
+    return max(bound, *(float(np.nanmax(_distance(values))) for values in ends))
+
+
+def _cosine_axis(ax: Axes, furthest: float) -> None:
     ax.set_yscale("log")
-    ax.autoscale_view()
-    low, high = sorted(ax.get_ylim())  # shared axes were turned already
-    ax.set_ylim(min(2.0, high * 1.2), max(low, _NEAREST / 2))
+    ax.set_ylim(min(2.0, 1.5 * furthest), _NEAREST / 1.5)
     ax.yaxis.set_major_locator(FixedLocator([1.0 - tick for tick in _TICKS]))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{1.0 - value:g}"))

@@ -130,7 +130,8 @@ def test_the_record_fits_its_schema_and_is_exact(found: Gate) -> None:
 
 
 def test_packed_weights_are_judged(store: Path, tmp_path: Path) -> None:
-    export("mlx", store, tmp_path / "packed", base=base_weights(store, "mlx"))
+    opened = open_store(store)
+    export("mlx", opened, tmp_path / "packed", base=base_weights(opened, "mlx"))
     packed = gate(store, packed=[tmp_path / "packed"], count=2)
     assert packed.verdicts[0].name == "packed:packed"
     assert packed.passes
