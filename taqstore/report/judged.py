@@ -189,7 +189,7 @@ def _ranks(found: Results) -> Iterator[Table]:
     """Which scores may be trusted, by unit and format."""
     rows = []
     for name, data in found.items():
-        one = data.sel(effect=_EFFECT)
+        one = data.sel(effect=_EFFECT)  # without scores where fewer than 3 targets were measured
         columns = ("score", "rho", "rho_lower", "rho_upper", "trusted", "baseline")
         for score, rho, low, high, trusted, baseline in zip(
             *(one[column].values for column in columns), strict=True

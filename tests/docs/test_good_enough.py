@@ -16,7 +16,7 @@ from support.pages import fenced, read_page
 PAGE = "docs/good-enough.md"
 SMALL = {"--num-images": "4", "--steps": "3", "--seeds": "2", "--protect": "2"}
 # Of which linears the page measures all.
-LINEARS = ("--targets", "mm0.img.mlp.*")
+LINEARS = ("--targets", "mm0.img.attn.*")
 
 
 def commands() -> list[list[str]]:

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from taqstore.analysis.ranks import ranks
+from taqstore.errors import MissingError, problem
 from taqstore.files.tables import to_table
 from taqstore.plot.parts.panels import Page
 
@@ -32,7 +33,11 @@ def rank_pages(
     answers
         What `analysis.ranks` says, where it is known.
     """
-    found = answers or ranks(groups)
+    every = answers or ranks(groups)
+    found = {name: data for name, data in every.items() if data.sizes["score"]}
+    if not found:
+        what = "fewer than 3 targets have a score: nothing is ranked"
+        raise MissingError(problem(what, remedy="taqstore sensitivity with more --targets"))
     for unit in dict.fromkeys(name.split("/")[0] for name in found):
         ours = {
             name.split("/", 1)[1]: d for name, d in found.items() if name.startswith(f"{unit}/")
