@@ -15,7 +15,7 @@ from taqstore.analysis.extra import Chooser, Pair, dealt, extra_error, over_step
 from taqstore.analysis.ranges.clip import Clip
 from taqstore.analysis.ranges.rules import Rule
 from taqstore.analysis.ranges.steps import Cuts, cuts_text
-from taqstore.analysis.reruns.deals import Standing, deal, standing
+from taqstore.analysis.reruns.deals import Standing, deal, hands, standing
 from taqstore.analysis.reruns.held import Held
 from taqstore.analysis.reruns.matching import Matched
 from taqstore.analysis.scales import checked_scheme
@@ -31,8 +31,8 @@ Floats = npt.NDArray[np.float64]
 
 FLOOR = 1.0
 """dB of extra error that nobody cares about: a sixth of a bit, less than clip rules differ by."""
-DEALS = 150
-"""Deals besides the hands as they are: a false alarm has a chance of 1 in 151."""
+DEALS = 400
+"""Deals besides the hands as they are: a false alarm has a chance of 1 in 401."""
 # A first look, which most runs without drift do not pass; it spares them the other deals.
 _GLANCE = 30
 # With fewer other deals, to stand out in all of them is not rare enough by itself.
@@ -64,12 +64,16 @@ def drift(
     under its own quantizers minus that under the first run's; of a linear as a whole, from means
     over steps of noise over signal. Steps are matched by the nearest sigma.
 
-    The verdict: the images of both runs are dealt anew into two hands of the same sizes, `deals`
-    times (see `reruns.deals`). A linear drifted if its extra error is at least the floor and stands
-    out further than that of any linear in any other deal. A re-run with other seeds is so called
-    drift with a chance of at most 1 in ``deals + 1``. With fewer than 100 deals the mean over
-    linears must reach the floor too. Without images to deal (pooled statistics, one image in each,
-    bins that do not add) that mean alone decides.
+    The verdict: images of both runs, as many of either where that leaves enough deals, are dealt
+    anew into two hands of the same sizes, `deals` times (see `reruns.deals`). A linear drifted if
+    its extra error is at least the floor, among all images and among those dealt, and stands out
+    further than that of any linear in any other deal. Where images of both are as if drawn from one
+    heap, they are so called drift with a chance of at most 1 in ``deals + 1``. With fewer than 100
+    deals the mean over linears must reach the floor and be the most of all deals too. Without
+    images to deal (pooled statistics, one image in each, bins that do not add) the floor for this
+    mean alone decides, and bounds no chance.
+
+    Other prompts are no re-run: what they do to ranges is drift like any other.
 
     Parameters
     ----------
@@ -154,10 +158,10 @@ class _Chance:
 
 
 def _chance(pairs: list[Pair], how: Chooser, floor: float, count: int, seed: int) -> _Chance:
-    hands = [min(_IMAGES, _batches(pairs, side)) for side in ("first", "second")]
-    images = hands[0], hands[1]
-    if min(images) == 0:
+    stored = [min(_IMAGES, _batches(pairs, side)) for side in ("first", "second")]
+    if min(stored) == 0:
         return _Chance(None, 0, (0, 0), "statistics are pooled over images")
+    images = hands(stored[0], stored[1], count=count)
     others = comb(sum(images), images[1]) - 1
     if others < _GLANCE:
         return _Chance(None, 0, images, f"{sum(images)} images can be dealt {others} other ways")
@@ -165,7 +169,7 @@ def _chance(pairs: list[Pair], how: Chooser, floor: float, count: int, seed: int
     every = min(len(pair.matched.second) for pair in pairs)
     kept = np.unique(np.linspace(0, every - 1, min(_STEPS, every)).round().astype(int)).tolist()
     try:
-        held = Held.joined([pair.hold(kept, _IMAGES) for pair in pairs])
+        held = Held.joined([pair.hold(kept, images) for pair in pairs])
     except LayoutError:
         return _Chance(None, 0, images, "the histograms have bins that do not add")
 
@@ -199,7 +203,7 @@ def _judged(linears: xr.Dataset, chance: _Chance, floor: float) -> xr.Dataset:
         beyond = np.full(len(extra), bool(_mean(extra) >= floor))
     else:
         usual, most, beyond = chance.standing.usual, chance.standing.most, chance.standing.beyond
-        if chance.deals < _FEW and _mean(extra) < floor:
+        if chance.deals < _FEW and not (chance.standing.leads and _mean(extra) >= floor):
             beyond = np.zeros(len(extra), bool)
     return linears.assign(
         usual_extra_error=("linear", usual),

@@ -106,7 +106,7 @@ class Pair:
             coords["sigma"] = ("step", sigma.values)
         return xr.DataArray(ordered, dims=("linear", "step"), coords=coords)
 
-    def hold(self, kept: Sequence[int], images: int) -> Held:
+    def hold(self, kept: Sequence[int], images: tuple[int, int]) -> Held:
         """Batches of both in memory, the second's last, with linears for layers.
 
         Parameters
@@ -114,11 +114,11 @@ class Pair:
         kept
             Positions of the second run's steps, whose labels both then have.
         images
-            At most so many of either.
+            So many of the first run and of the second.
         """
         labels = self.matched.second[list(kept)]
-        first = self.first.isel(step=self.matched.index[list(kept)], batch=slice(images))
-        second = self.second.isel(step=list(kept), batch=slice(images))
+        first = self.first.isel(step=self.matched.index[list(kept)], batch=slice(images[0]))
+        second = self.second.isel(step=list(kept), batch=slice(images[1]))
         names = self.linears(self.first["layer"])
         sides = (side.assign_coords(step=labels, layer=names) for side in (first, second))
         one, other = (Held.of(side) for side in sides)

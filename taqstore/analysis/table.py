@@ -346,7 +346,7 @@ ANALYSES: dict[str, Analysis] = {
         (
             *(option for option in RANGE if option.name != "order"),
             Option("floor", "Extra error in dB that counts.", default=1.0, least=0),
-            Option("deals", "How often images are dealt anew.", int, 150, least=1, most=10_000),
+            Option("deals", "How often images are dealt anew.", int, 400, least=1, most=10_000),
             Option("seed", "Of the deals.", int, 0, least=0, most=MAX_SEED),
             Option(
                 "per",

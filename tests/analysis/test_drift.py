@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from taqstore.analysis.drift import drift
-from taqstore.analysis.reruns.deals import deal, standing
+from taqstore.analysis.reruns.deals import deal, hands, standing
 from taqstore.analysis.reruns.matching import Matched
 from taqstore.errors import MissingError, MisuseError
 from taqstore.query import analyze
@@ -188,6 +188,10 @@ def test_standing_is_a_plain_loop() -> None:
     assert got.beyond.tolist() == [False, True, False]
     np.testing.assert_allclose(got.most, table[1:].max(axis=0))
     assert not standing(table, floor=9.0).beyond.any()
+    means = [sum(row) / 3 for row in table]
+    assert got.leads
+    assert means[0] > max(means[1:])
+    assert not standing(table[::-1], floor=0.5).leads
 
 
 def test_deals_are_distinct_where_they_are_few() -> None:
@@ -200,6 +204,23 @@ def test_deals_are_distinct_where_they_are_few() -> None:
     assert many[0].tolist() == list(range(16))
     assert (np.sort(many, axis=1) == np.arange(16)).all()
     assert (deal(8, 8, 40, seed=1) == many).all()
+
+
+def test_hands_are_alike_in_size_where_images_allow() -> None:
+    assert hands(64, 16, count=400) == (16, 16)
+    assert hands(16, 64, count=400) == (16, 16)
+    assert hands(64, 4, count=400) == (8, 4)  # 495 ways; 7 and 4 are dealt 330
+    assert hands(5, 4, count=400) == (5, 4)
+    assert hands(1, 64, count=400) == (1, 64)
+
+
+def test_many_images_of_the_first_run_hide_no_drift() -> None:
+    """Not all are dealt: as many as the second run has."""
+    first, second = values(40, 17), values(8, 18, scale=0.4, only="mm0.img")
+    found = drift(observed(first), observed(second), bits=4)
+    assert int(found["verdict"]["first_images"]) == int(found["verdict"]["second_images"]) == 8
+    linears = found["linears"]
+    assert linears["linear"].values[linears["recalibrate"].values].tolist() == ["mm0.img.mlp.fc2"]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,19 @@ Ints = npt.NDArray[np.int64]
 _RESOLVED = 0.01
 
 
+def hands(first: int, second: int, *, count: int) -> tuple[int, int]:
+    """How many images of either run to deal: as many of both, or what `count` other deals take.
+
+    The range of many images is wider than that of a few, which is no drift but hides it: the
+    largest of 64 images is not that of 16. So hands are alike in size where images allow.
+    """
+    few, many = sorted((first, second))
+    size = few
+    while size < many and comb(few + size, few) <= count:
+        size += 1
+    return (few, size) if first <= second else (size, few)
+
+
 def deal(first: int, second: int, count: int, *, seed: int) -> Ints:
     """Ways to deal ``first + second`` images, each an order of them: the first hand comes first.
 
@@ -57,11 +70,14 @@ class Standing:
         float64 ``(linear,)``: the most that another deal gives.
     beyond
         bool ``(linear,)``: stands out further than any linear does in any other deal.
+    leads
+        Whether the mean over linears is more than in any other deal.
     """
 
     usual: Floats
     most: Floats
     beyond: npt.NDArray[np.bool_]
+    leads: bool
 
 
 def standing(values: npt.NDArray[Any], *, floor: float) -> Standing:
@@ -78,4 +94,6 @@ def standing(values: npt.NDArray[Any], *, floor: float) -> Standing:
     bar = score[1:].max(initial=-np.inf)
     beyond = (score[0] > bar) if len(values) > 1 else known[0] >= floor
     others = known[1:] if len(values) > 1 else np.full_like(known, np.nan)
-    return Standing(others.mean(axis=0), others.max(axis=0), beyond)
+    means = known.clip(-100, 100).mean(axis=1)
+    leads = bool(means[0] > means[1:].max(initial=-np.inf))
+    return Standing(others.mean(axis=0), others.max(axis=0), beyond, leads)
