@@ -496,7 +496,9 @@ ANALYSES: dict[str, Analysis] = {
                 many=True,
                 flag="format",
             ),
-            Option("trust", "Least rank correlation of a trusted score.", default=0.8, most=1),
+            Option(
+                "trust", "Least rank correlation of a trusted score.", default=0.8, least=0, most=1
+            ),
             Option(
                 "draws", "Draws of targets, for the interval.", int, 2000, least=1, most=1_000_000
             ),
