@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from taqstore.errors import MisuseError, SourceError, problem
 from taqstore.files.schema import validate
 from taqstore.trajectory.bootstrap import Interval, paired_difference
 
-from .record import SCHEMA, as_float
+from .record import BY_STEP, SCHEMA, as_float
 
 _MOST_BYTES = 1 << 28
 
@@ -61,7 +61,20 @@ def read_record(path: Path) -> dict[str, Any]:
         told = {"found": str(error), "remedy": "taqstore gate -o writes one"}
         raise SourceError(problem("no record of a gate", where=str(path), **told)) from error
     validate(SCHEMA, document, where=str(path))
+    _check_whole(document, path)
     return document
+
+
+def _check_whole(document: Mapping[str, Any], path: Path) -> None:
+    """Refuse figures of other images or steps than the record says it has."""
+    calls = len(document["schedule"]["sigmas"]) - 1
+    for variant in document["variants"]:
+        sizes = {len(image[figure]) for image in variant["images"] for figure in BY_STEP}
+        found = f"{len(variant['images'])} images, {', '.join(map(str, sorted(sizes)))} steps"
+        if len(variant["images"]) != len(document["images"]) or sizes != {calls}:
+            what = f"no whole record of a gate: variant {variant['name']!r}"
+            wanted = f"{len(document['images'])} images of {calls} steps are needed"
+            raise SourceError(problem(f"{what}, {wanted}", where=str(path), found=found))
 
 
 def check_comparable(now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
@@ -74,13 +87,31 @@ def check_comparable(now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
     """
     for name, words in (("model", "models"), ("schedule", "schedules")):
         if now[name] != before[name]:
-            keys = [key for key in now[name] if now[name][key] != before[name].get(key)]
+            both = dict.fromkeys([*now[name], *before[name]])
+            keys = [key for key in both if now[name].get(key) != before[name].get(key)]
             found = f"they differ in {', '.join(keys) or name}"
             raise MisuseError(problem(f"the record is of other {words}", found=found))
     if _images(now) != _images(before):
         what = "the record is of other images: a comparison takes the same prompts and seeds"
         count = len(before["images"])
         raise MisuseError(problem(what, remedy=f"--seeds {count} and the same --prompts and store"))
+
+
+def matched(names: Sequence[str], before: Mapping[str, Any]) -> dict[str, str]:
+    """Names in the record by those of now: the same, or the one of a record beside the only one.
+
+    Raises
+    ------
+    MisuseError
+        None is in the record.
+    """
+    there = [variant["name"] for variant in before["variants"]]
+    found = {name: name for name in names if name in there}
+    if not found and len(set(there)) == len(set(names)) == 1:
+        found = {names[0]: there[0]}
+    if not found:
+        raise MisuseError(problem("the record has none of these variants", found=", ".join(there)))
+    return found
 
 
 def changes(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[Change]:
@@ -93,13 +124,12 @@ def changes(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[Change]:
     """
     check_comparable(now, before)
     there = {variant["name"]: variant for variant in before["variants"]}
-    pairs = [(one, there[one["name"]]) for one in now["variants"] if one["name"] in there]
-    if not pairs and len(there) == len(now["variants"]) == 1:
-        pairs = [(now["variants"][0], before["variants"][0])]
-    if not pairs:
-        what = "the record has none of these variants"
-        raise MisuseError(problem(what, found=", ".join(there)))
-    return [_change(one, other) for one, other in pairs]
+    names = matched([variant["name"] for variant in now["variants"]], before)
+    return [
+        _change(variant, there[names[variant["name"]]])
+        for variant in now["variants"]
+        if variant["name"] in names
+    ]
 
 
 def _change(now: Mapping[str, Any], before: Mapping[str, Any]) -> Change:

@@ -27,10 +27,10 @@ from ..judge.kept import Kept, Sampled, open_kept
 from ..models.backend import LIBRARIES
 from ..models.table import DIFFUSIONKIT
 from ..run.record import record_run
-from .against import Change, changes, check_comparable
+from .against import Change, changes, check_comparable, matched
 from .against import read_record as read_record
 from .record import describe, make_record
-from .subjects import Subject, packed_subject, planner_of, subject_of
+from .subjects import Subject, packed_name, packed_subject, planner_of, subject_of
 from .verdict import Bounds, Verdict
 
 SEEDS = 25
@@ -140,6 +140,7 @@ def gate(
         about = describe(beside, opened, bounds, files=files)
         if against is not None:
             check_comparable(about, against)
+            matched([*(way.name for way in variants), *map(packed_name, packed)], against)
         job = _Job(beside, progress, pictures)
         subjects = partial(_subjects, beside, opened, variants, packed, options)
         job.make_float(len(variants) + len(packed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,11 @@ def _average_bits(way: Variant, planner: Planner) -> float:
     return (8 * packed + 16 * (total - rounded)) / total
 
 
+def packed_name(folder: str | os.PathLike[str]) -> str:
+    """What a folder of packed weights is called."""
+    return PACKED + Path(folder).resolve().name
+
+
 def packed_subject(folder: Path, model: LoadedModel, run: dict[str, Any]) -> Subject:
     """A folder of `taqstore export mlx`, whose linears stay packed.
 
@@ -85,5 +91,4 @@ def packed_subject(folder: Path, model: LoadedModel, run: dict[str, Any]) -> Sub
         It is no such folder, or of another model.
     """
     loaded = load_model_of({**run, "weights": None}, local_ckpt=folder)
-    name = PACKED + folder.resolve().name
-    return Subject(name, folder_digest(model, folder), lambda: loaded)
+    return Subject(packed_name(folder), folder_digest(model, folder), lambda: loaded)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from taqstore.errors import MisuseError, problem
 from taqstore.trajectory.bootstrap import Interval, bootstrap
 from taqstore.trajectory.measures import MIN_COSINE
 
@@ -27,11 +28,25 @@ class Bounds:
         How many images may be.
     min_psnr
         Least mean PSNR of final latents, dB; None: not asked.
+
+    Raises
+    ------
+    MisuseError
+        A bound is no finite number.
     """
 
     min_cosine: float = MIN_COSINE
     max_bifurcated: int = MAX_BIFURCATED
     min_psnr: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("min_cosine", "min_psnr"):
+            value = getattr(self, name)
+            if value is not None and not np.isfinite(value):
+                what = f"--{name.replace('_', '-')} is no finite number"
+                raise MisuseError(
+                    problem(what, found=str(value), remedy="give one, or leave it out")
+                )
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ def command(store: str, group: str | None, as_json: bool) -> None:
 
 
 def _print_store(description: Mapping[str, Any]) -> None:
-    from taqstore.upkeep.info import SET_COLUMNS, format_bytes, set_lines, summary_lines
+    from taqstore.upkeep import kept
+    from taqstore.upkeep.info import format_bytes, summary_lines
 
     click.echo(f"store   {description['store']}")
     click.echo(f"format  {description['format']}, digest {printable(description['digest'])}")
@@ -48,9 +49,15 @@ def _print_store(description: Mapping[str, Any]) -> None:
     print_rows(
         ("group", "dims", "variables", "stored", "ratio", "written"), summary_lines(description)
     )
-    if description["weight_sets"]:
-        print_rows(SET_COLUMNS, set_lines(description))
-        click.echo()
+    tables = {
+        kept.SET_COLUMNS: kept.set_lines(description),
+        kept.TRAJECTORY_COLUMNS: kept.trajectory_lines(description),
+        kept.SENSITIVITY_COLUMNS: kept.sensitivity_lines(description),
+    }
+    for columns, rows in tables.items():
+        if rows:
+            print_rows(columns, rows)
+            click.echo()
     if covered := description["coverage"]:
         share = f"{covered['observed_weights']:,} of {covered['model_weights']:,}"
         click.echo(f"inputs of {covered['percent']:g} % of the model's weights observed ({share})")

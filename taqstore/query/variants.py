@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from taqstore.errors import MissingError, problem
 from taqstore.kinds.trajectories import AVERAGE_BITS, FLOAT, path_of, trajectory_groups
@@ -80,6 +82,24 @@ def compared_variants(
     return found
 
 
+def by_step(
+    latents: np.ndarray, *, sigmas: ArrayLike, steps: ArrayLike, min_cosine: float = MIN_COSINE
+) -> xr.Dataset:
+    """What `compared_variants` says of the cosines of latents (image, step), with these alone."""
+    return xr.Dataset(
+        _of_latents(latents, min_cosine),
+        {"step": np.asarray(steps), "sigma": ("step", np.asarray(sigmas))},
+    )
+
+
+def _of_latents(latents: np.ndarray, bound: float) -> dict[str, tuple[Any, np.ndarray]]:
+    return {
+        "cosine": (("image", "step"), latents),
+        "first_below": ("image", first_below(latents, bound)),
+        **_interval(latents, ""),
+    }
+
+
 def _whole(group: xr.Dataset) -> xr.Dataset:
     """Its images that are whole."""
     if WRITTEN not in group.variables:
@@ -97,13 +117,11 @@ def _beside(exact: xr.Dataset, other: xr.Dataset, *, bound: float) -> xr.Dataset
     both = ("image", "step")
     return xr.Dataset(
         {
-            "cosine": (both, latents),
+            **_of_latents(latents, bound),
             "output_cosine": (both, outputs),
             "relative_error": (both, errors["x"]),
             "output_error": (both, errors["output"]),
-            "first_below": ("image", first_below(latents, bound)),
             "psnr": ("image", psnr_latent(last, first)),
-            **_interval(latents, ""),
             **_interval(outputs, "output_"),
         },
         coords=exact.coords,

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.errors import MissingError
-from taqstore.kinds.sensitivity import sensitivities
+from taqstore.kinds.sensitivity import quantizes_inputs, sensitivities
 from taqstore.names import SCORES, SENSITIVITY, TRAJECTORIES
 from taqstore.query.analyze import Results, analyze
 from taqstore.query.budgets import frontiers, policies
@@ -41,7 +41,7 @@ def gather_judged(store: Store, plan: Plan) -> Findings:
     asked: dict[Hashable, Callable[[], Results]] = {
         "gate": lambda: compared_variants(plain),
         "sensitivity": lambda: {"/".join(key): d for key, d in sensitivities(plain).items()},
-        "ranks": lambda: analyze("ranks", {**statistics, **plain}),
+        "ranks": lambda: analyze("ranks", _of_weights(plain)),
         "frontier": lambda: frontiers(plain),
         "policy": lambda: policies(plain),
         "overflow": lambda: analyze("overflow", statistics),
@@ -65,6 +65,16 @@ def _held(store: Store) -> Groups:
             small = [name for name in data.data_vars if data[name].nbytes <= _HELD_BYTES]
             found[path] = data.assign({name: data[name].load() for name in small})
     return found
+
+
+def _of_weights(groups: Groups) -> Groups:
+    """Without sensitivities of inputs: their scores take histograms, and minutes."""
+    heads = (f"{SENSITIVITY}/", f"{SCORES}/")
+    return {
+        path: data
+        for path, data in groups.items()
+        if path.startswith(heads) and not quantizes_inputs(path.rpartition("/")[2])
+    }
 
 
 def judged(found: Findings) -> Section:

@@ -16,7 +16,8 @@ from taqstore.query.sites import Groups
 from taqstore.report.findings import Plan
 from taqstore.report.page import Number, Table, number
 from taqstore.store.reader import Store
-from taqstore.upkeep.info import SET_COLUMNS, describe_store, format_bytes, set_lines, summary_lines
+from taqstore.upkeep.info import describe_store, format_bytes, summary_lines
+from taqstore.upkeep.kept import SET_COLUMNS, set_lines
 
 _PROMPTS = 6
 _TEXT = 160

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from taqstore.errors import StoreError
 from taqstore.names import dimension_order
 from taqstore.store.leftovers import find_leftovers
+from taqstore.upkeep.kept import describe_sensitivities, describe_sets, describe_trajectories
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -31,6 +32,8 @@ def describe_store(store: Store) -> dict[str, Any]:
             groups.append(_describe_group(store, path))
         except StoreError as error:
             damaged[path] = str(error)
+    whole = {group["group"]: store[group["group"]] for group in groups}
+    masks = {path: store.mask(path) for path in whole}
     return {
         "store": str(store.location),
         "format": store.root.format,
@@ -38,52 +41,22 @@ def describe_store(store: Store) -> dict[str, Any]:
         "digest": store.digest,
         "stored_bytes": sum(g["stored_bytes"] for g in groups),
         "groups": groups,
-        "weight_sets": _weight_sets(store, [group["group"] for group in groups]),
-        "coverage": _coverage(store, [group["group"] for group in groups]),
-        **_nonfinite(store, [group["group"] for group in groups]),
+        "weight_sets": describe_sets(whole),
+        "trajectories": describe_trajectories(whole, masks),
+        "sensitivities": describe_sensitivities(whole, masks),
+        "coverage": _coverage(whole),
+        **_nonfinite(store, list(whole)),
         "provenance": store.provenance,
         "damaged": damaged,
         "notes": [*_bad_records(store), *_leftovers(store)],
     }
 
 
-def _weight_sets(store: Store, paths: Sequence[str]) -> list[dict[str, Any]]:
-    """What quantized weights the store holds, set by set."""
-    from taqstore.kinds.quantized_linears import linear_names_of, run_of
-    from taqstore.kinds.weight_sets import set_folders, set_groups, weight_sets
-
-    whole = {path: store[path] for path in paths}
-    found = []
-    for name in weight_sets(whole):
-        run = run_of(whole, name)
-        said = [run["bits"]] if run.get("bits") else []
-        sites = set_groups(whole, name).values()
-        found.append(
-            {
-                "set": name,
-                "folder": set_folders(whole)[name],
-                "method": run.get("method", "adaround"),
-                "grid": run.get("grid", "symmetric"),
-                "bits": _widths(sites) or said,
-                "group_size": run.get("group_size"),
-                "linears": len(linear_names_of(whole, set=name)),
-                "weights": sum(int(site["weight"].size) for site in sites),
-            }
-        )
-    return found
-
-
-def _widths(sites: Iterable[xr.Dataset]) -> list[int]:
-    """Bits of the linears of a set, each once."""
-    each = (np.unique(site["weight_bits"].values) for site in sites if "weight_bits" in site)
-    return sorted({int(bits) for found in each for bits in found if bits})
-
-
-def _coverage(store: Store, paths: Sequence[str]) -> dict[str, Any] | None:
+def _coverage(groups: Mapping[str, xr.Dataset]) -> dict[str, Any] | None:
     """Weights of the model whose inputs were observed; None where the store does not tell."""
     from taqstore.kinds.coverage import coverage
 
-    found = coverage({path: store[path] for path in paths})
+    found = coverage(groups)
     if found is None:
         return None
     return {
@@ -199,26 +172,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value
-
-
-SET_COLUMNS = ("weight set", "method", "grid", "bits", "group size", "linears", "weights")
-"""Columns of `set_lines`."""
-
-
-def set_lines(description: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Rows for the table of weight sets."""
-    return [
-        (
-            one["set"],
-            str(one["method"]),
-            str(one["grid"]),
-            ", ".join(map(str, one["bits"])),
-            str(one["group_size"] or "all inputs"),
-            str(one["linears"]),
-            f"{one['weights']:,}",
-        )
-        for one in description["weight_sets"]
-    ]
 
 
 def summary_lines(description: Mapping[str, Any]) -> list[tuple[str, ...]]:

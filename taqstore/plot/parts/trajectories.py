@@ -1,71 +1,99 @@
-"""Cosine of latents by step: how far variants go from the model as it is, and when."""
+"""Cosine with the model as it is, by noise: how far variants leave its trajectories, and when."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import matplotlib as mpl
 import numpy as np
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from taqstore.trajectory.bootstrap import bootstrap
+from taqstore.plot.parts.drawing import noise_axis
+from taqstore.plot.parts.views import noise_coordinate
 from taqstore.trajectory.measures import MIN_COSINE
 
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_TICKS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 0.99999)
+_NEAREST = 1e-6
+"""Cosines nearer to 1 are drawn here: float32 tells no more."""
 _DASHES = ("-", "--", ":", "-.")
 
 
-def trajectory_figure(cosines: Mapping[str, np.ndarray], *, bound: float = MIN_COSINE) -> Figure:
-    """One panel: `draw_trajectories` with its legend beside it."""
-    rows = max(len(cosines), 1)
-    figure = Figure(figsize=(8.0, max(3.4, 0.9 + 0.2 * rows)), layout="constrained")
-    ax = draw_trajectories(cosines, figure.subplots(), bound=bound)
-    ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    images = max((len(one) for one in cosines.values()), default=0)
-    figure.suptitle(f"trajectories beside the model as it is, {images} images")
+def trajectory_figure(
+    variants: Mapping[str, xr.Dataset],
+    *,
+    panels: Mapping[str, str],
+    min_cosine: float = MIN_COSINE,
+) -> Figure:
+    """A panel for each prefix of `panels`, which says what it shows; one legend, one cosine axis.
+
+    Parameters
+    ----------
+    variants
+        By name, as of `query.variants.compared_variants`.
+    """
+    size = (1.2 + 4.65 * max(len(panels), 1.5), 4.6 + 0.12 * len(variants))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for ax, (prefix, what) in zip(axes, panels.items(), strict=True):
+        draw_trajectories(variants, ax, prefix=prefix, min_cosine=min_cosine)
+        ax.set_title(what)
+    _cosine_axis(axes[0], _furthest(variants, panels, 1.0 - min_cosine))
+    axes[0].set_ylabel("cosine with the model as it is")
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+    images = max(data.sizes["image"] for data in variants.values())
+    figure.suptitle(
+        f"trajectories of variants, {images} seeds: mean, 95 % interval, thin: the worst seed"
+        f"\n(dashed: {min_cosine:g}; crosses: where a seed first falls below it)"
+    )
     return figure
 
 
 def draw_trajectories(
-    cosines: Mapping[str, np.ndarray], ax: Axes, *, bound: float = MIN_COSINE
+    variants: Mapping[str, xr.Dataset], ax: Axes, *, prefix: str = "", min_cosine: float
 ) -> Axes:
-    """A line for each variant: mean over images of 1 - cosine, its interval, and the worst image.
+    """Mean cosine by sigma, its interval, and the worst seed; crosses where one first is below.
 
-    Drawn as a distance on a logarithmic axis, as all that is worth seeing is close to a cosine
-    of 1; ticks say the cosine.
-
-    Parameters
-    ----------
-    cosines
-        By name of the variant: ``(image, step)`` of latents, from step 1 to the final.
-    bound
-        Below it an image is bifurcated; drawn across.
+    Drawn as a distance from 1, as all that is worth seeing is close to it.
     """
-    for place, (name, values) in enumerate(cosines.items()):
-        steps = np.arange(1, values.shape[1] + 1)
-        far = np.where(values < 1, 1 - values, np.nan)
-        color = _COLORS[place % len(_COLORS)]
-        dash = _DASHES[place // len(_COLORS) % len(_DASHES)]
-        mean, lower, upper = bootstrap(values, draws=1000)
-        ax.plot(steps, _away(mean), color=color, linestyle=dash, label=name)
-        ax.fill_between(steps, _away(upper), _away(lower), color=color, alpha=0.2, linewidth=0)
-        if len(values) > 1:
-            worst = np.where(np.isnan(far).all(axis=0), np.nan, np.fmax.reduce(far, axis=0))
-            ax.plot(steps, worst, color=color, linestyle=dash, linewidth=0.7, alpha=0.7)
-    ax.axhline(1 - bound, color="0.3", linewidth=0.8, linestyle=(0, (6, 3)))
-    ax.text(0.01, 1 - bound, f"{bound:g}", va="bottom", fontsize="small", color="0.3",
-            transform=ax.get_yaxis_transform())  # fmt: skip
+    colors = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
+    for number, (name, data) in enumerate(variants.items()):
+        color, dash = colors[number % 10], _DASHES[number // 10 % len(_DASHES)]
+        _, x = noise_coordinate(data)
+        mean, lower, upper = (data[f"{prefix}{n}"].values for n in ("mean", "lower", "upper"))
+        cosine = data[f"{prefix}cosine"].transpose("image", "step").values
+        ax.plot(x, _distance(mean), dash, color=color, linewidth=1.4, label=name)
+        ax.fill_between(x, _distance(lower), _distance(upper), color=color, alpha=0.2, linewidth=0)
+        if len(cosine) > 1:
+            worst = _distance(np.fmin.reduce(cosine, axis=0))
+            ax.plot(x, worst, dash, color=color, linewidth=0.6, alpha=0.7)
+        if not prefix:
+            first = data["first_below"].values
+            image = np.flatnonzero(first >= 0)
+            left = _distance(cosine[image, first[image]])
+            ax.plot(x[first[image]], left, "x", color=color, markersize=5)
+    ax.axhline(1.0 - min_cosine, color="0.3", linewidth=0.8, linestyle="--")
+    ax.grid(axis="y", color="0.9", linewidth=0.5)
+    return noise_axis(next(iter(variants.values())), ax)
+
+
+def _distance(values: np.ndarray) -> np.ndarray:
+    return np.maximum(1.0 - values, _NEAREST)
+
+
+def _furthest(variants: Mapping[str, xr.Dataset], panels: Mapping[str, str], bound: float) -> float:
+    """The largest distance that any panel shows, or the bound: all share the axis."""
+    names = [f"{prefix}{end}" for prefix in panels for end in ("lower", "cosine")]
+    shown = [_distance(data[name].values) for data in variants.values() for name in names]
+    return max(bound, *(float(np.fmax.reduce(far, axis=None, initial=bound)) for far in shown))
+
+
+def _cosine_axis(ax: Axes, furthest: float) -> None:
     ax.set_yscale("log")
-    ax.invert_yaxis()
-    ax.yaxis.set_major_formatter(lambda away, _: f"{1 - away:.10g}")
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
-    ax.grid(color="0.9", linewidth=0.5)
-    ax.set_axisbelow(True)
-    ax.set_xlabel("step of the latent")
-    ax.set_ylabel("cosine (mean, interval; thin: worst image)")
-    return ax
-
-
-def _away(cosine: np.ndarray) -> np.ndarray:
-    return np.where(cosine < 1, 1 - cosine, np.nan)
+    ax.set_ylim(min(2.0, 1.5 * furthest), _NEAREST / 1.5)
+    ax.yaxis.set_major_locator(FixedLocator([1.0 - tick for tick in _TICKS]))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{1.0 - value:g}"))
