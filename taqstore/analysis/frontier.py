@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -96,8 +97,9 @@ def frontier(
     _one_side(chosen, chosen)
     known = Effects.of({n: measured[n] for n in chosen}) if {*chosen} <= {*measured} else None
     choices = choices_of(groups, chosen, known, static, score, keep_float=keep_float)
-    rows = _rows(choices, budgets, average)
-    picked = _allocated(choices, rows, fused=fused)
+    units = _Units.of(choices, fused=fused)
+    rows = _rows(choices, units.least, budgets, average)
+    picked = units.allocated(choices, rows)
     result = _table(choices, known, rows, picked, score)
     if average is not None:
         result = result.merge(_chosen(choices, known, picked[rows.index(average)]))
@@ -135,38 +137,77 @@ def _one_side(there: Sequence[str], asked: Sequence[str]) -> list[str]:
     return sides[0] or sides[1]
 
 
-def _rows(choices: Choices, budgets: Sequence[float], average: float | None) -> list[float]:
-    """Budgets of average bits, ascending."""
-    total = int(choices.amount.sum())
-    possible = np.isfinite(choices.cost)
-    least = np.where(possible, choices.size, np.iinfo(np.int64).max).min(axis=1).sum() / total
+@dataclass(frozen=True)
+class _Units:
+    """Linears that have one format: each on its own, or fused.
+
+    Parameters
+    ----------
+    member
+        ``(target,)`` which unit a linear is of.
+    cost, size
+        ``(unit, format)``, of `Choices`.
+    """
+
+    member: Ints
+    cost: Floats
+    size: Ints
+
+    @classmethod
+    def of(cls, choices: Choices, *, fused: bool) -> _Units:
+        """Units, each with a format that all its linears have.
+
+        Raises
+        ------
+        MisuseError
+            Linears of one have no format in common.
+        """
+        names = [parse_layer(name) for name in choices.targets]
+        keys = [n.input.full if fused and n.projection else n.full for n in names]
+        unit = {key: index for index, key in enumerate(dict.fromkeys(keys))}
+        member = np.array([unit[key] for key in keys])
+        cost = np.zeros((len(unit), len(choices.formats)))
+        size = np.zeros(cost.shape, np.int64)
+        np.add.at(cost, member, choices.cost)
+        np.add.at(size, member, choices.size)
+        lacking = np.flatnonzero(~np.isfinite(cost).any(axis=1))
+        if lacking.size:
+            what = f"the linears of {list(unit)[lacking[0]]} have no format in common"
+            raise MisuseError(problem(what, remedy="leave --fused or --no-float out"))
+        return cls(member, cost, size)
+
+    @property
+    def least(self) -> int:
+        """Bits of all linears in their smallest formats."""
+        possible = np.isfinite(self.cost)
+        return int(np.where(possible, self.size, np.iinfo(np.int64).max).min(axis=1).sum())
+
+    def allocated(self, choices: Choices, rows: Sequence[float]) -> Ints:
+        """Format of every linear ``(row, target)``."""
+        total = int(choices.amount.sum())
+        budgets = [int(np.floor(row * total * (1 + _SLACK))) for row in rows]
+        found: Ints = allocate_sized(self.cost, self.size, budgets=budgets)[:, self.member]
+        return found
+
+
+def _rows(
+    choices: Choices, smallest: int, budgets: Sequence[float], average: float | None
+) -> list[float]:
+    """Budgets of average bits, ascending, none below `smallest`, the bits of all linears."""
+    least = smallest / int(choices.amount.sum())
     asked = [*budgets, *([] if average is None else [average])]
     below = [budget for budget in asked if budget < least * (1 - _SLACK)]
     if below:
         what = f"an average of {below[0]:g} bits is less than the smallest formats allow"
-        raise MisuseError(problem(what, found=f"{least:.6g}"))
+        enough = np.ceil(least * 1e4) / 1e4
+        raise MisuseError(problem(what, remedy=f"give {enough:g} or more"))
     if not budgets:
         each = [bits for bits, _ in (uniform_of(choices, c) for c in range(len(choices.formats)))]
         quantized = [b for b, f in zip(each, choices.formats, strict=True) if f != FLOAT]
         first, most = np.ceil(least / _GRID) * _GRID, max(quantized)
-        asked += [least, *np.arange(first, most, _GRID).tolist(), *quantized]
+        asked += [least, *np.arange(first, most, _GRID).tolist()]
+        asked += [bits for bits in quantized if bits >= least]
     return sorted({float(budget) for budget in asked})
-
-
-def _allocated(choices: Choices, rows: Sequence[float], *, fused: bool) -> Ints:
-    """Format of every linear ``(row, target)``."""
-    total = int(choices.amount.sum())
-    budgets = [int(np.floor(row * total * (1 + _SLACK))) for row in rows]
-    names = [parse_layer(name) for name in choices.targets]
-    keys = [(n.input.full, n.projection != "") if fused and n.projection else n.full for n in names]
-    unit = {key: index for index, key in enumerate(dict.fromkeys(keys))}
-    member = np.array([unit[key] for key in keys])
-    cost = np.zeros((len(unit), len(choices.formats)))
-    size = np.zeros(cost.shape, np.int64)
-    np.add.at(cost, member, choices.cost)
-    np.add.at(size, member, choices.size)
-    found: Ints = allocate_sized(cost, size, budgets=budgets)[:, member]
-    return found
 
 
 def _table(

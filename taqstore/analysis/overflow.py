@@ -12,7 +12,8 @@ import xarray as xr
 from taqstore.analysis.shared.headroom import Cells, cells_of
 from taqstore.analysis.shared.inputs import Array, finish
 from taqstore.analysis.shared.number_limits import LIMITS, accumulator_limit
-from taqstore.analysis.table import HEADROOMS, of_row
+from taqstore.analysis.table import of_row
+from taqstore.analysis.whole_rows import HEADROOMS
 from taqstore.asked import word_of
 from taqstore.errors import MissingError, problem
 from taqstore.kinds.nonfinite import KINDS, at

@@ -198,7 +198,8 @@ def _of_deltas(measured: dict[str, xr.Dataset], format: str, bits: int) -> _Cost
 def _vectors(data: xr.Dataset, steps: Sequence[int], norm: Floats) -> Callable[[int], Floats]:
     """Deltas (step, value) of an image by the norm of its final latent."""
     places = {int(str(name)): index for index, name in enumerate(data["target"].values)}
-    missing = [step for step in range(max(steps) + 1) if step not in places]
+    count = data.attrs.get("run", {}).get("steps", max(steps) + 1)
+    missing = [step for step in range(max(int(count), max(steps) + 1)) if step not in places]
     if missing:
         what = f"the sensitivity of step {missing[0]} was not measured"
         remedy = "taqstore sensitivity --resume measures the rest"

@@ -7,8 +7,7 @@ costs nothing to read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from taqstore.analysis.ranges.options import (
@@ -26,86 +25,16 @@ from taqstore.analysis.ranges.options import (
     SYMMETRIC,
 )
 from taqstore.analysis.shared.option import Option, When, asked
-from taqstore.analysis.shared.score_costs import SCORES
+from taqstore.analysis.shared.row import Analysis
+from taqstore.analysis.whole_rows import WHOLE
 from taqstore.asked import MAX_SEED
-from taqstore.faces import named
 from taqstore.names import SECOND_MOMENTS
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-SELECTION = ("source", "site", "layer", "step", "batch")
-"""Words that choose a part of a store."""
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """One analysis.
-
-    Parameters
-    ----------
-    doc
-        What it tells, one line.
-    function
-        ``module:function`` taking one group and options, and `site` where it matters; see `whole`.
-    options
-        In the order of the help.
-    joint
-        ``module:function`` for all sites together, where they must be seen so: Datasets by path ->
-        results by path.
-    source
-        Group prefix that it is asked of unless another is named; empty: what analyses prefer.
-    whole
-        Whether it is asked of a whole store: the function takes all groups by path and gives
-        results by a name of its own. They have no site.
-    second
-        Of a whole store: whether the function takes the groups of a second store after them.
-    fails
-        Whether results have the attribute `failure`, one line or nothing, and the command
-        ``--fail``, which makes it the exit code.
-    selects
-        Of a whole store: those of `source`, `site`, `layer`, `step`, `batch` that it takes, all
-        others are refused. With `source` the function is given statistics already sliced, those
-        of the source alone; without, what was given as `sites`, `layer`, `step`, `batch`.
-    pastes
-        Words of ``--paste``, the texts that its answer can be printed as; see
-        `export.pasted.table`, which has what they are.
-    bundles
-        Parameter of the function -> ``module:class``, made of the options that name the parameter
-        as their `bundle`.
-    """
-
-    doc: str
-    function: str
-    options: tuple[Option, ...] = ()
-    joint: str = ""
-    source: str = ""
-    whole: bool = False
-    second: bool = False
-    fails: bool = False
-    selects: tuple[str, ...] = ()
-    pastes: tuple[str, ...] = ()
-    bundles: Mapping[str, str] = field(default_factory=dict)
-
-    def load(self) -> Any:
-        """The function."""
-        return named(self.function)
-
-    @property
-    def takes(self) -> tuple[str, ...]:
-        """Which of `SELECTION` it takes."""
-        return self.selects if self.whole else SELECTION
-
-    @property
-    def of_statistics(self) -> bool:
-        """Whether it is made of the statistics of a source."""
-        return "source" in self.takes
-
-
 _HERE = "taqstore.analysis"
-HEADROOMS = ("float16", "bfloat16", "fp8_e4m3", "fp8_e5m2", "int8")
-"""Formats of `overflow`; `int8` is the accumulator of a product of int8 integers."""
 _BY_COUNT = When("method", ("optimal", "cluster"))
 
 
@@ -340,27 +269,6 @@ ANALYSES: dict[str, Analysis] = {
             Option("seed", "Of the random orders.", int, 0, least=0, most=MAX_SEED),
         ),
     ),
-    "drift": Analysis(
-        "Whether OTHER, a LoRA or another sampler, leaves the range that STORE was calibrated on.",
-        f"{_HERE}.drift:drift",
-        (
-            *(option for option in RANGE if option.name != "order"),
-            Option("floor", "Extra error in dB that counts.", default=1.0, least=0),
-            Option("deals", "How often images are dealt anew.", int, 400, least=1, most=10_000),
-            Option("seed", "Of the deals.", int, 0, least=0, most=MAX_SEED),
-            Option(
-                "per",
-                "A table of linears, or one of their steps too.",
-                str,
-                "linear",
-                choices=("linear", "step"),
-            ),
-        ),
-        whole=True,
-        second=True,
-        fails=True,
-        selects=SELECTION,
-    ),
     "enough": Analysis(
         "How many images, or steps, are enough: what 4 times as many would change.",
         f"{_HERE}.enough:enough",
@@ -409,129 +317,7 @@ ANALYSES: dict[str, Analysis] = {
         ),
         source=SECOND_MOMENTS,
     ),
-    "frontier": Analysis(
-        "Quality against average bits, and the best format for every linear under a budget.",
-        f"{_HERE}.frontier:frontier",
-        (
-            Option(
-                "formats",
-                "A format to choose from, as sensitivities have it. Repeatable [default: all of"
-                " weights].",
-                "word",
-                (),
-                many=True,
-                flag="format",
-            ),
-            Option(
-                "average",
-                "Budget of the allocation: average bits of a weight, scales and biases counted.",
-                least=0,
-                most=32,
-                above=True,
-            ),
-            Option(
-                "budgets",
-                "A budget of the table. Repeatable [default: half bits].",
-                default=(),
-                least=0,
-                most=32,
-                above=True,
-                many=True,
-                flag="budget",
-            ),
-            Option(
-                "score",
-                "Choose by a static score instead of sensitivities, and say so.",
-                str,
-                choices=SCORES,
-            ),
-            Option(
-                "keep_float", "Linears may stay as they are.", bool, True, flag="float/no-float"
-            ),
-            Option("fused", "q, k and v of a tensor have one format.", bool, False),
-        ),
-        whole=True,
-        pastes=("allocation", "mlx", "modelopt", "comfy", "quant-config"),
-    ),
-    "policy": Analysis(
-        "Which first and last steps to protect, by what quantizing inputs at each step does.",
-        f"{_HERE}.policy:policy",
-        (
-            Option(
-                "format",
-                "Of inputs at the other steps, like a4-static [default: the one measured].",
-                "word",
-            ),
-            Option("protect", "Protected steps of the policy.", int, 6, least=0, most=1000),
-            Option("max_first", "Most first steps.", int, 6, least=0, most=1000),
-            Option("max_last", "Most last steps.", int, 6, least=0, most=1000),
-            Option(
-                "protect_bits",
-                "Of inputs at protected steps; 16: as they are.",
-                int,
-                16,
-                least=2,
-                most=16,
-            ),
-            Option("static", "Use statistics even where there are sensitivities.", bool, False),
-        ),
-        whole=True,
-        pastes=("policy", "quant-config"),
-    ),
-    "ranks": Analysis(
-        "Which static scores rank linears, blocks or steps as measured sensitivities do.",
-        f"{_HERE}.ranks:ranks",
-        (
-            Option(
-                "unit",
-                "Of the sensitivities [default: all that are there].",
-                str,
-                choices=("linear", "block", "site", "step"),
-            ),
-            Option(
-                "formats",
-                "A format of the sensitivities. Repeatable [default: all that are there].",
-                "word",
-                (),
-                many=True,
-                flag="format",
-            ),
-            Option("trust", "Least rank correlation of a trusted score.", default=0.8, most=1),
-            Option(
-                "draws", "Draws of targets, for the interval.", int, 2000, least=1, most=1_000_000
-            ),
-            Option("seed", "Of the draws.", int, 0, least=0, most=MAX_SEED),
-            Option("by_site", "Rank linears of each site among themselves too.", bool, False),
-            Option("values", "Print what is ranked too, target by target.", bool, False),
-        ),
-        whole=True,
-    ),
-    "overflow": Analysis(
-        "First value that is no number; least headroom to float16, fp8, int8 sums and more.",
-        f"{_HERE}.overflow:overflow",
-        (
-            Option(
-                "to",
-                "Format whose headroom makes a verdict. Repeatable.",
-                str,
-                ("float16",),
-                choices=HEADROOMS,
-                many=True,
-            ),
-            Option("min_headroom", "Least ratio of the limit to the values.", default=1.0, least=0),
-            Option(
-                "accumulator_bits",
-                "Integer that int8 products are summed in.",
-                int,
-                32,
-                least=16,
-                most=64,
-            ),
-        ),
-        whole=True,
-        fails=True,
-        selects=SELECTION,
-    ),
+    **WHOLE,
 }
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from taqstore.analysis.table import ANALYSES, Analysis
+from taqstore.analysis.shared.row import Analysis
+from taqstore.analysis.table import ANALYSES
 from taqstore.cli import MODEL_WEIGHTS
 from taqstore.cli.common import say, say_nonfinite, store_argument
 from taqstore.cli.output import Output, table_output

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from taqstore.analysis.shared.option import bundled
-from taqstore.analysis.table import ANALYSES, Analysis
+from taqstore.analysis.shared.row import Analysis
+from taqstore.analysis.table import ANALYSES
 from taqstore.cli.analysis import run, shared_options, weights_of_store
 from taqstore.cli.common import say
 from taqstore.cli.options import click_option, settled

@@ -7,7 +7,8 @@ from typing import Any
 
 import xarray as xr
 
-from taqstore.analysis.table import ANALYSES, SELECTION
+from taqstore.analysis.shared.row import SELECTION
+from taqstore.analysis.table import ANALYSES
 from taqstore.errors import MisuseError, problem
 from taqstore.kinds.statistics_sources import STATISTICS
 from taqstore.names import split_group

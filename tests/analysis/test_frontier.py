@@ -118,6 +118,40 @@ def test_fused_projections_have_one_format(groups: dict[str, xr.Dataset]) -> Non
         assert tuple(result["allocated"].values) == best
 
 
+@pytest.mark.parametrize("keep_float", [True, False])
+def test_fused_projections_have_a_format_that_all_were_measured_in(
+    groups: dict[str, xr.Dataset], keep_float: bool
+) -> None:
+    """The least budget is that of units, not of linears each on its own."""
+    path = f"sensitivity/linear/{FORMATS[0]}"
+    groups[path] = groups[path].isel(target=slice(1, None))
+    options = {"fused": True, "keep_float": keep_float}
+    rows = analyze("frontier", groups, **options)["frontier"]
+    least = float(rows["budget"][0])
+    every = [
+        average(c) for c in product(BITS, repeat=len(TARGETS))
+        if len(set(c[:3])) == 1 and c[0] != FORMATS[0]
+    ]  # fmt: skip
+    assert least == pytest.approx(min(every), abs=1e-12)
+    assert (rows["average_bits"] <= rows["budget"] + 1e-9).all()
+    with pytest.raises(MisuseError, match="; give ") as told:
+        analyze("frontier", groups, average=least - 0.01, **options)
+    enough = float(str(told.value).split("give ")[1].split()[0])
+    assert least <= enough < least + 2e-4
+    assert analyze("frontier", groups, average=enough, **options)
+
+
+def test_fused_projections_without_a_format_in_common(groups: dict[str, xr.Dataset]) -> None:
+    for place, name in enumerate(FORMATS):
+        path = f"sensitivity/linear/{name}"
+        kept = [t for t in range(len(TARGETS)) if t >= 3 or t == place]
+        groups[path] = groups[path].isel(target=kept)
+    options = {"fused": True, "formats": FORMATS[:2]}
+    assert analyze("frontier", groups, **options)["frontier"]["kept_float"].min() >= 2
+    with pytest.raises(MisuseError, match=r"attn.qkv have no format in common; leave --fused"):
+        analyze("frontier", groups, keep_float=False, **options)
+
+
 def test_a_linear_that_lacks_a_format_never_gets_it(groups: dict[str, xr.Dataset]) -> None:
     path = f"sensitivity/linear/{FORMATS[1]}"
     groups[path] = groups[path].isel(target=[0, 2])

@@ -71,7 +71,8 @@ def refused(taq: Runner, command: str, word: str, given: Given) -> str:
     """Refuse options of a command and of the library; the line that the command says."""
     flags = [text for option, value in given for text in spelled(option, value)]
     target = ["-o", "nowhere/out"] if command == "export" else []
-    shown = taq(command, word, "nowhere.zarr", *target, *flags)
+    second = command == "analyze" and ANALYSES[word].second
+    shown = taq(command, word, "nowhere.zarr", *["other.zarr"] * second, *target, *flags)
     assert shown.code == 2, (flags, shown.err)
     plain = {option.name: value for option, value in given}
     ask = partial(export, word, {}, "nowhere/out", **plain)
@@ -89,7 +90,9 @@ def _library(word: str, given: Given) -> None:
     for option, _ in given:
         if option.bundle:
             plain[option.bundle] = made[option.bundle](**held)  # type: ignore[arg-type]
-    ANALYSES[word].load()(data, **plain)
+    row = ANALYSES[word]
+    stores = [{"activations/mlp.fc2": data}] * (1 + row.second) if row.whole else [data]
+    row.load()(*stores, **plain)
 
 
 @pytest.mark.parametrize(("command", "word", "option"), ROWS)

@@ -8,7 +8,7 @@ import xarray as xr
 
 from support.effects_store import sensitivity
 from taqstore import open_store
-from taqstore.errors import MisuseError, TaqError
+from taqstore.errors import MissingError, MisuseError, TaqError
 from taqstore.query import analyze
 
 STEPS = 9
@@ -124,3 +124,13 @@ def test_what_cannot_be_answered_is_told(groups: dict[str, xr.Dataset]) -> None:
     gone = groups["sensitivity/step/a4-static"].isel(target=[0, 1, 3, 4])
     with pytest.raises(TaqError, match="sensitivity of step 2 was not measured"):
         analyze("policy", {"sensitivity/step/a4-static": gone})
+
+
+def test_last_steps_that_were_not_measured_are_missed() -> None:
+    """A store that is partly complete has steps of the run beyond those that are there."""
+    data = sensitivity([str(step) for step in range(5)], seed=1, inputs=True)
+    groups = {"sensitivity/step/a4-static": data.assign_attrs(run={"steps": 5})}
+    assert analyze("policy", groups, protect=2)["policy"].attrs["steps"] == 5
+    groups = {"sensitivity/step/a4-static": data.assign_attrs(run={"steps": 7})}
+    with pytest.raises(MissingError, match="sensitivity of step 5 was not measured"):
+        analyze("policy", groups, protect=2)

@@ -22,7 +22,7 @@ from taqstore.analysis.ranges.from_extrema import extrema
 from taqstore.analysis.ranges.rules import ClipRule
 from taqstore.analysis.shared.inputs import Bounds
 from taqstore.analysis.shared.option import Option
-from taqstore.analysis.table import Analysis
+from taqstore.analysis.shared.row import Analysis
 from taqstore.errors import TaqError
 from taqstore.faces import named
 from taqstore.files.tables import to_table

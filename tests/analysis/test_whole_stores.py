@@ -17,7 +17,7 @@ from support.docs_tables import analyses_table
 from taqstore import open_store
 from taqstore.analysis import ANALYSES
 from taqstore.analysis.shared.option import Option
-from taqstore.analysis.table import SELECTION, Analysis
+from taqstore.analysis.shared.row import SELECTION, Analysis
 from taqstore.errors import MisuseError
 from taqstore.query import analyze
 from taqstore.query.analyze import whole_tables

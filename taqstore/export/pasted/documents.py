@@ -32,10 +32,11 @@ _WHOLE = 16
 def allocation(groups: Groups, result: xr.Dataset) -> str:
     """The document that variants `mixed` run, of `allocation.schema.json`."""
     del groups
+    linears = {name.full: format for name, format in allocated(result).items()}
     row = result.sel(budget=result.attrs["average"])
     document = {
         "format": FORMAT,
-        "linears": {name.full: format for name, format in allocated(result).items()},
+        "linears": linears,
         "average_bits": float(row["average_bits"]),
         **({"predicted_error": float(row["predicted_error"])} if "predicted_error" in row else {}),
         "cost": result.attrs["basis"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import xarray as xr
 from support.cli_runner import Runner
 from support.effects_store import sensitivity
 from taqstore import open_store
+from taqstore.analysis import ANALYSES
 from taqstore.errors import MisuseError
 from taqstore.export.pasted.table import pasted
 from taqstore.files.schema import validate
@@ -43,6 +45,15 @@ def with_effects(
             targets, seed=place, amount=4, inputs=True, size=0.4 / 4**place
         )
     return found
+
+
+@pytest.mark.parametrize("word", ANALYSES["frontier"].pastes)
+@pytest.mark.parametrize("options", [{}, {"budgets": [9.0]}])
+def test_no_text_of_a_frontier_without_an_average(word: str, options: dict[str, Any]) -> None:
+    groups = {"sensitivity/linear/mlx-w4-g64": sensitivity(LINEARS, seed=3)}
+    results = analyze("frontier", groups, **options)
+    with pytest.raises(MisuseError, match="give it with --average BITS"):
+        pasted("frontier", word, groups, results)
 
 
 def test_an_allocation_is_read_as_it_was_chosen(tmp_path: Path) -> None:
