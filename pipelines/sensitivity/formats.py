@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from taqstore.errors import MisuseError, problem
 from taqstore.kinds.quantized_linears import run_of
 from taqstore.kinds.sensitivity import check_format, format_bits, quantizes_inputs
-from taqstore.kinds.weight_sets import set_folders, weight_sets
+from taqstore.kinds.weight_sets import folder_of, set_folders, set_groups, weight_sets
 from taqstore.names import ACTIVATIONS, LATENTS, SECOND_MOMENTS, SITES
 from taqstore.store.reader import Store
 
@@ -48,8 +52,12 @@ class Format:
         if self.of_inputs:
             return found | {"statistics": statistics(store, [f"{ACTIVATIONS}/{s}" for s in SITES])}
         if self.variant.is_set:
-            run = run_of(store, self.variant.weights)
-            return found | {"bits": float(run.get("bits") or 0), "set": run}
+            name = self.variant.weights
+            run, folder = run_of(store, name), folder_of(store, name)
+            sites = set_groups(store, name)
+            content = {site: content_of(store, f"{folder}/{site}") for site in sites}
+            bits = float(run.get("bits") or 0)
+            return found | {"bits": bits, "set": run | {"content": content}}
         if self.variant.weights == COMFY_GPTQ:
             return found | {"statistics": statistics(store, of_kinds(store, SECOND_MOMENTS))}
         return found
@@ -93,11 +101,33 @@ def of_kinds(store: Store, *kinds: str) -> list[str]:
 
 
 def statistics(store: Store, paths: Sequence[str]) -> dict[str, Any]:
-    """How much of each group is whole, and which latents it was observed on."""
+    """How much of each group is whole, which latents it was observed on, and its content."""
     found = {}
     for path in paths:
         if path in store:
             run: Mapping[str, Any] = store[path].attrs.get(RUN) or {}
             items = int(store.mask(path).sum())
-            found[path] = {"items": items, LATENTS: str(run.get(LATENTS, ""))}
+            found[path] = {
+                "items": items,
+                LATENTS: str(run.get(LATENTS, "")),
+                "content": content_of(store, path),
+            }
     return found
+
+
+def content_of(store: Store, path: str) -> str:
+    """16 hex digits of a SHA-256 of what identifies the files of a group's items.
+
+    Settings do not tell a group from one made with --force of other statistics. Nothing is read of
+    the data; of a store of format 1, which has no records of files, it is empty.
+    """
+    name = next(iter(store[path].data_vars), None)
+    files = None if name is None else store.identities(path, str(name))
+    if files is None:
+        return ""
+    found = hashlib.sha256()
+    for item in np.ndindex(*files.items.grid):
+        owned = files.items.owned(item)
+        if owned is not None:
+            found.update(json.dumps([item, sorted(owned.items())]).encode())
+    return found.hexdigest()[:16]

@@ -59,16 +59,16 @@ def targets_of(unit: str, format: Format, planner: Planner, steps: int) -> list[
         for name, reader in planner.weights.readers.items()
         if not format.of_inputs or name.site in SITES
     ]
+    reason = _reasons(format, planner)
     if unit == "step":
-        names = [str(step) for step in range(steps)]
-        return [Target(name, tuple(readers), int(name)) for name in names]
+        why = next(filter(None, map(reason, readers)), "")
+        return [Target(str(step), tuple(readers), step, why) for step in range(steps)]
     groups: dict[str, list[Reader]] = {}
     for reader in readers:
         groups.setdefault(_KEYS[unit](reader), []).append(reader)
     groups.pop("", None)
     if unit == "site":
         groups = {site: groups[site] for site in EVERY_SITE if site in groups}
-    reason = _reasons(format, planner)
     return [
         Target(name, tuple(of), refused=next(filter(None, map(reason, of)), ""))
         for name, of in groups.items()

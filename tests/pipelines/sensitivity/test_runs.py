@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from taqstore.pipelines.generate import Request, generate
 from taqstore.pipelines.sensitivity import job
 from taqstore.pipelines.sensitivity.sensitivity import sensitivity
 
@@ -176,3 +177,14 @@ def test_the_command_tells_targets_the_worst_first(store: Path, taq: Runner) -> 
         assert by_name[name]["worst_step"] == one["worst_step"].values.item()
     assert taq(*words).code == 1
     assert taq(*words, "--format", "float", "--resume").code == 2
+
+
+@pytest.mark.parametrize("unit", ["linear", "block", "site", "step"])
+def test_inputs_that_were_never_observed_leave_nothing(tmp_path: Path, unit: str) -> None:
+    prompts, store = tmp_path / "prompts.txt", tmp_path / "run.zarr"
+    prompts.write_text("a handwritten two", encoding="utf-8")
+    generate(store, Request("reference", prompts, 1, steps=2))
+    before = files_of(store, ".")
+    with pytest.raises(MissingError, match="never observed"):
+        run(store, unit=unit, formats=["a4-static"], targets=())
+    assert files_of(store, ".") == before
