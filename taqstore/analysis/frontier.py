@@ -80,7 +80,8 @@ def frontier(
         `allocated`, its format; `allocated_bits`, a weight's (of formats of inputs a channel's);
         `allocated_error`, the root mean square of its own relative error.
 
-        Attributes: `bits_counted` says whether scales and biases of groups are.
+        Attributes: `bits_counted` says whether scales and biases of groups are; `note` names
+        linears that are not given a format because the final latent was no number.
 
     Raises
     ------
@@ -112,7 +113,7 @@ def frontier(
     source = next(iter({**measured, **static}.values()))
     return {
         NAME: finish(
-            result.assign_attrs(bits_counted=counted, basis=_basis(score)),
+            result.assign_attrs(bits_counted=counted, basis=_basis(score), note=_note(known)),
             source,
             NAME,
             formats=list(chosen),
@@ -122,6 +123,16 @@ def frontier(
             fused=fused,
         )
     }
+
+
+def _note(known: Effects | None) -> str:
+    """Which choices there are not, as a line; empty: all are."""
+    broken = [] if known is None else known.broken()
+    if not broken:
+        return ""
+    target, format = broken[0]
+    more = f", nor are {len(broken) - 1} other choices" * (len(broken) > 1)
+    return f"{target} is not given {format}: its final latent is no number{more}"
 
 
 def _basis(score: str | None) -> str:
@@ -258,7 +269,8 @@ def _predicted(
     order = [place.get(name, -1) for name in known.targets]
     inner = np.where(np.array(order) < 0, -1, picked[:, order])
     inner = np.where(inner < len(known.formats), inner, -1)
-    squares = np.nan_to_num(np.column_stack([known.squares(), np.zeros(len(order))]))
+    squares = np.column_stack([known.squares(), np.zeros(len(order))])
+    squares[np.isnan(squares)] = 0
     sums = [squares[np.arange(len(order)), row].sum() for row in inner]
     found["predicted_error"] = np.sqrt(np.array(sums))
     found["first_order_error"] = root_mean_square(known.together(inner))

@@ -14,7 +14,7 @@ from taqstore.analysis.ranges.steps import Cuts
 from taqstore.analysis.shared.effects import Effects, Groups
 from taqstore.analysis.shared.inputs import finish
 from taqstore.analysis.table import of_row
-from taqstore.errors import MissingError, MisuseError, problem
+from taqstore.errors import MissingError, MisuseError, StoreError, problem
 from taqstore.kinds.formats.input_formats import InputFormat
 from taqstore.kinds.sensitivity import sensitivities
 from taqstore.names import ACTIVATIONS, split_group
@@ -210,6 +210,13 @@ def _vectors(data: xr.Dataset, steps: Sequence[int], norm: Floats) -> Callable[[
     def of(image: int) -> Floats:
         values = np.asarray(ordered.isel(image=image).values, np.float64)
         found: Floats = values.reshape(len(steps), -1) / norm[image]
+        broken = np.flatnonzero(~np.isfinite(found).all(axis=1))
+        if broken.size:
+            number = int(data["image"].values[image])
+            what = f"quantized at step {steps[broken[0]]}, the final latent is no number"
+            raise StoreError(
+                problem(what, found=f"image {number}", remedy="choose another --format")
+            )
         return found
 
     return of

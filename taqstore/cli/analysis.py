@@ -121,6 +121,8 @@ def run(name: str, given: dict[str, Any], options: dict[str, Any]) -> None:
             from taqstore.export.pasted.table import pasted
 
             output.give_text(pasted(name, word, opened, results))
+    for text in filter(None, (result.attrs.get("note") for result in results.values())):
+        say(f"note: {text}")
     failures = [text for result in results.values() if (text := result.attrs.get("failure"))]
     if given.get("fail") and failures:
         raise TaqError(failures[0])

@@ -219,7 +219,9 @@ VARIABLES: dict[str, Doc] = {
     "worst_step": Doc("worst step", "", "step of the latent with the largest relative error"),
     "weights": Doc("weights changed", "", "weights of the target that are quantized; 0: inputs"),
     "input_channels": Doc("inputs changed", "", "channels of inputs quantized, over its linears"),
-    "weight_absmax": Doc("weight absmax", "", "largest absolute weight of the target"),
+    "weight_absmax": Doc(
+        "weight absmax", "", "largest absolute weight of a target, or of an input channel"
+    ),
     "weight_kurtosis": Doc("weight kurtosis", "", "fourth moment by squared variance; normal: 3"),
     "weight_power": Doc("weight power", "", "sum of squares of the target's weights"),
     "weight_error": Doc("weight error", "", "sum of squares of the change of weights"),

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 from support.effects_store import scores, sensitivity
+from taqstore.analysis.shared.effects import Effects
 from taqstore.errors import MisuseError, TaqError
 from taqstore.kinds.formats.weight_formats import FLOAT_BITS, Sizes
 from taqstore.query import analyze
@@ -212,3 +213,27 @@ def test_what_cannot_be_answered_is_told(groups: dict[str, xr.Dataset]) -> None:
     other = other.assign_coords(seed=("image", other["seed"].values + 100))
     with pytest.raises(TaqError, match="no image in common"):
         analyze("frontier", {**groups, f"sensitivity/linear/{FORMATS[0]}": other})
+
+
+def test_a_format_that_breaks_a_linear_is_never_given_and_told(
+    groups: dict[str, xr.Dataset],
+) -> None:
+    path = f"sensitivity/linear/{FORMATS[0]}"
+    broken = groups[path].copy(deep=True)
+    broken["latent_error"][1, 3] = np.nan
+    broken["delta"][1, 3] = np.nan
+    sound = analyze("frontier", groups, average=5.0)["frontier"]
+    groups[path] = broken
+    result = analyze("frontier", groups, average=5.0)["frontier"]
+    assert result["allocated"].values[3] != FORMATS[0]
+    assert result.attrs["note"].startswith(f"{TARGETS[3]} is not given {FORMATS[0]}: its final")
+    assert not sound.attrs["note"]
+    assert np.isfinite(result["predicted_error"]).all()
+    assert np.isfinite(result["first_order_error"]).all()
+    # Uniform rows leave what cannot have the format as it is.
+    assert np.isfinite(result["uniform_error"]).all()
+    direct = Effects.of({FORMATS[0]: broken})
+    assert np.isinf(direct.together(np.zeros((1, len(TARGETS)), np.int64))[0, 1])
+    without = np.array([[0, 0, 0, -1, 0]])
+    whole = Effects.of({FORMATS[0]: broken.fillna(0.0)})
+    np.testing.assert_array_equal(direct.together(without), whole.together(without))

@@ -134,3 +134,9 @@ def test_last_steps_that_were_not_measured_are_missed() -> None:
     groups = {"sensitivity/step/a4-static": data.assign_attrs(run={"steps": 7})}
     with pytest.raises(MissingError, match="sensitivity of step 5 was not measured"):
         analyze("policy", groups, protect=2)
+
+
+def test_a_step_that_breaks_the_latent_is_named(groups: dict[str, xr.Dataset]) -> None:
+    groups["sensitivity/step/a4-static"]["delta"][1, 4] = np.nan
+    with pytest.raises(TaqError, match=r"quantized at step 4, the final latent is no number"):
+        analyze("policy", groups, format="a4-static")

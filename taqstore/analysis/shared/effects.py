@@ -72,17 +72,26 @@ class Effects:
         return np.asarray(first.values, np.float64)
 
     def squares(self) -> Floats:
-        """``(target, format)``: mean over images of |delta|^2 / |final|^2; NaN: not measured."""
+        """``(target, format)``: mean over images of |delta|^2 / |final|^2.
+
+        NaN: not measured. Infinite: the final latent of an image was no number.
+        """
         found = np.full((len(self.targets), len(self.formats)), np.nan)
         place = {name: index for index, name in enumerate(self.targets)}
         for column, data in enumerate(self.datasets):
             rows = [place[str(name)] for name in data["target"].values]
             error = np.asarray(data["latent_error"].transpose("target", "image").values)
-            found[rows, column] = np.square(error).mean(axis=1)
+            known = np.where(np.isfinite(error), error, np.inf)
+            found[rows, column] = np.square(known).mean(axis=1)
         return found
 
+    def broken(self) -> list[tuple[str, str]]:
+        """Targets and formats with which the final latent of an image was no number."""
+        rows, columns = np.nonzero(np.isinf(self.squares()))
+        return [(self.targets[r], self.formats[c]) for r, c in zip(rows, columns, strict=True)]
+
     def together(self, chosen: Ints) -> Floats:
-        """``(row, image)``: |sum of deltas| / |final|.
+        """``(row, image)``: |sum of deltas| / |final|; infinite where one of them is no number.
 
         Parameters
         ----------
@@ -104,8 +113,12 @@ class Effects:
             for start in range(0, len(used), width):
                 block = used[start : start + width]
                 values = np.asarray(delta.isel(target=block).values, np.float64)
+                values = values.reshape(len(block), -1)
                 taken = chosen[:, [names[at] for at in block]] == column
-                total = total + taken.astype(np.float64) @ values.reshape(len(block), -1)
+                whole = np.isfinite(values).all(axis=1)
+                # Nothing times what is no number is no number: such rows are left out, and told.
+                total = total + taken[:, whole].astype(np.float64) @ values[whole]
+                total[taken[:, ~whole].any(axis=1)] = np.inf
         found: Floats = np.linalg.norm(total, axis=-1)
         return found
 

@@ -102,7 +102,6 @@ RESULTS: dict[str, Doc] = {
     "lut_error": Doc("error of the table", "", "largest relative error of such an interpolation"),
     "activation_absmax": Doc("activation absmax", "", "absmax, or salience, the factor is made of"),
     "balanced_absmax": Doc("balanced absmax", "", "activation_absmax / factor"),
-    "weight_absmax": Doc("weight absmax", "", "absmax over outputs of an input channel's weights"),
     "range_sigma_low": Doc("lower sigma", "", "smallest sigma of the time range"),
     "range_sigma_high": Doc("upper sigma", "", "largest sigma of the time range"),
     "rank_correlation": Doc("rank correlation", "", "Spearman, of activation and weight absmax"),
