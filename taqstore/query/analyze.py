@@ -180,11 +180,12 @@ def write_results(
     if target.suffix in (".csv", ".parquet"):
         tables = (whole_tables if whole else site_tables)(results)
         if len(tables) > 1:
+            file = "" if whole and len(results) > 1 else ", or -o FILE.nc"
             raise TaqError(
                 problem(
                     f"{target.suffix} holds one table, this analysis makes {len(tables)}",
                     found="; ".join(_described(tables)),
-                    remedy=f"use --json, or {'' if whole else '--site with '}-o FILE.nc",
+                    remedy=f"use --json{file if whole else file.replace('-o', '--site with -o')}",
                 )
             )
         write_table(tables[0], target, force=force)

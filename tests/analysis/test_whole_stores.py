@@ -18,9 +18,9 @@ from taqstore import open_store
 from taqstore.analysis import ANALYSES
 from taqstore.analysis.shared.option import Option
 from taqstore.analysis.shared.row import SELECTION, Analysis
-from taqstore.errors import MisuseError
+from taqstore.errors import MisuseError, TaqError
 from taqstore.query import analyze
-from taqstore.query.analyze import whole_tables
+from taqstore.query.analyze import whole_tables, write_results
 from taqstore.query.diff import option_names
 from taqstore.testing import RunShape, make_store
 
@@ -96,9 +96,25 @@ def test_results_are_written_by_suffix(store: Path, taq: Runner, tmp_path: Path)
         assert done.code == 0, done.err
     read = pd.read_csv(tmp_path / "w.csv")
     np.testing.assert_allclose(xr.load_dataset(tmp_path / "w.nc")["width"], read["width"])
-    refused = taq("analyze", "paired", store, store, "-o", tmp_path / "p.nc")
-    assert refused.code == 1
-    assert "holds one result" in refused.err
+    for suffix in (".nc", ".zarr"):
+        refused = taq("analyze", "paired", store, store, "-o", tmp_path / f"p{suffix}")
+        assert refused.code == 1
+        assert "holds one result" in refused.err
+        assert "use --json" in refused.err
+
+
+def test_no_file_is_advised_that_would_be_refused(tmp_path: Path) -> None:
+    one, two = (xr.Dataset({f"{d}_x": (d, [1.0])}, {d: [0]}) for d in ("step", "image"))
+    several = {"first": one, "second": two}
+    both = {"first": one.assign(two)}
+    for results, whole, advice in (
+        (several, True, "; use --json"),
+        (both, True, "; use --json, or -o FILE.nc"),
+        (several, False, "; use --json, or --site with -o FILE.nc"),
+    ):
+        with pytest.raises(TaqError) as refused:
+            write_results(results, tmp_path / "x.csv", whole=whole)
+        assert str(refused.value).endswith(advice), refused.value
 
 
 def test_a_verdict_is_an_exit_code_when_asked_for(store: Path, taq: Runner) -> None:
