@@ -15,6 +15,7 @@ from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import local_ckpt_option, model_option, weight_group_size_option
 from taqstore.cli.output import (
     Source,
+    check_force,
     json_option,
     output_option,
     print_json,
@@ -140,8 +141,7 @@ def command(
       taqstore gate run.zarr --packed packed --min-psnr 30
       taqstore gate run.zarr --variant gptq/a8-static --against record.json
     """
-    if force and output is None:
-        raise click.UsageError("--force goes with -o")
+    check_force(force, output)
     if dry_run and (output is not None or against is not None):
         raise click.UsageError("--dry-run writes and compares nothing")
     from taqstore.files.staged import check_file

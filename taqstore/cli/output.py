@@ -143,6 +143,12 @@ class Output:
         say(f"wrote {self.path}")
 
 
+def check_force(force: bool, output: Path | None) -> None:
+    """Refuse a --force that has nothing to replace."""
+    if force and output is None:
+        raise click.UsageError("--force goes with -o")
+
+
 def table_output(
     *,
     suffixes: tuple[str, ...] = DATASETS,
@@ -191,8 +197,7 @@ def table_output(
                 raise click.UsageError(
                     "--limit is for printed tables: --csv, --json and -o are whole"
                 )
-            if force and output is None:
-                raise click.UsageError("--force goes with -o")
+            check_force(force, output)
             if output is not None:
                 check_suffix(output, suffixes)
             function(output=Output(as_csv, as_json, limit, output, force), **given)
