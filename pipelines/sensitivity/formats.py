@@ -14,7 +14,7 @@ from taqstore.errors import MisuseError, problem
 from taqstore.kinds.quantized_linears import run_of
 from taqstore.kinds.sensitivity import check_format, format_bits, quantizes_inputs
 from taqstore.kinds.weight_sets import folder_of, set_folders, set_groups, weight_sets
-from taqstore.names import ACTIVATIONS, LATENTS, SECOND_MOMENTS, SITES
+from taqstore.names import ACTIVATIONS, LATENTS, SECOND_MOMENTS, SITES, kind_of
 from taqstore.store.reader import Store
 
 from ..evaluate.variants import COMFY_GPTQ, FLOAT, Variant
@@ -97,7 +97,7 @@ def default_format(unit: str) -> str:
 
 def of_kinds(store: Store, *kinds: str) -> list[str]:
     """Paths of the groups of some kinds that have a group for each site."""
-    return [path for path in store.paths if path.partition("/")[0] in kinds]
+    return [path for path in store.paths if kind_of(path) in kinds]
 
 
 def statistics(store: Store, paths: Sequence[str]) -> dict[str, Any]:

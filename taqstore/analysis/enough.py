@@ -190,7 +190,7 @@ def _curve(moves: Moves | None) -> dict[str, Any]:
     sizes = _sizes(moves.items)
     away = [moves.deviation(n) for n in sizes]
     rows = {
-        "move": [moves.move(n) if n * FACTOR <= moves.items else nan for n in sizes],
+        "move": [moves.moved(n) if n * FACTOR <= moves.items else nan for n in sizes],
         "fitted_move": [moves.expected(n) for n in sizes],
         "deviation": [float(one.mean()) for one in away],
         "deviation_low": [float(np.quantile(one, _LOW)) for one in away],

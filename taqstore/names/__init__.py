@@ -61,6 +61,7 @@ from taqstore.names.vocabulary import (
     Alternatives,
     Doc,
     dimension_order,
+    kind_of,
     site_of,
     split_group,
 )
@@ -111,6 +112,7 @@ __all__ = [
     "diffusers_module",
     "dimension_order",
     "is_block_key",
+    "kind_of",
     "linear_names",
     "model_blocks",
     "parse_layer",

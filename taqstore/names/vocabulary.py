@@ -58,6 +58,11 @@ def site_of(path: str) -> str:
     return split_group(path)[1]
 
 
+def kind_of(path: str) -> str:
+    """First part of a path: what the groups below it are. `sensitivity/linear/rtn-w4` has three."""
+    return path.partition("/")[0]
+
+
 # One statistic, spelled as its sources do: any of the alternatives, the first complete one counts.
 Alternatives = tuple[tuple[str, ...], ...]
 EXTREMA: Alternatives = (("min", "max"), ("avg_min", "avg_max"))

@@ -16,7 +16,7 @@ from taqstore.files.datasets import write_table
 from taqstore.files.tables import print_table, to_table
 from taqstore.kinds import nonfinite
 from taqstore.kinds.statistics_sources import Use, preferred
-from taqstore.names import ACTIVATIONS, Alternatives, parse_layer, site_of
+from taqstore.names import ACTIVATIONS, Alternatives, kind_of, parse_layer, site_of
 from taqstore.plot.figures import FIGURES, FigureKind, check_formats, known
 from taqstore.query.sites import Groups, each_able, first_source, slices
 
@@ -218,7 +218,7 @@ def _can_show(dataset: xr.Dataset, requires: Alternatives) -> bool:
 
 def can_show_store(row: FigureKind, groups: Iterable[str]) -> bool:
     """Whether a store has a group of a kind that a figure of whole stores is drawn from."""
-    return any(path.split("/")[0] in row.groups for path in groups)
+    return any(kind_of(path) in row.groups for path in groups)
 
 
 def _pages_of_store(

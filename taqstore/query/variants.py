@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from taqstore.errors import MissingError, problem
 from taqstore.kinds.trajectories import AVERAGE_BITS, FLOAT, path_of, trajectory_groups
-from taqstore.names import WRITTEN
+from taqstore.names import WRITTEN, site_of
 from taqstore.trajectory.bootstrap import bootstrap
 from taqstore.trajectory.measures import (
     MIN_COSINE,
@@ -30,7 +30,7 @@ def variant_paths(groups: Mapping[str, xr.Dataset]) -> dict[str, str]:
     named = {path: name for path, name in trajectory_groups(groups).items() if name != FLOAT}
     names = list(named.values())
     return {
-        name if names.count(name) == 1 else f"{name} ({path.rpartition('/')[2][:6]})": path
+        name if names.count(name) == 1 else f"{name} ({site_of(path)[:6]})": path
         for path, name in named.items()
     }
 

@@ -10,7 +10,7 @@ import xarray as xr
 
 from taqstore.errors import MissingError
 from taqstore.kinds.sensitivity import quantizes_inputs, sensitivities
-from taqstore.names import SCORES, SENSITIVITY, TRAJECTORIES
+from taqstore.names import SCORES, SENSITIVITY, TRAJECTORIES, kind_of, site_of, split_group
 from taqstore.query.analyze import Results, analyze
 from taqstore.query.budgets import frontiers, policies
 from taqstore.query.sites import Groups, paths_of
@@ -60,7 +60,7 @@ def _held(store: Store) -> Groups:
     """Groups of judged images, each variable read once where it is small: many analyses ask."""
     found = {}
     for path in store:
-        if path.split("/")[0] in (SENSITIVITY, SCORES, TRAJECTORIES):
+        if kind_of(path) in (SENSITIVITY, SCORES, TRAJECTORIES):
             data = store[path]
             small = [name for name in data.data_vars if data[name].nbytes <= _HELD_BYTES]
             found[path] = data.assign({name: data[name].load() for name in small})
@@ -73,7 +73,7 @@ def _of_weights(groups: Groups) -> Groups:
     return {
         path: data
         for path, data in groups.items()
-        if path.startswith(heads) and not quantizes_inputs(path.rpartition("/")[2])
+        if path.startswith(heads) and not quantizes_inputs(site_of(path))
     }
 
 
@@ -174,7 +174,7 @@ def _gates(gates: dict[str, _Gate]) -> Iterator[Table]:
 def _blamed(found: Results) -> Iterator[Table]:
     """Linears whose format alone changes the picture most, a table for each format."""
     for key, data in found.items():
-        unit, _, name = key.partition("/")
+        unit, name = split_group(key)
         if unit != "linear":
             continue
         error = data["latent_error"].mean("image").values

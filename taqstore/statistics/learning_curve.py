@@ -118,7 +118,7 @@ class Moves:
         found: Floats = np.sqrt(np.square(moved).mean(axis=1))
         return found
 
-    def move(self, size: int, factor: int = FACTOR) -> float:
+    def moved(self, size: int, factor: int = FACTOR) -> float:
         """Root mean square over cells and pairs of moves from `size` to `factor` times it."""
         each = self.each(size, factor)
         return float(np.sqrt(np.square(each).mean())) if each.size else nan
@@ -132,7 +132,7 @@ class Moves:
     @cached_property
     def _fitted(self) -> Floats:
         """``(doubling, 2)``: logarithms of the sizes and moves that the law is fitted to."""
-        moves = [(n, self.move(n, 2)) for n in self.sizes if 2 * n <= self.items]
+        moves = [(n, self.moved(n, 2)) for n in self.sizes if 2 * n <= self.items]
         found = np.log([pair for pair in moves if pair[1] > 0][-_FITTED:])
         return found.reshape(-1, 2)
 
@@ -140,7 +140,7 @@ class Moves:
     def _spread(self) -> float:
         """Standard deviation of the logarithm of one move about the root mean square."""
         logs = [
-            np.log(each[each > 0] / self.move(n))
+            np.log(each[each > 0] / self.moved(n))
             for n in self.sizes
             if FACTOR * n <= self.items and (each := self.each(n, FACTOR)).any()
         ]
@@ -174,7 +174,7 @@ class Moves:
         found = []
         for n in self.sizes:
             if FACTOR * n <= self.items:
-                one, two, both = self.move(n, 2), self.move(2 * n, 2), self.move(n)
+                one, two, both = self.moved(n, 2), self.moved(2 * n, 2), self.moved(n)
                 if one * two > 0:
                     found.append((both**2 - one**2 - two**2) / (2 * one * two))
         return float(np.clip(np.mean(found), -1, 1)) if found else 0.0

@@ -17,7 +17,7 @@ from taqstore.files.staged import whole_file
 from taqstore.layout.item_records import ABSENT, Item
 from taqstore.layout.template import Array, Template
 from taqstore.metadata.provenance import each_record, make_record
-from taqstore.names import TRAJECTORIES, split_group
+from taqstore.names import TRAJECTORIES, kind_of, split_group
 from taqstore.place.location import Location
 from taqstore.run.outcome import Outcome
 from taqstore.run.progress import SILENT, Progress
@@ -32,7 +32,6 @@ from taqstore.upkeep.merge_united import (
     UNITED,
     check_shared,
     fresh_of,
-    kind_of,
     rows_of,
     united,
 )

@@ -29,11 +29,6 @@ Identity = tuple[Any, ...]
 Read = Callable[[Part, Array, Item], Iterator[np.ndarray | None]]
 
 
-def kind_of(path: str) -> str:
-    """First part of a path: what the groups below it are."""
-    return path.partition("/")[0]
-
-
 def united(
     parts: Mapping[str, Sequence[Part | None]], *, offset: int
 ) -> dict[str, tuple[Part, ...]]:

@@ -89,7 +89,13 @@ FILES: dict[str, bytes] = {
     "100 axes": _tensor(shape=[1] * 100),
 }
 TRIED = ("JSON 10^5 deep", "a header 10^5 deep", "scale is 10^400")
-VARIANTS = {"--weights": ["--variant", "adaround"], "--config": ["--variant", "rtn/config"]}
+VARIANTS = {
+    "--weights": ["--variant", "adaround"],
+    "--config": ["--variant", "rtn/config"],
+    "--allocation": ["--variant", "mixed"],
+}
+# A line of text is a prompt, whatever it says: what these read is looked at, and nothing run.
+DRY = {"gate": ["--variant", "rtn", "--dry-run"], "sensitivity": ["--dry-run"]}
 SUFFIXES = {"--config": ".json", "--weights": ".safetensors"}
 
 
@@ -136,7 +142,8 @@ def test_every_file_of_every_command_may_hold_anything(tmp_path: Path) -> None:
             if option in known.get(command, ["--prompts"]) or (runs and name not in TRIED):
                 continue
             if option != "--local-ckpt" or not runs:
-                more = [*VARIANTS.get(option, [])] if runs else []
+                judged = runs or command == "gate"
+                more = [*(VARIANTS.get(option, []) if judged else []), *DRY.get(command, [])]
                 line = [*known[command], *_model_of(command, known[command]), *more, option, file]
                 tried.append((f"{command} {option} {name}", line))
     done = run_limited(tried)

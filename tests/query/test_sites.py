@@ -141,6 +141,8 @@ ALLOWED = {
         'words = (self.flag or self.name.replace("_", "-")).split("/")',
     ),
     ("taqstore/names/vocabulary.py", 'source, _, site = path.rpartition("/")'),
+    ("taqstore/names/vocabulary.py", 'return path.partition("/")[0]'),
+    ("taqstore/plot/kinds/frontier.py", 'inputs = name.partition(" ")[0].partition("/")[2]'),
 }
 
 

@@ -51,7 +51,7 @@ def test_moves_are_those_of_a_loop() -> None:
         for part, whole in subsets.pairs(size, factor).tolist():
             small, large = (values[subsets.members[i]].max(axis=0) for i in (part, whole))
             squares += [log(b / a) ** 2 for a, b in zip(small, large, strict=True)]
-        assert found.move(size, factor) == pytest.approx(sqrt(np.mean(squares)), rel=1e-12)
+        assert found.moved(size, factor) == pytest.approx(sqrt(np.mean(squares)), rel=1e-12)
     away = [
         sqrt(np.mean([log(a / b) ** 2 for a, b in zip(values[row].max(axis=0), values.max(axis=0),
                                                      strict=True)]))

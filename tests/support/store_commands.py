@@ -50,6 +50,7 @@ def calls(
     given = {
         **dict.fromkeys(_STORES, str(store)),
         "group": group,
+        "other": str(store),
         "model": "reference",
         "prompts": str(prompts),
         "images": "1",

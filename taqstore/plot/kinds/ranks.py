@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from taqstore.analysis.ranks import ranks
 from taqstore.errors import MissingError, problem
 from taqstore.files.tables import to_table
+from taqstore.names import kind_of, split_group
 from taqstore.plot.parts.panels import Page
 
 if TYPE_CHECKING:
@@ -38,10 +39,8 @@ def rank_pages(
     if not found:
         what = "fewer than 3 targets have a score: nothing is ranked"
         raise MissingError(problem(what, remedy="taqstore sensitivity with more --targets"))
-    for unit in dict.fromkeys(name.split("/")[0] for name in found):
-        ours = {
-            name.split("/", 1)[1]: d for name, d in found.items() if name.startswith(f"{unit}/")
-        }
+    for unit in dict.fromkeys(kind_of(name) for name in found):
+        ours = {split_group(name)[1]: d for name, d in found.items() if name.startswith(f"{unit}/")}
         yield Page(f"ranks_{unit}s", _figure(unit, ours), rank_table(ours))
 
 

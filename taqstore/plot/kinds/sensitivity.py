@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
 from taqstore.kinds.sensitivity import sensitivities
-from taqstore.names import LayerName, parse_layer, site_rank
+from taqstore.names import LayerName, parse_layer, site_rank, split_group
 from taqstore.plot.parts import drawing as figures
 from taqstore.plot.parts.panels import Page
 from taqstore.plot.parts.views import file_name
@@ -38,7 +38,7 @@ def sensitivity_pages(
     answers
         What `kinds.sensitivities` says by ``unit/format``, where it is known.
     """
-    known = {tuple(key.split("/")): data for key, data in (answers or {}).items()}
+    known = {split_group(key): data for key, data in (answers or {}).items()}
     found = known or sensitivities(groups)
     for (unit, name), data in found.items():
         if unit == "linear":
