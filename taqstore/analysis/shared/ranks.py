@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from taqstore.analysis.shared.inputs import Array
+from taqstore.statistics.rank_correlation import average_ranks
 
 
 def spearman(first: Array, second: Array) -> Array:
@@ -20,16 +21,4 @@ def spearman(first: Array, second: Array) -> Array:
 
 
 def _centered_ranks(values: Array) -> Array:
-    order = np.argsort(values, axis=-1, kind="stable")
-    ordered = np.take_along_axis(values, order, axis=-1)
-    count = values.shape[-1]
-    place = np.broadcast_to(np.arange(count, dtype=np.float64), values.shape)
-    starts = np.concatenate(
-        [np.ones((*values.shape[:-1], 1), bool), ordered[..., 1:] != ordered[..., :-1]], axis=-1
-    )
-    ends = np.concatenate([starts[..., 1:], np.ones((*values.shape[:-1], 1), bool)], axis=-1)
-    first = np.maximum.accumulate(np.where(starts, place, 0.0), axis=-1)
-    last = np.minimum.accumulate(np.where(ends, place, count)[..., ::-1], axis=-1)[..., ::-1]
-    ranks = np.empty(values.shape)
-    np.put_along_axis(ranks, order, (first + last) / 2, axis=-1)
-    return np.asarray(ranks - (count - 1) / 2)
+    return np.asarray(average_ranks(values) - (values.shape[-1] + 1) / 2)
