@@ -9,13 +9,17 @@ from typing import Any
 import click
 
 from taqstore.cli import EVALUATE_PIPELINE
-from taqstore.cli.common import renamed, say, say_nonfinite, store_argument
+from taqstore.cli.common import say, say_nonfinite, store_argument
 from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import (
+    allocation_option,
+    config_option,
     images_option,
     local_ckpt_option,
     model_option,
+    nearest_bits_option,
     parse_names,
+    time_groups_option,
     weight_group_size_option,
 )
 from taqstore.cli.output import (
@@ -45,21 +49,9 @@ from taqstore.cli.progress import progress_bar
     callback=parse_names,
     help="Blocks to quantize, like mm0,mm5 [default: all].",
 )
-@renamed(
-    "--weight-bits",
-    "bits",
-    old="--bits",
-    type=click.IntRange(2, 8),
-    help="Of weights rounded to nearest [default: 4].",
-)
+@nearest_bits_option
 @weight_group_size_option
-@renamed(
-    "--time-groups",
-    "groups",
-    old="--groups",
-    type=click.IntRange(2),
-    help="Groups of steps, of grouped variants [default: 4].",
-)
+@time_groups_option
 @images_option
 @click.option(
     "--stride",
@@ -94,16 +86,8 @@ from taqstore.cli.progress import progress_bar
     help="Weight set of STORE, whose linears rtn, clipped and mlx round too; or a file of export"
     " safetensors for adaround [default: sets that variants name].",
 )
-@click.option(
-    "--config",
-    type=Source(Path),
-    help="Config of export quant-config, for variants WEIGHTS/config.",
-)
-@click.option(
-    "--allocation",
-    type=Source(Path),
-    help="Document of analyze frontier --paste allocation, for variants mixed.",
-)
+@config_option
+@allocation_option
 @output_option(
     help="Folder for the contact sheet, the figure and tables by step, block and image.",
     only="folder",

@@ -10,9 +10,17 @@ from typing import Any
 import click
 
 from taqstore.cli import EVALUATE_PIPELINE, GATE_PIPELINE
-from taqstore.cli.common import renamed, say, say_nonfinite, store_argument
+from taqstore.cli.common import say, say_nonfinite, store_argument
 from taqstore.cli.long_command import LongCommand
-from taqstore.cli.model_options import local_ckpt_option, model_option, weight_group_size_option
+from taqstore.cli.model_options import (
+    allocation_option,
+    config_option,
+    local_ckpt_option,
+    model_option,
+    nearest_bits_option,
+    time_groups_option,
+    weight_group_size_option,
+)
 from taqstore.cli.output import (
     Source,
     check_force,
@@ -72,31 +80,11 @@ _BOUNDS = ("min_cosine", "max_bifurcated", "min_psnr")
     help="How many images may be bifurcated.",
 )
 @click.option("--min-psnr", type=float, help="Least mean PSNR of final latents, dB.")
-@renamed(
-    "--weight-bits",
-    "bits",
-    old="--bits",
-    type=click.IntRange(2, 8),
-    help="Of weights rounded to nearest [default: 4].",
-)
+@nearest_bits_option
 @weight_group_size_option
-@renamed(
-    "--time-groups",
-    "groups",
-    old="--groups",
-    type=click.IntRange(2),
-    help="Groups of steps, of grouped variants [default: 4].",
-)
-@click.option(
-    "--config",
-    type=Source(Path),
-    help="Config of export quant-config, for variants WEIGHTS/config.",
-)
-@click.option(
-    "--allocation",
-    type=Source(Path),
-    help="Document of analyze frontier --paste allocation, for variants mixed.",
-)
+@time_groups_option
+@config_option
+@allocation_option
 @click.option("--pictures", is_flag=True, help="PSNR of pictures also where it takes a VAE.")
 @click.option(
     "--against",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -97,6 +98,30 @@ weight_group_size_option = renamed(
     old="--group-size",
     type=click.IntRange(1),
     help="Inputs that share a weight step [default: all of an output channel].",
+)
+nearest_bits_option = renamed(
+    "--weight-bits",
+    "bits",
+    old="--bits",
+    type=click.IntRange(2, 8),
+    help="Of weights rounded to nearest [default: 4].",
+)
+time_groups_option = renamed(
+    "--time-groups",
+    "groups",
+    old="--groups",
+    type=click.IntRange(2),
+    help="Groups of steps, of grouped variants [default: 4].",
+)
+config_option = click.option(
+    "--config",
+    type=Source(Path),
+    help="Config of export quant-config, for variants WEIGHTS/config.",
+)
+allocation_option = click.option(
+    "--allocation",
+    type=Source(Path),
+    help="Document of analyze frontier --paste allocation, for variants mixed.",
 )
 num_samples_option = click.option(
     "--num-samples",
