@@ -15,6 +15,9 @@ from support.openings import openings  # noqa: F401
 # No test fetches a model; asking for one that is not there would wait for a network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+# A worker for each core: threads of OpenBLAS would only wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # The same examples in every run; TAQSTORE_EXPLORE=1 looks for new ones.
 settings.register_profile("repeatable", derandomize=not os.environ.get("TAQSTORE_EXPLORE"))
 settings.load_profile("repeatable")
