@@ -41,6 +41,13 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["PYTEST_DEBUG_TEMPROOT"] = str(MEMORY)
 
 
+def pytest_report_header() -> str:
+    """What the models of this run multiply with: it is most of how long they take."""
+    from taqstore.pipelines.machine.blas import load_blas
+
+    return f"MLX multiplies with {load_blas().name}"
+
+
 @pytest.fixture(scope="session")
 def reference() -> Path:
     """Folder with real outputs of the source scripts; the test skips where it is absent."""

@@ -67,6 +67,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("taqstore.cli.verify", "Check that everything is what was written."),
     "repair": ("taqstore.cli.repair", "Mend what verify names; unflag what is lost."),
     "upgrade": ("taqstore.cli.upgrade", "Bring a store of an older format to this one, in place."),
+    "doctor": ("taqstore.cli.doctor", "Say what this machine has, what is missing, what is slow."),
 }
 SOURCES_TABLE = "taqstore.pipelines.sources.table"
 MODELS_TABLE = "taqstore.pipelines.models.table"
@@ -81,6 +82,7 @@ GPTQ_ERRORS = "taqstore.pipelines.gptq.site_errors"
 EVALUATE_PIPELINE = "taqstore.pipelines.evaluate.evaluate"
 GATE_PIPELINE = "taqstore.pipelines.gate.gate"
 SENSITIVITY_PIPELINE = "taqstore.pipelines.sensitivity.sensitivity"
+DOCTOR_PIPELINE = "taqstore.pipelines.doctor"
 PROFILE_PIPELINE = "taqstore.pipelines.profile"
 MODEL_WEIGHTS = "taqstore.pipelines.run.model_weights"
 BASE_WEIGHTS = "taqstore.pipelines.run.base_weights"
