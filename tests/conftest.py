@@ -14,6 +14,8 @@ from support.openings import openings  # noqa: F401
 
 # No test fetches a model; asking for one that is not there would wait for a network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Tables are whole unless a test says how wide its terminal is.
+os.environ.pop("COLUMNS", None)
 
 # A worker for each core: threads of OpenBLAS would only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from threading import Lock
@@ -16,6 +17,8 @@ from taqstore.store.writer import StoreWriter
 
 from ..sources.parts.plan import Inexact, Item, Plan, Problem, Put, Unit
 from .groups import open_groups
+
+_log = logging.getLogger(__name__)
 
 
 def _run_parts(unit: Unit, pool: ThreadPoolExecutor, put: Put) -> list[Problem]:
@@ -108,6 +111,7 @@ class PlanRun:
     def _try(self, unit: Unit, parts: ThreadPoolExecutor) -> bool:
         try:
             self._write(unit, parts)
+            _log.debug("read %s, %d bytes", unit.label, unit.nbytes)
         except Inexact as error:
             with self._lock:
                 self.inexact.add((error.group, error.variable))

@@ -9,11 +9,13 @@ import click
 
 from taqstore.cli import DOCTOR_PIPELINE
 from taqstore.cli.output import json_option, print_json, print_rows
+from taqstore.cli.talk import Command, wide_option
 
 
-@click.command("doctor")
+@click.command("doctor", cls=Command)
 @click.argument("place", default=".", type=click.Path(exists=True, file_okay=False))
 @json_option
+@wide_option
 def command(place: str, as_json: bool) -> None:
     """Look at this machine: versions, extras, disk, MLX and its speed, models within reach.
 

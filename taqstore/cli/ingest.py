@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from taqstore.cli import INGEST_PIPELINE, SOURCES_TABLE
-from taqstore.cli.common import say
+from taqstore.cli.common import complain, say
 from taqstore.cli.long_command import LongCommand, resume_option
 from taqstore.cli.model_options import known_set
 from taqstore.cli.outcome import print_groups, say_notes
@@ -74,9 +74,9 @@ def command(  # noqa: D103 - its help text is made above, from the table
     else:
         _print_outcome(outcome)
     for line in outcome.problems:
-        say(f"refused: {line}")
+        complain(f"refused: {line}")
     if outcome.problems:
-        say("Mend these and run the same command with --resume; everything else is stored.")
+        complain("Mend these and run the same command with --resume; everything else is stored.")
         sys.exit(1)
 
 

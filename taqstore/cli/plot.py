@@ -9,6 +9,7 @@ import click
 
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.output import output_option
+from taqstore.cli.talk import Command, wide_option
 from taqstore.errors import TaqError, problem
 from taqstore.plot.figures import FIGURES, FORMATS, FigureKind
 
@@ -38,7 +39,7 @@ Kinds:
 """
 
 
-@click.command("plot", help=_HELP)
+@click.command("plot", cls=Command, help=_HELP)
 @click.argument("kind", type=click.Choice(tuple(FIGURES)), metavar="KIND")
 @store_argument
 @output_option(help="Folder.", required=True, only="folder")
@@ -70,6 +71,7 @@ Kinds:
     show_default=True,
     help="Kind of picture. Repeatable.",
 )
+@wide_option
 def command(
     kind: str,
     store: str,

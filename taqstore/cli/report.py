@@ -8,9 +8,10 @@ import click
 
 from taqstore.cli.common import renamed, say, say_nonfinite, store_argument
 from taqstore.cli.output import output_option, replace_option, replacing
+from taqstore.cli.talk import Command
 
 
-@click.command("report")
+@click.command("report", cls=Command)
 @store_argument
 @output_option(help="FILE.html to write.", required=True, only="file")
 @click.option("--source", help="Group prefix [default: first of those in the store].")

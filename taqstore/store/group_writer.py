@@ -7,6 +7,7 @@ by the next run.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
@@ -29,6 +30,7 @@ from taqstore.store.growth import match_items
 from taqstore.store.regions import Region, Values, whole
 
 # Records written alone are closed after so many: opening a group reads each of them.
+_log = logging.getLogger(__name__)
 _CLOSED_AFTER = 500
 
 
@@ -171,6 +173,7 @@ class GroupWriter:
                 record = self._layout.pack(self._items.loaded.scope, number, mask, identities)
                 write_flag(backend, path, number, record)
             backend.flush()
+        _log.debug("wrote %s, items %s", path, " ".join(map(str, flags)))
         for number in flags:
             for shard in self._layout.shards(number):
                 self._put.pop(shard, None)

@@ -7,6 +7,7 @@ by the next run.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import uuid
@@ -49,6 +50,9 @@ from taqstore.store.unfilled import remove_unfilled
 
 if TYPE_CHECKING:
     import zarr
+
+
+_log = logging.getLogger(__name__)
 
 
 def create_store(address: str | os.PathLike[str]) -> StoreWriter:
@@ -99,6 +103,7 @@ class StoreWriter:
             what = f"a store of format {root.format} is read, and not written to"
             remedy = f"taqstore upgrade {self.location}"
             raise StoreError(problem(what, where=str(self.location), remedy=remedy))
+        _log.debug("opened %s for writing", self.location)
         return backend
 
     @contextmanager
