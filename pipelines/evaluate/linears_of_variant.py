@@ -299,7 +299,8 @@ class Planner:
             return {}
         if variant.steps == LEARNED:
             return self._learned(variant, names)
-        started = {site: self._started(site, variant) for site in {name.site for name in names}}
+        sites = dict.fromkeys(name.site for name in names)
+        started = {site: self._started(site, variant) for site in sites}
         return {
             name: input_quantizer(started[name.site], name.layer, variant.bits) for name in names
         }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from threading import Lock
 from typing import Any
 
@@ -34,6 +34,16 @@ def _discard(group: str, name: str, start: Item, values: Any) -> None:
             pass
 
 
+def _result(done: Future[bool], submitted: Sequence[Future[bool]]) -> bool:
+    """What a unit gave; of its error and those of units before it, the first is raised."""
+    if done.exception() is None:
+        return done.result()
+    place = submitted.index(done)
+    for later in submitted[place + 1 :]:
+        later.cancel()
+    return next(one.result() for one in submitted[: place + 1] if one.exception() is not None)
+
+
 class PlanRun:
     """One plan on its way into the store.
 
@@ -61,27 +71,35 @@ class PlanRun:
         self.progress = mode.progress
         self.inexact: set[tuple[str, str]] = set()
         self._lock = Lock()
+        self._said: list[tuple[int, str, list[str]]] = []
         self.groups = open_groups(writer, plan.templates, mode, replaced=replaced)
         self.done = {path: group.written() for path, group in self.groups.items()}
         for path in self.groups:  # the table lists them in this order, not as threads finish
             outcome.count(path)
         outcome.notes.extend(plan.notes)
         for found in plan.problems:
-            self._report(found)
+            self._report(found, -1)
+        self._hand_over()
 
     def execute(self, threads: int) -> None:
-        """Run every unit that is not complete; the first error that is not a bad item stops all."""
-        pending = [unit for unit in self.plan.units if not self._skip(unit)]
+        """Run every unit that is not complete; the first error that is not a bad item stops all.
+
+        Units finish in any order. What they say is in the plan's, and of several errors the first
+        unit's is raised.
+        """
+        pending = [(n, unit) for n, unit in enumerate(self.plan.units) if not self._skip(unit)]
         with ThreadPoolExecutor(threads) as units, ThreadPoolExecutor(threads) as parts:
-            futures = {units.submit(self._unit, unit, parts): unit for unit in pending}
+            futures = {units.submit(self._unit, n, unit, parts): unit for n, unit in pending}
+            submitted = list(futures)
             try:
-                for future in as_completed(futures):
-                    if future.result():
+                for future in as_completed(submitted):
+                    if _result(future, submitted):
                         self.progress.advance(futures[future].label, futures[future].nbytes)
             except BaseException:
                 units.shutdown(wait=False, cancel_futures=True)
                 parts.shutdown(wait=False, cancel_futures=True)
                 raise
+        self._hand_over()
         self.outcome.notes.extend(self.plan.late_notes())
 
     def _skip(self, unit: Unit) -> bool:
@@ -96,28 +114,29 @@ class PlanRun:
             for group, items in unit.items.items():
                 self.outcome.count(group).skipped += len(items)
 
-    def _unit(self, unit: Unit, parts: ThreadPoolExecutor) -> bool:
+    def _unit(self, number: int, unit: Unit, parts: ThreadPoolExecutor) -> bool:
         """Write one unit; False if it has to be planned again."""
         first, items = next(iter(unit.items.items()))
         with self.groups[first].claim(items[0]) as held:
             if not held:
-                self._note(f"{unit.label}: another process is writing it; left to that one")
+                text = f"{unit.label}: another process is writing it; left to that one"
+                self._say(text, number, self.outcome.notes)
             elif all(self.groups[group].complete(items) for group, items in unit.items.items()):
                 self._count_skipped(unit)  # another process finished it since we looked
             else:
-                return self._try(unit, parts)
+                return self._try(number, unit, parts)
         return True
 
-    def _try(self, unit: Unit, parts: ThreadPoolExecutor) -> bool:
+    def _try(self, number: int, unit: Unit, parts: ThreadPoolExecutor) -> bool:
         try:
-            self._write(unit, parts)
+            self._write(number, unit, parts)
             _log.debug("read %s, %d bytes", unit.label, unit.nbytes)
         except Inexact as error:
             with self._lock:
                 self.inexact.add((error.group, error.variable))
             return False
         except SourceError as error:
-            self._refuse(unit, error)
+            self._refuse(number, unit, error)
         return True
 
     def _protect(self, unit: Unit, parts: ThreadPoolExecutor) -> None:
@@ -151,7 +170,7 @@ class PlanRun:
             if tuple(i // c for i, c in zip(item, chunk, strict=True)) in numbers
         ]
 
-    def _write(self, unit: Unit, parts: ThreadPoolExecutor) -> None:
+    def _write(self, number: int, unit: Unit, parts: ThreadPoolExecutor) -> None:
         self._protect(unit, parts)
         written: dict[str, int] = {}
 
@@ -172,27 +191,30 @@ class PlanRun:
         with self._lock:
             self.outcome.bytes_in += unit.nbytes
         for entry in found:
-            self._report(entry)
+            self._report(entry, number)
 
-    def _refuse(self, unit: Unit, error: SourceError) -> None:
+    def _refuse(self, number: int, unit: Unit, error: SourceError) -> None:
         if self.strict:
             raise error
         for group, items in unit.items.items():
             self.outcome.count(group).refused += len(items)
-        self._say(str(error))
+        self._say(str(error), number, self.outcome.problems)
 
-    def _report(self, found: Problem) -> None:
+    def _report(self, found: Problem, number: int) -> None:
         if self.strict:
             raise SourceError(found.text)
         if found.item is not None:
             self.outcome.count(found.group).refused += 1
-        self._say(found.text)
+        self._say(found.text, number, self.outcome.problems)
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, number: int, to: list[str]) -> None:
+        """Keep what unit `number` has to say until all are done."""
         with self._lock:
-            if text not in self.outcome.problems:
-                self.outcome.problems.append(text)
+            self._said.append((number, text, to))
 
-    def _note(self, text: str) -> None:
-        with self._lock:
-            self.outcome.notes.append(text)
+    def _hand_over(self) -> None:
+        """Hand over what was said, each text once, in the order of the units."""
+        for _, text, to in sorted(self._said, key=lambda told: told[0]):
+            if text not in to:
+                to.append(text)
+        self._said.clear()

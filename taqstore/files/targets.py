@@ -82,7 +82,8 @@ def _check_above(text: str, *, itself: bool = True) -> None:
 
 
 def _check_below(text: str) -> None:
-    for folder, _, files in os.walk(os.path.realpath(text)):
+    for folder, folders, files in os.walk(os.path.realpath(text)):
+        folders.sort()
         if _METADATA in files and is_store(Path(folder)):
             what = "a store lies in this folder"
             raise TaqError(problem(what, where=text, found=folder, remedy=_ELSEWHERE))

@@ -212,7 +212,7 @@ class LocalBackend:
                         del self._unflushed[folder]
 
     def names(self, prefix: str) -> list[str]:
-        """Names directly below a folder."""
+        """Names directly below a folder, sorted: no disk's order is anybody's answer."""
         folder = self.path(f"{prefix}/x" if prefix else "x").parent
         try:
             found = os.listdir(folder)
@@ -220,7 +220,7 @@ class LocalBackend:
             return []
         except OSError as error:
             raise unreadable(folder, error) from error
-        return [name for name in found if not is_foreign(name)]
+        return sorted(name for name in found if not is_foreign(name))
 
     def size(self, key: str) -> int | None:
         """Bytes of a plain file; None where there is none."""

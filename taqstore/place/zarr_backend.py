@@ -57,7 +57,7 @@ class ZarrBackend:
         except OSError as error:
             raise unreadable(Path(prefix), error) from error
         found = [name.rstrip("/").rpartition("/")[2] for name in listed]
-        return [name for name in found if not is_foreign(name)]
+        return sorted(name for name in found if not is_foreign(name))
 
     def size(self, key: str) -> int | None:
         """Bytes of an object; None where there is none."""

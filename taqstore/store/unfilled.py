@@ -35,7 +35,7 @@ def remove_unfilled(
 def _unfilled(
     location: Location, backend: Backend, paths: Collection[str], among: Collection[str]
 ) -> list[str]:
-    found = {path: _items(backend, path, str(location)) for path in {*paths, *among}}
+    found = {path: _items(backend, path, str(location)) for path in sorted({*paths, *among})}
     if any(items is not None and _claimed(location, p, items) for p, items in found.items()):
         return []
     return [p for p in paths if (items := found[p]) is not None and not items.mask.any()]

@@ -167,7 +167,7 @@ class Format1Check:
 
     def copied(self, tree: Tree, copies: Tree) -> None:
         """The root's copy of the metadata, which readers trust, against the documents."""
-        for path in {*tree.groups(), *copies.groups()}:
+        for path in sorted({*tree.groups(), *copies.groups()}):
             # Inside its copy zarr says of every group that its own metadata are inline.
             same = _own(tree.documents.get(path)) == _own(copies.documents.get(path))
             if not same or tree.members(path) != copies.members(path):

@@ -141,7 +141,7 @@ def sample_files(folder: Path) -> tuple[dict[tuple[int, int], int], int]:
     except OSError as error:
         found = error.strerror or str(error)
         raise SourceError(problem("cannot be read", where=str(folder), found=found)) from error
-    return sizes, others
+    return dict(sorted(sizes.items())), others
 
 
 def sample_name(image: int, step: int) -> str:
