@@ -11,6 +11,7 @@ import numpy as np
 
 from taqstore.errors import StoreError
 from taqstore.names import dimension_order
+from taqstore.store.given import handed
 from taqstore.store.leftovers import find_leftovers
 from taqstore.upkeep.kept import describe_sensitivities, describe_sets, describe_trajectories
 
@@ -24,6 +25,7 @@ LOOKED_AT = 1000
 """Batches whose non-finite values are counted here: each is a file, 0.4 ms; `verify` counts all."""
 
 
+@handed
 def describe_store(store: Store) -> dict[str, Any]:
     """Everything `taqstore info` shows, as a JSON document."""
     groups, damaged = [], {}
@@ -75,6 +77,7 @@ def _leftovers(store: Store) -> list[str]:
     return [f"{one.path}: {one.what}; taqstore repair removes what is safe" for one in found]
 
 
+@handed
 def describe_group(store: Store, path: str) -> dict[str, Any]:
     """One group: dims, coordinates, variables with their layout, share written, non-finite values.
 
