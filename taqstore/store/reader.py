@@ -32,6 +32,7 @@ from taqstore.store import format1
 from taqstore.store.groups import read_coordinate
 from taqstore.store.naming import name_in_group, name_in_store, path_in_store
 from taqstore.store.opening import Identities, Opened, dataset_of, identities_of
+from taqstore.store.shown import html_of, lines_of
 
 if TYPE_CHECKING:
     import zarr
@@ -72,7 +73,25 @@ def open_store(
 
 
 class Store(Mapping[str, xr.Dataset]):
-    """A store open for reading. Groups are opened when asked for and kept."""
+    """A store open for reading. Groups are opened when asked for and kept.
+
+    Attributes
+    ----------
+    location
+        Where it is: ``str(store.location)`` is its address.
+    root
+        What its root document says: `format`, `uuid`, `created_by`, `groups`.
+    paths
+        Keys of all groups, those that are damaged included.
+    digest
+        Identity of the content: changes with every recorded write.
+    provenance
+        Finished provenance records that can be read, oldest first: who wrote what, from what.
+    bad_records
+        Those that are damaged.
+    backend
+        Where its bytes are read.
+    """
 
     def __init__(
         self, location: Location, *, chunks: str | None, checksum: bool, incomplete: bool
@@ -87,7 +106,13 @@ class Store(Mapping[str, xr.Dataset]):
         self._ways = {(chunks, checksum, incomplete): self}
 
     def __repr__(self) -> str:
-        return f"<taqstore.Store {self.location} with {', '.join(self) or 'no groups'}>"
+        return lines_of(str(self.location), self)
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
 
     @cached_property
     def paths(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from taqstore.errors import StoreError
 from taqstore.names import dimension_order
+from taqstore.place.sizes import format_bytes as format_bytes
 from taqstore.store.given import handed
 from taqstore.store.leftovers import find_leftovers
 from taqstore.upkeep.kept import describe_sensitivities, describe_sets, describe_trajectories
@@ -194,17 +195,3 @@ def summary_lines(description: Mapping[str, Any]) -> list[tuple[str, ...]]:
             )
         )
     return rows
-
-
-def format_bytes(count: int) -> str:
-    """A size for people: 1.5 MB; powers of 1000 as disks are sold.
-
-    >>> format_bytes(1_500_000)
-    '1.5 MB'
-    """
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
