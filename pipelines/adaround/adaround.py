@@ -21,6 +21,7 @@ from taqstore.names import ACTIVATIONS, BLOCKS, STREAMS, WEIGHTS, Block
 from taqstore.query.sites import paths_of
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
+from taqstore.store.attributes import attribute_of
 from taqstore.store.reader import Store, open_store
 from taqstore.store.writer import create_store
 
@@ -179,7 +180,7 @@ def _run_of_streams(store: Store) -> dict[str, Any] | None:
     if not paths:
         what, remedy = "no residual streams of blocks", "taqstore cache keeps them"
         raise MissingError(problem(what, where=str(store.location), remedy=remedy))
-    runs: dict[str, dict[str, Any] | None] = {p: store[p].attrs.get(RUN) for p in paths}
+    runs: dict[str, dict[str, Any] | None] = {p: attribute_of(store[p], RUN) for p in paths}
     first, *others = runs
     for path in others:
         if runs[path] != runs[first]:
@@ -237,7 +238,7 @@ def block_errors(
     `prefix`, what comes into the block is in all of them what the quantized blocks before it give.
     """
     found = open_store(store)[reconstruction_path(set)].compute()
-    run: Mapping[str, Any] = found.attrs.get(RUN, {})
+    run: Mapping[str, Any] = attribute_of(found, RUN, {})
     methods = [str(name) for name in found["rounding_method"].values]
     against = START if START in methods else NEAREST_BY_CLIP[run.get("clip", "absmax")]
     rows = []

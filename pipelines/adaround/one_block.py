@@ -23,6 +23,7 @@ from taqstore.quantization.weight_grid import (
     weight_steps,
 )
 from taqstore.run.progress import Progress
+from taqstore.store.attributes import attribute_of
 from taqstore.store.reader import Store
 
 from ..models.backend import backend
@@ -262,7 +263,7 @@ def check_samples(store: Store, block: str, settings: Settings, model: LoadedMod
 
 
 def _latent_size(store: Store) -> tuple[int, int] | None:
-    made = [store[p].attrs.get("run", {}) for p in store if p.startswith(f"{BLOCKS}/")]
+    made = [attribute_of(store[p], "run", {}) for p in store if p.startswith(f"{BLOCKS}/")]
     path = SAMPLES if any(SAMPLES in run for run in made) else LATENTS
     if path not in store:
         return None

@@ -21,6 +21,7 @@ from taqstore.names import (
     tensor_site,
 )
 from taqstore.quantization.weight_grid import dequantized
+from taqstore.store.attributes import attribute_of
 from taqstore.store.given import handed
 
 Groups = Mapping[str, xr.Dataset]
@@ -267,12 +268,12 @@ def _bits_of(layer: xr.Dataset) -> int:
     """Bits of one linear; of older stores what the run of its site says."""
     if "weight_bits" in layer:
         return int(layer["weight_bits"])
-    return int(layer.attrs.get("run", {}).get("bits", 0) or 0)
+    return int(attribute_of(layer, "run", {}).get("bits", 0) or 0)
 
 
 def _original_dtypes(linear: str, layer: xr.Dataset) -> dict[str, str]:
     """Attribute `original_dtype`: one for all linears of a variable, or an object by linear."""
-    told = {str(v): array.attrs.get("original_dtype") for v, array in layer.data_vars.items()}
+    told = {str(v): attribute_of(array, "original_dtype") for v, array in layer.data_vars.items()}
     mine = {v: dtype.get(linear) if isinstance(dtype, dict) else dtype for v, dtype in told.items()}
     return {variable: dtype for variable, dtype in mine.items() if dtype is not None}
 
@@ -298,4 +299,6 @@ def differing_settings(groups: Groups, set: str | None = None) -> dict[str, dict
 
 
 def _runs(groups: Groups, set: str | None) -> dict[str, Mapping[str, Any]]:
-    return {site: data.attrs.get("run", {}) for site, data in weight_groups_of(groups, set).items()}
+    return {
+        site: attribute_of(data, "run", {}) for site, data in weight_groups_of(groups, set).items()
+    }
