@@ -21,6 +21,7 @@ from taqstore.names import (
     tensor_site,
 )
 from taqstore.quantization.weight_grid import dequantized
+from taqstore.store.given import handed
 
 Groups = Mapping[str, xr.Dataset]
 Array = NDArray[Any]
@@ -118,6 +119,7 @@ def weight_groups_of(groups: Groups, set: str | None = None) -> dict[str, xr.Dat
     return set_groups(groups, chosen_set(groups, set))
 
 
+@handed
 def quantized_blocks(groups: Groups, *, set: str | None = None) -> list[str]:
     """Blocks that are complete, in the order they run; of a set as of `weight_groups_of`.
 
@@ -150,6 +152,7 @@ def _complete_blocks(groups: Groups, name: str) -> list[str]:
     return blocks
 
 
+@handed
 def linear_names_of(groups: Groups, *, set: str | None = None) -> list[LayerName]:
     """Linears of a set that are complete, in store order, those outside of blocks included.
 
@@ -177,6 +180,7 @@ def _names(layer: LayerName, site: str, split: bool) -> list[LayerName]:
     return [LayerName(layer.block, layer.stream, tensor_site(site), part) for part in parts]
 
 
+@handed
 def quantized_linear(
     groups: Groups, name: LayerName, *, set: str | None = None, rounding: bool = False
 ) -> QuantizedLinear:
@@ -198,6 +202,7 @@ def quantized_linear(
     raise MissingError(problem(f"no quantized weights of {name.full}", where=f"set {chosen}"))
 
 
+@handed
 def quantized_linears(
     groups: Groups, block: str, *, set: str | None = None, rounding: bool = False
 ) -> Iterator[QuantizedLinear]:

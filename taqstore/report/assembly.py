@@ -17,6 +17,7 @@ from taqstore.report.judged import gather_judged, judged
 from taqstore.report.overview import overview
 from taqstore.report.page import Picture, Section
 from taqstore.run.extras import extra
+from taqstore.store.given import handed
 from taqstore.store.reader import Store
 from taqstore.version import __version__
 
@@ -39,6 +40,7 @@ _POOLED = (
 )
 
 
+@handed
 def build(
     store: Store,
     *,
