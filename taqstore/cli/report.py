@@ -27,9 +27,7 @@ from taqstore.cli.output import output_option, replace_option, replacing
     "budget",
     old="--budget",
     type=click.FloatRange(2, 16),
-    default=6.0,
-    show_default=True,
-    help="Bits per value to recommend on average.",
+    help="Bits per value to recommend on average [default: halfway below the middle width].",
 )
 @renamed(
     "--time-groups",
@@ -44,7 +42,7 @@ def command(
     output: Path,
     source: str | None,
     bits: tuple[int, ...],
-    budget: float,
+    budget: float | None,
     groups: int | None,
     force: bool,
 ) -> None:
