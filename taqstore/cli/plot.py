@@ -52,7 +52,11 @@ Kinds:
     help="Weight of what came before, where a kind draws a moving average.",
 )
 @click.option("--step", type=click.IntRange(0), help="Step index, where a kind draws one.")
-@click.option("--average", type=click.FloatRange(2, 16), help="Bits per value to spend on average.")
+@click.option(
+    "--average",
+    type=click.FloatRange(2, 16),
+    help="Bits per value to spend on average [default: halfway below the middle one].",
+)
 @click.option(
     "--orders", type=click.IntRange(1), help="Orders of batches, where a kind tries some."
 )
