@@ -87,7 +87,8 @@ def command(  # noqa: D103 - its help text is made above, from the table
         complain(f"refused: {line}")
     if outcome.problems:
         if not dry_run:
-            complain(
+            again = "Mend these and run the same command with --resume"
+            complain(f"{again}; everything else is stored.")
                 "Mend these and run the same command with --resume; everything else is stored."
             )
         sys.exit(1)
