@@ -89,8 +89,6 @@ def command(  # noqa: D103 - its help text is made above, from the table
         if not dry_run:
             again = "Mend these and run the same command with --resume"
             complain(f"{again}; everything else is stored.")
-                "Mend these and run the same command with --resume; everything else is stored."
-            )
         sys.exit(1)
 
 
