@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -40,6 +41,7 @@ from ..models.rounding import (
     positions_of,
 )
 from ..models.rounding.checkpoint import Kept, load_state, save_state
+from ..run.dry import Clock
 from .activation_inputs import SiteInputs
 from .result_groups import kept_iterations
 from .weight_start import WeightSet
@@ -81,6 +83,14 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
         with suppress(OSError):  # never made, or other blocks are at work
             self.path.parent.rmdir()
+
+
+@dataclass(frozen=True)
+class Laps:
+    """Seconds of each of some iterations, and of the errors of a block over all samples."""
+
+    iterations: list[float]
+    errors: float
 
 
 @dataclass(frozen=True)
@@ -164,6 +174,21 @@ class BlockWork:
                     saved = monotonic()
         progress.advance(name, settings.iterations - optimiser.iteration)
         return found
+
+    def timed(self, most: int) -> Laps:
+        """Run some iterations, and a batch of the errors, to see what they take."""
+        optimiser, clock, laps = self.optimiser, Clock(), list[float]()
+        with closing(self._minibatches(optimiser.iteration)) as minibatches:
+            for minibatch in islice(minibatches, min(most, self.settings.iterations)):
+                optimiser.learn(minibatch)
+                laps.append(clock.lap())
+        weights = optimiser.hard_weights()
+        clock.lap()
+        optimiser.errors([next(self._every())], weights, "float")
+        kinds = len(INPUTS) if self.settings.activation_bits else 1
+        methods = 1 + len(_BASELINES) + (self.start is not None)
+        batches = -(-len(self.samples) // self.settings.batch_size)
+        return Laps(laps, clock.lap() * kinds * methods * batches)
 
     def _minibatches(self, start: int) -> Generator[Minibatch, None, None]:
         batches = iter_batches(

@@ -196,7 +196,12 @@ ANALYSES: dict[str, Analysis] = {
         f"{_HERE}.bits:bits",
         (
             SYMMETRIC,
-            Option("average", "Budget: average bits.", default=6.0, least=2, most=16),
+            Option(
+                "average",
+                "Budget: average bits [default: halfway below the middle width].",
+                least=2,
+                most=16,
+            ),
             Option(
                 "choices",
                 "A bit width to choose from. Repeatable.",

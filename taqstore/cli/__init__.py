@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import click
 
+from taqstore.cli.talk import TALK, begin, end, talk_options
 from taqstore.errors import DEBUG, LONGEST, MisuseError, TaqError, printable, problem
 from taqstore.version import __version__
 
@@ -67,6 +68,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("taqstore.cli.verify", "Check that everything is what was written."),
     "repair": ("taqstore.cli.repair", "Mend what verify names; unflag what is lost."),
     "upgrade": ("taqstore.cli.upgrade", "Bring a store of an older format to this one, in place."),
+    "doctor": ("taqstore.cli.doctor", "Say what this machine has, what is missing, what is slow."),
 }
 SOURCES_TABLE = "taqstore.pipelines.sources.table"
 MODELS_TABLE = "taqstore.pipelines.models.table"
@@ -81,6 +83,7 @@ GPTQ_ERRORS = "taqstore.pipelines.gptq.site_errors"
 EVALUATE_PIPELINE = "taqstore.pipelines.evaluate.evaluate"
 GATE_PIPELINE = "taqstore.pipelines.gate.gate"
 SENSITIVITY_PIPELINE = "taqstore.pipelines.sensitivity.sensitivity"
+DOCTOR_PIPELINE = "taqstore.pipelines.doctor"
 PROFILE_PIPELINE = "taqstore.pipelines.profile"
 MODEL_WEIGHTS = "taqstore.pipelines.run.model_weights"
 BASE_WEIGHTS = "taqstore.pipelines.run.base_weights"
@@ -106,7 +109,11 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    params=talk_options(),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="taqstore")
 def cli() -> None:
     """Keep the calibration data of diffusion transformers in one store.
@@ -118,6 +125,7 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: errors of ours are one line and exit code 1, misuse is 2."""
+    begin()
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
@@ -149,10 +157,12 @@ def main() -> None:
         if error.errno is None:
             raise
         _refuse(problem(error.strerror or str(error), where=str(error.filename or "")))
+    finally:
+        end()
 
 
 def _refuse(text: str, *, code: int = 1) -> NoReturn:
-    if os.environ.get(DEBUG):
+    if TALK.verbose or os.environ.get(DEBUG):
         traceback.print_exc()
     click.echo(printable(f"taqstore: {text}"), err=True)
     sys.exit(code)

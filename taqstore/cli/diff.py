@@ -10,13 +10,14 @@ import click
 
 from taqstore.cli.common import say_nonfinite
 from taqstore.cli.output import Output, table_output
+from taqstore.cli.talk import Command
 from taqstore.files.targets import TABLES
 
 if TYPE_CHECKING:
     from taqstore.store.reader import Store
 
 
-@click.command("diff")
+@click.command("diff", cls=Command)
 @click.argument("first")
 @click.argument("second")
 @click.argument("group", required=False)

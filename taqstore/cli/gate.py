@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from taqstore.cli import EVALUATE_PIPELINE, GATE_PIPELINE
-from taqstore.cli.common import say, say_nonfinite, store_argument
+from taqstore.cli.common import complain, say, say_nonfinite, store_argument
 from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import (
     allocation_option,
@@ -171,7 +171,7 @@ def command(
         say(f"wrote {output}")
     for verdict in found.verdicts:
         if not verdict.passes:
-            say(f"failed: {found.reason(verdict)}")
+            complain(f"failed: {found.reason(verdict)}")
     if not found.passes:
         sys.exit(1)
 

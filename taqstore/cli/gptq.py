@@ -162,7 +162,11 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
         groups = groups_document(outcome)
         print_json({"groups": groups, "sites": rows, "notes": outcome.notes})
     else:
-        print_rows(tuple(rows[0]) if rows else ("site",), [_cells(row) for row in rows])
+        print_rows(
+            tuple(rows[0]) if rows else ("site",),
+            [_cells(row) for row in rows],
+            spare=("weights", "linears") if rows else (),
+        )
     say_notes(outcome)
 
 

@@ -9,6 +9,7 @@ import click
 
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.output import output_option
+from taqstore.cli.talk import Command, wide_option
 from taqstore.errors import TaqError, problem
 from taqstore.plot.figures import FIGURES, FORMATS, FigureKind
 
@@ -38,7 +39,7 @@ Kinds:
 """
 
 
-@click.command("plot", help=_HELP)
+@click.command("plot", cls=Command, help=_HELP)
 @click.argument("kind", type=click.Choice(tuple(FIGURES)), metavar="KIND")
 @store_argument
 @output_option(help="Folder.", required=True, only="folder")
@@ -51,7 +52,11 @@ Kinds:
     help="Weight of what came before, where a kind draws a moving average.",
 )
 @click.option("--step", type=click.IntRange(0), help="Step index, where a kind draws one.")
-@click.option("--average", type=click.FloatRange(2, 16), help="Bits per value to spend on average.")
+@click.option(
+    "--average",
+    type=click.FloatRange(2, 16),
+    help="Bits per value to spend on average [default: halfway below the middle one].",
+)
 @click.option(
     "--orders", type=click.IntRange(1), help="Orders of batches, where a kind tries some."
 )
@@ -70,6 +75,7 @@ Kinds:
     show_default=True,
     help="Kind of picture. Repeatable.",
 )
+@wide_option
 def command(
     kind: str,
     store: str,

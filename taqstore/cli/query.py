@@ -9,9 +9,10 @@ import click
 
 from taqstore.cli.common import say, say_nonfinite, store_argument
 from taqstore.cli.output import Output, table_output
+from taqstore.cli.talk import Command
 
 
-@click.command("query")
+@click.command("query", cls=Command)
 @store_argument
 @click.argument("group")
 @click.argument("variable", nargs=-1)

@@ -157,7 +157,8 @@ def _joined(dims: list[str], tables: list[pd.DataFrame]) -> pd.DataFrame:
             if "projection" not in table:
                 table["projection"] = ""
     joined = pd.concat(tables, ignore_index=True)[columns]
-    joined.attrs["dims"] = dims
+    beside = [name for table in tables for name in table.attrs["beside"]]
+    joined.attrs |= {"dims": dims, "beside": list(dict.fromkeys(beside))}
     return joined
 
 

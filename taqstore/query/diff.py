@@ -175,14 +175,16 @@ def movers(results: Results, *, by: str | None = None) -> pd.DataFrame:
     MissingError
         There is no such column.
     """
-    table = pd.concat(site_tables(results), ignore_index=True)
+    tables = site_tables(results)
+    table = pd.concat(tables, ignore_index=True)
     numeric = [c for c in table.columns if table[c].dtype.kind == "f"]
     chosen = by or next((name for name in BY if name in numeric), "")
     if chosen not in numeric:
         raise MissingError(problem(f"no column {chosen!r}", found=", ".join(map(str, numeric))))
     order = _far(table[chosen].to_numpy(np.float64), is_ratio=chosen in _RATIOS)
     ordered = table.iloc[np.argsort(-order, kind="stable")].reset_index(drop=True)
-    ordered.attrs["dims"] = _dims(results)
+    beside = [name for one in tables for name in one.attrs["beside"]]
+    ordered.attrs |= {"dims": _dims(results), "beside": list(dict.fromkeys(beside))}
     return ordered
 
 

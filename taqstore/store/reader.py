@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from copy import copy
@@ -36,6 +37,9 @@ from taqstore.store.shown import html_of, lines_of
 
 if TYPE_CHECKING:
     import zarr
+
+
+_log = logging.getLogger(__name__)
 
 
 def open_store(
@@ -104,6 +108,7 @@ class Store(Mapping[str, xr.Dataset]):
         self._views: dict[str, Opened] = {}
         self._labels: dict[str, tuple[str, ...]] = {}
         self._ways = {(chunks, checksum, incomplete): self}
+        _log.debug("opened %s, format %d", location, self.root.format)
 
     def __repr__(self) -> str:
         return lines_of(str(self.location), self)
@@ -163,6 +168,7 @@ class Store(Mapping[str, xr.Dataset]):
 
     def _find(self, path: str) -> Opened:
         where, store = str(self.location), self.location.zarr_store(read_only=True)
+        _log.debug("group %s", path)
         # Of a store under upgrade, some groups are of format 2 already.
         if self.root.format == 1 and self._version(path) != FORMAT_VERSION:
             loaded = format1.load_group(self.backend, path, self._format1)

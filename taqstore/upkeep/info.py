@@ -15,6 +15,7 @@ from taqstore.place.sizes import format_bytes as format_bytes
 from taqstore.store.given import handed
 from taqstore.store.leftovers import find_leftovers
 from taqstore.upkeep.kept import describe_sensitivities, describe_sets, describe_trajectories
+from taqstore.upkeep.made_by import describe_run
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -43,6 +44,7 @@ def describe_store(store: Store) -> dict[str, Any]:
         "uuid": store.root.uuid,
         "digest": store.digest,
         "stored_bytes": sum(g["stored_bytes"] for g in groups),
+        "run": describe_run(whole, store.provenance),
         "groups": groups,
         "weight_sets": describe_sets(whole),
         "trajectories": describe_trajectories(whole, masks),
