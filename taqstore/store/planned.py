@@ -9,7 +9,7 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Lock
 from typing import Any
 
@@ -250,12 +250,14 @@ def _check_writable(location: Location) -> None:
     folder = location.folder
     assert folder is not None
     with disk_errors(location):
-        for path in (folder, location.beside("lock")):
-            if os.path.lexists(path):
+        beside = location.beside("lock")
+        for path in (folder, beside):
+            with suppress(FileNotFoundError, NotADirectoryError):
                 os.stat(path)
-        there = next(path for path in location.beside("lock").parents if os.path.lexists(path))
+        there = next(path for path in beside.parents if os.path.lexists(path))
         if not there.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+            number = errno.EEXIST if there == beside.parent else errno.ENOTDIR
+            raise OSError(number, os.strerror(number), str(beside.parent))
         for path in (there, *([folder] if folder.is_dir() else [])):
             if not os.access(path, os.W_OK | os.X_OK):
                 read_only = os.statvfs(path).f_flag & os.ST_RDONLY
