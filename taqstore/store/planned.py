@@ -36,22 +36,27 @@ from taqstore.store.unfilled import unfilled
 from taqstore.store.writer import StoreWriter, check_format, check_place, new_root, not_empty
 
 
-def plan_store(address: str | os.PathLike[str]) -> PlannedWriter:
+def plan_store(address: str | os.PathLike[str], *, writable: bool = True) -> PlannedWriter:
     """Open a store to plan a run; there need not be one.
+
+    Parameters
+    ----------
+    writable
+        Refuse a place that cannot be written.
 
     Raises
     ------
     StoreError
         As of `create_store`.
     """
-    return PlannedWriter(Location.parse(address))
+    return PlannedWriter(Location.parse(address), writable=writable)
 
 
 class PlannedWriter(StoreWriter):
     """A store that would be written: groups say what they hold, and what is put is counted."""
 
-    def __init__(self, location: Location) -> None:
-        self._gone: set[str] = set()
+    def __init__(self, location: Location, *, writable: bool) -> None:
+        self._gone, self._writable = set[str](), writable
         super().__init__(location)
 
     def _open(self) -> Backend:
@@ -59,7 +64,8 @@ class PlannedWriter(StoreWriter):
         backend = self.location.backend(read_only=True)
         if folder is not None:
             check_place(folder)
-            _check_writable(self.location)
+            if self._writable:
+                _check_writable(self.location)
             check_below_store(folder)
         elif backend.read(KEY) is None and backend.names(""):
             raise not_empty(str(self.location))

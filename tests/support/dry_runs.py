@@ -76,6 +76,19 @@ CASES = {
     "gptq": Case(
         f"gptq {{w}}/run.zarr --sites mlp.fc2,attn.qkv --weight-group-size 32 {_MODEL}", "linears"
     ),
+    "evaluate": Case(
+        "evaluate {w}/run.zarr --variant rtn --variant rtn-w3 --stride 2 --held-out 2"
+        f" --prompts {{w}}/prompts.txt {_MODEL}"
+    ),
+    "evaluate images": Case(f"evaluate {{w}}/run.zarr --variant rtn --images 1 {_MODEL}"),
+    "gate": Case(
+        "gate {w}/run.zarr --variant rtn --variant rtn/a8-static --seeds 2 --min-cosine -1"
+        f" --max-bifurcated 9 --prompts {{w}}/prompts.txt {_MODEL}"
+    ),
+    "sensitivity": Case(
+        "sensitivity {w}/run.zarr --targets mm0.img.mlp.* --format rtn-w4 --seeds 2"
+        f" --prompts {{w}}/prompts.txt {_MODEL}"
+    ),
     "ingest": Case("ingest {w}/old {w}/new.zarr", "bytes", within=0.02),
     "ingest more": Case("ingest {w}/old {w}/begun.zarr --resume", "bytes", within=0.02),
 }
