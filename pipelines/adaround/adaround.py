@@ -33,7 +33,7 @@ from ..run.groups import RUN, open_groups
 from ..run.record import record_run
 from ..run.trajectories import load_model_of
 from .activation_inputs import ActivationPlan, read_inputs
-from .one_block import NEAREST_BY_CLIP, BlockWork, Checkpoint, check_samples
+from .one_block import NEAREST_BY_CLIP, BlockWork, Checkpoint, check_samples, fitting_batch
 from .prefix import PrefixWriter, prefix_streams
 from .result_groups import BlockResult, RoundingWriter, rounding_templates
 from .weight_start import WeightSet
@@ -103,6 +103,8 @@ def adaround(
     inputs = read_inputs(open_store(opened), plan, bits=settings.activation_bits)
     if settings.activation_bits:
         outcome.notes += nonfinite.notes(opened, paths_of(opened, ACTIVATIONS))
+    settings, notes = fitting_batch(opened, names, settings)
+    outcome.notes += notes
     for name in names:
         check_samples(opened, name, settings, loaded)
     folder = folder_of(opened.paths, set)
