@@ -33,7 +33,7 @@ from ..run.record import record_run
 from ..run.trajectories import load_model_of
 from .activation_inputs import ActivationPlan, read_inputs
 from .job import Job
-from .one_block import NEAREST_BY_CLIP, check_samples
+from .one_block import NEAREST_BY_CLIP, check_samples, fitting_batch
 from .planned import planned
 from .prefix import PrefixWriter
 from .result_groups import RoundingWriter, rounding_templates
@@ -104,6 +104,8 @@ def adaround(
     inputs = read_inputs(open_store(opened), plan, bits=settings.activation_bits)
     if settings.activation_bits:
         outcome.notes += nonfinite.notes(opened, paths_of(opened, ACTIVATIONS))
+    settings, notes = fitting_batch(opened, names, settings)
+    outcome.notes += notes
     for name in names:
         check_samples(opened, name, settings, loaded)
     folder = folder_of(opened.paths, set)
