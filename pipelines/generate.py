@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from taqstore.errors import TaqError, problem
+from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.kinds.templates import latents_template
 from taqstore.layout.template import Template
 from taqstore.names import LATENTS
@@ -27,7 +27,7 @@ from .models.failures import each_placed, placed
 from .models.limits import Use, check_use
 from .models.load import LoadedModel, load_pipeline
 from .models.sampling import Schedule, make_schedule, trajectory
-from .models.table import find_model
+from .models.table import find_model, resolve
 from .run.dry import (
     FORWARDS,
     Clock,
@@ -62,7 +62,7 @@ class Request:
         Name in the model table.
     prompts
         Text file with a prompt per line, or CSV file with a prompt column; image i takes prompt i,
-        starting over where there are fewer.
+        starting over where there are fewer. None: the prompts that come with the model.
     images
         How many; image i is made from seed + i.
     steps, cfg_weight, seed, latent_size, shift, negative_prompt
@@ -72,7 +72,7 @@ class Request:
     """
 
     model: str
-    prompts: Path
+    prompts: Path | None
     images: int
     steps: int = 50
     cfg_weight: float | None = None
@@ -103,6 +103,8 @@ def generate(
 
     Raises
     ------
+    MisuseError
+        No prompts are named, and none come with the model.
     TaqError
         The model or the prompts cannot be read, something is beyond the model's limits, or latents
         are not finite.
@@ -110,9 +112,10 @@ def generate(
         The store cannot be written, or holds latents of another configuration.
     """
     mode, outcome = mode or Mode(), Outcome()
-    read = read_prompts(Path(request.prompts))
+    source, notes = _prompts_file(request)
+    read = read_prompts(source)
     prompts = list(read.texts)
-    outcome.notes += read.notes
+    outcome.notes += [*notes, *read.notes]
     check_use(find_model(request.model), _use(request))
     model = load_pipeline(
         request.model,
@@ -161,12 +164,24 @@ def generate(
             "generate",
             outcome,
             parameters=parameters,
-            inputs=[Path(request.prompts)],
+            inputs=[source],
             libraries=LIBRARIES,
             resume=mode.resume,
             work=work_done(FORWARDS, forwards, spent),
         )
     return outcome
+
+
+def _prompts_file(request: Request) -> tuple[Path, list[str]]:
+    """The prompts that are asked for, or come with the model, which is a note."""
+    if request.prompts is not None:
+        return Path(request.prompts), []
+    row = find_model(request.model)
+    if not row.shipped_prompts:
+        remedy = "give --prompts FILE, a .txt file with one prompt per line"
+        raise MisuseError(problem(f"no prompts come with {row.name}", remedy=remedy))
+    path = Path(resolve(row.shipped_prompts)())
+    return path, [f"prompts are those that come with {row.name}; --prompts FILE takes others"]
 
 
 def _use(request: Request) -> Use:

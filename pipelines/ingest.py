@@ -22,7 +22,7 @@ from taqstore.run.progress import SILENT
 from taqstore.store.writer import StoreWriter
 
 from . import sources
-from .run.dry import new_plan, open_writer, timed
+from .run.dry import BYTES, new_plan, open_writer, timed
 from .run.plan_sample import plan_units
 from .run.plan_units import PlanRun
 from .run.record import record_run
@@ -96,7 +96,7 @@ def ingest(
     replaced = frozenset[str]()
     with open_writer(store, mode) as writer:
         if mode.dry_run:
-            outcome.plan = new_plan(writer, "bytes")
+            outcome.plan = new_plan(writer, BYTES)
         job = _Job(writer, outcome, mode, strict, threads)
         for plan in plans:
             # A group is replaced once: a second source that fills it adds to the first.

@@ -27,14 +27,14 @@ from ..models.inputs import check_floats, every_reader
 from ..models.layers import blocks, chosen_blocks
 from ..models.load import LoadedModel
 from ..models.rounding import Settings
-from ..run.dry import Clock, open_writer, work_done
+from ..run.dry import ITERATIONS, Clock, open_writer, work_done
 from ..run.groups import RUN, open_groups
 from ..run.record import record_run
 from ..run.trajectories import load_model_of
 from .activation_inputs import ActivationPlan, read_inputs
 from .job import Job
-from .one_block import NEAREST_BY_CLIP, check_samples
-from .planned import ITERATIONS, planned
+from .one_block import NEAREST_BY_CLIP, check_samples, fitting_batch
+from .planned import planned
 from .prefix import PrefixWriter
 from .result_groups import RoundingWriter, rounding_templates
 from .weight_start import WeightSet
@@ -104,6 +104,8 @@ def adaround(
     inputs = read_inputs(open_store(opened), plan, bits=settings.activation_bits)
     if settings.activation_bits:
         outcome.notes += nonfinite.notes(opened, paths_of(opened, ACTIVATIONS))
+    settings, notes = fitting_batch(opened, names, settings)
+    outcome.notes += notes
     for name in names:
         check_samples(opened, name, settings, loaded)
     folder = folder_of(opened.paths, set)

@@ -16,11 +16,10 @@ from taqstore.store.writer import StoreWriter
 
 from ..models.layers import ModelBlock, blocks
 from ..models.rounding.checkpoint import iterations_saved
-from ..run.dry import add_group, new_plan, paced, recorded_pace, timed
+from ..run.dry import ITERATIONS, add_group, new_plan, paced, recorded_pace, timed
 from .job import Job
 from .prefix import prefix_streams
 
-ITERATIONS = "iterations"
 _TIMED = 5
 # What an iteration takes, its share of the errors included, does not depend on these.
 _BESIDE_PACE = ("set", "seed", "weights", "start", "chosen")

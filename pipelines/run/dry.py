@@ -24,7 +24,7 @@ from .space import free_bytes
 
 FLUSH_SECONDS = 0.005
 """What a file takes to be flushed on a disk of its time; a dry run tries none."""
-FORWARDS = "forwards"
+FORWARDS, ITERATIONS, LINEARS, BYTES = "forwards", "iterations", "linears", "bytes"
 MILLISECONDS = "milliseconds"
 """Count of a provenance record: wall time of the work, beside how much of it there was."""
 

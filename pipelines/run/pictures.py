@@ -22,7 +22,7 @@ from taqstore.store.writer import StoreWriter
 
 from ..models.backend import backend
 from ..models.load import LoadedModel, Tensor
-from .dry import Clock, add_group
+from .dry import Clock, add_group, unknown_shares
 from .groups import RUN, open_groups
 
 # What a decoder raises that cannot be loaded, fetched or run.
@@ -112,7 +112,7 @@ class Pictures:
                 self.keep(position, backend().mx.array(np.ascontiguousarray(x)[None]))
 
     def plan(self, plan: Plan, latent: Tensor) -> None:
-        """Count pictures that would be kept, by one that is made of this latent."""
+        """Count pictures that would be kept, by one that is made of this latent, of noise."""
         stored = self.writer.node(LATENTS) is not None
         done = self._done() if stored else np.zeros(len(self.images), bool)
         clock, absent = Clock(), int((~done).sum())
@@ -123,7 +123,10 @@ class Pictures:
         spent, cube = clock.lap(), pixels.reshape(*pixels.shape[:2], -1)
         replace = stored and self.writer.node(PICTURES) is not None and self._is_empty()
         group = _open(self.writer, self.images, cube.shape, self.about, replace=replace)
-        group.put("picture", (0, 0, 0, 0), cube[None])
+        if unknown_shares([group]):
+            # Of noise, which nothing compresses less than.
+            group.put("picture", (0, 0, 0, 0), cube[None])
+            plan.at_most.add(PICTURES)
         add_group(plan, group)
         if plan.seconds is not None:
             plan.seconds += absent * spent

@@ -98,9 +98,7 @@ _TIME_GROUPS = 4
 @click.option(
     "--batch-size",
     type=click.IntRange(1),
-    default=32,
-    show_default=True,
-    help="Samples of a minibatch, both guidance rows each.",
+    help="Samples of a minibatch, both guidance rows each [default: 32, or all there are].",
 )
 @click.option(
     "--learning-rate",

@@ -69,10 +69,12 @@ def _print(plan: Plan) -> None:
     from taqstore.upkeep.info import format_bytes
 
     rows = [
-        (path, str(group.to_write), str(group.done), format_bytes(group.bytes))
+        (path, group.of, str(group.to_write), str(group.done), format_bytes(group.bytes))
         for path, group in plan.groups.items()
     ]
-    print_rows(("group", "to_write", "done", "bytes"), rows)
+    header = ("group", "of", "to_write", "done", "bytes")
+    shown = [i for i, name in enumerate(header) if name != "of" or any(row[i] for row in rows)]
+    print_rows([header[i] for i in shown], [[row[i] for i in shown] for row in rows])
     free = "" if plan.free is None else f", {format_bytes(plan.free)} free"
     bound = "at most " if plan.at_most else ""
     click.echo(f"writes {bound}{format_bytes(plan.bytes)} ({plan.bytes} bytes){free}")

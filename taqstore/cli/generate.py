@@ -26,9 +26,9 @@ from taqstore.run.mode import Mode
 )
 @click.option(
     "--prompts",
-    required=True,
     type=Source(Path),
-    help="A .txt file with one prompt per line, or a .csv file with a prompt column.",
+    help="A .txt file with one prompt per line, or a .csv file with a prompt column [default: "
+    "those that come with the model].",
 )
 @renamed(
     "--num-images",
@@ -98,7 +98,7 @@ def command(
 
     \b
     Examples:
-      taqstore generate run.zarr --model reference --prompts prompts.txt --num-images 4 --steps 16
+      taqstore generate run.zarr --model reference --num-images 4 --steps 16
       taqstore generate run.zarr --model sd3-medium --prompts p.csv --num-images 32 --resume
     """
     pipeline = import_module(GENERATE_PIPELINE)

@@ -13,12 +13,15 @@ class GroupPlan:
 
     Parameters
     ----------
+    of
+        What the group is of, where its path does not say it: a variant.
     to_write, done
         Items that would be written, and items that are complete and would be left.
     bytes, files
         Of data that would be written, flags of items among the files.
     """
 
+    of: str = ""
     to_write: int = 0
     done: int = 0
     bytes: int = 0

@@ -9,7 +9,7 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Lock
 from typing import Any
 
@@ -36,22 +36,27 @@ from taqstore.store.unfilled import unfilled
 from taqstore.store.writer import StoreWriter, check_format, check_place, new_root, not_empty
 
 
-def plan_store(address: str | os.PathLike[str]) -> PlannedWriter:
+def plan_store(address: str | os.PathLike[str], *, writable: bool = True) -> PlannedWriter:
     """Open a store to plan a run; there need not be one.
+
+    Parameters
+    ----------
+    writable
+        Refuse a place that cannot be written.
 
     Raises
     ------
     StoreError
         As of `create_store`.
     """
-    return PlannedWriter(Location.parse(address))
+    return PlannedWriter(Location.parse(address), writable=writable)
 
 
 class PlannedWriter(StoreWriter):
     """A store that would be written: groups say what they hold, and what is put is counted."""
 
-    def __init__(self, location: Location) -> None:
-        self._gone: set[str] = set()
+    def __init__(self, location: Location, *, writable: bool) -> None:
+        self._gone, self._writable = set[str](), writable
         super().__init__(location)
 
     def _open(self) -> Backend:
@@ -59,7 +64,8 @@ class PlannedWriter(StoreWriter):
         backend = self.location.backend(read_only=True)
         if folder is not None:
             check_place(folder)
-            _check_writable(self.location)
+            if self._writable:
+                _check_writable(self.location)
             check_below_store(folder)
         elif backend.read(KEY) is None and backend.names(""):
             raise not_empty(str(self.location))
@@ -250,12 +256,14 @@ def _check_writable(location: Location) -> None:
     folder = location.folder
     assert folder is not None
     with disk_errors(location):
-        for path in (folder, location.beside("lock")):
-            if os.path.lexists(path):
+        beside = location.beside("lock")
+        for path in (folder, beside):
+            with suppress(FileNotFoundError, NotADirectoryError):
                 os.stat(path)
-        there = next(path for path in location.beside("lock").parents if os.path.lexists(path))
+        there = next(path for path in beside.parents if os.path.lexists(path))
         if not there.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+            number = errno.EEXIST if there == beside.parent else errno.ENOTDIR
+            raise OSError(number, os.strerror(number), str(beside.parent))
         for path in (there, *([folder] if folder.is_dir() else [])):
             if not os.access(path, os.W_OK | os.X_OK):
                 read_only = os.statvfs(path).f_flag & os.ST_RDONLY
