@@ -26,6 +26,7 @@ from taqstore.store.group_writer import GroupWriter
 from taqstore.store.reader import Store, open_store
 from taqstore.store.writer import StoreWriter
 
+from .models.adapter import fetching
 from .models.backend import LIBRARIES, backend
 from .models.capture import watching_blocks
 from .models.failures import inside_model, placed
@@ -114,7 +115,8 @@ def cache(
         num_samples=num_samples,
         seed=seed,
     )
-    loaded = model_of(found, local_ckpt=local_ckpt)
+    with fetching(not mode.dry_run):
+        loaded = model_of(found, local_ckpt=local_ckpt)
     names = chosen_blocks(loaded.mmdit, chosen, model=loaded.row.name)
     schedule = found.schedule(loaded)
     first = found.prepare(loaded, found.images[0], schedule)

@@ -22,6 +22,7 @@ from taqstore.run.plan import Plan
 from taqstore.store.group_writer import GroupWriter
 from taqstore.store.writer import StoreWriter
 
+from .models.adapter import fetching
 from .models.backend import LIBRARIES
 from .models.failures import each_placed, placed
 from .models.limits import Use, check_use
@@ -117,13 +118,14 @@ def generate(
     prompts = list(read.texts)
     outcome.notes += [*notes, *read.notes]
     check_use(find_model(request.model), _use(request))
-    model = load_pipeline(
-        request.model,
-        local_ckpt=request.local_ckpt,
-        dtype=request.dtype,
-        shift=request.shift,
-        use_t5=request.use_t5,
-    )
+    with fetching(not mode.dry_run):
+        model = load_pipeline(
+            request.model,
+            local_ckpt=request.local_ckpt,
+            dtype=request.dtype,
+            shift=request.shift,
+            use_t5=request.use_t5,
+        )
     run = _configuration(request, model)
     schedule = make_schedule(model, request.steps)
     outcome.notes += model.check_prompts([*prompts[: request.images], request.negative_prompt])

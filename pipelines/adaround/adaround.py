@@ -22,6 +22,7 @@ from taqstore.run.outcome import Outcome
 from taqstore.store.attributes import attribute_of
 from taqstore.store.reader import Store, open_store
 
+from ..models.adapter import fetching
 from ..models.backend import LIBRARIES
 from ..models.inputs import check_floats, every_reader
 from ..models.layers import blocks, chosen_blocks
@@ -98,7 +99,8 @@ def adaround(
     plan = plan or ActivationPlan()
     opened = open_store(store, chunks=None, checksum=True)
     made_by = _run_of(opened, model)
-    loaded = load_model_of(made_by, local_ckpt=local_ckpt)
+    with fetching(not mode.dry_run):
+        loaded = load_model_of(made_by, local_ckpt=local_ckpt)
     check_floats(every_reader(loaded.mmdit))
     names = _chosen(opened, loaded, chosen)
     inputs = read_inputs(open_store(opened), plan, bits=settings.activation_bits)

@@ -23,6 +23,7 @@ from taqstore.statistics.bins import Layout
 from taqstore.statistics.observation import MANTISSA_BITS
 from taqstore.store.reader import Store, open_store
 
+from ..models.adapter import fetching
 from ..models.backend import LIBRARIES
 from ..models.inputs import Input
 from ..models.load import LoadedModel
@@ -122,7 +123,8 @@ def collect(
     _check_until(until_enough, found, second_moments)
     if channel_sites:
         _check_one_by_one(found, batches)
-    loaded = model_of(found, local_ckpt=local_ckpt)
+    with fetching(not mode.dry_run):
+        loaded = model_of(found, local_ckpt=local_ckpt)
     inputs = _inputs_at(loaded, wanted, asked=sites is not None)
     channel_sites = tuple(site for site in channel_sites if site in inputs)
     coarse = Layout(_dtype(loaded), min(histogram_bits, CHANNEL_MANTISSA_BITS))

@@ -11,6 +11,7 @@ from taqstore.store.reader import Store, open_store
 
 from ..judge.judged import choose
 from ..judge.planned import plan_kept, time_forwards
+from ..models.adapter import fetching
 from ..run.dry import FORWARDS, new_plan
 from .asked import ask, check
 from .linears_of_variant import Options
@@ -36,15 +37,16 @@ def evaluate_costs(
     """
     opened, options = open_store(store), options or Options()
     check(opened, variants, options, images=images, held_out=held_out, prompts=prompts)
-    asked = ask(
-        opened,
-        list(variants or ()),
-        options,
-        images=images,
-        stride=stride,
-        model=model,
-        local_ckpt=local_ckpt,
-    )
+    with fetching(False):
+        asked = ask(
+            opened,
+            list(variants or ()),
+            options,
+            images=images,
+            stride=stride,
+            model=model,
+            local_ckpt=local_ckpt,
+        )
     found, steps = asked.found, asked.schedule.steps
     with plan_store(opened.location.url, writable=False) as writer:
         plan = new_plan(writer, FORWARDS)

@@ -26,6 +26,7 @@ from ..judge.judged import Chosen, Judged, choose, judged, make_float, run_besid
 from ..judge.kept import Kept, Sampled, open_kept
 from ..judge.place import planning
 from ..judge.planned import plan_kept, plan_time
+from ..models.adapter import fetching
 from ..models.backend import LIBRARIES
 from ..models.table import DIFFUSIONKIT
 from ..run.dry import FORWARDS, new_plan
@@ -293,7 +294,8 @@ def gate_costs(
     """
     options, opened = options or Options(), open_store(store)
     _check(opened, variants, packed, options)
-    chosen = choose(opened, count=count, prompts=prompts, model=model, local_ckpt=local_ckpt)
+    with fetching(False):
+        chosen = choose(opened, count=count, prompts=prompts, model=model, local_ckpt=local_ckpt)
     with planning(opened) as writer:
         plan = new_plan(writer, FORWARDS)
         plan_kept(plan, writer, chosen)

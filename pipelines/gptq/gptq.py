@@ -21,6 +21,7 @@ from taqstore.store.group_writer import GroupWriter
 from taqstore.store.reader import Store, open_store
 from taqstore.store.writer import StoreWriter
 
+from ..models.adapter import fetching
 from ..models.backend import LIBRARIES
 from ..models.inputs import Reader, check_floats
 from ..models.load import LoadedModel
@@ -79,7 +80,8 @@ def gptq(
     _check_bits(settings, chosen)
     known = statistics_of(opened, chosen, sigma_power=settings.sigma_power)
     made_by = run_of_statistics(opened, known, model=model)
-    loaded = load_model_of({**made_by, "use_t5": False, "shift": None}, local_ckpt=local_ckpt)
+    with fetching(not mode.dry_run):
+        loaded = load_model_of({**made_by, "use_t5": False, "shift": None}, local_ckpt=local_ckpt)
     inputs = [given for given in loaded.inputs() if given.site in known]
     _check_sites(loaded, known, [given.site for given in inputs])
     check_floats(reader for given in inputs for reader in given.readers)

@@ -20,6 +20,7 @@ from taqstore.store.group_writer import GroupWriter
 from taqstore.store.reader import open_store
 from taqstore.store.writer import StoreWriter
 
+from ..models.adapter import fetching
 from ..models.backend import backend
 from ..models.load import LoadedModel, Tensor
 from .dry import Clock, add_group, unknown_shares
@@ -116,7 +117,8 @@ class Pictures:
         stored = self.writer.node(LATENTS) is not None
         done = self._done() if stored else np.zeros(len(self.images), bool)
         clock, absent = Clock(), int((~done).sum())
-        pixels = self._decoded(latent) if absent else None
+        with fetching(False):
+            pixels = self._decoded(latent) if absent else None
         if pixels is None:
             plan.group(PICTURES).done += int(done.sum())
             return

@@ -18,6 +18,7 @@ from taqstore.store.reader import Store, open_store
 
 from ..evaluate.linears_of_variant import Planner
 from ..judge.judged import choose, judged
+from ..models.adapter import fetching
 from ..models.backend import LIBRARIES
 from ..run.record import record_run
 from .formats import default_format, parse_format
@@ -82,7 +83,8 @@ def sensitivity(
     opened = open_store(store)
     asked = [parse_format(f, opened, unit=unit) for f in formats or [default_format(unit)]]
     asked = list({one.name: one for one in asked}.values())
-    images = choose(opened, count=seeds, prompts=prompts, model=model, local_ckpt=local_ckpt)
+    with fetching(not mode.dry_run):
+        images = choose(opened, count=seeds, prompts=prompts, model=model, local_ckpt=local_ckpt)
     planner = Planner(images.model, opened)
     first = Planning(unit, images, planner, outcome, mode)
     plans = [first.plan(format, chosen) for format in asked]

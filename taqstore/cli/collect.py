@@ -76,6 +76,7 @@ def command(
       taqstore collect run.zarr --sites mlp.fc2 --stride 1 --histogram-bits 10
       taqstore collect run.zarr --second-moment 64 --resume
       taqstore collect run.zarr --until-enough 0.02
+      taqstore collect run.zarr --resume --second-moment full --dry-run
       taqstore collect phase1.zarr --model sd3-medium --num-samples 512
     """
     check_draw(options)

@@ -37,6 +37,7 @@ Sources, by the word that --only takes:
 
 \b
 Examples:
+  taqstore ingest calibration_data run.zarr --dry-run
   taqstore ingest calibration_data run.zarr
   taqstore ingest calibration_data run.zarr --only activations --resume""",
 )
