@@ -28,9 +28,7 @@ def time_groups(findings: Findings, plan: Plan) -> Section:
     return Section(
         "groups",
         title,
-        f"Recommended at {plan.group_bits} bits: "
-        + ", ".join(f"{_plural(count)} for {site}" for site, count in counts.items())
-        + ".",
+        f"Recommended at {plan.group_bits} bits: {_counts_in_words(counts)}.",
         rule=_group_rule(plan),
         tables=(Table(caption, header, rows, labels=2), _reach_table(curves)),
         command=f"taqstore analyze groups STORE --bits {plan.group_bits} --shared",
@@ -46,6 +44,15 @@ def _group_rule(plan: Plan) -> str:
         f"{percent(GROUPS_TOLERANCE)} of a range for every step: beyond it more ranges buy less "
         f"than {10 * np.log10(1 + GROUPS_TOLERANCE):.1f} dB."
     )
+
+
+def _counts_in_words(counts: dict[str, int]) -> str:
+    """Sites by their number of groups, most groups first: `3 groups for a, b; 1 group for c`."""
+    by_count: dict[int, list[str]] = {}
+    for site, count in counts.items():
+        by_count.setdefault(count, []).append(site)
+    parts = (f"{_plural(n)} for {', '.join(by_count[n])}" for n in sorted(by_count, reverse=True))
+    return "; ".join(parts)
 
 
 def _plural(count: int) -> str:

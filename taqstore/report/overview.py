@@ -21,6 +21,7 @@ from taqstore.upkeep.info import describe_store, format_bytes, summary_lines
 from taqstore.upkeep.kept import SET_COLUMNS, set_lines
 
 _PROMPTS = 6
+_GROUPS = 3
 _TEXT = 160
 _UNKNOWN = "not recorded"
 
@@ -152,12 +153,18 @@ def _provenance_tables(records: list[dict[str, Any]]) -> tuple[Table, ...]:
         (
             str(record["time"]).replace("T", " ").replace("+00:00", " UTC"),
             str(record["command"]),
-            ", ".join(record["groups"]),
+            _groups(record["groups"]),
             _parameters(record["parameters"]),
         )
         for record in records
     )
     return (Table("Provenance", ("time", "command", "groups", "parameters"), rows, labels=4),)
+
+
+def _groups(names: list[str]) -> str:
+    """Names of groups; of many the first ones and how many more."""
+    more = len(names) - _GROUPS
+    return ", ".join(names[:_GROUPS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _parameters(parameters: Mapping[str, Any]) -> str:
