@@ -137,6 +137,8 @@ def generate(
         if pictures is not None:
             pictures.catch_up()
         parameters = {**run, "images": request.images}
+        if request.prompts is None:
+            parameters["prompts"] = f"those that come with {request.model}"
         record_run(
             writer,
             "generate",
