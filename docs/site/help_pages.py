@@ -17,6 +17,9 @@ from sphinx.application import Sphinx
 
 _OBJECT = re.compile(r"(= ?)<[^<>]+>")
 _ALIAS = re.compile(r"TypeAliasForwardRef\('([^']+)'\)")
+_ARRAY = re.compile(
+    r"~?numpy\.ndarray\[tuple\[~?typing\.Any, \.\.\.\], ~?numpy\.dtype\[([^\[\]]*)\]\]"
+)
 _KEPT = "| "  # what sphinx-click puts before lines after a \b
 
 
@@ -53,26 +56,31 @@ def _option(parameter: click.Parameter, ctx: click.Context) -> Iterator[str]:
         yield from (f".. option:: {record[0]}", "", f"    {escaped(record[1])}", "")
 
 
-def property_words(
-    _: Sphinx, what: str, __: str, ___: object, ____: object, lines: list[str]
-) -> None:
-    """Keep napoleon from taking what stands before a colon for the type of a property."""
+def docstring(_: Sphinx, what: str, __: str, ___: object, ____: object, lines: list[str]) -> None:
+    """Keep napoleon from taking words before a colon for a type, and examples for names."""
     if what in ("property", "attribute"):
         lines[:0] = ["..", ""]  # a comment
+    first = next((at for at, line in enumerate(lines) if line.startswith(">>>")), None)
+    if first is not None and "Examples" not in lines[:first]:
+        lines[first:first] = ["Examples", "--------"]
 
 
-def plain_signature(*given: Any) -> tuple[str, str] | None:
-    """Write defaults that have no words as `...`, and aliases by their names."""
+def plain_signature(*given: Any) -> tuple[str | None, str | None]:
+    """Write defaults that have no words as `...`, and arrays and aliases by their names."""
     *_, arguments, returned = given
-    if arguments is None:
+    return _plain(arguments), _plain(returned)
+
+
+def _plain(text: str | None) -> str | None:
+    if text is None:
         return None
-    arguments = _OBJECT.sub(r"\1...", _ALIAS.sub(r"\1", arguments))
-    return arguments, returned
+    named = _ARRAY.sub(r"~numpy.typing.NDArray[\1]", _ALIAS.sub(r"\1", text))
+    return _OBJECT.sub(r"\1...", named)
 
 
 def setup(app: Sphinx) -> None:
     """Listen to sphinx-click, and to autodoc before napoleon does."""
-    app.connect("autodoc-process-docstring", property_words, priority=400)
+    app.connect("autodoc-process-docstring", docstring, priority=400)
     app.connect("autodoc-process-signature", plain_signature)
     for event, listener in (
         ("sphinx-click-process-description", described),

@@ -28,7 +28,11 @@ ELSEWHERE = [
     ("py:exc", "MisuseError|DocumentError"),  # both are TaqErrors
 ]
 # Shown by their names: what they stand for takes ten lines.
-ALIASES = {f"npt.{name}": f"numpy.typing.{name}" for name in ("ArrayLike", "DTypeLike")}
+ALIASES = {
+    f"{package}{name}": f"numpy.typing.{name}"
+    for package in ("", "npt.")
+    for name in ("ArrayLike", "DTypeLike")
+}
 
 
 def write_pages(root: Path) -> None:
