@@ -50,7 +50,7 @@ from .sources.parts.prompt_files import read_prompts
 LATENT_CHANNELS = 16
 # What a forward takes does not depend on these.
 _TIMED = 3
-_BESIDE_PACE = ("images", "seed", "steps", "shift", "negative_prompt", "weights")
+_BESIDE_PACE = ("images", "seed", "steps", "shift", "negative_prompt", "weights", "prompts")
 
 
 @dataclass(frozen=True)
