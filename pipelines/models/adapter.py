@@ -9,11 +9,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from taqstore.errors import SourceError, problem
+from taqstore.errors import SourceError, TaqError, problem
 from taqstore.files.safetensors import read_safetensors
 
 from .backend import Backend
@@ -21,6 +22,7 @@ from .packed import Packed, load_packed
 from .table import DIFFUSIONKIT, ModelRow, resolve
 
 SD3_PREFIX = "model.diffusion_model."
+_FETCHING: ContextVar[bool] = ContextVar("fetching", default=True)
 _TEXT_PARTS = ("clip_l", "clip_g", "tokenizer_l", "tokenizer_g", "t5_encoder", "t5_tokenizer")
 
 
@@ -82,7 +84,7 @@ def known(
     def download(repo: str, name: str, *arguments: Any, **options: Any) -> str:
         if checkpoint is not None and repo == row.hub:
             return str(checkpoint)  # its config.json is asked for too, and never read
-        files[name] = Path(fetch(repo, name, *arguments, **options))
+        files[name] = Path(_fetched(fetch, repo, name, *arguments, **options))
         return str(files[name])
 
     with ExitStack() as stack:
@@ -187,3 +189,34 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, before)
+
+
+@contextmanager
+def fetching(allowed: bool) -> Iterator[None]:
+    """Let files of models be fetched from the hub or not until the block ends.
+
+    What may not be fetched outside may not be inside: a dry run takes what is there.
+    """
+    token = _FETCHING.set(allowed and _FETCHING.get())
+    try:
+        yield
+    finally:
+        _FETCHING.reset(token)
+
+
+def _fetched(fetch: Callable[..., Any], repo: str, name: str, *more: Any, **options: Any) -> str:
+    """Path of a file of the hub, by `hf_hub_download`.
+
+    Raises
+    ------
+    TaqError
+        It would have to be fetched, and may not be.
+    """
+    if _FETCHING.get():
+        return str(fetch(repo, name, *more, **options))
+    try:
+        return str(fetch(repo, name, *more, **{**options, "local_files_only": True}))
+    except (FileNotFoundError, ValueError) as error:
+        what = f"{name} is not on this machine, and a dry run fetches nothing"
+        remedy = "fetch it (without --dry-run it is), or name a file with --local-ckpt"
+        raise TaqError(problem(what, where=repo, remedy=remedy)) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from threading import Lock
 from typing import Any
@@ -70,7 +70,9 @@ class PlanRun:
         self.plan, self.outcome, self.strict = plan, outcome, strict
         self.progress = mode.progress
         self.inexact: set[tuple[str, str]] = set()
+        self.refused: dict[str, set[Item]] = {}
         self._lock = Lock()
+        self._places = {id(unit): place for place, unit in enumerate(plan.units)}
         self._said: list[tuple[int, str, list[str]]] = []
         self.groups = open_groups(writer, plan.templates, mode, replaced=replaced)
         self.done = {path: group.written() for path, group in self.groups.items()}
@@ -78,7 +80,7 @@ class PlanRun:
             outcome.count(path)
         outcome.notes.extend(plan.notes)
         for found in plan.problems:
-            self._report(found, -1)
+            self._report(found, None)
         self._hand_over()
 
     def execute(self, threads: int) -> None:
@@ -87,9 +89,9 @@ class PlanRun:
         Units finish in any order. What they say is in the plan's, and of several errors the first
         unit's is raised.
         """
-        pending = [(n, unit) for n, unit in enumerate(self.plan.units) if not self._skip(unit)]
+        pending = self.pending()
         with ThreadPoolExecutor(threads) as units, ThreadPoolExecutor(threads) as parts:
-            futures = {units.submit(self._unit, n, unit, parts): unit for n, unit in pending}
+            futures = {units.submit(self.unit, unit, parts): unit for unit in pending}
             submitted = list(futures)
             try:
                 for future in as_completed(submitted):
@@ -101,6 +103,10 @@ class PlanRun:
                 raise
         self._hand_over()
         self.outcome.notes.extend(self.plan.late_notes())
+
+    def pending(self) -> list[Unit]:
+        """Units that are not complete; the others are counted as skipped."""
+        return [unit for unit in self.plan.units if not self._skip(unit)]
 
     def _skip(self, unit: Unit) -> bool:
         missing = any(not self.done[g][i] for g, items in unit.items.items() for i in items)
@@ -114,29 +120,29 @@ class PlanRun:
             for group, items in unit.items.items():
                 self.outcome.count(group).skipped += len(items)
 
-    def _unit(self, number: int, unit: Unit, parts: ThreadPoolExecutor) -> bool:
+    def unit(self, unit: Unit, parts: ThreadPoolExecutor) -> bool:
         """Write one unit; False if it has to be planned again."""
         first, items = next(iter(unit.items.items()))
         with self.groups[first].claim(items[0]) as held:
             if not held:
                 text = f"{unit.label}: another process is writing it; left to that one"
-                self._say(text, number, self.outcome.notes)
+                self._say(text, unit, self.outcome.notes)
             elif all(self.groups[group].complete(items) for group, items in unit.items.items()):
                 self._count_skipped(unit)  # another process finished it since we looked
             else:
-                return self._try(number, unit, parts)
+                return self._try(unit, parts)
         return True
 
-    def _try(self, number: int, unit: Unit, parts: ThreadPoolExecutor) -> bool:
+    def _try(self, unit: Unit, parts: ThreadPoolExecutor) -> bool:
         try:
-            self._write(number, unit, parts)
+            self._write(unit, parts)
             _log.debug("read %s, %d bytes", unit.label, unit.nbytes)
         except Inexact as error:
             with self._lock:
                 self.inexact.add((error.group, error.variable))
             return False
         except SourceError as error:
-            self._refuse(number, unit, error)
+            self._refuse(unit, error)
         return True
 
     def _protect(self, unit: Unit, parts: ThreadPoolExecutor) -> None:
@@ -170,7 +176,7 @@ class PlanRun:
             if tuple(i // c for i, c in zip(item, chunk, strict=True)) in numbers
         ]
 
-    def _write(self, number: int, unit: Unit, parts: ThreadPoolExecutor) -> None:
+    def _write(self, unit: Unit, parts: ThreadPoolExecutor) -> None:
         self._protect(unit, parts)
         written: dict[str, int] = {}
 
@@ -191,26 +197,32 @@ class PlanRun:
         with self._lock:
             self.outcome.bytes_in += unit.nbytes
         for entry in found:
-            self._report(entry, number)
+            self._report(entry, unit)
 
-    def _refuse(self, number: int, unit: Unit, error: SourceError) -> None:
+    def _refuse(self, unit: Unit, error: SourceError) -> None:
         if self.strict:
             raise error
         for group, items in unit.items.items():
             self.outcome.count(group).refused += len(items)
-        self._say(str(error), number, self.outcome.problems)
+            self._note_refused(group, items)
+        self._say(str(error), unit, self.outcome.problems)
 
-    def _report(self, found: Problem, number: int) -> None:
+    def _note_refused(self, group: str, items: Iterable[Item]) -> None:
+        with self._lock:
+            self.refused.setdefault(group, set()).update(items)
+
+    def _report(self, found: Problem, unit: Unit | None) -> None:
         if self.strict:
             raise SourceError(found.text)
         if found.item is not None:
             self.outcome.count(found.group).refused += 1
-        self._say(found.text, number, self.outcome.problems)
+            self._note_refused(found.group, [found.item])
+        self._say(found.text, unit, self.outcome.problems)
 
-    def _say(self, text: str, number: int, to: list[str]) -> None:
-        """Keep what unit `number` has to say until all are done."""
+    def _say(self, text: str, unit: Unit | None, to: list[str]) -> None:
+        """Keep what a unit has to say until all are done."""
         with self._lock:
-            self._said.append((number, text, to))
+            self._said.append((-1 if unit is None else self._places[id(unit)], text, to))
 
     def _hand_over(self) -> None:
         """Hand over what was said, each text once, in the order of the units."""

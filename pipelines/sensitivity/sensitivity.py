@@ -18,6 +18,7 @@ from taqstore.store.reader import Store, open_store
 
 from ..evaluate.linears_of_variant import Planner
 from ..judge.judged import choose, judged
+from ..models.adapter import fetching
 from ..models.backend import LIBRARIES
 from ..run.record import record_run
 from .formats import default_format, parse_format
@@ -40,7 +41,6 @@ def sensitivity(
     prompts: str | os.PathLike[str] | None = None,
     model: str | None = None,
     local_ckpt: str | os.PathLike[str] | None = None,
-    dry_run: bool = False,
     mode: Mode | None = None,
 ) -> Outcome:
     """Quantize one target at a time, and keep what it does to trajectories of held-out images.
@@ -64,8 +64,6 @@ def sensitivity(
         File with prompts of the images; None: as of `judged`.
     model, local_ckpt
         As of `cache`.
-    dry_run
-        Say what would be run, in the outcome's notes and counts, and write nothing.
 
     Raises
     ------
@@ -85,12 +83,13 @@ def sensitivity(
     opened = open_store(store)
     asked = [parse_format(f, opened, unit=unit) for f in formats or [default_format(unit)]]
     asked = list({one.name: one for one in asked}.values())
-    images = choose(opened, count=seeds, prompts=prompts, model=model, local_ckpt=local_ckpt)
+    with fetching(not mode.dry_run):
+        images = choose(opened, count=seeds, prompts=prompts, model=model, local_ckpt=local_ckpt)
     planner = Planner(images.model, opened)
     first = Planning(unit, images, planner, outcome, mode)
     plans = [first.plan(format, chosen) for format in asked]
-    if dry_run:
-        first.tell(plans)
+    if mode.dry_run:
+        outcome.plan = first.tell(plans)
         return outcome
     with judged(
         opened, count=seeds, prompts=prompts, model=model, loaded=images.model, made=False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,7 @@ from taqstore.analysis.ranges.rules import RULES
 from taqstore.asked import MAX_SEED
 from taqstore.cli import ADAROUND_PIPELINE
 from taqstore.cli.common import is_given, renamed, say, store_argument
+from taqstore.cli.dry_run import dry_run_option, print_plan
 from taqstore.cli.long_command import LongCommand, force_option, resume_option
 from taqstore.cli.model_options import (
     known_set,
@@ -26,6 +27,9 @@ from taqstore.cli.outcome import groups_document, say_notes
 from taqstore.cli.output import json_option, print_json, print_rows
 from taqstore.cli.progress import progress_bar
 from taqstore.run.mode import Mode
+
+if TYPE_CHECKING:
+    from taqstore.store.reader import Store
 
 _TIME_GROUPS = 4
 
@@ -73,7 +77,7 @@ _TIME_GROUPS = 4
     "groups",
     old="--groups",
     type=click.IntRange(2),
-    help="Groups of steps, with --rule timed [default: 4].",
+    help="Groups of steps, with --rule timed [default: 4, or all steps].",
 )
 @click.option(
     "--activation-clip",
@@ -97,9 +101,7 @@ _TIME_GROUPS = 4
 @click.option(
     "--batch-size",
     type=click.IntRange(1),
-    default=32,
-    show_default=True,
-    help="Samples of a minibatch, both guidance rows each.",
+    help="Samples of a minibatch, both guidance rows each [default: 32, or all there are].",
 )
 @click.option(
     "--learning-rate",
@@ -162,8 +164,11 @@ _TIME_GROUPS = 4
 @local_ckpt_option
 @resume_option
 @force_option
+@dry_run_option
 @json_option
-def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any) -> None:
+def command(
+    store: str, resume: bool, force: bool, dry_run: bool, as_json: bool, **options: Any
+) -> None:
     """Round the weights of STORE's model block by block, so that cached outputs change least.
 
     Prints errors of blocks: rtn rounds to nearest with steps from the absmax, clipped with steps of
@@ -190,16 +195,20 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
     from taqstore.store.reader import open_store
 
     pipeline = import_module(ADAROUND_PIPELINE)
-    settings, plan = _settings(pipeline, options), _plan(pipeline, options)
+    settings = _settings(pipeline, options)
     opened = open_store(store)
+    plan = _plan(pipeline, options, opened)
     with progress_bar("loading the model", unit="forwards") as progress:
         outcome = pipeline.adaround(
             opened,
             settings=settings,
             plan=plan,
-            mode=Mode(resume, force, progress),
+            mode=Mode(resume, force, progress, dry_run),
             **{name: options[name] for name in _OF_RUN},
         )
+    if outcome.plan is not None:
+        print_plan(outcome, as_json=as_json)
+        return
     rows = pipeline.block_errors(opened, chosen=options["chosen"], set=options["set"])
     _print(outcome, rows, as_json=as_json)
 
@@ -234,14 +243,29 @@ def _settings(pipeline: ModuleType, options: dict[str, Any]) -> Any:
     return pipeline.Settings(**{name: options[name] for name in names})
 
 
-def _plan(pipeline: ModuleType, options: dict[str, Any]) -> Any:
+def _plan(pipeline: ModuleType, options: dict[str, Any], store: Store) -> Any:
     rule, count = options["rule"], options["groups"]
+    if count is None:
+        count = _fitting_groups(store) if rule == "timed" else 1
     return pipeline.ActivationPlan(
         rule=rule,
-        groups=count or (_TIME_GROUPS if rule == "timed" else 1),
+        groups=count,
         clip=options["activation_clip"],
         shifted=options["shifted"],
     )
+
+
+def _fitting_groups(store: Store) -> int:
+    """Groups of steps unless told otherwise: no more than there are steps, which is said."""
+    from taqstore.query.sites import paths_of
+
+    steps = min((store[path].sizes["step"] for path in paths_of(store, "activations")), default=0)
+    if not 1 < steps < _TIME_GROUPS:
+        return _TIME_GROUPS
+    say(
+        f"note: {steps} groups of steps, one for each that was collected; --time-groups takes fewer"
+    )
+    return int(steps)
 
 
 def _print(outcome: Any, rows: list[dict[str, Any]], *, as_json: bool) -> None:

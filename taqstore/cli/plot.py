@@ -36,6 +36,11 @@ _HELP = f"""Draw one KIND of figure from STORE, with a CSV of its numbers beside
 \b
 Kinds:
 {_kind_lines()}
+
+\b
+Examples:
+  taqstore plot trajectories run.zarr -o plots
+  taqstore plot channelmap run.zarr -o plots --layer mm2.img --format svg
 """
 
 
@@ -52,7 +57,11 @@ Kinds:
     help="Weight of what came before, where a kind draws a moving average.",
 )
 @click.option("--step", type=click.IntRange(0), help="Step index, where a kind draws one.")
-@click.option("--average", type=click.FloatRange(2, 16), help="Bits per value to spend on average.")
+@click.option(
+    "--average",
+    type=click.FloatRange(2, 16),
+    help="Bits per value to spend on average [default: halfway below the middle one].",
+)
 @click.option(
     "--orders", type=click.IntRange(1), help="Orders of batches, where a kind tries some."
 )

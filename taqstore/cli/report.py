@@ -28,9 +28,7 @@ from taqstore.cli.talk import Command
     "budget",
     old="--budget",
     type=click.FloatRange(2, 16),
-    default=6.0,
-    show_default=True,
-    help="Bits per value to recommend on average.",
+    help="Bits per value to recommend on average [default: halfway below the middle width].",
 )
 @renamed(
     "--time-groups",
@@ -45,7 +43,7 @@ def command(
     output: Path,
     source: str | None,
     bits: tuple[int, ...],
-    budget: float,
+    budget: float | None,
     groups: int | None,
     force: bool,
 ) -> None:

@@ -18,6 +18,7 @@ from taqstore.kinds.statistics_sources import POSTGELU, prefix_of
 from taqstore.names import ACTIVATIONS, LayerName, parse_layer, tensor_site, tracer_name
 from taqstore.query.sites import Groups, site_groups
 from taqstore.statistics.even_bins import over_edges
+from taqstore.store.attributes import attribute_of
 
 _STATISTICS = ("count", "mean", "std", "min", "max", "histogram")
 _SOURCES = (POSTGELU, ACTIVATIONS)
@@ -144,7 +145,9 @@ def _members(dataset: xr.Dataset, site: str) -> Iterator[Member]:
             problem(f"no variable {', '.join(missing)} here", where=f"{POSTGELU}/{site}")
         )
     labels = [str(label) for label in dataset["layer"].values]
-    names = dataset.attrs.get("source_layers") or [_tracer_name(label, site) for label in labels]
+    names = attribute_of(dataset, "source_layers") or [
+        _tracer_name(label, site) for label in labels
+    ]
     times = [f"{float(t):.6f}" for t in dataset["timestep"].values]
     # Read first: xarray turns the transpose of a mapped, unread array into a read point by point.
     loaded = dataset[list(_STATISTICS)].compute()

@@ -29,6 +29,7 @@ from taqstore.names import (
 )
 from taqstore.query.sites import site_groups
 from taqstore.statistics.moving_average import SHIFT_MOMENTUM, ema_midpoint, running_mean_float32
+from taqstore.store.attributes import attribute_of
 
 DOCUMENT = "source_document"
 _CONTENT = (
@@ -244,7 +245,7 @@ def _document(
     """`layer_statistics.json`: the source's own fields, with the steps and place of this folder."""
     sigmas = {str(step): float(sigma) for step, sigma in by_step(sites, "sigma").items()}
     places = {"sigma_map": sigmas, "step_keys": [str(step) for step in steps]}
-    told = common({site: dataset.attrs.get(DOCUMENT, {}) for site, dataset in sites.items()})
+    told = common({site: attribute_of(dataset, DOCUMENT, {}) for site, dataset in sites.items()})
     if source == TRACED_STATS:
         return {"format": FORMATS[source], **told, **places}
     fields = _observed_fields(sites) if source == ACTIVATIONS else told

@@ -169,6 +169,7 @@ _DISK = {
     errno.EROFS: ("the target is read-only", "choose a writable path"),
     errno.EACCES: ("the target may not be written", "check its permissions"),
     errno.EPERM: ("the target may not be written", "check its permissions"),
+    errno.EEXIST: ("a file is in the way of the store", "choose another path"),
     errno.ENOTDIR: ("a file is in the way of the store", "choose another path"),
     errno.ENOLCK: ("this file system has no locks", "keep the store on a local disk"),
     errno.ENOSYS: ("this file system has no locks", "keep the store on a local disk"),

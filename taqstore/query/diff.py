@@ -18,6 +18,7 @@ from taqstore.names import site_of
 from taqstore.query.analyze import Results, analyze, site_tables
 from taqstore.query.select import select
 from taqstore.query.sites import answers, first_source
+from taqstore.store.given import handed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +36,7 @@ BY = (
 _RATIOS = ("range_ratio", "alpha_ratio")
 
 
+@handed
 def diff(
     first: Mapping[str, xr.Dataset],
     second: Mapping[str, xr.Dataset],
@@ -158,6 +160,7 @@ def _common(
     return found
 
 
+@handed
 def movers(results: Results, *, by: str | None = None) -> pd.DataFrame:
     """One table of all results, what moved most in front; rows that are unknown come last.
 

@@ -9,12 +9,14 @@ from typing import TypeAlias
 import xarray as xr
 
 from taqstore.errors import MissingError, MisuseError, problem
+from taqstore.store.given import handed
 
 Reduction: TypeAlias = Callable[[xr.DataArray, str], xr.DataArray]
 
 _PERCENTILE = re.compile(r"p(\d{1,3}(?:\.\d+)?)")
 
 
+@handed
 def reduce(dataset: xr.Dataset, *specs: str, skipna: bool = False) -> xr.Dataset:
     """Reduce one dimension after the other, lazily.
 

@@ -15,11 +15,13 @@ from taqstore.names import LATENTS, site_of
 from taqstore.query.sites import Groups
 from taqstore.report.findings import Plan
 from taqstore.report.page import Number, Table, number
+from taqstore.store.attributes import attribute_of
 from taqstore.store.reader import Store
 from taqstore.upkeep.info import describe_store, format_bytes, summary_lines
 from taqstore.upkeep.kept import SET_COLUMNS, set_lines
 
 _PROMPTS = 6
+_GROUPS = 3
 _TEXT = 160
 _UNKNOWN = "not recorded"
 
@@ -69,7 +71,7 @@ def overview(store: Store, groups: Groups, plan: Plan) -> Overview:
 
 def _run_facts(store: Store, latents: xr.Dataset) -> Iterator[Number]:
     run = _first(store, "run")
-    manifest = latents.attrs.get("source_manifest", {})
+    manifest = attribute_of(latents, "source_manifest", {})
     yield Number("Model", _short(str(run.get("model", manifest.get("model_version", _UNKNOWN)))))
     if "weights" in run:
         yield Number("Weights", _short(str(run["weights"]))[:16], "first digits of their SHA-256")
@@ -87,7 +89,7 @@ def _run_facts(store: Store, latents: xr.Dataset) -> Iterator[Number]:
 
 
 def _first(store: Store, attribute: str) -> Mapping[str, Any]:
-    found = (store[path].attrs.get(attribute) for path in store)
+    found = (attribute_of(store[path], attribute) for path in store)
     return next((value for value in found if isinstance(value, Mapping)), {})
 
 
@@ -151,12 +153,18 @@ def _provenance_tables(records: list[dict[str, Any]]) -> tuple[Table, ...]:
         (
             str(record["time"]).replace("T", " ").replace("+00:00", " UTC"),
             str(record["command"]),
-            ", ".join(record["groups"]),
+            _groups(record["groups"]),
             _parameters(record["parameters"]),
         )
         for record in records
     )
     return (Table("Provenance", ("time", "command", "groups", "parameters"), rows, labels=4),)
+
+
+def _groups(names: list[str]) -> str:
+    """Names of groups; of many the first ones and how many more."""
+    more = len(names) - _GROUPS
+    return ", ".join(names[:_GROUPS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _parameters(parameters: Mapping[str, Any]) -> str:

@@ -280,4 +280,5 @@ def _times(ratio: float) -> str:
 
 
 def _decibels(value: float) -> str:
-    return number(value, "dB")
+    # What rounding leaves of equal errors is none.
+    return number(round(value, 9) + 0.0, "dB")

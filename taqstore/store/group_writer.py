@@ -8,7 +8,7 @@ by the next run.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
 
@@ -140,7 +140,7 @@ class GroupWriter:
             if array.split is None
             else region.chunks(values, array)
         )
-        frames = Frames(chunks, capacity=capacity, encode=_zstd if array.compress else None)
+        frames = Frames(chunks, capacity=capacity, encode=encoder(array))
         key = "/".join((self.template.path, name, "c", *map(str, moved.coords)))
         with disk_errors(self.location):
             size = self.backend.write(key, frames)
@@ -226,6 +226,11 @@ class GroupWriter:
         if items is not None and items.fresh:
             without_copies(self.backend, str(self.location))
             close_items(items)
+
+
+def encoder(array: Array) -> Callable[[memoryview], bytes] | None:
+    """What is applied to the bytes of each chunk of an array; None: they stay as they are."""
+    return _zstd if array.compress else None
 
 
 def _zstd(content: memoryview) -> bytes:

@@ -11,6 +11,7 @@ import xarray as xr
 
 from taqstore.errors import printable
 from taqstore.names import LATENTS, SAMPLES
+from taqstore.store.attributes import attribute_of
 
 Groups = Mapping[str, xr.Dataset]
 UNKNOWN = "not recorded"
@@ -34,7 +35,7 @@ def describe_run(groups: Groups, records: Sequence[Mapping[str, Any]]) -> dict[s
     """
     made = next((groups[path] for path in (LATENTS, SAMPLES) if path in groups), xr.Dataset())
     run = _run(groups)
-    manifest = made.attrs.get("source_manifest", {})
+    manifest = attribute_of(made, "source_manifest", {})
     manifest = manifest if isinstance(manifest, Mapping) else {}
     found = {
         "model": _plain(run.get("model", manifest.get("model_version"))),
@@ -76,7 +77,7 @@ def _run(groups: Groups) -> Mapping[str, Any]:
     """What the first group that a running model filled says of its run, latents before others."""
     order = [path for path in (LATENTS, SAMPLES) if path in groups]
     for path in [*order, *(path for path in groups if path not in order)]:
-        run = groups[path].attrs.get("run")
+        run = attribute_of(groups[path], "run")
         if isinstance(run, Mapping) and "model" in run:
             return run
     return {}

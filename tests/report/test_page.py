@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import cProfile
-import json
 import pstats
 import re
-import shutil
-import subprocess
-from dataclasses import dataclass
-from html import unescape
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from support.browser import Browser, needs_browser
 from support.report_page import Page, hostile_store
 from taqstore.plot import FIGURES
 from taqstore.report import build
 from taqstore.store.reader import open_store
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-needs_browser = pytest.mark.skipif(
-    BROWSER is None, reason="no Chromium on PATH: the report was not checked in a browser"
-)
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-dev-shm-usage", "--enable-logging=stderr",
-)  # fmt: skip
 # Appended to a copy of the page, which lets it run: where everything lies, and what was fetched.
 PROBE = """<script>
 const box = e => { const r = e.getBoundingClientRect(); return [r.width, r.height]; };
@@ -44,24 +28,6 @@ document.body.setAttribute("data-probe", JSON.stringify({
 }));
 </script>"""
 POLICY = re.compile(r"<meta http-equiv=\"Content-Security-Policy\".*?>", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Browser:
-    """Runs Chromium with a profile of its own."""
-
-    folder: Path
-
-    def __call__(self, page: Path, *options: str) -> subprocess.CompletedProcess[str]:
-        command = [str(BROWSER), *FLAGS, f"--user-data-dir={self.folder}", *options, page.as_uri()]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-
-    def probe(self, page: Path, width: int) -> dict[str, Any]:
-        done = self(page, f"--window-size={width},900", "--dump-dom")
-        found = re.search(r'data-probe="([^"]*)"', done.stdout)
-        assert found, done.stderr[-500:]
-        probed: dict[str, Any] = json.loads(unescape(found[1]))
-        return probed
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +130,44 @@ def test_it_prints(browser: Browser, report: Path, tmp_path: Path) -> None:
     printed = (tmp_path / "report.pdf").read_bytes()
     assert printed.startswith(b"%PDF-")
     assert 3 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 20
+
+
+# Of a page in a frame: what is wider than it and does not scroll inside, what can be read.
+NARROW = """page => {
+  const root = page.documentElement, wide = root.clientWidth;
+  const scrolls = e => e.closest(".scroll, .drawing, .contents ol");
+  const beyond = e => e.getBoundingClientRect().right > wide + 1 && !scrolls(e);
+  const inside = [...page.querySelectorAll(".scroll, .drawing")];
+  return {
+    wide, scrolled: root.scrollWidth,
+    beyond: [...page.querySelectorAll("body *")].filter(beyond).map(e => e.outerHTML.slice(0, 80)),
+    moving: inside.filter(e => e.scrollWidth > e.clientWidth).length,
+    keyboard: inside.every(e => e.tabIndex === 0 && e.getAttribute("aria-label")),
+    drawn: [...page.querySelectorAll("figure svg")].map(
+      e => e.getBoundingClientRect().width / parseFloat(e.style.getPropertyValue("--width"))),
+    captions: [...page.querySelectorAll("caption span")].every(
+      e => e.getBoundingClientRect().width <= wide),
+    sections: [...page.querySelectorAll("section")].map(e => e.id),
+    contents: [...page.querySelectorAll(".contents a")].map(e => e.getAttribute("href").slice(1)),
+    sticks: getComputedStyle(page.querySelector(".contents")).position,
+    unnamed: [...page.querySelectorAll("section, nav, svg[role=img]")].filter(
+      e => !(e.getAttribute("aria-label") || e.hasAttribute("aria-labelledby"))).length,
+  };
+}"""
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1280, 400, 320])
+def test_a_narrow_page_scrolls_only_inside_and_leads_everywhere(
+    browser: Browser, text: str, width: int
+) -> None:
+    found = browser.measure(text, width, NARROW)
+    assert found["wide"] >= width - 20  # a scroll bar
+    assert (found["scrolled"] <= found["wide"], found["beyond"]) == (True, [])
+    assert (found["moving"] > 8) == (width < 500)
+    assert found["keyboard"]
+    assert found["captions"]
+    # Text of drawings is set in 10 to 12 px: three fifths of it can still be read.
+    assert min(found["drawn"]) > 0.4
+    assert found["contents"] == ["findings", *found["sections"]]
+    assert (found["sticks"], found["unnamed"]) == ("sticky", 0)

@@ -10,6 +10,7 @@ from taqstore.pipelines.ingest import ingest
 
 from support.cli_runner import Runner
 from taqstore import open_store
+from taqstore.store.attributes import attribute_of
 from taqstore.testing import RunShape, make_postgelu, make_run_folder
 from taqstore.upkeep.info import describe_store
 
@@ -27,7 +28,7 @@ def test_what_an_ingested_store_knows(ingested: Path) -> None:
     store = open_store(ingested)
     run = describe_store(store)["run"]
     latents = store["latents"]
-    assert run["model"] == latents.attrs["source_manifest"]["model_version"]
+    assert run["model"] == attribute_of(latents, "source_manifest")["model_version"]
     assert run["images"] == 3
     assert run["steps"] == 6
     assert run["seeds"] == [latents["seed"].values.min(), latents["seed"].values.max()]

@@ -12,27 +12,27 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Colormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from taqstore.analysis import joint_bits
 from taqstore.analysis.bits import CHOICES
+from taqstore.analysis.shared.widths import halfway, in_words, why_alike
 from taqstore.errors import MissingError, problem
 from taqstore.names import site_of, site_rank
 from taqstore.plot.parts import drawing as figures
 from taqstore.plot.parts.grid import site_grid, site_table
-from taqstore.plot.parts.panels import Page, label_outer, table
+from taqstore.plot.parts.panels import Page, table
+from taqstore.plot.parts.places import OUTSIDE
 from taqstore.plot.parts.views import linear_view
 from taqstore.quantization.allocation import allocate
 from taqstore.query.analyze import load
 
-AVERAGE = 6.0
 _BUDGETS = 9
 
 
 def bit_pages(
     groups: Mapping[str, xr.Dataset],
     *,
-    average: float = AVERAGE,
+    average: float | None = None,
     choices: Sequence[int] = CHOICES,
     answers: Mapping[str, xr.Dataset] | None = None,
 ) -> Iterator[Page]:
@@ -40,25 +40,26 @@ def bit_pages(
 
     Parameters and errors are those of `bit_data`.
     """
+    average = halfway(choices) if average is None else average
     sites = bit_data(groups, average=average, choices=choices, answers=answers)
     budget = budget_data(sites)
     yield Page("bits_budget", _budget_figure(budget, average), table(budget))
     style, ticks = bit_style(choices), sorted(choices)
     layers = {site: data[["layer_bits"]] for site, data in sites.items()}
     figure = _layer_figure(layers, style, ticks)
-    figure.suptitle(f"bits per layer, {average:g} on average")
+    figure.suptitle(_title("layer", average, choices, sites, "layer_bits"))
     yield Page("bits_layers", figure, site_table(layers))
     steps = {site: data[["bits"]] for site, data in sites.items()}
     draw = partial(figures.draw_heatmap, variable="bits", style=style)
     figure = site_grid(steps, draw, style, "bits", ticks=ticks)
-    figure.suptitle(f"bits per layer and step, {average:g} on average")
+    figure.suptitle(_title("layer and step", average, choices, sites, "bits"))
     yield Page("bits_steps", figure, site_table(steps))
 
 
 def bit_data(
     groups: Mapping[str, xr.Dataset],
     *,
-    average: float = AVERAGE,
+    average: float | None = None,
     choices: Sequence[int] = CHOICES,
     answers: Mapping[str, xr.Dataset] | None = None,
 ) -> dict[str, xr.Dataset]:
@@ -69,7 +70,8 @@ def bit_data(
     groups
         Groups with histograms by path, whose last part is the site.
     average
-        Budget in bits per layer and step, and per layer.
+        Budget in bits per layer and step, and per layer; by default that of `halfway`, which no one
+        width meets.
     choices
         Bit widths to choose from.
     answers
@@ -89,6 +91,7 @@ def bit_data(
     TaqError
         The budget is below the smallest width.
     """
+    average = halfway(choices) if average is None else average
     found = answers or {}
     if not groups.keys() <= found.keys():
         found = joint_bits(groups, average=average, choices=choices, per="step")
@@ -166,26 +169,43 @@ def draw_layer_bits(
     style: tuple[BoundaryNorm, Colormap],
     stream: str,
 ) -> Axes:
-    """`layer_bits` of one stream: blocks down, sites (or their projections) across."""
-    cells: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    """`layer_bits` of one stream: blocks down, its sites (or their projections) across.
+
+    Layers outside of blocks, whose stream is "", are one column with their sites beside.
+    """
+    cells = list(_columns(sites, stream))
+    if stream:
+        height = 1 + max(int(blocks.max()) for _, blocks, _ in cells)
+        values = np.full((height, len(cells)), np.nan)
+        for column, (_, blocks, widths) in enumerate(cells):
+            values[blocks, column] = widths
+        ax.set_xticks(range(len(cells)), [name for name, _, _ in cells], rotation=30, ha="right")
+        ax.yaxis.set_major_locator(figures.whole_ticks())
+        ax.set_ylabel("block index")
+    else:
+        values = np.concatenate([widths for _, _, widths in cells])[:, None]
+        names = [name for name, _, widths in cells for _ in widths]
+        ax.set_xticks([])
+        ax.set_yticks(range(len(names)), names, fontsize="small")
+        ax.yaxis.tick_right()
+    edges = (np.arange(size + 1) - 0.5 for size in values.shape[::-1])
+    norm, colors = style
+    ax.set_facecolor(figures.MISSING_COLOR)
+    ax.pcolormesh(*edges, values, norm=norm, cmap=colors, edgecolors="white", linewidth=0.5)
+    ax.set_ylim(len(values) - 0.5, -0.5)
+    return ax
+
+
+def _columns(
+    sites: Mapping[str, xr.Dataset], stream: str
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Name, blocks and widths of every site, or projection, that a stream has."""
     for site, data in sorted(sites.items(), key=lambda item: site_rank(item[0])):
         for projection in dict.fromkeys(data["projection"].values):
             chosen = (data["stream"].values == stream) & (data["projection"].values == projection)
-            one = data.isel(layer=np.flatnonzero(chosen))
-            cells[projection or site] = one["block"].values, one["layer_bits"].values
-    height = 1 + max(int(data["block"].max()) for data in sites.values())
-    values = np.full((height, len(cells)), np.nan)
-    for column, (blocks, widths) in enumerate(cells.values()):
-        values[blocks, column] = widths
-    edges = (np.arange(size + 1) - 0.5 for size in values.shape[::-1])
-    norm, colors = style
-    ax.set_facecolor("0.85")
-    ax.pcolormesh(*edges, values, norm=norm, cmap=colors, edgecolors="white", linewidth=0.5)
-    ax.set_xticks(range(len(cells)), list(cells), rotation=30, ha="right")
-    ax.set_ylim(height - 0.5, -0.5)
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_ylabel("block index")
-    return ax
+            if chosen.any():
+                one = data.isel(layer=np.flatnonzero(chosen))
+                yield projection or site, one["block"].values, one["layer_bits"].values
 
 
 def _computed(results: Iterable[xr.Dataset]) -> tuple[xr.Dataset, ...]:
@@ -209,6 +229,20 @@ def _bought(errors: np.ndarray, choices: np.ndarray, averages: np.ndarray) -> li
     return means
 
 
+def _title(
+    unit: str,
+    average: float,
+    choices: Sequence[int],
+    sites: Mapping[str, xr.Dataset],
+    variable: str,
+) -> str:
+    """What the widths of a page are of, how many units got each, and why if all got the same."""
+    chosen = np.concatenate([data[variable].values.ravel() for data in sites.values()])
+    alike = why_alike(chosen, choices)
+    text = f"bits per {unit}, {average:g} on average: {in_words(chosen)}"
+    return f"{text}\n({alike})" if alike else text
+
+
 def _budget_figure(data: xr.Dataset, average: float) -> Figure:
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     ax = draw_budget(data, figure.subplots())
@@ -225,14 +259,20 @@ def _layer_figure(
 ) -> Figure:
     there = {stream for data in sites.values() for stream in data["stream"].values}
     streams = [stream for stream in figures.STREAM_NAMES if stream in there]
-    blocks = 1 + max(int(data["block"].max()) for data in sites.values())
-    size = (2.0 + 3.0 * len(streams), 2.4 + 0.16 * blocks)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(1, len(streams), sharey=True, squeeze=False)
-    for ax, stream in zip(axes.flat, streams, strict=True):
+    widths = [sum(1 for _ in _columns(sites, stream)) if stream else 1 for stream in streams]
+    inside = [data["block"].values[data["stream"].values != ""] for data in sites.values()]
+    blocks = 1 + int(np.concatenate(inside).max(initial=8))
+    # Names of sites stand beside the one column of what is outside of blocks.
+    size = (3.0 + 0.6 * sum(widths) + 0.4 * len(streams), 2.4 + 0.16 * blocks)
+    figure = Figure(figsize=(max(size[0], 6.5), size[1]), layout="constrained")
+    axes = figure.subplots(1, len(streams), squeeze=False, width_ratios=widths)
+    for number, (ax, stream) in enumerate(zip(axes.flat, streams, strict=True)):
         draw_layer_bits(sites, ax, style=style, stream=stream)
-        ax.set_title(f"{figures.STREAM_NAMES[stream]} stream")
-    label_outer(axes)
+        ax.set_title(f"{figures.STREAM_NAMES[stream]} stream" if stream else OUTSIDE)
+        if number and stream:
+            ax.set_ylim(axes[0, 0].get_ylim())
+            ax.tick_params(labelleft=False)
+            ax.set_ylabel("")
     bar = figure.colorbar(ScalarMappable(*style), ax=axes, label="bits", ticks=ticks)
     bar.minorticks_off()
     return figure

@@ -107,7 +107,7 @@ def channelmap_style(data: xr.Dataset) -> tuple[Normalize, Colormap]:
     """One scale for all values that are known."""
     values = data["log2_absmax"].values
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    return Normalize(low, max(high, low + 1e-6)), figures.sequential_colors()
+    return figures.linear_norm(low, high), figures.sequential_colors()
 
 
 def channelmap_pages(view: xr.Dataset, site: str) -> Iterator[Page]:

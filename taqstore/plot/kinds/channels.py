@@ -8,7 +8,6 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from taqstore.analysis import diagnostics
 from taqstore.plot.parts import drawing as figures
@@ -82,7 +81,7 @@ def draw_channels(data: xr.Dataset, ax: Axes, *, order: str = "channel") -> Axes
         )
     ax.axhline(0.0, color="0.3", linewidth=0.6)
     ax.set_xlim(-1, data.sizes["channel"])
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(figures.whole_ticks())
     ax.set_xlabel("channel index" if order == "channel" else "channels, widest first (rank)")
     ax.set_ylabel(figures.VALUE_LABEL)
     return ax

@@ -11,12 +11,19 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, Colormap
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import LogFormatter
 
 from taqstore.analysis import groups as step_groups
 from taqstore.analysis.shared.inputs import quotient
 from taqstore.plot.parts import drawing as figures
-from taqstore.plot.parts.grid import each_site, panel_grid, require_counts, site_grid, site_table
+from taqstore.plot.parts.grid import (
+    each_site,
+    legend_below,
+    panel_grid,
+    require_counts,
+    site_grid,
+    site_table,
+)
 from taqstore.plot.parts.panels import Page, panels_of
 from taqstore.plot.parts.views import linear_view
 from taqstore.quantization.partition import bucketed
@@ -49,8 +56,8 @@ def group_pages(
         pairs, lambda pair, site: group_data(pair[0], site=site, bits=bits, answer=pair[1])
     )
     spread = {site: error_quantiles(data, site=site) for site, data in sites.items()}
-    figure, axes = panel_grid(spread, draw_error_quantiles, height=3.2)
-    axes[0, 0].legend(frameon=False, fontsize="small")
+    figure, axes = panel_grid(spread, draw_error_quantiles, height=3.2, gather=False)
+    legend_below(figure, axes)
     figure.suptitle(f"error against the number of groups of steps, {bits} bits symmetric")
     yield Page("groups_error", figure, site_table(spread))
     cuts = {site: data[["group"]] for site, data in sites.items()}
@@ -102,6 +109,9 @@ def group_data(
 def error_quantiles(data: xr.Dataset, *, site: str = "") -> xr.Dataset:
     """Quartiles over the layers of each stream of the ratios of `group_data`.
 
+    Those of `group_count` are whole: at least a quarter, a half, three quarters of the layers have
+    no more.
+
     Returns
     -------
     Dataset
@@ -113,7 +123,12 @@ def error_quantiles(data: xr.Dataset, *, site: str = "") -> xr.Dataset:
     parts = []
     for title, part in panels_of(known[names]):
         # A method is known at some numbers of groups for all layers, at the others for none.
-        spread = part.quantile(QUANTILES, "layer", skipna=False).expand_dims(layer=[title])
+        spread = part.drop_vars("group_count").quantile(QUANTILES, "layer", skipna=False)
+        # Of numbers of groups, one that a layer has: there are no three and a half.
+        spread["group_count"] = part["group_count"].quantile(
+            QUANTILES, "layer", method="inverted_cdf"
+        )
+        spread = spread.expand_dims(layer=[title])
         spread = spread.assign_coords(site=("layer", [site]))
         one = part.isel(layer=[0])
         parts.append(
@@ -140,12 +155,12 @@ def draw_error_quantiles(data: xr.Dataset, ax: Axes) -> Axes:
             ax.plot(x, middle, line, **style)
     ax.axhline(1.0, color="0.5", linewidth=0.6)
     low, middle, high = one["group_count"].values
-    text = f"chosen: {middle:g} ({low:g} to {high:g})"
+    text = f"chosen: {middle:g}" + (f" ({low:g} to {high:g})" if low < high else "")
     ax.text(0.97, 0.6, text, transform=ax.transAxes, ha="right", fontsize="small")
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter(LogFormatter())
     ax.yaxis.set_minor_formatter(LogFormatter())
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(figures.whole_ticks())
     ax.set_xlabel("number of groups of steps")
     ax.set_ylabel("expected error over that of a range per step\n(median, quartiles over layers)")
     return ax

@@ -8,14 +8,13 @@ from functools import partial
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from taqstore.analysis import order
 from taqstore.analysis.order import order_weights
 from taqstore.analysis.shared.inputs import Array, over
 from taqstore.errors import MissingError, problem
 from taqstore.plot.parts import drawing as figures
-from taqstore.plot.parts.grid import each_site, panel_grid, site_grid, site_table
+from taqstore.plot.parts.grid import each_site, legend_below, panel_grid, site_grid, site_table
 from taqstore.plot.parts.panels import Page
 from taqstore.plot.parts.views import linear_view
 from taqstore.statistics.moving_average import SHIFT_MOMENTUM
@@ -43,7 +42,7 @@ def order_pages(
     note = f"momentum {momentum:g}, {tried}"
     worst = {site: worst_steps(data) for site, data in sites.items()}
     figure, axes = panel_grid(worst, draw_order_band, height=3.0)
-    axes[0, 0].legend(frameon=False, fontsize="small")
+    legend_below(figure, axes)
     figure.suptitle(f"EMA clip bound of each layer at the step where it moves most\n({note})")
     yield Page("order_band", figure, site_table(worst))
     for name, label in LABELS.items():
@@ -122,8 +121,11 @@ def draw_order_band(data: xr.Dataset, ax: Axes) -> Axes:
     ax.hlines(0.0, block.min() - 0.6, block.max() + 0.6, color="0.5", linewidth=0.8)
     ax.vlines(block, low, high, color=figures.PLAIN_COLOR, linewidth=1.5, label="all orders")
     ax.vlines(block, lower, upper, color="#0B3C6F", linewidth=5, label="middle half of the orders")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    ax.set_xlabel("block index")
+    if "label" in data.coords:
+        ax.set_xticks(block, data["label"].values, rotation=40, ha="right", fontsize="small")
+    else:
+        ax.xaxis.set_major_locator(figures.whole_ticks())
+        ax.set_xlabel("block index")
     ax.set_ylabel("EMA clip bound, deviation\nfrom that of the stored order (%)")
     return ax
 

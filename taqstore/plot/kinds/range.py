@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from taqstore.analysis import diagnostics
 from taqstore.plot.parts import drawing as figures
+from taqstore.plot.parts.labels import name_blocks, thin_style
 from taqstore.plot.parts.panels import (
     Page,
     averaged,
@@ -23,6 +26,9 @@ from taqstore.plot.parts.panels import (
     table,
 )
 from taqstore.plot.parts.views import extrema, noise_coordinate
+
+_SPREAD = 8.0
+"""From so many times the narrowest on, the median ranges stand on a log axis."""
 
 
 def range_pages(
@@ -59,27 +65,26 @@ def draw_median_range(data: xr.Dataset, ax: Axes, *, norm: Normalize | None = No
     """`median_range` of every layer against sigma, coloured by block (`range_data`)."""
     _lines(data, ax, "median_range", norm or figures.block_norm(data))
     values = data["median_range"].values
-    if figures.is_wide(values[values > 0]):
+    if figures.is_wide(values[values > 0], _SPREAD):
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(10, subs=(1.0, 2.0, 5.0)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_ylabel("median over channels of max - min\n(dimensionless)")
     return figures.noise_axis(data, ax)
 
 
 def draw_tensor_extrema(data: xr.Dataset, ax: Axes, *, norm: Normalize | None = None) -> Axes:
-    """Band from `tensor_min` to `tensor_max` of every layer against sigma (`range_data`)."""
+    """`tensor_min` and `tensor_max` of every layer against sigma (`range_data`).
+
+    Shaded, darker: between the medians over layers of both; lighter: between their outer quartiles.
+    """
     norm = norm or figures.block_norm(data)
     _, x = noise_coordinate(data)
-    colors = figures.line_colors()
-    for layer in range(data.sizes["layer"]):
-        one = data.isel(layer=layer)
-        ax.fill_between(
-            x,
-            one["tensor_min"].transpose("step").values,
-            one["tensor_max"].transpose("step").values,
-            color=colors(norm(int(one["block"]))),
-            alpha=max(0.04, 0.3 / data.sizes["layer"]),
-            linewidth=0,
-        )
+    ends = (data[name].transpose("layer", "step").values for name in ("tensor_min", "tensor_max"))
+    low, high = (_middle_half(end) for end in ends)
+    for bounds, alpha in (((low[0], high[2]), 0.12), ((low[1], high[1]), 0.12)):
+        ax.fill_between(x, *bounds, color="0.3", alpha=alpha, linewidth=0)
     for name in ("tensor_min", "tensor_max"):
         _lines(data, ax, name, norm)
     ax.axhline(0.0, color="0.5", linewidth=0.6)
@@ -95,10 +100,18 @@ def _lines(data: xr.Dataset, ax: Axes, variable: str, norm: Normalize) -> None:
     _, x = noise_coordinate(data)
     colors = figures.line_colors()
     values = data[variable].transpose("layer", "step").values
+    style: dict[str, Any] = thin_style(len(values))
     for row, block, stream in zip(values, data["block"].values, data["stream"].values, strict=True):
         line, marker = figures.STREAM_STYLES[stream]
-        color = colors(norm(block))
-        ax.plot(x, row, line, marker=marker, markersize=2.5, linewidth=1, color=color)
+        ax.plot(x, row, line, marker=marker, color=colors(norm(block)), **style)
+
+
+def _middle_half(values: np.ndarray) -> np.ndarray:
+    """Quartiles over layers at every step, (quartile, step); NaN where no layer is known."""
+    found = np.full((3, values.shape[1]), np.nan)
+    known = np.isfinite(values).any(axis=0)
+    found[:, known] = np.nanquantile(values[:, known], (0.25, 0.5, 0.75), axis=0)
+    return found
 
 
 def _range_figure(data: xr.Dataset, site: str, norm: BoundaryNorm) -> Figure:
@@ -109,6 +122,13 @@ def _range_figure(data: xr.Dataset, site: str, norm: BoundaryNorm) -> Figure:
         draw_median_range(part, axes[0, column], norm=norm).set_title(title)
         draw_tensor_extrema(part, axes[1, column], norm=norm)
     label_outer(axes)
+    # Rows share their axis: where a line ends is known once all panels are drawn.
+    for column, (_, part) in enumerate(panels):
+        name_blocks(part, axes[0, column], variable="median_range", norm=norm)
+        name_blocks(part, axes[1, column], variable="tensor_max", norm=norm)
     block_bar(figure, axes, norm)
-    headline(figure, "channel ranges against noise", site, averaged(data))
+    shaded = "shaded: medians and outer quartiles; at the ends: blocks"
+    notes = (averaged(data), shaded if data.sizes["layer"] > 1 else "")
+    note = "\n".join(note for note in notes if note)
+    headline(figure, "channel ranges against noise", site, note)
     return figure

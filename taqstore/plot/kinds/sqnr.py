@@ -69,4 +69,4 @@ def _style(values: np.ndarray) -> tuple[Normalize, Colormap]:
     if low < 0:
         return figures.heatmap_style(values)
     # Decibels are logarithms: however wide their range, the scale stays linear.
-    return Normalize(low, max(high, low + 1e-6)), figures.sequential_colors()
+    return figures.linear_norm(low, high), figures.sequential_colors()

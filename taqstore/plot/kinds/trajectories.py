@@ -13,9 +13,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from taqstore.analysis import schedule, shifts
+from taqstore.analysis.schedule import evaluate
 from taqstore.errors import MissingError
 from taqstore.names import PROJECTIONS
 from taqstore.plot.parts import drawing as figures
+from taqstore.plot.parts.labels import name_blocks, thin_style
 from taqstore.plot.parts.panels import (
     Page,
     block_bar,
@@ -28,6 +30,7 @@ from taqstore.plot.parts.panels import (
 from taqstore.plot.parts.views import linear_view, noise_coordinate
 from taqstore.statistics.moving_average import SHIFT_MOMENTUM
 
+_FINE = 200
 LABELS = {
     "alpha": "clip bound α\n(dimensionless)",
     "shift_absmax": "|shift|, largest over channels\n(dimensionless)",
@@ -59,7 +62,7 @@ def trajectory_data(
     Dataset
         (step, layer): `alpha`, `fitted` and, where the source tells a shift, `shift_absmax` and
         `shift_median`, the largest and the median over channels of its magnitude. (layer):
-        `degree` and `r2` of the fit.
+        `degree` and `r2` of the fit. (layer, power): its `coefficient`.
 
     Raises
     ------
@@ -68,7 +71,7 @@ def trajectory_data(
     TaqError
         The stored shift was reduced with another momentum.
     """
-    result = schedule(dataset)[["alpha", "fitted", "degree", "r2"]]
+    result = schedule(dataset)[["alpha", "fitted", "degree", "r2", "coefficient"]]
     try:
         shift = abs(shifts(dataset, momentum=momentum)["shift"])
     except MissingError:
@@ -82,22 +85,41 @@ def trajectory_data(
 def draw_trajectory(
     data: xr.Dataset, ax: Axes, *, variable: str, norm: Normalize | None = None
 ) -> Axes:
-    """`variable` of every layer against sigma; clip bounds as points, their fit as a line."""
+    """`variable` of every layer against sigma: points, and their fit as a curve or a line through.
+
+    Only clip bounds are fitted; their curves run from the first to the last sigma of the fit.
+    """
     _, x = noise_coordinate(data)
     norm, colors = norm or figures.block_norm(data), figures.line_colors()
-    line = "fitted" if variable == "alpha" else variable
-    points, lines = (data[name].transpose("layer", "step").values for name in (variable, line))
-    for dots, course, block in zip(points, lines, data["block"].values, strict=True):
+    points = data[variable].transpose("layer", "step").values
+    lines = fit_curves(data) if variable == "alpha" else [(x, dots) for dots in points]
+    style = thin_style(len(points))
+    for dots, line, block in zip(points, lines, data["block"].values, strict=True):
         color = colors(norm(block))
-        ax.plot(x, course, "-", linewidth=1, color=color)
-        ax.plot(x, dots, "o", markersize=2.5, color=color)
+        ax.plot(*line, "-", linewidth=style["linewidth"], color=color)
+        # Of fits the data are worth seeing however many there are.
+        size = 2.5 if variable == "alpha" else style["markersize"]
+        ax.plot(x, dots, "o", markersize=size, color=color)
     ax.set_ylabel(LABELS[variable])
     return figures.noise_axis(data, ax)
 
 
+def fit_curves(data: xr.Dataset) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Sigma and value of every layer's polynomial, between its data as well; empty without fit."""
+    _, x = noise_coordinate(data)
+    known = np.isfinite(data["fitted"].transpose("layer", "step").values)
+    coefficient = data["coefficient"].transpose("layer", "power").values
+    curves = []
+    for row, there in zip(coefficient, known, strict=True):
+        fine = np.linspace(x[there].max(), x[there].min(), _FINE) if there.any() else x[:0]
+        curves.append((fine, evaluate(row, fine)))
+    return curves
+
+
 def _pages(dataset: xr.Dataset, site: str, *, momentum: float) -> Iterator[Page]:
     data = trajectory_data(dataset, site=site, momentum=momentum)
-    yield Page(page_stem("trajectories", site), _figure(data, site), table(data))
+    rows = table(data.drop_vars("coefficient").drop_dims("power", errors="ignore"))
+    yield Page(page_stem("trajectories", site), _figure(data, site), rows)
 
 
 def _figure(data: xr.Dataset, site: str) -> Figure:
@@ -111,8 +133,7 @@ def _figure(data: xr.Dataset, site: str) -> Figure:
     for (row, (variable, projection)), (column, stream) in product(
         enumerate(rows), enumerate(streams)
     ):
-        chosen = (data["stream"] == stream) & (data["projection"] == projection)
-        part, ax = data.isel(layer=np.flatnonzero(chosen)), axes[row, column]
+        part, ax = _of_panel(data, stream, projection), axes[row, column]
         draw_trajectory(part, ax, variable=variable, norm=norm)
         values = data[variable].values
         if figures.is_wide(values[values > 0]):
@@ -120,10 +141,22 @@ def _figure(data: xr.Dataset, site: str) -> Figure:
         stream_name = f"{figures.STREAM_NAMES[stream]} stream {projection}".strip()
         ax.set_title(_fit_title(stream_name, part) if variable == "alpha" else stream_name)
     label_outer(axes)
+    for (row, (variable, projection)), (column, stream) in product(
+        enumerate(rows), enumerate(streams)
+    ):
+        part = _of_panel(data, stream, projection)
+        name_blocks(part, axes[row, column], variable=variable, norm=norm)
     block_bar(figure, axes, norm)
     what = "clip bounds and shifts" if "shift_absmax" in data else "clip bounds"
-    headline(figure, f"{what} over noise", site, "points: data; lines: fits of α")
+    headline(
+        figure, f"{what} over noise", site, "points: data; curves: fits of α; at their ends: blocks"
+    )
     return figure
+
+
+def _of_panel(data: xr.Dataset, stream: str, projection: str) -> xr.Dataset:
+    chosen = (data["stream"] == stream) & (data["projection"] == projection)
+    return data.isel(layer=np.flatnonzero(chosen))
 
 
 def _fit_title(stream: str, data: xr.Dataset) -> str:

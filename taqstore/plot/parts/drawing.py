@@ -42,7 +42,7 @@ def block_norm(data: xr.Dataset) -> BoundaryNorm:
 def noise_norm(data: xr.Dataset) -> Normalize:
     """Sigma (or step index) to colour."""
     _, values = noise_coordinate(data)
-    return Normalize(values.min(), max(values.max(), values.min() + 1e-6))
+    return linear_norm(float(values.min()), float(values.max()))
 
 
 def heatmap_style(values: np.ndarray) -> tuple[Normalize, Colormap]:
@@ -55,7 +55,13 @@ def heatmap_style(values: np.ndarray) -> tuple[Normalize, Colormap]:
     colors = sequential_colors()
     if low > 0 and high / low > _WIDE:
         return LogNorm(low, high), colors
-    return Normalize(low, high if high > low else low + 1e-6), colors
+    return linear_norm(low, high), colors
+
+
+def linear_norm(low: float, high: float) -> Normalize:
+    """From the least to the most; about a single value, so that a colour bar can write it."""
+    half = 0.0 if high > low else 0.1 * abs(low) or 1.0
+    return Normalize(low - half, high + half)
 
 
 def sequential_colors() -> Colormap:
@@ -68,7 +74,8 @@ def draw_heatmap(
 ) -> Axes:
     """`variable` (step, layer) of one stream: block index down, sigma falling to the right.
 
-    Columns are as wide as the steps they stand for; blocks without a layer are grey.
+    Columns are as wide as the steps they stand for; blocks without a layer are grey. Rows
+    outside of blocks bear names, their `label` where there is one.
     """
     blocks = data["block"].values
     rows = np.arange(int(blocks.min()), int(blocks.max()) + 1)
@@ -80,8 +87,12 @@ def draw_heatmap(
         cell_edges(data), np.append(rows, rows[-1] + 1) - 0.5, values, norm=norm, cmap=colors
     )
     ax.set_ylim(rows[-1] + 0.5, rows[0] - 0.5)
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    ax.set_ylabel("block index")
+    if "label" in data.coords or not any(data["stream"].values):
+        name = "label" if "label" in data.coords else "layer"
+        ax.set_yticks(blocks, data[name].values, fontsize="small")
+    else:
+        ax.yaxis.set_major_locator(whole_ticks())
+        ax.set_ylabel("block index")
     ax.set_xticks(noise_coordinate(data)[1], minor=True)
     return noise_axis(data, ax, whole=False)
 
@@ -96,9 +107,14 @@ def noise_axis(data: xr.Dataset, ax: Axes, *, whole: bool = True) -> Axes:
         edges = np.array([first + 0.02 * (first - last), last - 0.02 * (first - last)])
     ax.set_xlim(edges[0], edges[-1])
     if name == "step":
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.xaxis.set_major_locator(whole_ticks())
     ax.set_xlabel(SIGMA_LABEL if name == "sigma" else STEP_LABEL)
     return ax
+
+
+def whole_ticks(most: int = 12) -> MaxNLocator:
+    """Ticks at whole numbers alone, of what is counted: blocks, steps, channels, groups."""
+    return MaxNLocator(nbins=most, integer=True, min_n_ticks=1, steps=[1, 2, 4, 5, 10])
 
 
 def asinh_scale(ax: Axes, which: Literal["x", "y"], linear_width: float, bound: float) -> None:
@@ -126,7 +142,7 @@ def cell_edges(data: xr.Dataset) -> np.ndarray:
     return np.clip(edges, 0.0, 1.0) if inside else edges
 
 
-def is_wide(values: np.ndarray) -> bool:
+def is_wide(values: np.ndarray, times: float = _WIDE) -> bool:
     """Whether the largest finite value is so far above the smallest that an axis should be log."""
     finite = values[np.isfinite(values)]
-    return finite.size > 0 and bool(finite.max() > _WIDE * finite.min())
+    return finite.size > 0 and bool(finite.max() > times * finite.min())

@@ -13,9 +13,9 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
 from taqstore.errors import MissingError, problem
-from taqstore.names import PROJECTIONS, site_of, site_rank
-from taqstore.plot.parts.drawing import STREAM_NAMES
-from taqstore.plot.parts.panels import label_outer, table
+from taqstore.names import site_of
+from taqstore.plot.parts.panels import table
+from taqstore.plot.parts.places import OUTSIDE, placed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +34,8 @@ def site_grid(
 ) -> Figure:
     """Heat maps by block and noise, streams below each other, sites and projections beside.
 
+    Linears outside of blocks are rows of a panel of their own.
+
     Parameters
     ----------
     sites
@@ -45,10 +47,13 @@ def site_grid(
     ticks
         Of the colour bar, where its colours are few.
     """
-    blocks = np.concatenate([data["block"].values for data in sites.values()])
+    streams = [data.isel(layer=data["stream"].values != "") for data in sites.values()]
+    blocks = np.concatenate([data["block"].values for data in streams])
+    blocks = blocks if blocks.size else np.zeros(1, np.int64)
     height = max(2.4, 0.8 + 0.13 * (int(blocks.max() - blocks.min()) + 1))
     figure, axes = panel_grid(sites, draw, height=height)
-    axes[0, 0].set_ylim(float(blocks.max()) + 0.5, float(blocks.min()) - 0.5)
+    if axes[0].get_title() != OUTSIDE:
+        axes[0].set_ylim(float(blocks.max()) + 0.5, float(blocks.min()) - 0.5)
     bar = figure.colorbar(
         ScalarMappable(*style),
         ax=axes,
@@ -64,9 +69,9 @@ def site_grid(
 
 
 def panel_grid(
-    sites: Mapping[str, xr.Dataset], draw: Draw, *, height: float
-) -> tuple[Figure, np.ndarray]:
-    """Figure and axes (stream, site and projection) of panels that share both axes.
+    sites: Mapping[str, xr.Dataset], draw: Draw, *, height: float, gather: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """Figure and axes of panels, a row or more for every stream, all that are alike share axes.
 
     Parameters
     ----------
@@ -76,24 +81,43 @@ def panel_grid(
         ``f(part, ax)``, draws one panel.
     height
         Of a row, in inches.
+    gather
+        Whether linears outside of blocks, one to a site, are shown as rows of one panel (see
+        `places.placed`). It does not share its axes.
     """
-    parts = _parts(sites)
-    columns = list(dict.fromkeys((site, projection) for site, projection, _ in parts))
-    streams = [stream for stream in STREAM_NAMES if stream in {s for _, _, s in parts}]
+    panels, rows, columns = placed(sites, gather=gather)
     # Titles of pages are long even where the panels are few.
-    size = (max(8.0, 2.4 + 3.3 * len(columns)), 1.2 + height * len(streams))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(streams), len(columns), sharex=True, sharey=True, squeeze=False)
-    for row, stream in enumerate(streams):
-        for column, (site, projection) in enumerate(columns):
-            ax = axes[row, column]
-            if (site, projection, stream) in parts:
-                draw(parts[site, projection, stream], ax)
-            else:
-                ax.set_axis_off()
-            ax.set_title(f"{STREAM_NAMES[stream]}: {site} {projection}".strip(), fontsize="medium")
-    label_outer(axes)
+    figure = Figure(figsize=(max(8.0, 2.4 + 3.3 * columns), 1.2 + height * rows))
+    figure.set_layout_engine("constrained")
+    grid = figure.add_gridspec(rows, columns)
+    axes: list[Axes] = []
+    alike = [panel for panel in panels if not panel.gathered]
+    for panel in panels:
+        shared = axes[0] if axes and not panel.gathered and not panels[0].gathered else None
+        ax = figure.add_subplot(grid[panel.row, panel.column], sharex=shared, sharey=shared)
+        draw(panel.data, ax)
+        ax.set_title(panel.title, fontsize="medium")
+        axes.append(ax)
+        if not panel.gathered:
+            below = any(o.column == panel.column and o.row > panel.row for o in alike)
+            _label_outer(ax, left=panel.column == 0, bottom=not below)
     return figure, axes
+
+
+def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One legend for panels that draw the same things, below all of them: it hides nothing."""
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+
+
+def _label_outer(ax: Axes, *, left: bool, bottom: bool) -> None:
+    """Leave labels of shared axes at the left and where no such panel is below."""
+    if not left:
+        ax.tick_params(axis="y", which="both", labelleft=False)
+        ax.set_ylabel("")
+    if not bottom:
+        ax.tick_params(axis="x", which="both", labelbottom=False)
+        ax.set_xlabel("")
 
 
 def each_site(
@@ -137,15 +161,3 @@ def site_table(sites: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.concat([table(data) for data in sites.values()], ignore_index=True)
-
-
-def _parts(sites: Mapping[str, xr.Dataset]) -> dict[tuple[str, str, str], xr.Dataset]:
-    """Panels by (site, projection, stream), sites and projections in the order of a block."""
-    parts = {}
-    for site, data in sorted(sites.items(), key=lambda item: site_rank(item[0])):
-        keys = list(zip(data["projection"].values, data["stream"].values, strict=True))
-        order = {name: rank for rank, name in enumerate(("", *PROJECTIONS))}
-        for key in sorted(set(keys), key=lambda key: order[key[0]]):
-            chosen = [i for i, other in enumerate(keys) if other == key]
-            parts[site, str(key[0]), str(key[1])] = data.isel(layer=chosen)
-    return parts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Literal
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -21,13 +22,15 @@ _SEGMENTS = 1000
 _NAMESPACE = re.compile(r"\{[^}]*\}")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 _DROPPED = ("metadata", "style")
+_PLACES: tuple[Literal["center", "left"], ...] = ("center", "left")
 
 
 def inline_svg(figure: Figure, prefix: str) -> str:
     """Draw a figure as one `<svg>` element for the body of an HTML page.
 
-    Every id gets a prefix, so that several drawings in one page do not clash; the drawing takes
-    the width of its container, up to its own size. The same figure gives the same text.
+    Every id gets a prefix, so that several drawings in one page do not clash. The width that it
+    was drawn for is the style's `--width`; its label is the title. The same figure gives the same
+    text.
 
     Parameters
     ----------
@@ -44,9 +47,17 @@ def inline_svg(figure: Figure, prefix: str) -> str:
         figure.savefig(drawn, format="svg", dpi=_DPI, metadata={"Date": None})
     root = ElementTree.fromstring(drawn.getvalue())
     _clean(root, prefix)
-    width = f"max-width: {figure.get_figwidth() * _PIXELS_PER_INCH:.0f}px"
+    width = f"--width: {figure.get_figwidth() * _PIXELS_PER_INCH:.0f}px"
     root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "style": width}
+    if title := _title(figure):
+        root.attrib["aria-label"] = title
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _title(figure: Figure) -> str:
+    """Title of the figure, else of its first axes that bear one, in one line."""
+    titles = (figure.get_suptitle(), *(ax.get_title(loc) for ax in figure.axes for loc in _PLACES))
+    return " ".join(next(filter(None, titles), "").split())
 
 
 def _is_dense(artist: Artist) -> bool:

@@ -39,6 +39,7 @@ from taqstore.place.disk import try_lock
 from taqstore.place.location import Location
 from taqstore.quantization.weight_grid import weight_steps
 from taqstore.run.mode import Mode
+from taqstore.store.attributes import attribute_of
 from taqstore.upkeep.verify import verify_store
 
 pytestmark = needs_models
@@ -93,8 +94,9 @@ def test_every_layer_of_every_block_is_written(store: Path, run: Callable[..., A
         assert (group["activation_bits"] == 8).all()
         assert np.isfinite(group["activation_step"]).all()
         assert ("activation_shift" in group) == (site == "mlp.fc2")
-        assert group.attrs["run"]["bits"] == 3
-        assert group.attrs["run"]["blocks"] == open_store(store)["blocks/img"].attrs["run"]
+        told = attribute_of(group, "run")
+        assert told["bits"] == 3
+        assert told["blocks"] == attribute_of(open_store(store)["blocks/img"], "run")
     half = model.mmdit.multimodal_transformer_blocks[1].text_transformer_block
     weight = np.array(half.attn.k_proj.weight).astype(np.float32)
     k = found["weights/adaround/attn.qkv"].sel(layer="mm1.txt", projection="k_proj")
@@ -255,6 +257,38 @@ def test_an_early_end_is_recorded(
     ran = np.arange(12) < 7
     np.testing.assert_array_equal(np.isfinite(found["loss"]), ran)
     np.testing.assert_array_equal(np.isfinite(found["rounding_loss"]), ran)
+
+
+def test_a_batch_is_by_default_no_more_than_there_is(
+    store: Path, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    told = Path(shutil.copytree(store, tmp_path / "told.zarr"))
+    outcome = run(store, replace(QUICK, batch_size=None), chosen=["mm0"])
+    (note,) = (note for note in outcome.notes if "batch" in note)
+    assert (
+        note == f"a batch is {IMAGES * STEPS} samples, all that mm0 has; --batch-size takes fewer"
+    )
+    outcome = run(told, replace(QUICK, batch_size=IMAGES * STEPS), chosen=["mm0"])
+    assert not any("batch" in note for note in outcome.notes)
+    assert_same_results(store, told)
+
+
+def test_groups_of_steps_are_by_default_no_more_than_the_steps(
+    store: Path, filled: Path, taq: Runner
+) -> None:
+    words = (
+        "--iterations",
+        1,
+        "--blocks",
+        "mm0",
+        "--local-ckpt",
+        filled.with_name("w.safetensors"),
+    )
+    done = taq("adaround", store, "--rule", "timed", *words)
+    assert done.code == 0, done.err
+    assert f"note: {STEPS} groups of steps, one for each that was collected" in done.err
+    (path,) = (path for path in open_store(store) if path.startswith("reconstruction"))
+    assert open_store(store)[path].attrs["run"]["time_groups"] == STEPS
 
 
 def test_what_cannot_be_is_refused(store: Path, run: Callable[..., Any]) -> None:
