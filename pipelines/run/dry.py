@@ -58,6 +58,7 @@ def add_group(plan: Plan, group: GroupWriter, *, wanted: np.ndarray | None = Non
         return
     if any(array.compress and array.name not in shares for array in template.arrays):
         plan.at_most.add(template.path)
+    counts.files += group.documents
     counts.files += len(numbers) * (ItemLayout.of_template(template).files + 1)
     alike = all(template.item_extent(dim) == 1 for dim in template.item_dims)
     some = [next(iter(numbers))] if alike else numbers

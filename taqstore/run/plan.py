@@ -18,7 +18,8 @@ class GroupPlan:
     to_write, done
         Items that would be written, and items that are complete and would be left.
     bytes, files
-        Of data that would be written, flags of items among the files.
+        Of data that would be written; flags of items and, of a new group, documents are among the
+        files.
     """
 
     of: str = ""

@@ -146,6 +146,12 @@ class PlannedGroup(GroupWriter):
             self._mask = _over_template(items.mask, match_items(node, template, missing=True),
                                         template)  # fmt: skip
 
+    @property
+    def documents(self) -> int:
+        """Files that are made with the group, where it is not there: documents and coordinates."""
+        arrays, coords = len(self.template.arrays), len(self.template.coords)
+        return arrays + 2 * coords + 6 if self._there is None else 0
+
     def written(self) -> np.ndarray:
         """Completion mask over the template's items."""
         return self._mask.copy()

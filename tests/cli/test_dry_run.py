@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from taqstore.pipelines.adaround.adaround import adaround
+from taqstore.pipelines.models.rounding import Settings
 
 from support.dry_runs import CASES, REFUSED, Case, copy_for, invoke, make_work, run_words, tree_of
 from support.judged_store import forwards_counted
 from support.live_capture import needs_models
 from support.store_commands import every_command
 from taqstore import Store, open_store
+from taqstore.run import Mode
 
 pytestmark = needs_models
 
@@ -169,3 +172,40 @@ def test_profile_plans_what_it_would_collect(made: Path, tmp_path: Path) -> None
         "writes",
         "forwards",
     ]
+
+
+class _Stops:
+    """Progress that is stopped once so many iterations are done."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def start(self, total: int) -> None:
+        pass
+
+    def advance(self, label: str, amount: int = 1) -> None:
+        self.left -= amount
+        if self.left <= 0:
+            raise KeyboardInterrupt
+
+
+def test_iterations_behind_a_checkpoint_are_not_counted_again(made: Path, tmp_path: Path) -> None:
+    words = "adaround {w}/run.zarr --iterations 9 --batch-size 2 --blocks mm0,mm1 --resume"
+    words += " --local-ckpt {w}/w.safetensors"
+    work = copy_for(words, made, tmp_path / "w")
+    settings, weights = Settings(iterations=9, batch_size=2), work / "w.safetensors"
+    store, mode = work / "run.zarr", Mode(progress=_Stops(after=5))
+    with pytest.raises(KeyboardInterrupt):
+        adaround(
+            store,
+            settings=settings,
+            chosen=["mm0", "mm1"],
+            local_ckpt=weights,
+            checkpoint_seconds=0,
+            mode=mode,
+        )
+    before = tree_of(work)
+    plan = run_words(words, work, "--dry-run")
+    assert tree_of(work) == before
+    # The fifth was told before it was saved.
+    assert plan["iterations"] == 2 * 9 - 4
