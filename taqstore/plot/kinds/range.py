@@ -107,10 +107,11 @@ def _lines(data: xr.Dataset, ax: Axes, variable: str, norm: Normalize) -> None:
 
 
 def _middle_half(values: np.ndarray) -> np.ndarray:
-    """Quartiles over layers at every step, (quartile, step); NaN where no layer is known."""
+    """Quartiles over layers at every step, (quartile, step), of what is finite; else NaN."""
+    finite = np.where(np.isfinite(values), values, np.nan)
     found = np.full((3, values.shape[1]), np.nan)
     known = np.isfinite(values).any(axis=0)
-    found[:, known] = np.nanquantile(values[:, known], (0.25, 0.5, 0.75), axis=0)
+    found[:, known] = np.nanquantile(finite[:, known], (0.25, 0.5, 0.75), axis=0)
     return found
 
 
