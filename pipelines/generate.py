@@ -147,6 +147,8 @@ def generate(
         if save_images is not None:
             pictures = Pictures(writer, model, ids, kept, Path(save_images), outcome)
         parameters = {**run, "images": request.images}
+        if request.prompts is None:
+            parameters["prompts"] = f"those that come with {request.model}"
         if mode.dry_run:
             outcome.plan = _planned(job, writer, group, parameters, pictures)
             return outcome

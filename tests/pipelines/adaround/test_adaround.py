@@ -259,6 +259,20 @@ def test_an_early_end_is_recorded(
     np.testing.assert_array_equal(np.isfinite(found["rounding_loss"]), ran)
 
 
+def test_a_batch_is_by_default_no_more_than_there_is(
+    store: Path, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    told = Path(shutil.copytree(store, tmp_path / "told.zarr"))
+    outcome = run(store, replace(QUICK, batch_size=None), chosen=["mm0"])
+    (note,) = (note for note in outcome.notes if "batch" in note)
+    assert (
+        note == f"a batch is {IMAGES * STEPS} samples, all that mm0 has; --batch-size takes fewer"
+    )
+    outcome = run(told, replace(QUICK, batch_size=IMAGES * STEPS), chosen=["mm0"])
+    assert not any("batch" in note for note in outcome.notes)
+    assert_same_results(store, told)
+
+
 def test_what_cannot_be_is_refused(store: Path, run: Callable[..., Any]) -> None:
     with pytest.raises(MissingError, match="no block mm9 in tiny"):
         run(store, chosen=["mm9"])
