@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,6 +27,9 @@ from taqstore.cli.outcome import groups_document, say_notes
 from taqstore.cli.output import json_option, print_json, print_rows
 from taqstore.cli.progress import progress_bar
 from taqstore.run.mode import Mode
+
+if TYPE_CHECKING:
+    from taqstore.store.reader import Store
 
 _TIME_GROUPS = 4
 
@@ -74,7 +77,7 @@ _TIME_GROUPS = 4
     "groups",
     old="--groups",
     type=click.IntRange(2),
-    help="Groups of steps, with --rule timed [default: 4].",
+    help="Groups of steps, with --rule timed [default: 4, or all steps].",
 )
 @click.option(
     "--activation-clip",
@@ -192,8 +195,9 @@ def command(
     from taqstore.store.reader import open_store
 
     pipeline = import_module(ADAROUND_PIPELINE)
-    settings, plan = _settings(pipeline, options), _plan(pipeline, options)
+    settings = _settings(pipeline, options)
     opened = open_store(store)
+    plan = _plan(pipeline, options, opened)
     with progress_bar("loading the model", unit="forwards") as progress:
         outcome = pipeline.adaround(
             opened,
@@ -239,14 +243,29 @@ def _settings(pipeline: ModuleType, options: dict[str, Any]) -> Any:
     return pipeline.Settings(**{name: options[name] for name in names})
 
 
-def _plan(pipeline: ModuleType, options: dict[str, Any]) -> Any:
+def _plan(pipeline: ModuleType, options: dict[str, Any], store: Store) -> Any:
     rule, count = options["rule"], options["groups"]
+    if count is None:
+        count = _fitting_groups(store) if rule == "timed" else 1
     return pipeline.ActivationPlan(
         rule=rule,
-        groups=count or (_TIME_GROUPS if rule == "timed" else 1),
+        groups=count,
         clip=options["activation_clip"],
         shifted=options["shifted"],
     )
+
+
+def _fitting_groups(store: Store) -> int:
+    """Groups of steps unless told otherwise: no more than there are steps, which is said."""
+    from taqstore.query.sites import paths_of
+
+    steps = min((store[path].sizes["step"] for path in paths_of(store, "activations")), default=0)
+    if not 1 < steps < _TIME_GROUPS:
+        return _TIME_GROUPS
+    say(
+        f"note: {steps} groups of steps, one for each that was collected; --time-groups takes fewer"
+    )
+    return int(steps)
 
 
 def _print(outcome: Any, rows: list[dict[str, Any]], *, as_json: bool) -> None:

@@ -273,6 +273,24 @@ def test_a_batch_is_by_default_no_more_than_there_is(
     assert_same_results(store, told)
 
 
+def test_groups_of_steps_are_by_default_no_more_than_the_steps(
+    store: Path, filled: Path, taq: Runner
+) -> None:
+    words = (
+        "--iterations",
+        1,
+        "--blocks",
+        "mm0",
+        "--local-ckpt",
+        filled.with_name("w.safetensors"),
+    )
+    done = taq("adaround", store, "--rule", "timed", *words)
+    assert done.code == 0, done.err
+    assert f"note: {STEPS} groups of steps, one for each that was collected" in done.err
+    (path,) = (path for path in open_store(store) if path.startswith("reconstruction"))
+    assert open_store(store)[path].attrs["run"]["time_groups"] == STEPS
+
+
 def test_what_cannot_be_is_refused(store: Path, run: Callable[..., Any]) -> None:
     with pytest.raises(MissingError, match="no block mm9 in tiny"):
         run(store, chosen=["mm9"])
