@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from support.live_capture import needs_models
 from support.page_runner import PageRunner
 from support.pages import PAGES, read_page
 
+# Pages whose commands draw every picture that they show.
+DRAWN = ("docs/examples.md", "docs/good-enough.md")
 WITH_CODE = [page for page in PAGES if "```" in read_page(page)]
 
 
@@ -28,6 +31,10 @@ def test_every_block_of_a_page_runs(
     runner = PageRunner(taq, folders, tmp_path, monkeypatch)
     for block in blocks(page):
         runner.run(block)
+    if page in DRAWN:
+        drawn = [path.stem for path in tmp_path.rglob("*.png")]
+        shown = re.findall(r"examples/(\w+)\.png", read_page(page))
+        assert [name for name in shown if not any(d.startswith(name) for d in drawn)] == []
 
 
 def test_pages_with_code_are_found() -> None:

@@ -33,7 +33,8 @@ SMALL = {
 # The same of defaults: an option that a command is given, unless it has it, or one of the others.
 NARROWED = (
     ("generate", "--steps", "4", ()),
-    ("collect", "--sites", "attn.qkv,attn.o_proj,mlp.fc1,mlp.fc2", ()),
+    ("collect", "--stride", "1", ()),
+    ("collect", "--sites", "attn.qkv,attn.o_proj,mlp.fc1,mlp.fc2", ("--resume",)),
     ("adaround", "--iterations", "5", ()),
     ("gate", "--seeds", "2", ()),
     ("sensitivity", "--seeds", "1", ()),

@@ -21,7 +21,10 @@ from taqstore.pipelines.models.reference import digit_prompts
 
 from taqstore.testing import make_phase1
 
+# As `support.executed` makes commands, so that a page may go on with what is there.
 IMAGES, STEPS = 4, 4
+# Of twelve that the model has: what a command does with one more it does with these.
+SITES = ("attn.qkv", "attn.o_proj", "mlp.fc1", "mlp.fc2", "adaln.linear")
 STORE = "store.zarr"
 
 
@@ -51,12 +54,19 @@ def _latents(folder: Path) -> None:
     generate(folder / STORE, request)
 
 
+def _narrow(folder: Path) -> None:
+    """The same with blocks, and activations of two sites: a report of it takes seconds."""
+    _latents(folder)
+    cache(folder / STORE, stride=2)
+    collect(folder / STORE, stride=1, sites=["attn.qkv", "mlp.fc2"])
+
+
 def _statistics(folder: Path) -> None:
-    """The same with blocks, activations of all sites and their second moments."""
+    """`latents` with blocks, activations of the sites of blocks and their second moments."""
     _latents(folder)
     cache(folder / STORE, stride=2)
     moments = SecondMoments(None)
-    collect(folder / STORE, stride=1, per_channel=["mlp.fc2"], second_moments=moments)
+    collect(folder / STORE, stride=1, sites=SITES, per_channel=["mlp.fc2"], second_moments=moments)
 
 
 def _live(folder: Path) -> None:
@@ -67,7 +77,7 @@ def _live(folder: Path) -> None:
 
 FOLDERS = {
     "empty": _empty, "ingest": _ingest, "prompts": _prompts,
-    "latents": _latents, "statistics": _statistics, "live": _live,
+    "latents": _latents, "narrow": _narrow, "statistics": _statistics, "live": _live,
 }  # fmt: skip
 """What `runs on: FOLDER` may name."""
 

@@ -7,6 +7,7 @@ import linecache
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ class PageRunner:
                 f"{where}: exit code {done.code}, not {command.code}: $ {command.text}\n"
                 f"{done.out[-2000:]}{done.err[-2000:]}"
             )
+        self._check_written(command, where)
         absent = missing_words(command.shown, f"{done.out}\n{done.err}")
         if absent:
             raise PageError(
@@ -82,6 +84,14 @@ class PageRunner:
                 f"{done.out}{done.err}"
             )
         return done
+
+    def _check_written(self, command: Command, where: str) -> None:
+        """What `-o` names is there."""
+        words = [] if command.of_shell or command.code else command.words
+        named = [word for before, word in pairwise(words) if before in ("-o", "--save-images")]
+        gone = [name for name in named if not Path(name).exists()]
+        if gone:
+            raise PageError(f"{where}: $ {command.text}\ndid not write {gone}")
 
     def _python(self, block: Block) -> None:
         name = f"<{block}>"
