@@ -38,6 +38,11 @@ def command() -> None:
     """Compute an analysis from STORE; nothing is run again.
 
     Works on observed and on pooled statistics, lazily. Print it, or write it with -o.
+
+    \b
+    Examples:
+      taqstore analyze scales run.zarr --site mlp.fc2 --bits 4 --clip mse --limit 10
+      taqstore analyze shifts run.zarr --momentum 0.5 --layer mm_00_img -o shifts.csv
     """
 
 

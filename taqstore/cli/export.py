@@ -62,6 +62,11 @@ def command() -> None:
 
     JSON documents are validated against their schema and appear whole or not at all. Clip ranges
     are chosen by the options of `taqstore analyze scales`, with the same numbers.
+
+    \b
+    Examples:
+      taqstore export quant-config run.zarr -o quant_config.json --bits 8 --clip percentile
+      taqstore export mlx run.zarr --weights gptq -o packed
     """
 
 

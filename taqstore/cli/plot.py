@@ -36,6 +36,11 @@ _HELP = f"""Draw one KIND of figure from STORE, with a CSV of its numbers beside
 \b
 Kinds:
 {_kind_lines()}
+
+\b
+Examples:
+  taqstore plot trajectories run.zarr -o plots
+  taqstore plot channelmap run.zarr -o plots --layer mm2.img --format svg
 """
 
 
