@@ -41,8 +41,8 @@ def command() -> None:
 
     \b
     Examples:
-      taqstore analyze scales run.zarr --site mlp.fc2 --bits 4 --clip mse --limit 10
-      taqstore analyze shifts run.zarr --momentum 0.5 --layer mm_00_img -o shifts.csv
+      taqstore analyze scales run.zarr --site mlp.fc2 --bits 4 --clip mse -o scales.csv
+      taqstore analyze shifts run.zarr --momentum 0.5 --layer mm_00_img --limit 4
     """
 
 
