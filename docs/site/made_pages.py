@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import GenericAlias
 from typing import Any
 
 from support.pages import read_table, ticked
@@ -80,6 +81,8 @@ def _entry(held: Any, name: str) -> str:
     # What two modules offer is looked up in the one that has it.
     home = getattr(value, "__module__", held.__name__)
     once = "" if home == held.__name__ or home not in public_names() else "   :no-index:\n"
+    if isinstance(value, GenericAlias):  # another name of a type
+        return f".. py:data:: {full}\n   :value: {value!r}\n"
     if inspect.isclass(value):
         return f".. autoclass:: {full}\n   :members:\n{once}"
     if callable(value):
