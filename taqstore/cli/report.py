@@ -56,7 +56,7 @@ def command(
     \b
     Examples:
       taqstore report store.zarr -o report.html
-      taqstore report store.zarr -o report.html --bits 8 --bits 4 --average 5 --time-groups 4
+      taqstore report store.zarr -o fewer.html --bits 8 --bits 4 --average 5 --time-groups 4
     """
     from taqstore.files.staged import whole_file
     from taqstore.files.targets import check_suffix
