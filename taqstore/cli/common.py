@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from taqstore.cli.completed import StoreAddress
 from taqstore.errors import printable
 
 if TYPE_CHECKING:
     import xarray as xr
 
-store_argument = click.argument("store")
+store_argument = click.argument("store", type=StoreAddress())
 
 
 def say(text: str) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from taqstore.cli import EVALUATE_PIPELINE
+from taqstore.cli import EVALUATE_PIPELINE, vocabulary
 from taqstore.cli.common import say, say_nonfinite, store_argument
+from taqstore.cli.completed import Named
 from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import (
     allocation_option,
@@ -39,6 +40,7 @@ from taqstore.cli.progress import progress_bar
     "--variant",
     "variants",
     multiple=True,
+    type=Named(vocabulary.variants),
     metavar="NAME",
     help="WEIGHTS, WEIGHTS/a16, WEIGHTS/aBITS-STEPS[-mse][-shift] or WEIGHTS/config, each with"
     " @BLOCKS or not; repeatable [default: a table of them].",
@@ -46,6 +48,7 @@ from taqstore.cli.progress import progress_bar
 @click.option(
     "--blocks",
     "chosen",
+    type=Named(vocabulary.blocks, commas=True),
     callback=parse_names,
     help="Blocks to quantize, like mm0,mm5 [default: all].",
 )

@@ -8,14 +8,16 @@ from typing import Any
 
 import click
 
+from taqstore.cli import vocabulary
 from taqstore.cli.common import say, store_argument
+from taqstore.cli.completed import Named
 from taqstore.cli.output import json_option, print_json, print_rows
 from taqstore.errors import printable
 
 
 @click.command("info")
 @store_argument
-@click.argument("group", required=False)
+@click.argument("group", required=False, type=Named(vocabulary.groups))
 @json_option
 def command(store: str, group: str | None, as_json: bool) -> None:
     """Show what STORE holds, or one GROUP of it in detail."""
