@@ -12,7 +12,7 @@ CANARY = .venv-canary
 LOWEST = .venv-lowest
 COMING = numpy dask distributed zarr xarray
 
-.PHONY: help demo demo-ingest test lint types unit test-all test-lowest canary campaign tables bench clean
+.PHONY: help demo demo-ingest test docs lint types unit test-all test-lowest canary campaign tables bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -20,7 +20,7 @@ help: ## list the targets
 $(BIN)/python: pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed, found " + sys.version'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,models]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,models,docs]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(DIFFUSIONKIT)
 	@touch $@
 
@@ -31,6 +31,11 @@ demo-ingest: $(BIN)/python ## the same from a run folder of the old scripts; lea
 	@$(BIN)/python -m taqstore.pipelines.demo ingest $(DEMO)-ingest
 
 test: lint types unit ## ruff, codespell, mypy and pytest
+
+docs: $(BIN)/python ## the site, from docs/ and the code, warnings as errors; leaves docs/_build/html
+	@rm -rf docs/_build
+	@$(BIN)/python -m sphinx -b html -n -W --keep-going -q -c docs . docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 lint: $(BIN)/python ## ruff and codespell
 	$(BIN)/ruff check .
@@ -83,4 +88,4 @@ bench: $(BIN)/python ## measure against npz folders, h5py and tensorstore
 	$(BIN)/python -m benchmarks --scale $(SCALE)
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) .venv-3.* $(CANARY) $(LOWEST) $(DEMO) $(DEMO)-ingest bench-work .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-3.* $(CANARY) $(LOWEST) $(DEMO) $(DEMO)-ingest bench-work docs/_build docs/reference .pytest_cache .mypy_cache .ruff_cache .hypothesis

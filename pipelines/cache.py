@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -19,9 +21,10 @@ from taqstore.names import BLOCKS, site_of
 from taqstore.place.location import Location
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
+from taqstore.run.plan import Plan
 from taqstore.store.group_writer import GroupWriter
 from taqstore.store.reader import Store, open_store
-from taqstore.store.writer import create_store
+from taqstore.store.writer import StoreWriter
 
 from .models.backend import LIBRARIES, backend
 from .models.capture import watching_blocks
@@ -29,6 +32,18 @@ from .models.failures import inside_model, placed
 from .models.layers import chosen_blocks
 from .models.load import LoadedModel, Prompt, Tensor, to_numpy
 from .models.sampling import Schedule
+from .run.dry import (
+    FORWARDS,
+    Clock,
+    add_group,
+    new_plan,
+    open_writer,
+    paced,
+    recorded_pace,
+    refuse,
+    timed,
+    work_done,
+)
 from .run.groups import RUN, open_groups
 from .run.inputs import Inputs, model_of, read_inputs, stride_of
 from .run.record import record_run
@@ -41,6 +56,9 @@ STRIDE = 5
 CLAIMED = 16
 # Written steps are flagged this often: a flush costs more than a small model's forward.
 FLAG_SECONDS = 2.0
+_TIMED = 3
+# What a forward takes does not depend on these.
+_BESIDE_PACE = ("stride", "num_samples", "latents", "samples", "negative_prompt", "weights")
 
 
 @dataclass(frozen=True)
@@ -101,23 +119,34 @@ def cache(
     schedule = found.schedule(loaded)
     first = found.prepare(loaded, found.images[0], schedule)
     templates = _templates(found, loaded, schedule, first, names)
-    with create_store(opened.location.url) as writer:
+    parameters = {
+        **found.summary(),
+        "stride": stride_of(found, stride, STRIDE),
+        "num_samples": num_samples,
+        "blocks": list(names),
+    }
+    with open_writer(opened.location.url, mode) as writer:
         groups = open_groups(writer, templates, mode)
         job = _Job(found, loaded, schedule, names, groups, outcome, mode)
         pending = {image: job.pending(position) for position, image in enumerate(found.images)}
+        if mode.dry_run:
+            outcome.plan = _planned(job, writer, pending, parameters, first)
+            return outcome
         _check_space(writer.location, found, groups, on_space)
         mode.progress.start(sum(map(len, pending.values())))
+        clock = Clock()
         for position in found.order:
             image, prompt = found.images[position], first if position == 0 else None
             job.one_image(position, image, pending[image], prompt)
-        chosen_here = {
-            "stride": stride_of(found, stride, STRIDE),
-            "num_samples": num_samples,
-            "blocks": list(names),
-        }
-        parameters = {**found.summary(), **chosen_here}
+        forwards = outcome.count(next(path for path in groups if path != POOLED)).written
         record_run(
-            writer, "cache", outcome, parameters=parameters, libraries=LIBRARIES, resume=mode.resume
+            writer,
+            "cache",
+            outcome,
+            parameters=parameters,
+            libraries=LIBRARIES,
+            resume=mode.resume,
+            work=work_done(FORWARDS, forwards, clock.lap()),
         )
     opened.refresh(*groups)
     return outcome
@@ -179,6 +208,27 @@ def _check_space(
         on_space(space)
     remedy = "choose fewer --images, --num-samples or --blocks, or a larger --stride"
     check_fits(space.needed, space.free, location, what="bytes", remedy=remedy)
+
+
+def _planned(
+    job: _Job,
+    writer: StoreWriter,
+    pending: Mapping[int, Sequence[int]],
+    parameters: Mapping[str, Any],
+    first: Prompt,
+) -> Plan:
+    """What would be written, and how long it would take: forwards of one image are timed."""
+    plan = new_plan(writer, FORWARDS, sum(map(len, pending.values())))
+    for path, group in job.groups.items():
+        add_group(plan, group, wanted=None if path == POOLED else job.found.seen)
+    refuse(plan, partial(_check_space, writer.location, job.found, job.groups, None))
+    pace = recorded_pace(writer, "cache", FORWARDS, parameters, beside=_BESIDE_PACE)
+    if pace is not None:
+        paced(plan, pace)
+    elif plan.amount:
+        laps = job.timed(first)
+        timed(plan, plan.amount * median(laps[1:] or laps), f"{len(laps)} forwards timed")
+    return plan
 
 
 def _bytes_to_come(group: GroupWriter, seen: np.ndarray | None) -> int:
@@ -256,6 +306,16 @@ class _Job:
                     flagged = time.monotonic()
                 self.mode.progress.advance(label)
             self._flag(unflagged)
+
+    def timed(self, prompt: Prompt) -> list[float]:
+        """Seconds of some forwards of the first image, written to groups that are planned."""
+        laps, clock = list[float](), Clock()
+        for step in np.flatnonzero(self.found.seen[0])[:_TIMED]:
+            streams = self._forward(self.found.images[0], int(step), prompt)
+            self._write(0, int(step), streams, f"step {self.found.steps[int(step)]}")
+            laps.append(clock.lap())
+        self.outcome.groups.clear()
+        return laps
 
     def _claimed(self, claims: ExitStack, item: tuple[int, int]) -> bool:
         return all(claims.enter_context(g.claim(item)) for g in self.streams.values())

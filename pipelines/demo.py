@@ -46,8 +46,10 @@ class Tour:
 
 
 def _prepare_live(folder: Path) -> None:
+    from .machine.blas import load_blas
     from .models.reference import digit_prompts
 
+    print(f"MLX multiplies with {load_blas().name}.")
     text = "\n".join(digit_prompts(8, seed=1)) + "\n"
     (folder / "prompts.txt").write_text(text, encoding="utf-8")
     print(f"prompts.txt:\n{text}", end="", flush=True)

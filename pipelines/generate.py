@@ -7,25 +7,38 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 
-from taqstore.errors import TaqError, problem
+from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.kinds.templates import latents_template
 from taqstore.layout.template import Template
 from taqstore.names import LATENTS
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
+from taqstore.run.plan import Plan
 from taqstore.store.group_writer import GroupWriter
-from taqstore.store.writer import create_store
+from taqstore.store.writer import StoreWriter
 
 from .models.backend import LIBRARIES
 from .models.failures import each_placed, placed
 from .models.limits import Use, check_use
 from .models.load import LoadedModel, load_pipeline
 from .models.sampling import Schedule, make_schedule, trajectory
-from .models.table import find_model
+from .models.table import find_model, resolve
+from .run.dry import (
+    FORWARDS,
+    Clock,
+    add_group,
+    new_plan,
+    open_writer,
+    paced,
+    recorded_pace,
+    timed,
+    work_done,
+)
 from .run.groups import RUN, open_groups
 from .run.merged_latents import as_merged, merged_images, refuse_again
 from .run.pictures import Pictures, forget_pictures
@@ -34,6 +47,9 @@ from .run.trajectories import ID
 from .sources.parts.prompt_files import read_prompts
 
 LATENT_CHANNELS = 16
+# What a forward takes does not depend on these.
+_TIMED = 3
+_BESIDE_PACE = ("images", "seed", "steps", "shift", "negative_prompt", "weights")
 
 
 @dataclass(frozen=True)
@@ -46,7 +62,7 @@ class Request:
         Name in the model table.
     prompts
         Text file with a prompt per line, or CSV file with a prompt column; image i takes prompt i,
-        starting over where there are fewer.
+        starting over where there are fewer. None: the prompts that come with the model.
     images
         How many; image i is made from seed + i.
     steps, cfg_weight, seed, latent_size, shift, negative_prompt
@@ -56,7 +72,7 @@ class Request:
     """
 
     model: str
-    prompts: Path
+    prompts: Path | None
     images: int
     steps: int = 50
     cfg_weight: float | None = None
@@ -87,6 +103,8 @@ def generate(
 
     Raises
     ------
+    MisuseError
+        No prompts are named, and none come with the model.
     TaqError
         The model or the prompts cannot be read, something is beyond the model's limits, or latents
         are not finite.
@@ -94,9 +112,10 @@ def generate(
         The store cannot be written, or holds latents of another configuration.
     """
     mode, outcome = mode or Mode(), Outcome()
-    read = read_prompts(Path(request.prompts))
+    source, notes = _prompts_file(request)
+    read = read_prompts(source)
     prompts = list(read.texts)
-    outcome.notes += read.notes
+    outcome.notes += [*notes, *read.notes]
     check_use(find_model(request.model), _use(request))
     model = load_pipeline(
         request.model,
@@ -108,7 +127,7 @@ def generate(
     run = _configuration(request, model)
     schedule = make_schedule(model, request.steps)
     outcome.notes += model.check_prompts([*prompts[: request.images], request.negative_prompt])
-    with create_store(store) as writer:
+    with open_writer(store, mode) as writer:
         node: Any = None if mode.force else writer.node(LATENTS)
         made = {} if node is None else merged_images(writer)
         if made and node is not None:
@@ -127,23 +146,42 @@ def generate(
         pictures = None
         if save_images is not None:
             pictures = Pictures(writer, model, ids, kept, Path(save_images), outcome)
+        parameters = {**run, "images": request.images}
+        if mode.dry_run:
+            outcome.plan = _planned(job, writer, group, parameters, pictures)
+            return outcome
+        clock = Clock()
         for position in pending:
             last = _one_image(job, group, int(position), outcome)
             if pictures is not None and last is not None:
                 pictures.keep(int(position), last)
+        spent = clock.lap()
         if pictures is not None:
             pictures.catch_up()
-        parameters = {**run, "images": request.images}
+        forwards = outcome.count(LATENTS).written * schedule.steps
         record_run(
             writer,
             "generate",
             outcome,
             parameters=parameters,
-            inputs=[Path(request.prompts)],
+            inputs=[source],
             libraries=LIBRARIES,
             resume=mode.resume,
+            work=work_done(FORWARDS, forwards, spent),
         )
     return outcome
+
+
+def _prompts_file(request: Request) -> tuple[Path, list[str]]:
+    """The prompts that are asked for, or come with the model, which is a note."""
+    if request.prompts is not None:
+        return Path(request.prompts), []
+    row = find_model(request.model)
+    if not row.shipped_prompts:
+        remedy = "give --prompts FILE, a .txt file with one prompt per line"
+        raise MisuseError(problem(f"no prompts come with {row.name}", remedy=remedy))
+    path = Path(resolve(row.shipped_prompts)())
+    return path, [f"prompts are those that come with {row.name}; --prompts FILE takes others"]
 
 
 def _use(request: Request) -> Use:
@@ -239,6 +277,40 @@ def _one_image(
         group.commit([(position,)])
         outcome.wrote(LATENTS, size=size)
     return latents.last
+
+
+def _planned(
+    job: _Job,
+    writer: StoreWriter,
+    group: GroupWriter,
+    parameters: Mapping[str, Any],
+    pictures: Pictures | None,
+) -> Plan:
+    """What would be written, and how long it would take: the first steps of an image are timed."""
+    pending, steps = np.flatnonzero(~group.written()), job.schedule.steps
+    plan = new_plan(writer, FORWARDS, len(pending) * steps)
+    add_group(plan, group)
+    pace = recorded_pace(writer, "generate", FORWARDS, parameters, beside=_BESIDE_PACE)
+    if pace is not None:
+        paced(plan, pace)
+    elif len(pending):
+        timed(plan, *_timed(job, int(pending[0]), len(pending)))
+    if pictures is not None:
+        pictures.plan(plan, job.model.noise(
+            job.schedule.sigmas, seed=0, latent_size=tuple(job.run["latent_size"])
+        ))  # fmt: skip
+    return plan
+
+
+def _timed(job: _Job, position: int, images: int) -> tuple[float, str]:
+    """Seconds of so many images, from the first forwards of one: the first of all is left out."""
+    clock, latents = Clock(), iter(_Latents(job, position))
+    next(latents)
+    prompt = clock.lap()
+    laps = [clock.lap() for _ in zip(range(_TIMED), latents, strict=False)]
+    forward = median(laps[1:] or laps)
+    seconds = images * (prompt + job.schedule.steps * forward)
+    return seconds, f"{len(laps)} forwards timed"
 
 
 class _Latents:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -16,9 +17,13 @@ from taqstore.kinds.weight_sets import ADAROUND, check_set, folder_of
 from taqstore.names import SAMPLES, WEIGHTS
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
-from taqstore.store.writer import StoreWriter, create_store
+from taqstore.run.plan import Plan as RunPlan
+from taqstore.run.progress import SILENT
+from taqstore.store.writer import StoreWriter
 
 from . import sources
+from .run.dry import BYTES, new_plan, open_writer, timed
+from .run.plan_sample import plan_units
 from .run.plan_units import PlanRun
 from .run.record import record_run
 from .sources.parts.plan import Options, Plan
@@ -89,13 +94,19 @@ def ingest(
     mode.progress.start(sum(unit.nbytes for plan in plans for unit in plan.units))
     threads = workers or min(_WORKERS, os.cpu_count() or 1)
     replaced = frozenset[str]()
-    with create_store(store) as writer:
+    with open_writer(store, mode) as writer:
+        if mode.dry_run:
+            outcome.plan = new_plan(writer, BYTES)
         job = _Job(writer, outcome, mode, strict, threads)
         for plan in plans:
             # A group is replaced once: a second source that fills it adds to the first.
             paths_of_plan = frozenset(template.path for template in plan.templates)
             fresh = paths_of_plan - replaced if mode.force else frozenset[str]()
             replaced |= fresh
+            if outcome.plan is not None:
+                job.plan(plan, options, fresh, outcome.plan)
+                timed(outcome.plan, sum(job.seconds), "units read")
+                continue
             job.execute(plan, options, fresh)
             job.record(plan, options)
     outcome.seconds = monotonic() - started
@@ -121,6 +132,7 @@ class _Job:
     mode: Mode
     strict: bool
     threads: int
+    seconds: list[float] = field(default_factory=list)
 
     def execute(self, plan: Plan, options: Options, replaced: Collection[str]) -> None:
         """Run a plan; groups where a value proved inexact once more, with wider dtypes."""
@@ -138,6 +150,25 @@ class _Job:
         groups = frozenset(group for group, _ in run.inexact)
         again = _only_groups(sources.replan(plan, options=options), groups)
         self.execute(again, options, groups)
+
+    def plan(self, plan: Plan, options: Options, replaced: Collection[str], made: RunPlan) -> None:
+        """Count what a plan would write; anew where a value proved inexact."""
+        stored = _stored_wider(self.writer, plan, replaced)
+        if stored:
+            options = replace(options, widen=options.widen | stored)
+            plan = sources.replan(plan, options=options)
+        said, quiet = Outcome(), replace(self.mode, progress=SILENT)
+        run = PlanRun(self.writer, plan, said, quiet, strict=self.strict, replaced=replaced)
+        counted = copy.deepcopy(made)
+        seconds, note = plan_units(run, counted, self.threads)
+        if run.inexact:
+            options = replace(options, widen=options.widen | run.inexact)
+            self.plan(sources.replan(plan, options=options), options, replaced, made)
+            return
+        vars(made).update(vars(counted))
+        self.seconds.append(seconds)
+        self.outcome.notes += [*said.notes, *([note] if note else [])]
+        self.outcome.problems += said.problems
 
     def record(self, plan: Plan, options: Options) -> None:
         """Append the provenance record of a plan."""

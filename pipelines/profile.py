@@ -18,12 +18,14 @@ from taqstore.query.sites import answers
 from taqstore.run.extras import extra
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
+from taqstore.run.plan import Plan
 from taqstore.run.progress import SILENT, Progress
 from taqstore.statistics.observation import MANTISSA_BITS
 from taqstore.store.reader import Store, open_store
 
 from .collect.collect import collect
 from .run.inputs import takes_samples
+from .run.space import free_bytes
 
 KINDS = ("summary", "range", "histogram", "channels", "heatmap", "negative")
 # Figures with a page for every layer; the others show all layers at once.
@@ -44,6 +46,7 @@ def profile(
     model: str | None = None,
     local_ckpt: str | os.PathLike[str] | None = None,
     progress: Progress = SILENT,
+    dry_run: bool = False,
 ) -> Outcome:
     """Print the summary table of post-GELU tensors and draw the five figures into `out`.
 
@@ -56,6 +59,8 @@ def profile(
         `plot.draw.spread` chooses. What shows all layers at once shows all.
     progress
         Told how far collecting is.
+    dry_run
+        Draw and write nothing: `Outcome.plan` says what would be collected.
 
     Raises
     ------
@@ -69,7 +74,7 @@ def profile(
     _check_names(layers)
     chosen = None if images is None else tuple(images)
     if _lacking(opened, chosen, num_samples):
-        outcome.notes += collect(
+        collected = collect(
             opened,
             images=chosen,
             stride=stride,
@@ -80,8 +85,13 @@ def profile(
             images_per_batch=_images_per_batch(opened, num_samples),
             model=model,
             local_ckpt=local_ckpt,
-            mode=Mode(resume=True, progress=progress),
-        ).notes
+            mode=Mode(resume=True, progress=progress, dry_run=dry_run),
+        )
+        outcome.notes += collected.notes
+        outcome.plan = collected.plan
+    if dry_run:
+        outcome.plan = outcome.plan or Plan(free=free_bytes(opened.location))
+        return outcome
     group = GROUP if GROUP in opened else None
     _check_layers(opened, group, layers)
     for kind in KINDS:

@@ -1,8 +1,13 @@
 """One labelled Zarr store for the calibration data of diffusion transformers.
 
 >>> import taqstore
->>> store = taqstore.open_store("run.zarr")                      # doctest: +SKIP
->>> store["pooled/timestep_stats/mlp.fc2"].avg_max.sel(layer="mm0.img")  # doctest: +SKIP
+>>> from taqstore.testing import make_store
+>>> store = taqstore.open_store(make_store("run.zarr"))  # yours: taqstore.open_store("run.zarr")
+>>> mlp = store["activations/mlp.fc2"]
+>>> mlp["max"].sel(layer=store.name("mm_00_img")).dims
+('batch', 'step', 'channel')
+>>> taqstore.analysis.scales(mlp, bits=4)["step_size"].dims
+('step', 'layer')
 """
 
 from __future__ import annotations

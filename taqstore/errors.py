@@ -9,6 +9,9 @@ from __future__ import annotations
 DEBUG = "TAQSTORE_DEBUG"
 """Variable of the environment: where it is set, one line of ours comes with its traceback."""
 
+FILE_SIZE = "file_size"
+"""Attribute of what is logged for each file of a store that is read: there are many."""
+
 LONGEST = 2000
 """Characters of a line of ours: what a file holds is shown, and never floods a terminal."""
 

@@ -14,6 +14,11 @@ from support.openings import openings  # noqa: F401
 
 # No test fetches a model; asking for one that is not there would wait for a network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Tables are whole unless a test says how wide its terminal is.
+os.environ.pop("COLUMNS", None)
+
+# A worker for each core: threads of OpenBLAS would only wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # The same examples in every run; TAQSTORE_EXPLORE=1 looks for new ones.
 settings.register_profile("repeatable", derandomize=not os.environ.get("TAQSTORE_EXPLORE"))
@@ -36,6 +41,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if wanted or not os.access(MEMORY, os.W_OK) or shutil.disk_usage(MEMORY).free < ROOM:
         return
     os.environ["PYTEST_DEBUG_TEMPROOT"] = str(MEMORY)
+
+
+def pytest_report_header() -> str:
+    """What the models of this run multiply with: it is most of how long they take."""
+    from taqstore.pipelines.machine.blas import load_blas
+
+    return f"MLX multiplies with {load_blas().name}"
 
 
 @pytest.fixture(scope="session")

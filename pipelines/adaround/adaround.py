@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import product
-from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -21,21 +19,24 @@ from taqstore.names import ACTIVATIONS, BLOCKS, STREAMS, WEIGHTS, Block
 from taqstore.query.sites import paths_of
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
+from taqstore.store.attributes import attribute_of
 from taqstore.store.reader import Store, open_store
-from taqstore.store.writer import create_store
 
 from ..models.backend import LIBRARIES
 from ..models.inputs import check_floats, every_reader
 from ..models.layers import blocks, chosen_blocks
 from ..models.load import LoadedModel
 from ..models.rounding import Settings
+from ..run.dry import ITERATIONS, Clock, open_writer, work_done
 from ..run.groups import RUN, open_groups
 from ..run.record import record_run
 from ..run.trajectories import load_model_of
 from .activation_inputs import ActivationPlan, read_inputs
-from .one_block import NEAREST_BY_CLIP, BlockWork, Checkpoint, check_samples
-from .prefix import PrefixWriter, prefix_streams
-from .result_groups import BlockResult, RoundingWriter, rounding_templates
+from .job import Job
+from .one_block import NEAREST_BY_CLIP, check_samples, fitting_batch
+from .planned import planned
+from .prefix import PrefixWriter
+from .result_groups import RoundingWriter, rounding_templates
 from .weight_start import WeightSet
 
 _CHECKPOINT_SECONDS = 60.0
@@ -103,6 +104,8 @@ def adaround(
     inputs = read_inputs(open_store(opened), plan, bits=settings.activation_bits)
     if settings.activation_bits:
         outcome.notes += nonfinite.notes(opened, paths_of(opened, ACTIVATIONS))
+    settings, notes = fitting_batch(opened, names, settings)
+    outcome.notes += notes
     for name in names:
         check_samples(opened, name, settings, loaded)
     folder = folder_of(opened.paths, set)
@@ -121,23 +124,31 @@ def adaround(
     templates = rounding_templates(
         loaded, settings, inputs, run, compared=compared, set=set, folder=folder, start=begun_from
     )
-    with create_store(opened.location.url) as writer:
+    parameters = {**run, "set": set, "blocks": names}
+    with open_writer(opened.location.url, mode) as writer:
         groups = open_groups(writer, templates, mode)
         results = RoundingWriter(groups, inputs, settings, outcome)
         own = "adaround" if set == ADAROUND else f"adaround-{set}"
         states = writer.location.folder and writer.location.beside(own)
         fed = PrefixWriter(writer, opened, run, mode.force, outcome, set) if prefix else None
-        job = _Job(
+        job = Job(
             opened, loaded, settings, results, fed, states, checkpoint_seconds, mode, begun_from
         )
+        if mode.dry_run:
+            outcome.plan = planned(job, writer, names, run, parameters)
+            return outcome
+        clock = Clock()
         job.run_blocks(names, run)
+        ran = outcome.count(path).written * settings.iterations
         record_run(
             writer,
             "adaround",
             outcome,
-            parameters={**run, "set": set, "blocks": names},
+            parameters=parameters,
             libraries=LIBRARIES,
             resume=mode.resume,
+            # A plateau ends a block where it likes: no pace is told by it.
+            work=work_done(ITERATIONS, 0 if settings.patience else ran, clock.lap()),
         )
     opened.refresh(*outcome.groups, *groups)
     return outcome
@@ -179,7 +190,7 @@ def _run_of_streams(store: Store) -> dict[str, Any] | None:
     if not paths:
         what, remedy = "no residual streams of blocks", "taqstore cache keeps them"
         raise MissingError(problem(what, where=str(store.location), remedy=remedy))
-    runs: dict[str, dict[str, Any] | None] = {p: store[p].attrs.get(RUN) for p in paths}
+    runs: dict[str, dict[str, Any] | None] = {p: attribute_of(store[p], RUN) for p in paths}
     first, *others = runs
     for path in others:
         if runs[path] != runs[first]:
@@ -237,7 +248,7 @@ def block_errors(
     `prefix`, what comes into the block is in all of them what the quantized blocks before it give.
     """
     found = open_store(store)[reconstruction_path(set)].compute()
-    run: Mapping[str, Any] = found.attrs.get(RUN, {})
+    run: Mapping[str, Any] = attribute_of(found, RUN, {})
     methods = [str(name) for name in found["rounding_method"].values]
     against = START if START in methods else NEAREST_BY_CLIP[run.get("clip", "absmax")]
     rows = []
@@ -272,70 +283,3 @@ def _by_method(errors: xr.DataArray) -> dict[str, float]:
 
 def _quotient(error: float, other: float) -> float:
     return error / other if other else float("nan")
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One run of `adaround`."""
-
-    store: Store
-    model: LoadedModel
-    settings: Settings
-    results: RoundingWriter
-    prefix: PrefixWriter | None
-    folder: Path | None
-    checkpoint_seconds: float
-    mode: Mode
-    start: WeightSet | None = None
-
-    def run_blocks(self, names: Sequence[str], run: Mapping[str, Any]) -> None:
-        """Quantize the blocks that are not complete."""
-        group, outcome = self.results.blocks, self.results.outcome
-        done = group.written()
-        every = [(i, b) for i, b in enumerate(blocks(self.model.mmdit)) if b.name in names]
-        pending = [(i, block) for i, block in every if not done[i]]
-        outcome.count(group.template.path).skipped += len(every) - len(pending)
-        self.mode.progress.start(len(pending) * self.settings.iterations)
-        for place, block in pending:
-            if self.prefix and place and not group.written()[place - 1]:
-                outcome.notes.append(f"{block.name}: the block before it is not complete")
-                return
-            with group.claim((place,)) as held:
-                if held and not group.written()[place]:
-                    self._one_block(place, {**run, "block": block.name})
-                    continue
-            outcome.notes.append(f"{block.name}: left to another process that is working on it")
-
-    def _one_block(self, place: int, about: Mapping[str, Any]) -> None:
-        begun, every = monotonic(), blocks(self.model.mmdit)
-        block = every[place]
-        fed = self.prefix
-        given = prefix_streams(block, set=fed.set) if fed and place else {}
-        # Written since the store was opened, by the block before, in this process or another.
-        self.store.refresh(*(f"{BLOCKS}/{name}" for name in given.values()))
-        work = BlockWork.open(
-            self.store,
-            self.model,
-            block,
-            self.settings,
-            self.results.inputs,
-            given=given,
-            start=self.start,
-        )
-        checkpoint = None
-        if self.folder is not None:
-            path = self.folder / f"{block.name}.safetensors"
-            checkpoint = Checkpoint(path, about, self.checkpoint_seconds)
-        kept = work.learn(checkpoint, self.mode.progress, begun=begun)
-        result = BlockResult(
-            work.optimiser.rounded(),
-            work.errors(),
-            work.optimiser.losses,
-            kept.rounding,
-            kept.seconds + monotonic() - begun,
-        )
-        if self.prefix and place + 1 < len(every):
-            self.prefix.write(every[place + 1], work.samples, work.outputs())
-        self.results.write(block.name, result)
-        if checkpoint is not None:
-            checkpoint.remove()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -23,6 +24,7 @@ from taqstore.quantization.weight_grid import (
     weight_steps,
 )
 from taqstore.run.progress import Progress
+from taqstore.store.attributes import attribute_of
 from taqstore.store.reader import Store
 
 from ..models.backend import backend
@@ -39,6 +41,7 @@ from ..models.rounding import (
     positions_of,
 )
 from ..models.rounding.checkpoint import Kept, load_state, save_state
+from ..run.dry import Clock
 from .activation_inputs import SiteInputs
 from .result_groups import kept_iterations
 from .weight_start import WeightSet
@@ -80,6 +83,14 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
         with suppress(OSError):  # never made, or other blocks are at work
             self.path.parent.rmdir()
+
+
+@dataclass(frozen=True)
+class Laps:
+    """Seconds of each of some iterations, and of the errors of a block over all samples."""
+
+    iterations: list[float]
+    errors: float
 
 
 @dataclass(frozen=True)
@@ -164,11 +175,26 @@ class BlockWork:
         progress.advance(name, settings.iterations - optimiser.iteration)
         return found
 
+    def timed(self, most: int) -> Laps:
+        """Run some iterations, and a batch of the errors, to see what they take."""
+        optimiser, clock, laps = self.optimiser, Clock(), list[float]()
+        with closing(self._minibatches(optimiser.iteration)) as minibatches:
+            for minibatch in islice(minibatches, min(most, self.settings.iterations)):
+                optimiser.learn(minibatch)
+                laps.append(clock.lap())
+        weights = optimiser.hard_weights()
+        clock.lap()
+        optimiser.errors([next(self._every())], weights, "float")
+        kinds = len(INPUTS) if self.settings.activation_bits else 1
+        methods = 1 + len(_BASELINES) + (self.start is not None)
+        batches = -(-len(self.samples) // self.settings.batch)
+        return Laps(laps, clock.lap() * kinds * methods * batches)
+
     def _minibatches(self, start: int) -> Generator[Minibatch, None, None]:
         batches = iter_batches(
             self.store,
             self.samples.block,
-            batch_size=self.settings.batch_size,
+            batch_size=self.settings.batch,
             seed=self.settings.seed,
             start=start,
             streams=[*self.optimiser.run.block.streams, *self.given.values()],
@@ -227,10 +253,22 @@ class BlockWork:
         return dequantized(round_to_nearest(values, steps, bits=settings.bits), steps)
 
     def _every(self) -> Iterator[Minibatch]:
-        size = self.settings.batch_size
+        size = self.settings.batch
         for start in range(0, len(self.samples), size):
             stop = min(start + size, len(self.samples))
             yield self._minibatch(self.samples.read(np.arange(start, stop)), weighted=False)
+
+
+def fitting_batch(
+    store: Store, names: Iterable[str], settings: Settings
+) -> tuple[Settings, list[str]]:
+    """Settings with a number of samples, and a note where the default is more than there are."""
+    if settings.batch_size is not None:
+        return settings, []
+    fewest, block = min((len(open_block(store, name)), name) for name in names)
+    size = min(settings.batch, fewest)
+    told = f"a batch is {size} samples, all that {block} has; --batch-size takes fewer"
+    return replace(settings, batch_size=size), [told] if size < settings.batch else []
 
 
 def check_samples(store: Store, block: str, settings: Settings, model: LoadedModel) -> None:
@@ -258,11 +296,11 @@ def check_samples(store: Store, block: str, settings: Settings, model: LoadedMod
         found = f"(row, channel) {widths}, pooled conditioning {(rows, pooled)}"
         where, remedy = str(store.location), "name the model that made them"
         raise TaqError(problem(what, where=where, found=found, remedy=remedy))
-    iter_batches(store, block, batch_size=settings.batch_size)
+    iter_batches(store, block, batch_size=settings.batch)
 
 
 def _latent_size(store: Store) -> tuple[int, int] | None:
-    made = [store[p].attrs.get("run", {}) for p in store if p.startswith(f"{BLOCKS}/")]
+    made = [attribute_of(store[p], "run", {}) for p in store if p.startswith(f"{BLOCKS}/")]
     path = SAMPLES if any(SAMPLES in run for run in made) else LATENTS
     if path not in store:
         return None

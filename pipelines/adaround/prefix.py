@@ -77,7 +77,7 @@ class PrefixWriter:
         for batch in outputs:
             inputs = _as_inputs(following, batch)
             if not groups:
-                groups = {n: self._group(following, n, x.shape[1:]) for n, x in inputs.items()}
+                groups = {n: self.group(following, n, x.shape[1:]) for n, x in inputs.items()}
             for name, values in inputs.items():
                 what = f"quantized input {name} of {following.name}"
                 half = as_float16(values, what, remedy="leave --prefix out")
@@ -85,7 +85,8 @@ class PrefixWriter:
                     self._put(groups[name], samples, done + place, value)
             done += len(next(iter(inputs.values())))
 
-    def _group(self, block: ModelBlock, stream: str, shape: tuple[int, ...]) -> GroupWriter:
+    def group(self, block: ModelBlock, stream: str, shape: tuple[int, ...]) -> GroupWriter:
+        """Where the quantized stream goes that a block is given, `shape` (row, token, channel)."""
         cached = self.store[f"{BLOCKS}/{stream}"]
         row, token, channel = shape
         template = blocks_template(

@@ -13,6 +13,7 @@ from taqstore.statistics.bins import Layout
 from taqstore.statistics.channel_histogram import count_blocks
 from taqstore.statistics.observation import Observation, merge
 from taqstore.store.group_writer import GroupWriter
+from taqstore.store.planned import PlannedGroup
 
 from ..models.inputs import Input
 from ..models.load import Tensor, to_numpy
@@ -60,6 +61,18 @@ class SiteBuffer:
 
     def _write(self, start: int, steps: Sequence[Mapping[str, Observation]]) -> int:
         """Write a run of steps; returns bytes written."""
+        return sum(
+            self._group.put(name, (self._batch, start, *[0] * (values.ndim - 2)), values)
+            for name, values in self._arrays(steps).items()
+        )
+
+    def measure(self, group: PlannedGroup) -> None:
+        """Let a group that is planned see how well the steps that are held compress."""
+        self._finish_writing()
+        for name, values in self._arrays(self._held).items() if self._held else ():
+            group.measure(name, values)
+
+    def _arrays(self, steps: Sequence[Mapping[str, Observation]]) -> dict[str, np.ndarray]:
         template = self.template
         shape = {d: template.sizes[d] for d in template.sizes} | {"batch": 1, "step": len(steps)}
         arrays = {a.name: np.empty([shape[d] for d in a.dims], a.dtype) for a in template.arrays}
@@ -67,10 +80,7 @@ class SiteBuffer:
             for layer, index in self._layers.items():
                 for name, values in observations[layer].variables().items():
                     arrays[name][0, position, index] = values
-        return sum(
-            self._group.put(name, (self._batch, start, *[0] * (values.ndim - 2)), values)
-            for name, values in arrays.items()
-        )
+        return arrays
 
     def commit(self) -> None:
         """Flag the batch, once it is written."""

@@ -23,15 +23,16 @@ from taqstore.run.outcome import Outcome
 from taqstore.statistics.bins import Layout
 from taqstore.statistics.observation import MANTISSA_BITS
 from taqstore.store.reader import Store, open_store
-from taqstore.store.writer import create_store
 
 from ..models.backend import LIBRARIES
 from ..models.inputs import Input
 from ..models.load import LoadedModel
 from ..models.reducers import Reducer, default_reducer
+from ..run.dry import FORWARDS, Clock, open_writer, work_done
 from ..run.groups import RUN, open_groups
 from ..run.inputs import Inputs, Samples, model_of, read_inputs, stride_of
 from ..run.record import record_run
+from .planned import planned
 from .rounds import Job
 from .second_moments import MomentSpace, check_space, joined_batches
 from .second_moments import SecondMoments as SecondMoments
@@ -137,7 +138,25 @@ def collect(
         return [*observed.values(), *channel, *moments]
 
     stop, said = Stop(until_enough, batches), dict[str, Any]()
-    with create_store(opened.location.url) as writer:
+    parameters = {
+        **found.summary(),
+        "stride": stride_of(found, stride, every),
+        "num_samples": num_samples,
+        "sites": list(inputs),
+        "histogram_bits": histogram_bits,
+        "per_channel": list(channel_sites),
+        "images_per_batch": images_per_batch,
+        **({} if second_moments is None else {"second_moments": asdict(second_moments)}),
+    }
+    with open_writer(opened.location.url, mode) as writer:
+        if mode.dry_run:
+            groups = open_groups(writer, templates_of(batches), mode)
+            job = Job(found, loaded, reduce, groups, outcome, mode, second_moments)
+            outcome.plan = planned(job, writer, batches, parameters)
+            bound = ["--until-enough may stop before all of this"] if until_enough else []
+            outcome.notes += [*bound, *notes]
+            return outcome
+        ran, clock = 0, Clock()
         for part in stop.portions:
             how = mode if part.first else replace(mode, resume=True, force=False)
             groups = open_groups(writer, templates_of(part.batches), how)
@@ -152,29 +171,19 @@ def collect(
                 mode.progress.start(stop.total + sum(map(job.forwards, rounds)))
                 stop.total += sum(map(job.forwards, rounds))
             for one in rounds:
-                job.run(one)
+                ran += job.run(one)
             opened.refresh(*groups)
             said = stop.said(opened, list(inputs), part)
             if said.get("enough"):
                 break
-        parameters = {
-            **found.summary(),
-            "stride": stride_of(found, stride, every),
-            "num_samples": num_samples,
-            "sites": list(inputs),
-            "histogram_bits": histogram_bits,
-            "per_channel": list(channel_sites),
-            "images_per_batch": images_per_batch,
-            **({} if second_moments is None else {"second_moments": asdict(second_moments)}),
-            **({"until_enough": said} if said else {}),
-        }
         record_run(
             writer,
             "collect",
             outcome,
-            parameters=parameters,
+            parameters={**parameters, **({"until_enough": said} if said else {})},
             libraries=LIBRARIES,
             resume=mode.resume,
+            work=work_done(FORWARDS, ran, clock.lap()),
         )
     outcome.notes += [said["note"]] if said else []
     outcome.notes += [*notes, *nonfinite.notes(opened, groups)]

@@ -8,6 +8,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import median
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.statistics.observation import Observation
 from taqstore.store.group_writer import GroupWriter
+from taqstore.store.planned import PlannedGroup
 
 from ..models.backend import backend
 from ..models.capture import watching_inputs
@@ -25,6 +27,7 @@ from ..models.failures import inside_model
 from ..models.inputs import Input
 from ..models.load import LoadedModel, Prompt, Tensor
 from ..models.sampling import Schedule
+from ..run.dry import Clock
 from ..run.inputs import Inputs
 from ..run.space import free_bytes
 from .buffers import ChannelSink, Recorder, SiteBuffer
@@ -55,6 +58,19 @@ class Round:
     def everything(self) -> Images:
         """All images that are run."""
         return self.images or _all_of(self.batches)
+
+
+@dataclass(frozen=True)
+class Laps:
+    """Seconds of getting a prompt ready, and of each of some forwards."""
+
+    prompt: float
+    forwards: list[float]
+
+    @property
+    def forward(self) -> float:
+        """Of a forward; the first of all is left out, which is slower."""
+        return median(self.forwards[1:] or self.forwards)
 
 
 class Target:
@@ -198,8 +214,11 @@ class Job:
             for number, units in enumerate(passes)
         ]
 
-    def run(self, one: Round) -> None:
-        """Observe the images of a round at every step and write what is missing."""
+    def run(self, one: Round) -> int:
+        """Observe the images of a round at every step and write what is missing.
+
+        Returns the forwards that it took.
+        """
         label = f"{self.found.word} {', '.join(map(str, one.everything))}"
         with ExitStack() as stack:
             left = self._left(one) if self._claimed(one, stack) else Round({})
@@ -207,7 +226,7 @@ class Job:
                 self.mode.progress.advance(label, self.forwards(one) - self.forwards(left))
             if not left.everything:
                 self.outcome.notes.append(f"{label}: left to another process that is writing it")
-                return
+                return 0
             # Claimed before, so shut down first: no thread writes what is no longer held. A thread
             # per group, for what they do is wait for the disk.
             pool = stack.enter_context(ThreadPoolExecutor(max_workers=len(self.observed)))
@@ -215,6 +234,29 @@ class Job:
             self._fill(left, targets)
             for target in targets.values():
                 target.commit(self.outcome)
+            return self.forwards(left)
+
+    def timed(self, one: Round, *, most: int) -> Laps:
+        """Observe some steps of the first image of a round, in groups that are planned."""
+        clock, image = Clock(), one.everything[0]
+        batches = {b: (image,) for b, members in one.batches.items() if image in members}
+        some = replace(one, batches=batches, images=(image,) if one.images else ())
+        prompts = self.found.prepare_all(self.model, some.everything, self.schedule)
+        prompt, laps = clock.lap(), list[float]()
+        with ThreadPoolExecutor(max_workers=len(self.observed)) as pool:
+            targets = {batch: self._target(batch, pool) for batch in batches}
+            sums = Sums(self.moments, self.passes[0] if one.groups else ())
+            quiet = replace(self, mode=Mode(), outcome=Outcome())
+            runner = _Runner(quiet, prompts, some, targets, sums)
+            for position in np.flatnonzero(self._seen[image])[:most]:
+                runner.steps((image,), np.array([position]))
+                laps.append(clock.lap())
+            for target in targets.values():
+                for buffer in target.buffers.values():
+                    group = self.groups[buffer.template.path]
+                    assert isinstance(group, PlannedGroup)
+                    buffer.measure(group)
+        return Laps(prompt, laps)
 
     def _claimed(self, one: Round, stack: ExitStack) -> bool:
         """Whether all items of a round are held."""

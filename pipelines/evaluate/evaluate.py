@@ -11,29 +11,29 @@ from pathlib import Path
 
 import xarray as xr
 
-from taqstore.asked import meant
-from taqstore.errors import MisuseError, problem
-from taqstore.kinds.weight_sets import ADAROUND, FORMATS, set_folders, weight_sets
 from taqstore.run.mode import Mode
 from taqstore.run.progress import SILENT, Progress
 from taqstore.store.reader import Store, open_store
 
-from ..judge.judged import Judged, judged, sample, whole_schedule
+from ..judge.judged import Judged, judged, sample
 from ..judge.kept import Sampled
 from ..judge.spool import Spool
 from ..models.backend import LIBRARIES
 from ..models.load import LoadedModel
 from ..models.sampling import Schedule
 from ..run.record import record_run
-from ..run.trajectories import Trajectories, load_model_of, read_trajectories
+from ..run.trajectories import Trajectories
+from .asked import ask, check
+from .asked import defaults as defaults
 from .claims import claims
 from .held_out import held_out as with_held_out
 from .held_out import judged_text, observed_images
-from .linears_of_variant import Options, Planner
+from .linears_of_variant import Options
 from .measurement import Measurer
+from .planned import evaluate_costs as evaluate_costs
 from .result import Evaluation, result_of
 from .summary import summary as summary
-from .variants import Variant, default_variants
+from .variants import Variant
 from .written import write_evaluation as write_evaluation
 
 
@@ -104,13 +104,7 @@ def evaluate(
         The model cannot run.
     """
     opened, options = open_store(store), options or Options()
-    if variants:
-        options.check(variants)
-        check_sets([part for way in variants for part in options.parts(way)], opened)
-    if prompts is not None and not held_out:
-        raise MisuseError("--prompts is for --held-out images: give both")
-    if held_out and images is not None:
-        raise MisuseError("--held-out makes images, --images chooses those there are: give one")
+    check(opened, variants, options, images=images, held_out=held_out, prompts=prompts)
     with ExitStack() as stack:
         return _evaluated(
             opened,
@@ -146,15 +140,11 @@ def _evaluated(
     stack: ExitStack,
 ) -> Evaluation:
     """`evaluate`, of what can be asked; what `stack` holds is let go of at the end."""
-    found = read_trajectories(opened, images=images, stride=stride, model=model)
-    use = replace(found.use, seeds=found.seeds)
-    loaded = load_model_of(found.run, local_ckpt=local_ckpt, use=use)
-    planner = Planner(loaded, opened, options)
-    ways = list(dict.fromkeys([Variant("float"), *(ways or defaults(planner))]))
-    planner = replace(planner, beside=tuple(dict.fromkeys(v.weights for v in ways if v.is_set)))
-    for variant in ways:
-        planner.check(variant)
-    schedule = whole_schedule(found, loaded)
+    asked = ask(
+        opened, ways, options, images=images, stride=stride, model=model, local_ckpt=local_ckpt
+    )
+    found, loaded, planner, ways = asked.found, asked.model, asked.planner, asked.ways
+    schedule = asked.schedule
     observed, notes = observed_images(opened, found.latents), list[str]()
     spool = Spool(partial(_of_store, found, loaded, schedule))
     stack.callback(spool.close)
@@ -182,36 +172,6 @@ def _evaluated(
     result.attrs |= {"judged": judged_text(job.found.images, observed, made=bool(held_out))}
     return Evaluation(
         result, job.prompts, [m.finals for m in measures], loaded if pictures else None
-    )
-
-
-def check_sets(variants: Sequence[Variant], store: Store) -> None:
-    """Refuse names that are neither a way to round nor a weight set of the store.
-
-    Raises
-    ------
-    MisuseError
-        There is such a name. One of `adaround` is told later what it lacks.
-    """
-    known = {ADAROUND, *set_folders(store)}
-    strange = [way for way in variants if way.is_set and way.weights not in known]
-    if strange:
-        what = f"variant {strange[0].name!r} is not known"
-        remedy = meant(strange[0].weights, (*FORMATS, *weight_sets(store)))
-        raise MisuseError(problem(what, remedy=remedy))
-
-
-def defaults(planner: Planner) -> list[Variant]:
-    """The variants that are measured where none is named."""
-    options = planner.options
-    return default_variants(
-        planner.store,
-        chosen=planner.chosen,
-        rounded=planner.rounded,
-        sets=() if planner.rounded else planner.weights.sets,
-        bits=planner.bits,
-        group_size=options.group_size,
-        config=options.config is not None,
     )
 
 

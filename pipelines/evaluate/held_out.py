@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.names import ACTIVATIONS, BLOCKS, LATENTS, SAMPLES, SECOND_MOMENTS, split_group
+from taqstore.store.attributes import attribute_of
 from taqstore.store.reader import Store, open_store
 
 from ..judge.judged import Judged
@@ -26,7 +27,7 @@ def observed_images(store: Store, latents: xr.Dataset) -> set[int]:
         if split_group(path)[0] not in _OBSERVING:
             continue
         group = store[path]
-        run: dict[str, Any] = group.attrs.get(RUN) or {}
+        run: dict[str, Any] = attribute_of(group, RUN, {})
         theirs, ours = run.get(LATENTS), latents.attrs.get(ID)
         if SAMPLES in run or (theirs and ours and theirs != ours):
             continue  # numbers of samples, or images of other latents

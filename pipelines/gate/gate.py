@@ -12,20 +12,23 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import MisuseError, problem
-from taqstore.kinds.trajectories import FLOAT, name_of, path_of
 from taqstore.run.extras import extra
 from taqstore.run.outcome import Outcome
+from taqstore.run.plan import Plan
 from taqstore.run.progress import SILENT, Progress
 from taqstore.store.reader import Store, open_store
 
-from ..evaluate.evaluate import check_sets
+from ..evaluate.asked import check_sets
 from ..evaluate.linears_of_variant import Options
 from ..evaluate.variants import Variant
 from ..judge.figures import Picture, figures_of
 from ..judge.judged import Chosen, Judged, choose, judged, make_float, run_beside
 from ..judge.kept import Kept, Sampled, open_kept
+from ..judge.place import planning
+from ..judge.planned import plan_kept, plan_time
 from ..models.backend import LIBRARIES
 from ..models.table import DIFFUSIONKIT
+from ..run.dry import FORWARDS, new_plan
 from ..run.record import record_run
 from .against import Change, changes, check_comparable, matched
 from .against import read_record as read_record
@@ -281,33 +284,28 @@ def gate_costs(
     pictures: bool = False,
     model: str | None = None,
     local_ckpt: str | os.PathLike[str] | None = None,
-) -> list[dict[str, Any]]:
+) -> Plan:
     """What `gate` would run and keep: images, forwards and bytes of each group of trajectories.
 
-    Weights are rounded, which says what is kept already; nothing is run and nothing written.
-    `bounds` and `pictures` cost nothing here. Raises as `gate`.
+    Weights are rounded, which says what is kept already; some forwards of the model as it is are
+    run to time them, and nothing is written. `bounds` and `pictures` cost nothing here. Raises as
+    `gate`.
     """
     options, opened = options or Options(), open_store(store)
     _check(opened, variants, packed, options)
     chosen = choose(opened, count=count, prompts=prompts, model=model, local_ckpt=local_ckpt)
-    found = [_cost(opened, chosen, FLOAT, path_of(FLOAT))]
-    for subject in _subjects(chosen, opened, variants, packed, options):
-        if subject.digest:
-            path = path_of(name_of(subject.digest))
-            found.append(_cost(opened, chosen, subject.name, path))
-    return found
-
-
-def _cost(store: Store, chosen: Chosen, name: str, path: str) -> dict[str, Any]:
-    whole = set(store[path]["image"].values.tolist()) if path in store else set()
-    kept = sum(image in whole for image in chosen.asked.images)
-    absent, steps = len(chosen.asked.images) - kept, chosen.schedule.steps
-    size = 2 * (steps + 1) * int(np.prod(chosen.found.latent_shape)) * 4
-    return {
-        "name": name,
-        "group": path,
-        "images": len(chosen.asked.images),
-        "kept": kept,
-        "forwards": absent * steps,
-        "bytes": absent * size,
-    }
+    with planning(opened) as writer:
+        plan = new_plan(writer, FORWARDS)
+        plan_kept(plan, writer, chosen)
+        for subject in _subjects(chosen, opened, variants, packed, options):
+            if subject.digest:
+                plan_kept(
+                    plan,
+                    writer,
+                    chosen,
+                    name=subject.name,
+                    digest=subject.digest,
+                    average_bits=subject.average_bits,
+                )
+    plan_time(plan, chosen)
+    return plan

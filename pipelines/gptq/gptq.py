@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from taqstore.asked import word_of
@@ -16,13 +16,15 @@ from taqstore.names import ACTIVATIONS, EVERY_SITE, SECOND_MOMENTS, WEIGHTS, spl
 from taqstore.quantization.gptq import gptq as round_weight
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
+from taqstore.run.plan import Plan
 from taqstore.store.group_writer import GroupWriter
 from taqstore.store.reader import Store, open_store
-from taqstore.store.writer import create_store
+from taqstore.store.writer import StoreWriter
 
 from ..models.backend import LIBRARIES
 from ..models.inputs import Reader, check_floats
 from ..models.load import LoadedModel
+from ..run.dry import LINEARS, Clock, add_group, new_plan, open_writer, timed
 from ..run.groups import open_groups
 from ..run.record import record_run
 from ..run.trajectories import load_model_of
@@ -89,10 +91,14 @@ def gptq(
     made = site_templates(inputs, settings, runs, name=name)
     _check_place(opened, name)
     outcome.notes += _notes(opened, known, settings, sites)
-    with create_store(opened.location.url) as writer:
+    with open_writer(opened.location.url, mode) as writer:
         groups = open_groups(writer, [template for template, _ in made.values()], mode)
         job = _Job(known, settings, groups, outcome, mode)
-        job.run([place for _, places in made.values() for place in places])
+        every = [place for _, places in made.values() for place in places]
+        if mode.dry_run:
+            outcome.plan = job.plan(every, writer)
+            return outcome
+        job.run(every)
         record_run(
             writer,
             "gptq",
@@ -187,6 +193,27 @@ class _Job:
         self.mode.progress.start(sum(len(place.readers) for place in pending))
         for _, shared in by_input(pending):
             self._one_input(shared)
+
+    def plan(self, places: Sequence[Place], writer: StoreWriter) -> Plan:
+        """What would be written, and in what time: one linear of each group is rounded."""
+        pending = [p for p in places if not self.groups[p.path].complete([(p.number,)])]
+        plan = new_plan(writer, LINEARS, sum(len(place.readers) for place in pending))
+        for group in self.groups.values():
+            add_group(plan, group)
+        quiet = replace(self, mode=Mode())
+        factored, rounded = dict[str, float](), dict[str, float]()
+        for place in pending:
+            if place.path not in rounded:
+                clock = Clock()
+                found = self.known[place.given.site].of(place.given, damping=self.settings.damping)
+                factored[place.path] = clock.lap()
+                quiet._rounded(place.readers[0], found)
+                rounded[place.path] = clock.lap()
+        seconds = sum(rounded[place.path] * len(place.readers) for place in pending)
+        seconds += sum(factored[shared[0].path] for _, shared in by_input(pending))
+        if pending:
+            timed(plan, seconds, f"{len(rounded)} linears timed")
+        return plan
 
     def _one_input(self, places: Sequence[Place]) -> None:
         """All linears that read one input: its second moment is factored once."""

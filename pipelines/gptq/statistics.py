@@ -12,6 +12,7 @@ from taqstore.errors import MissingError, StoreError, problem
 from taqstore.kinds.second_moments import diagonal_of, moments_of
 from taqstore.names import ACTIVATIONS, LATENTS, SECOND_MOMENTS, split_group
 from taqstore.quantization.gptq import Prepared, prepare
+from taqstore.store.attributes import attribute_of
 from taqstore.store.reader import Store
 
 from ..models.inputs import Input
@@ -73,7 +74,7 @@ class SiteStatistics:
     @property
     def run(self) -> dict[str, Any] | None:
         """What made them; None where they do not say it or there are none."""
-        return self.store[self.path].attrs.get(RUN) if self.path else None
+        return attribute_of(self.store[self.path], RUN) if self.path else None
 
     def summary(self) -> dict[str, Any]:
         """What groups made from these statistics must agree in."""
@@ -163,7 +164,7 @@ def run_of_statistics(
     """
     used = [one.path for one in found.values() if one.path]
     others = [path for path in store if split_group(path)[0] in _TELLING]
-    runs = {path: store[path].attrs.get(RUN) for path in used or others}
+    runs = {path: attribute_of(store[path], RUN) for path in used or others}
     told = {path: {name: run.get(name) for name in KEPT} for path, run in runs.items() if run}
     if not told:
         if model is None:

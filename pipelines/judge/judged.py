@@ -113,7 +113,7 @@ class Judged(Chosen):
         """Conditioning of the image of this number, encoded from its prompt and kept for others."""
         if image not in self._prompts:
             place = self.images.index(image)
-            made = _prepared(self.found, self.model, self.schedule, self.asked, place)
+            made = prepared(self.found, self.model, self.schedule, self.asked, place)
             if len(self._prompts) >= _PROMPTS_HELD:
                 self._prompts.clear()
             self._prompts[image] = made
@@ -267,9 +267,10 @@ def whole_schedule(found: Trajectories, model: LoadedModel) -> Schedule:
     return restored_schedule(model, latents["sigma"].values, latents["timestep"].values)
 
 
-def _prepared(
+def prepared(
     found: Trajectories, model: LoadedModel, schedule: Schedule, asked: Asked, place: int
 ) -> Prompt:
+    """Conditioning of the judged image at a place, ready to be run at all steps."""
     with placed(f"image {asked.images[place]}"):
         conditioning = model.encode_text(
             asked.prompts[place],

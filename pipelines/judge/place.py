@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from taqstore.errors import StoreError, problem
+from taqstore.store.planned import plan_store
 from taqstore.store.reader import Store
 from taqstore.store.writer import StoreWriter, create_store
 
@@ -38,6 +39,11 @@ def keeping(store: Store, notes: list[str]) -> Iterator[StoreWriter]:
         return
     with writer:
         yield writer
+
+
+def planning(store: Store) -> StoreWriter:
+    """The store, to plan with: what it has is not made again, though it may not be written."""
+    return plan_store(store.location.url, writable=False)
 
 
 def _writer(store: Store) -> StoreWriter:

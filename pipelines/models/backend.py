@@ -22,13 +22,13 @@ from typing import Any
 
 from taqstore.errors import TaqError, problem
 
+from ..machine.blas import load_blas, used_blas
+
 INSTALL = (
     "pip install 'taqstore[models]' and pip install --no-deps diffusionkit==0.5.2 "
     "(reading and analysing a store needs neither)"
 )
 LIBRARIES = ("mlx", "diffusionkit", "transformers", "huggingface_hub")
-# MLX on Linux carries a reference BLAS (1-2 GFLOP/s); OpenBLAS, loaded first, takes its place.
-_OPENBLAS = "libopenblas.so.0"
 # M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of malloc.h, in bytes.
 _GLIBC_OPTIONS = {-1: 128 << 20, -2: 16 << 20, -3: 32 << 20}
 
@@ -67,10 +67,9 @@ def backend() -> Backend:
         if which("g++") is None:
             # MLX compiles GELU with it on a CPU; uncompiled, the result is the same to the bit.
             os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
-        with suppress(OSError):
-            ctypes.CDLL(_OPENBLAS, mode=ctypes.RTLD_GLOBAL)
         with suppress(AttributeError):
             _keep_freed_memory(ctypes.CDLL(None).mallopt)
+    load_blas()
     try:
         mx, utils = import_module("mlx.core"), import_module("mlx.utils")
         stand_in_for_missing()
@@ -79,6 +78,7 @@ def backend() -> Backend:
     except ImportError as error:
         what = "running a model needs MLX and DiffusionKit"
         raise TaqError(problem(what, found=str(error), remedy=INSTALL)) from error
+    used_blas()
     _tell_memory_size(mx)
     return Backend(mx, utils, pipelines, model_io)
 

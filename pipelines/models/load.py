@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 from taqstore.errors import TaqError, problem
 from taqstore.files.refusal import what_it_is
 
+from ..machine.blas import load_blas
 from .adapter import known, pipeline_class, prefix_of
 from .backend import backend
 from .failures import inside_model
@@ -27,6 +29,8 @@ from .seam import Conditioning as Conditioning
 from .seam import Prompt as Prompt
 from .seam import Tensor as Tensor
 from .table import DIFFUSIONKIT, ModelRow, find_model, resolve
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -285,6 +289,8 @@ def load_pipeline(
     weights = own or fetched[libraries.model_io._MMDIT[row.hub][row.hub]]
     with weights.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    device, multiplies = libraries.mx.default_device(), load_blas().name
+    _log.debug("loaded %s from %s, on %s, BLAS %s", row.name, weights, device, multiplies)
     return LoadedModel(row, pipeline, checkpoint, digest)
 
 

@@ -45,6 +45,9 @@ class ModelRow:
         text encoder is no tokenizer of DiffusionKit's; or empty.
     prompts
         ``module:function`` that makes prompts of its own, ``(count, seed=…)``; or empty.
+    shipped_prompts
+        ``module:function`` giving the path of prompts that come with the model, taken where a user
+        names none; or empty.
     use_t5
         Whether the T5 encoder is used unless asked otherwise.
     t5
@@ -67,6 +70,7 @@ class ModelRow:
     judge: str = ""
     words: str = ""
     prompts: str = ""
+    shipped_prompts: str = ""
     use_t5: bool = False
     t5: tuple[bool, ...] = (False,)
     guidance: bool = True
@@ -88,6 +92,7 @@ MODELS: dict[str, ModelRow] = {
             text=".reference:encode_text",
             words=".reference:word_count",
             prompts=".reference:digit_prompts",
+            shipped_prompts=".reference:prompts_path",
             decoder=".reference:decode",
             judge=".reference.accuracy",
             dtype="float32",

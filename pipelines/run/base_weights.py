@@ -15,6 +15,7 @@ from taqstore.export.packed.base import Base
 from taqstore.export.packed.layouts import MLX
 from taqstore.files.safetensors import Later, SafetensorsFile
 from taqstore.names import ACTIVATIONS, LATENTS, SECOND_MOMENTS, WEIGHTS
+from taqstore.store.attributes import attribute_of
 from taqstore.store.reader import Store
 
 from ..models.adapter import prefix_of
@@ -75,7 +76,7 @@ def _own(row: ModelRow, path: Path) -> Mapping[str, np.ndarray | Later]:
 def _runs(store: Store) -> list[Mapping[str, Any]]:
     """What groups of the store say of the runs that made them."""
     paths = [path for path in store if path in _NAMING or path.startswith(_BELOW)]
-    return [run for path in paths if (run := store[path].attrs.get(RUN)) is not None]
+    return [run for path in paths if (run := attribute_of(store[path], RUN)) is not None]
 
 
 _NAMING = (ACTIVATIONS, LATENTS, SECOND_MOMENTS, WEIGHTS)

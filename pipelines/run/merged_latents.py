@@ -7,6 +7,7 @@ from typing import Any
 
 from taqstore.errors import TaqError, problem
 from taqstore.names import LATENTS
+from taqstore.store.attributes import attribute_of
 from taqstore.store.reader import open_store
 from taqstore.store.writer import StoreWriter
 
@@ -21,7 +22,7 @@ def merged_images(writer: StoreWriter) -> dict[int, tuple[str, int]]:
     if LATENTS not in store:
         return {}
     latents = store[LATENTS]
-    run: Mapping[str, Any] = latents.attrs.get(RUN, {})
+    run: Mapping[str, Any] = attribute_of(latents, RUN, {})
     told = (latents[name].values.tolist() for name in ("image", "prompt", "seed"))
     found = {int(i): (str(p), int(s)) for i, p, s in zip(*told, strict=True)}
     first = run.get(_SEED)

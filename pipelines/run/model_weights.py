@@ -10,6 +10,7 @@ import xarray as xr
 
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.names import ACTIVATIONS, LATENTS, SITES
+from taqstore.store.attributes import attribute_of
 from taqstore.store.reader import Store
 
 from ..models.load import LoadedModel
@@ -52,7 +53,7 @@ def model_weight_absmax(store: Store) -> dict[str, xr.DataArray]:
 
 def _run(store: Store) -> Mapping[str, Any] | None:
     paths = [*(f"{ACTIVATIONS}/{site}" for site in SITES), LATENTS]
-    runs = (store[path].attrs.get(RUN) for path in paths if path in store)
+    runs = (attribute_of(store[path], RUN) for path in paths if path in store)
     return next((run for run in runs if run is not None), None)
 
 

@@ -15,12 +15,14 @@ from taqstore.kinds.templates import pictures_template
 from taqstore.names import LATENTS, PICTURES
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
+from taqstore.run.plan import Plan
 from taqstore.store.group_writer import GroupWriter
 from taqstore.store.reader import open_store
 from taqstore.store.writer import StoreWriter
 
 from ..models.backend import backend
 from ..models.load import LoadedModel, Tensor
+from .dry import Clock, add_group, unknown_shares
 from .groups import RUN, open_groups
 
 # What a decoder raises that cannot be loaded, fetched or run.
@@ -108,6 +110,26 @@ class Pictures:
             elif image in there and not done[position] and not self.gone:
                 x = latents["x"].sel(image=image).isel(step=final).values
                 self.keep(position, backend().mx.array(np.ascontiguousarray(x)[None]))
+
+    def plan(self, plan: Plan, latent: Tensor) -> None:
+        """Count pictures that would be kept, by one that is made of this latent, of noise."""
+        stored = self.writer.node(LATENTS) is not None
+        done = self._done() if stored else np.zeros(len(self.images), bool)
+        clock, absent = Clock(), int((~done).sum())
+        pixels = self._decoded(latent) if absent else None
+        if pixels is None:
+            plan.group(PICTURES).done += int(done.sum())
+            return
+        spent, cube = clock.lap(), pixels.reshape(*pixels.shape[:2], -1)
+        replace = stored and self.writer.node(PICTURES) is not None and self._is_empty()
+        group = _open(self.writer, self.images, cube.shape, self.about, replace=replace)
+        if unknown_shares([group]):
+            # Of noise, which nothing compresses less than.
+            group.put("picture", (0, 0, 0, 0), cube[None])
+            plan.at_most.add(PICTURES)
+        add_group(plan, group)
+        if plan.seconds is not None:
+            plan.seconds += absent * spent
 
     def _save(self, pixels: np.ndarray, position: int) -> None:
         """Write a PNG file; where that cannot be done it is told once, and all others go on."""

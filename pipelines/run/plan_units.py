@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import logging
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from threading import Lock
 from typing import Any
@@ -16,6 +17,8 @@ from taqstore.store.writer import StoreWriter
 
 from ..sources.parts.plan import Inexact, Item, Plan, Problem, Put, Unit
 from .groups import open_groups
+
+_log = logging.getLogger(__name__)
 
 
 def _run_parts(unit: Unit, pool: ThreadPoolExecutor, put: Put) -> list[Problem]:
@@ -57,6 +60,7 @@ class PlanRun:
         self.plan, self.outcome, self.strict = plan, outcome, strict
         self.progress = mode.progress
         self.inexact: set[tuple[str, str]] = set()
+        self.refused: dict[str, set[Item]] = {}
         self._lock = Lock()
         self.groups = open_groups(writer, plan.templates, mode, replaced=replaced)
         self.done = {path: group.written() for path, group in self.groups.items()}
@@ -68,9 +72,9 @@ class PlanRun:
 
     def execute(self, threads: int) -> None:
         """Run every unit that is not complete; the first error that is not a bad item stops all."""
-        pending = [unit for unit in self.plan.units if not self._skip(unit)]
+        pending = self.pending()
         with ThreadPoolExecutor(threads) as units, ThreadPoolExecutor(threads) as parts:
-            futures = {units.submit(self._unit, unit, parts): unit for unit in pending}
+            futures = {units.submit(self.unit, unit, parts): unit for unit in pending}
             try:
                 for future in as_completed(futures):
                     if future.result():
@@ -80,6 +84,10 @@ class PlanRun:
                 parts.shutdown(wait=False, cancel_futures=True)
                 raise
         self.outcome.notes.extend(self.plan.late_notes())
+
+    def pending(self) -> list[Unit]:
+        """Units that are not complete; the others are counted as skipped."""
+        return [unit for unit in self.plan.units if not self._skip(unit)]
 
     def _skip(self, unit: Unit) -> bool:
         missing = any(not self.done[g][i] for g, items in unit.items.items() for i in items)
@@ -93,7 +101,7 @@ class PlanRun:
             for group, items in unit.items.items():
                 self.outcome.count(group).skipped += len(items)
 
-    def _unit(self, unit: Unit, parts: ThreadPoolExecutor) -> bool:
+    def unit(self, unit: Unit, parts: ThreadPoolExecutor) -> bool:
         """Write one unit; False if it has to be planned again."""
         first, items = next(iter(unit.items.items()))
         with self.groups[first].claim(items[0]) as held:
@@ -108,6 +116,7 @@ class PlanRun:
     def _try(self, unit: Unit, parts: ThreadPoolExecutor) -> bool:
         try:
             self._write(unit, parts)
+            _log.debug("read %s, %d bytes", unit.label, unit.nbytes)
         except Inexact as error:
             with self._lock:
                 self.inexact.add((error.group, error.variable))
@@ -175,13 +184,19 @@ class PlanRun:
             raise error
         for group, items in unit.items.items():
             self.outcome.count(group).refused += len(items)
+            self._note_refused(group, items)
         self._say(str(error))
+
+    def _note_refused(self, group: str, items: Iterable[Item]) -> None:
+        with self._lock:
+            self.refused.setdefault(group, set()).update(items)
 
     def _report(self, found: Problem) -> None:
         if self.strict:
             raise SourceError(found.text)
         if found.item is not None:
             self.outcome.count(found.group).refused += 1
+            self._note_refused(found.group, [found.item])
         self._say(found.text)
 
     def _say(self, text: str) -> None:

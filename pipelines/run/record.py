@@ -22,6 +22,7 @@ def record_run(
     counted: Sequence[str] = ("written", "skipped"),
     libraries: Sequence[str] = (),
     resume: bool = False,
+    work: Mapping[str, int] | None = None,
 ) -> None:
     """Append the provenance record of a run, if it did anything.
 
@@ -37,6 +38,8 @@ def record_run(
         Whose versions shaped the result, besides taqstore's own.
     resume
         It went on where another stopped; where it had nothing to write, there is no record.
+    work
+        How much work it was, and how long it took: see `dry.work_done`.
     """
     paths = list(outcome.groups) if groups is None else list(groups)
     counts = [outcome.count(path) for path in paths]
@@ -47,7 +50,8 @@ def record_run(
         parameters=parameters,
         inputs=[describe_input(path) for path in inputs],
         groups=paths,
-        counts={name: sum(getattr(count, name) for count in counts) for name in counted},
+        counts={name: sum(getattr(count, name) for count in counts) for name in counted}
+        | dict(work or {}),
     )
     record["versions"] |= library_versions(libraries)
     writer.record(record)

@@ -9,8 +9,11 @@ from taqstore.place.location import Location
 
 
 def free_bytes(location: Location) -> int | None:
-    """Bytes free beside a store; None: not known."""
-    return None if location.folder is None else shutil.disk_usage(location.folder).free
+    """Bytes free where a store lies, or would be made; None: not known."""
+    if location.folder is None:
+        return None
+    there = next(path for path in (location.folder, *location.folder.parents) if path.exists())
+    return shutil.disk_usage(there).free
 
 
 def check_fits(

@@ -12,6 +12,7 @@ import xarray as xr
 
 from taqstore.errors import MissingError, StoreError, TaqError, problem
 from taqstore.names import LATENTS
+from taqstore.store.attributes import attribute_of
 from taqstore.store.reader import Store, open_store
 
 from ..models.failures import placed
@@ -176,7 +177,7 @@ def read_trajectories(
 
 def _run(latents: xr.Dataset, model: str | None) -> dict[str, Any]:
     """The run the latents record; for ingested ones, the model named and their own manifest."""
-    recorded: dict[str, Any] | None = latents.attrs.get(RUN)
+    recorded: dict[str, Any] | None = attribute_of(latents, RUN)
     if recorded is not None:
         if model not in (None, recorded["model"]):
             what = f"these latents were made by {recorded['model']}, not {model}"
@@ -185,7 +186,7 @@ def _run(latents: xr.Dataset, model: str | None) -> dict[str, Any]:
     if model is None:
         what = "these latents do not say which model made them"
         raise TaqError(problem(what, remedy="name it with --model"))
-    row, manifest = find_model(model), latents.attrs.get("source_manifest", {})
+    row, manifest = find_model(model), attribute_of(latents, "source_manifest", {})
     half = latents["timestep"].dtype == np.float16
     return {
         "model": model,

@@ -16,6 +16,7 @@ from taqstore.kinds.quantized_linears import run_of
 from taqstore.kinds.sensitivity import check_format, format_bits, quantizes_inputs
 from taqstore.kinds.weight_sets import FORMATS, folder_of, set_folders, set_groups, weight_sets
 from taqstore.names import ACTIVATIONS, LATENTS, SECOND_MOMENTS, SITES, kind_of
+from taqstore.store.attributes import attribute_of
 from taqstore.store.reader import Store
 
 from ..evaluate.variants import COMFY_GPTQ, FLOAT, MIXED, Variant
@@ -105,7 +106,7 @@ def statistics(store: Store, paths: Sequence[str]) -> dict[str, Any]:
     found = {}
     for path in paths:
         if path in store:
-            run: Mapping[str, Any] = store[path].attrs.get(RUN) or {}
+            run: Mapping[str, Any] = attribute_of(store[path], RUN, {})
             items = int(store.mask(path).sum())
             found[path] = {
                 "items": items,

@@ -16,11 +16,11 @@ from taqstore.store.group_writer import GroupWriter
 from ..judge.judged import Judged, make_float
 from ..models.inputs import Reader
 from ..models.quantized.quantized_model import LinearPlan, QuantizedModel, quantize
-from ..run.groups import RUN, open_groups
+from ..run.groups import open_groups
 from .effects import effects_of, put_effects, sampled
 from .formats import Format
 from .plans import Plan, Planning
-from .scoring import Scoring, score
+from .scoring import score
 from .targets import Target
 
 # What of the model as it is may be held in memory for the next target.
@@ -50,14 +50,7 @@ class Job:
         groups = open_groups(writer, [plan.template for plan in plans], self.planning.mode)
         for plan in plans:
             if not plan.format.of_inputs:
-                asked = Scoring(
-                    self.planning.unit,
-                    plan.format.name,
-                    plan.template.attrs[RUN],
-                    plan.every,
-                    plan.chosen,
-                    partial(self._weights, plan.format),
-                )
+                asked = plan.scoring(self.planning.unit, partial(self._weights, plan.format))
                 score(
                     writer,
                     self.planning.planner.store,

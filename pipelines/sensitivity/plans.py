@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,16 +11,20 @@ from numpy.typing import NDArray
 
 from taqstore.errors import MissingError, problem
 from taqstore.kinds.sensitivity import sensitivity_template
-from taqstore.kinds.trajectories import FLOAT, path_of
 from taqstore.layout.template import Template
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
+from taqstore.run.plan import Plan as RunPlan
+from taqstore.store.planned import plan_store
 
 from ..evaluate.linears_of_variant import Planner
 from ..judge.judged import Chosen
-from ..models.inputs import check_floats
-from ..run.groups import RUN
+from ..judge.planned import plan_kept, plan_time
+from ..models.inputs import Reader, check_floats
+from ..run.dry import FORWARDS, add_group, new_plan
+from ..run.groups import RUN, open_groups
 from .formats import Format
+from .scoring import Parts, Scoring, open_scores
 from .targets import Asked, Target, chosen_targets, targets_of
 
 
@@ -40,6 +44,11 @@ class Plan:
     every: Sequence[Target]
     chosen: Sequence[Target]
     template: Template
+
+    def scoring(self, unit: str, parts: Parts) -> Scoring:
+        """What is scored of the targets; `parts` as of `Scoring`."""
+        run = self.template.attrs[RUN]
+        return Scoring(unit, self.format.name, run, self.every, self.chosen, parts)
 
     def column(self, target: Target) -> int:
         """Place of a target in the group."""
@@ -118,23 +127,24 @@ class Planning:
         steps = {"unit": self.unit, "steps": self.chosen.schedule.steps}
         return {**self.chosen.run, **steps, **format.about(self.planner.store)}
 
-    def tell(self, plans: Sequence[Plan]) -> None:
-        """Note what would be run."""
-        images, steps = self.chosen.asked.images, self.chosen.schedule.steps
-        for plan in plans:
-            path, whole = plan.template.path, self._whole(plan)
-            self.outcome.count(path).skipped += int(whole.sum())
-            said = f"{len(plan.chosen)} targets on {len(images)} images, {int((~whole).sum())} left"
-            self.outcome.notes.append(f"{path}: {said}: {self.to_run(plan, whole)} forwards")
-        absent = len({*images} - self._as_they_are())
-        if absent:
-            self.outcome.notes.append(f"{absent} images as they are: {absent * steps} forwards")
-
-    def _as_they_are(self) -> set[int]:
-        """Images that were sampled by the model as it is, and are kept."""
-        path = path_of(FLOAT)
-        store = self.planner.store
-        return {*store[path]["image"].values.tolist()} if path in store else set()
+    def tell(self, plans: Sequence[Plan]) -> RunPlan:
+        """What would be run and written; raises as the run would."""
+        store, mode = self.planner.store, self.mode
+        with plan_store(store.location.url) as writer:
+            found = new_plan(writer, FORWARDS)
+            plan_kept(found, writer, self.chosen)
+            groups = open_groups(writer, [plan.template for plan in plans], mode)
+            for plan in plans:
+                group, columns = groups[plan.template.path], [plan.column(t) for t in plan.chosen]
+                wanted = np.isin(np.arange(len(plan.every)), columns)
+                add_group(found, group, wanted=wanted)
+                found.amount += self.to_run(plan, group.written()[:, columns])
+                if not plan.format.of_inputs:
+                    asked = plan.scoring(self.unit, _no_linears)
+                    scores = open_scores(writer, store, asked, force=mode.force)
+                    add_group(found, scores, wanted=wanted)
+        plan_time(found, self.chosen)
+        return found
 
     def to_run(self, plan: Plan, whole: NDArray[np.bool_]) -> int:
         """Forwards of what is not whole (image, chosen target)."""
@@ -144,17 +154,7 @@ class Planning:
         """Model calls of one image: what comes before the only step is not run again."""
         return self.chosen.schedule.steps - (target.step or 0)
 
-    def _whole(self, plan: Plan) -> NDArray[np.bool_]:
-        """(image, chosen target) of the store that are whole, in the order of the run."""
-        images, path = self.chosen.asked.images, plan.template.path
-        found = np.zeros((len(images), len(plan.chosen)), bool)
-        if path not in self.planner.store or self.mode.force:
-            return found
-        store = self.planner.store.reading(chunks=None, checksum=True, incomplete=True)
-        rows, names = (store[path][dim].values.tolist() for dim in ("image", "target"))
-        mask = store.mask(path)
-        for row, image in enumerate(images):
-            for column, target in enumerate(plan.chosen):
-                if image in rows and target.name in names:
-                    found[row, column] = mask[rows.index(image), names.index(target.name)]
-        return found
+
+def _no_linears(target: Target) -> Iterator[tuple[Reader, NDArray[np.float32]]]:
+    """Of what is planned, nothing is scored."""
+    return iter(())

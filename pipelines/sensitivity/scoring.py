@@ -48,10 +48,8 @@ class Scoring:
     parts: Parts
 
 
-def score(
-    writer: StoreWriter, store: Store, asked: Scoring, outcome: Outcome, *, force: bool
-) -> None:
-    """Score the targets that have no scores, or had them of statistics that are others now."""
+def open_scores(writer: StoreWriter, store: Store, asked: Scoring, *, force: bool) -> GroupWriter:
+    """The group of scores; a new one in its place where they are of statistics that are no more."""
     seen = statistics(store, of_kinds(store, ACTIVATIONS, SECOND_MOMENTS))
     run = {**asked.run, "scored": seen}
     template = scores_template(
@@ -64,8 +62,15 @@ def score(
     node: Any = writer.node(template.path)
     stale = node is not None and node.attrs.get(RUN) != run
     replaced = {template.path} if stale or force else set[str]()
-    group = open_groups(writer, [template], Mode(resume=True), replaced=replaced)[template.path]
-    done, known = group.written(), Statistics(store)
+    return open_groups(writer, [template], Mode(resume=True), replaced=replaced)[template.path]
+
+
+def score(
+    writer: StoreWriter, store: Store, asked: Scoring, outcome: Outcome, *, force: bool
+) -> None:
+    """Score the targets that have no scores, or had them of statistics that are others now."""
+    group = open_scores(writer, store, asked, force=force)
+    template, done, known = group.template, group.written(), Statistics(store)
     columns = {target.name: place for place, target in enumerate(asked.every)}
     for target in asked.chosen:
         item = (columns[target.name],)

@@ -40,7 +40,6 @@ def sensitivity(
     prompts: str | os.PathLike[str] | None = None,
     model: str | None = None,
     local_ckpt: str | os.PathLike[str] | None = None,
-    dry_run: bool = False,
     mode: Mode | None = None,
 ) -> Outcome:
     """Quantize one target at a time, and keep what it does to trajectories of held-out images.
@@ -64,8 +63,6 @@ def sensitivity(
         File with prompts of the images; None: as of `judged`.
     model, local_ckpt
         As of `cache`.
-    dry_run
-        Say what would be run, in the outcome's notes and counts, and write nothing.
 
     Raises
     ------
@@ -89,8 +86,8 @@ def sensitivity(
     planner = Planner(images.model, opened)
     first = Planning(unit, images, planner, outcome, mode)
     plans = [first.plan(format, chosen) for format in asked]
-    if dry_run:
-        first.tell(plans)
+    if mode.dry_run:
+        outcome.plan = first.tell(plans)
         return outcome
     with judged(
         opened, count=seeds, prompts=prompts, model=model, loaded=images.model, made=False

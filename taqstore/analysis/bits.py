@@ -12,6 +12,7 @@ from taqstore.analysis.ranges.known import known_values
 from taqstore.analysis.scales import checked_scheme
 from taqstore.analysis.shared.inputs import Array, finish, over
 from taqstore.analysis.shared.pooled_bins import common_bins
+from taqstore.analysis.shared.widths import halfway
 from taqstore.analysis.table import of_row
 from taqstore.errors import MisuseError, problem
 from taqstore.quantization.allocation import allocate
@@ -30,7 +31,7 @@ CHOICES = (4, 6, 8)
 def bits(
     dataset: xr.Dataset,
     *,
-    average: float = 6.0,
+    average: float | None = None,
     choices: Sequence[int] = CHOICES,
     per: PerUnit = "layer",
     weight: Weight = "relative",
@@ -45,7 +46,7 @@ def bits(
 def joint_bits(
     datasets: Mapping[str, xr.Dataset],
     *,
-    average: float = 6.0,
+    average: float | None = None,
     choices: Sequence[int] = CHOICES,
     per: PerUnit = "layer",
     weight: Weight = "relative",
@@ -62,7 +63,7 @@ def joint_bits(
     datasets
         Observations or pooled sources with histograms, by any key.
     average
-        Budget in bits per unit.
+        Budget in bits per unit; by default that of `shared.widths.halfway`.
     choices
         Bit widths to choose from.
     per
@@ -87,7 +88,7 @@ def joint_bits(
     MisuseError
         An option out of its range, or a budget below the smallest width.
     """
-    widths = _checked(choices, average)
+    widths, average = _checked(choices, average)
     schemes = tuple(checked_scheme(width, symmetric, False) for width in widths)
     costs = [_choice_errors(data, schemes, per, weight) for data in datasets.values()]
     chosen = _allocated(costs, widths, average)
@@ -108,14 +109,15 @@ def joint_bits(
     return results
 
 
-def _checked(choices: Sequence[int], average: float) -> tuple[int, ...]:
+def _checked(choices: Sequence[int], average: float | None) -> tuple[tuple[int, ...], float]:
     widths = tuple(sorted(set(choices)))
     if not widths:
         raise MisuseError("there are no bit widths to choose from")
+    average = halfway(widths) if average is None else average
     if not average >= widths[0]:
         what = f"an average of {average:g} bits is less than the smallest choice"
         raise MisuseError(problem(what, found=str(widths[0])))
-    return widths
+    return widths, average
 
 
 def _choice_errors(

@@ -15,11 +15,13 @@ from taqstore.analysis.shared.inputs import (
     require,
 )
 from taqstore.analysis.shared.merged import bounded_bins, moments
+from taqstore.analysis.table import of_row
 from taqstore.names import BINS, EXTREMA, MOMENTS
 
 _NAME = "diagnostics"
 
 
+@of_row(_NAME)
 def diagnostics(dataset: xr.Dataset) -> xr.Dataset:
     """Medians over channels, share of negative values and widest channels, as the source has them.
 

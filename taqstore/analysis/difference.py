@@ -22,12 +22,14 @@ from taqstore.analysis.shared.inputs import (
 from taqstore.asked import meant
 from taqstore.errors import LayoutError, MissingError, problem
 from taqstore.statistics.histogram import coarsen
+from taqstore.store.given import handed
 
 _NAME = "difference"
 _LABELS = ("image", "batch", "step", "layer", "projection", "boundary")
 _PLACES = ("step", "layer", "projection", "boundary", "image", "batch")
 
 
+@handed
 def difference(first: xr.Dataset, second: xr.Dataset) -> xr.Dataset:
     """What moved from one run to another, at the steps and layers both have.
 
@@ -61,6 +63,7 @@ def difference(first: xr.Dataset, second: xr.Dataset) -> xr.Dataset:
     return _stamped(xr.Dataset(found), first, second, _NAME)
 
 
+@handed
 def variable_difference(first: xr.Dataset, second: xr.Dataset, variable: str) -> xr.Dataset:
     """Any numeric variable of two groups, label by label.
 

@@ -19,6 +19,7 @@ from taqstore.kinds.formats.input_formats import InputFormat
 from taqstore.kinds.sensitivity import sensitivities
 from taqstore.names import ACTIVATIONS, split_group
 from taqstore.statistics.bins import Floats
+from taqstore.store.attributes import attribute_of
 
 NAME = "policy"
 WHOLE = 16
@@ -198,7 +199,7 @@ def _of_deltas(measured: dict[str, xr.Dataset], format: str, bits: int) -> _Cost
 def _vectors(data: xr.Dataset, steps: Sequence[int], norm: Floats) -> Callable[[int], Floats]:
     """Deltas (step, value) of an image by the norm of its final latent."""
     places = {int(str(name)): index for index, name in enumerate(data["target"].values)}
-    count = data.attrs.get("run", {}).get("steps", max(steps) + 1)
+    count = attribute_of(data, "run", {}).get("steps", max(steps) + 1)
     missing = [step for step in range(max(int(count), max(steps) + 1)) if step not in places]
     if missing:
         what = f"the sensitivity of step {missing[0]} was not measured"

@@ -20,11 +20,13 @@ from taqstore.analysis.shared.inputs import (
 from taqstore.analysis.shifts import midpoint_shift
 from taqstore.quantization.search import Scheme
 from taqstore.statistics.moving_average import SHIFT_MOMENTUM, running_mean_float32
+from taqstore.store.given import handed
 
 _NAME = "pool"
 _TAILS = {"hist_p999": 99.9, "hist_p99": 99.0, "hist_p01": 1.0, "hist_p001": 0.1}
 
 
+@handed
 def pool(dataset: xr.Dataset, *, momentum: float = SHIFT_MOMENTUM, site: str = "") -> xr.Dataset:
     """Observations in the shape of `pooled/timestep_stats`, over batches in their order.
 

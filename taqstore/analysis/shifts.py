@@ -9,6 +9,7 @@ from taqstore.analysis.shared.inputs import Array, Bounds, channel_bounds, finis
 from taqstore.analysis.table import of_row
 from taqstore.errors import TaqError, problem
 from taqstore.statistics.moving_average import SHIFT_MOMENTUM, ema_midpoint
+from taqstore.store.attributes import attribute_of
 
 _NAME = "shifts"
 
@@ -76,7 +77,7 @@ def midpoint_shift(dataset: xr.Dataset, *, momentum: float = SHIFT_MOMENTUM) -> 
 
 def _stored_shift(dataset: xr.Dataset, momentum: float) -> xr.DataArray:
     require(dataset, ("shift",), ("min", "max", "batch"), analysis=_NAME)
-    used = float(dataset.attrs.get("source_document", {}).get("shift_momentum", SHIFT_MOMENTUM))
+    used = float(attribute_of(dataset, "source_document", {}).get("shift_momentum", SHIFT_MOMENTUM))
     if momentum != used:
         raise TaqError(
             problem(

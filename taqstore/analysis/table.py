@@ -28,7 +28,8 @@ from taqstore.analysis.shared.option import Option, When, asked
 from taqstore.analysis.shared.row import Analysis
 from taqstore.analysis.whole_rows import WHOLE
 from taqstore.asked import MAX_SEED
-from taqstore.names import SECOND_MOMENTS
+from taqstore.names import ACTIVATIONS, SECOND_MOMENTS
+from taqstore.store.given import handed
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -195,7 +196,12 @@ ANALYSES: dict[str, Analysis] = {
         f"{_HERE}.bits:bits",
         (
             SYMMETRIC,
-            Option("average", "Budget: average bits.", default=6.0, least=2, most=16),
+            Option(
+                "average",
+                "Budget: average bits [default: halfway below the middle width].",
+                least=2,
+                most=16,
+            ),
             Option(
                 "choices",
                 "A bit width to choose from. Repeatable.",
@@ -322,5 +328,10 @@ ANALYSES: dict[str, Analysis] = {
 
 
 def of_row(name: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """A decorator of an analysis: what its row says of its options is checked."""
-    return asked(lambda: ANALYSES[name].options, name)
+    """A decorator of an analysis: what it is of, and what its row says of options, is checked."""
+    checked = asked(lambda: ANALYSES[name].options, name)
+    given = handed(
+        source=ANALYSES[name].source or ACTIVATIONS,
+        others=f'or of all sites taqstore.query.analyze("{name}", store)',
+    )
+    return lambda function: given(checked(function))

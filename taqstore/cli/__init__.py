@@ -15,6 +15,7 @@ from typing import NoReturn
 import click
 
 from taqstore.asked import nearest
+from taqstore.cli.talk import TALK, begin, end, talk_options
 from taqstore.cli.words import WordGroup
 from taqstore.errors import DEBUG, LONGEST, MisuseError, TaqError, printable, problem
 from taqstore.version import __version__
@@ -73,6 +74,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "taqstore.cli.completion",
         "Print the script that completes words by TAB in bash, zsh or fish.",
     ),
+    "doctor": ("taqstore.cli.doctor", "Say what this machine has, what is missing, what is slow."),
 }
 SOURCES_TABLE = "taqstore.pipelines.sources.table"
 MODELS_TABLE = "taqstore.pipelines.models.table"
@@ -88,6 +90,7 @@ VARIANT_NAMES = "taqstore.pipelines.evaluate.variants"
 EVALUATE_PIPELINE = "taqstore.pipelines.evaluate.evaluate"
 GATE_PIPELINE = "taqstore.pipelines.gate.gate"
 SENSITIVITY_PIPELINE = "taqstore.pipelines.sensitivity.sensitivity"
+DOCTOR_PIPELINE = "taqstore.pipelines.doctor"
 PROFILE_PIPELINE = "taqstore.pipelines.profile"
 MODEL_WEIGHTS = "taqstore.pipelines.run.model_weights"
 BASE_WEIGHTS = "taqstore.pipelines.run.base_weights"
@@ -130,7 +133,11 @@ class LazyGroup(WordGroup):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    params=talk_options(),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="taqstore")
 def cli() -> None:
     """Keep the calibration data of diffusion transformers in one store.
@@ -144,6 +151,7 @@ def main() -> None:
     """Entry point: errors of ours are one line and exit code 1, misuse is 2."""
     if "_TAQSTORE_COMPLETE" in os.environ:
         import_module("taqstore.cli.shells").register()
+    begin()
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
@@ -177,6 +185,8 @@ def main() -> None:
         if error.errno is None:
             raise
         _refuse(problem(error.strerror or str(error), where=str(error.filename or "")))
+    finally:
+        end()
 
 
 def _options_meant(error: click.NoSuchOption) -> list[str] | None:
@@ -191,7 +201,7 @@ def _options_meant(error: click.NoSuchOption) -> list[str] | None:
 
 
 def _refuse(text: str, *, code: int = 1) -> NoReturn:
-    if os.environ.get(DEBUG):
+    if TALK.verbose or os.environ.get(DEBUG):
         traceback.print_exc()
     click.echo(printable(f"taqstore: {text}"), err=True)
     sys.exit(code)

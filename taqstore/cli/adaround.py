@@ -14,6 +14,7 @@ from taqstore.asked import MAX_SEED
 from taqstore.cli import ADAROUND_PIPELINE, vocabulary
 from taqstore.cli.common import is_given, renamed, say, store_argument
 from taqstore.cli.completed import Named
+from taqstore.cli.dry_run import dry_run_option, print_plan
 from taqstore.cli.long_command import LongCommand, force_option, resume_option
 from taqstore.cli.model_options import (
     known_set,
@@ -104,9 +105,7 @@ _TIME_GROUPS = 4
 @click.option(
     "--batch-size",
     type=click.IntRange(1),
-    default=32,
-    show_default=True,
-    help="Samples of a minibatch, both guidance rows each.",
+    help="Samples of a minibatch, both guidance rows each [default: 32, or all there are].",
 )
 @click.option(
     "--learning-rate",
@@ -170,8 +169,11 @@ _TIME_GROUPS = 4
 @local_ckpt_option
 @resume_option
 @force_option
+@dry_run_option
 @json_option
-def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any) -> None:
+def command(
+    store: str, resume: bool, force: bool, dry_run: bool, as_json: bool, **options: Any
+) -> None:
     """Round the weights of STORE's model block by block, so that cached outputs change least.
 
     Prints errors of blocks: rtn rounds to nearest with steps from the absmax, clipped with steps of
@@ -205,9 +207,12 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
             opened,
             settings=settings,
             plan=plan,
-            mode=Mode(resume, force, progress),
+            mode=Mode(resume, force, progress, dry_run),
             **{name: options[name] for name in _OF_RUN},
         )
+    if outcome.plan is not None:
+        print_plan(outcome, as_json=as_json)
+        return
     rows = pipeline.block_errors(opened, chosen=options["chosen"], set=options["set"])
     _print(outcome, rows, as_json=as_json)
 

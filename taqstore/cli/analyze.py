@@ -14,6 +14,7 @@ from taqstore.analysis.table import ANALYSES
 from taqstore.cli.analysis import run, shared_options, weights_of_store
 from taqstore.cli.common import say
 from taqstore.cli.options import click_option, settled
+from taqstore.cli.talk import Command, talk_options
 from taqstore.cli.words import WordGroup
 
 
@@ -30,7 +31,12 @@ class _Analyses(WordGroup):
         return None if row is None else _subcommand(cmd_name, row)
 
 
-@click.group("analyze", cls=_Analyses, subcommand_metavar="NAME STORE [OPTIONS]...")
+@click.group(
+    "analyze",
+    cls=_Analyses,
+    params=talk_options(),
+    subcommand_metavar="NAME STORE [OPTIONS]...",
+)
 def command() -> None:
     """Compute an analysis from STORE; nothing is run again.
 
@@ -42,7 +48,7 @@ def _subcommand(name: str, row: Analysis) -> click.Command:
     made: Any = partial(_analyze, name, row)
     for decorate in reversed((*shared_options(row), *map(click_option, row.options))):
         made = decorate(made)
-    return click.command(name, help=row.doc)(made)
+    return click.command(name, cls=Command, help=row.doc)(made)
 
 
 def _analyze(name: str, row: Analysis, **given: Any) -> None:

@@ -10,9 +10,9 @@ import click
 from taqstore.cli import CACHE_PIPELINE, vocabulary
 from taqstore.cli.common import say
 from taqstore.cli.completed import Named
+from taqstore.cli.dry_run import print_run
 from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import check_draw, parse_names, rerun_options
-from taqstore.cli.outcome import print_outcome
 from taqstore.cli.progress import progress_bar
 from taqstore.run.mode import Mode
 
@@ -26,7 +26,9 @@ from taqstore.run.mode import Mode
     help="Blocks to keep, like mm0,mm5 [default: all].",
 )
 @rerun_options(stride=5)
-def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any) -> None:
+def command(
+    store: str, resume: bool, force: bool, dry_run: bool, as_json: bool, **options: Any
+) -> None:
     """Run the latents of STORE through their model and keep the residual streams in float16.
 
     Of a Phase 1 file the samples are run, each at its own timestep.
@@ -42,10 +44,10 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
         outcome = pipeline.cache(
             store,
             on_space=_say_space,
-            mode=Mode(resume, force, progress),
+            mode=Mode(resume, force, progress, dry_run),
             **options,
         )
-    print_outcome(outcome, as_json=as_json)
+    print_run(outcome, as_json=as_json)
 
 
 def _say_space(space: Any) -> None:

@@ -10,9 +10,9 @@ import click
 from taqstore.analysis.ranges.rules import RULES
 from taqstore.cli import COLLECT_PIPELINE, vocabulary
 from taqstore.cli.completed import Named
+from taqstore.cli.dry_run import print_run
 from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import check_draw, parse_names, rerun_options
-from taqstore.cli.outcome import print_outcome
 from taqstore.cli.progress import progress_bar
 from taqstore.cli.second_moment_options import asked_of, say_space, second_moment_options
 from taqstore.cli.words import Word
@@ -60,7 +60,9 @@ from taqstore.run.mode import Mode
 )
 @second_moment_options
 @rerun_options(stride=2)
-def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any) -> None:
+def command(
+    store: str, resume: bool, force: bool, dry_run: bool, as_json: bool, **options: Any
+) -> None:
     """Run the latents of STORE through their model and keep statistics of every linear's input.
 
     All rows and tokens are seen, nothing is sampled and nothing clipped. Of a Phase 1 file the
@@ -94,7 +96,7 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
             second_moments=moments,
             until_enough=until,
             on_space=say_space,
-            mode=Mode(resume, force, progress),
+            mode=Mode(resume, force, progress, dry_run),
             **options,
         )
-    print_outcome(outcome, as_json=as_json)
+    print_run(outcome, as_json=as_json)

@@ -9,6 +9,8 @@ import click
 from click.core import ParameterSource
 
 from taqstore.cli.completed import StoreAddress
+from taqstore.cli.talk import TALK
+from taqstore.cli.talk import detail as detail
 from taqstore.errors import printable
 
 if TYPE_CHECKING:
@@ -18,7 +20,13 @@ store_argument = click.argument("store", type=StoreAddress())
 
 
 def say(text: str) -> None:
-    """Talk: a line on stderr."""
+    """Talk: a line on stderr, unless --quiet was asked for."""
+    if not TALK.quiet:
+        complain(text)
+
+
+def complain(text: str) -> None:
+    """A line on stderr, whatever was asked for: why the exit code is not 0."""
     click.echo(printable(text), err=True)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from taqstore.cli.shells import SHELLS
+from taqstore.cli.talk import Command
 from taqstore.cli.words import Word
 
 PROGRAM = "taqstore"
 
 
-@click.command("completion")
+@click.command("completion", cls=Command)
 @click.argument("shell", metavar="SHELL", type=Word(tuple(SHELLS)))
 def command(shell: str) -> None:
     """Print the script that lets SHELL (bash, zsh, fish) complete words of taqstore by TAB.

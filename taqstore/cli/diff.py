@@ -12,13 +12,14 @@ from taqstore.cli import vocabulary
 from taqstore.cli.common import say_nonfinite
 from taqstore.cli.completed import Named, StoreAddress
 from taqstore.cli.output import Output, table_output
+from taqstore.cli.talk import Command
 from taqstore.files.targets import TABLES
 
 if TYPE_CHECKING:
     from taqstore.store.reader import Store
 
 
-@click.command("diff")
+@click.command("diff", cls=Command)
 @click.argument("first", type=StoreAddress())
 @click.argument("second", type=StoreAddress())
 @click.argument("group", required=False, type=Named(vocabulary.groups, store="first"))

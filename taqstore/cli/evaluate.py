@@ -11,6 +11,7 @@ import click
 from taqstore.cli import EVALUATE_PIPELINE, vocabulary
 from taqstore.cli.common import say, say_nonfinite, store_argument
 from taqstore.cli.completed import Named
+from taqstore.cli.dry_run import dry_run_option, print_plan
 from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import (
     allocation_option,
@@ -32,6 +33,7 @@ from taqstore.cli.output import (
     print_tables,
 )
 from taqstore.cli.progress import progress_bar
+from taqstore.run.outcome import Outcome
 
 
 @click.command("evaluate", cls=LongCommand)
@@ -95,6 +97,7 @@ from taqstore.cli.progress import progress_bar
     help="Folder for the contact sheet, the figure and tables by step, block and image.",
     only="folder",
 )
+@dry_run_option
 @csv_option
 @json_option
 @model_option
@@ -103,6 +106,7 @@ def command(
     store: str,
     variants: tuple[str, ...],
     output: Path | None,
+    dry_run: bool,
     as_csv: bool,
     as_json: bool,
     **options: Any,
@@ -134,6 +138,8 @@ def command(
     """
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other")
+    if dry_run and as_csv:
+        raise click.UsageError("--dry-run prints a table, or --json")
     from taqstore.files.tables import to_tables
     from taqstore.names import ACTIVATIONS
     from taqstore.query.sites import paths_of
@@ -146,6 +152,10 @@ def command(
     options |= {"set": options["weights"], "weights": None} if named else {"set": None}
     names = ("chosen", "bits", "group_size", "groups", "weights", "set", "config", "allocation")
     open_ends = pipeline.Options(**{name: options.pop(name) for name in names})
+    if dry_run:
+        plan = pipeline.evaluate_costs(opened, variants=ways, options=open_ends, **options)
+        print_plan(Outcome(plan=plan), as_json=as_json)
+        return
     with progress_bar("loading the model", unit="forwards") as progress:
         found = pipeline.evaluate(
             opened,

@@ -15,6 +15,7 @@ from taqstore.cli import BASE_WEIGHTS
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.options import click_option, given_of, settled
 from taqstore.cli.output import output_option, replace_option, replacing
+from taqstore.cli.talk import Command, talk_options
 from taqstore.cli.words import WordGroup
 from taqstore.export.formats import FORMATS, MULTITIER, Format
 
@@ -41,7 +42,12 @@ class _Formats(WordGroup):
         return None if row is None else _subcommand(cmd_name, row)
 
 
-@click.group("export", cls=_Formats, subcommand_metavar="FORMAT STORE -o OUT [OPTIONS]...")
+@click.group(
+    "export",
+    cls=_Formats,
+    params=talk_options(),
+    subcommand_metavar="FORMAT STORE -o OUT [OPTIONS]...",
+)
 def command() -> None:
     """Write STORE's content in FORMAT.
 
@@ -50,7 +56,7 @@ def command() -> None:
     """
 
 
-class _Command(click.Command):
+class _Command(Command):
     """A format: options of others are refused by saying whose they are not."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from taqstore.cli import EVALUATE_PIPELINE, GATE_PIPELINE, vocabulary
-from taqstore.cli.common import say, say_nonfinite, store_argument
+from taqstore.cli.common import complain, say, say_nonfinite, store_argument
 from taqstore.cli.completed import Named
+from taqstore.cli.dry_run import dry_run_option, print_plan
 from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import (
     allocation_option,
@@ -33,6 +34,7 @@ from taqstore.cli.output import (
     replacing,
 )
 from taqstore.cli.progress import progress_bar
+from taqstore.run.outcome import Outcome
 
 _OPEN = ("bits", "group_size", "groups", "config", "allocation")
 _BOUNDS = ("min_cosine", "max_bifurcated", "min_psnr")
@@ -93,7 +95,7 @@ _BOUNDS = ("min_cosine", "max_bifurcated", "min_psnr")
     type=Source(Path),
     help="Record of an earlier gate: fail where a variant is worse than in it.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would run and be kept; run nothing.")
+@dry_run_option
 @output_option(help="Record of the gate, a JSON file.", only="file")
 @replace_option
 @json_option
@@ -151,7 +153,7 @@ def command(
         **options,
     }
     if dry_run:
-        _print_costs(pipeline.gate_costs(opened, **asked), as_json=as_json)
+        print_plan(Outcome(plan=pipeline.gate_costs(opened, **asked)), as_json=as_json)
         return
     before = None if against is None else pipeline.read_record(against)
     with progress_bar("loading the model", unit="forwards") as progress:
@@ -173,7 +175,7 @@ def command(
         say(f"wrote {output}")
     for verdict in found.verdicts:
         if not verdict.passes:
-            say(f"failed: {found.reason(verdict)}")
+            complain(f"failed: {found.reason(verdict)}")
     if not found.passes:
         sys.exit(1)
 
@@ -212,17 +214,3 @@ def _change(change: Any) -> str:
         f"{word}{name}: cosine {cosine.mean:+.3g} ({cosine.lower:+.3g}..{cosine.upper:+.3g}), "
         f"latent_error {error.mean:+.3g} ({error.lower:+.3g}..{error.upper:+.3g})"
     )
-
-
-def _print_costs(costs: list[dict[str, Any]], *, as_json: bool) -> None:
-    if as_json:
-        print_json({"trajectories": costs})
-        return
-    from taqstore.upkeep.info import format_bytes
-
-    rows = [
-        (one["name"], one["group"], str(one["images"]), str(one["kept"]), str(one["forwards"]),
-         format_bytes(one["bytes"]))
-        for one in costs
-    ]  # fmt: skip
-    print_rows(("variant", "group", "images", "kept", "forwards", "stored"), rows)

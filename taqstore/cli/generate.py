@@ -12,9 +12,9 @@ from taqstore.asked import MAX_SEED
 from taqstore.cli import GENERATE_PIPELINE, vocabulary
 from taqstore.cli.common import renamed, store_argument
 from taqstore.cli.completed import Named
+from taqstore.cli.dry_run import dry_run_option, print_run
 from taqstore.cli.long_command import LongCommand, force_option, resume_option
 from taqstore.cli.model_options import MODEL, known_model, local_ckpt_option
-from taqstore.cli.outcome import print_outcome
 from taqstore.cli.output import Source, Target, json_option
 from taqstore.cli.progress import progress_bar
 from taqstore.cli.words import Word
@@ -33,9 +33,9 @@ from taqstore.run.mode import Mode
 )
 @click.option(
     "--prompts",
-    required=True,
     type=Source(Path),
-    help="A .txt file with one prompt per line, or a .csv file with a prompt column.",
+    help="A .txt file with one prompt per line, or a .csv file with a prompt column [default: "
+    "those that come with the model].",
 )
 @renamed(
     "--num-images",
@@ -87,12 +87,14 @@ from taqstore.run.mode import Mode
 )
 @resume_option
 @force_option
+@dry_run_option
 @json_option
 def command(
     store: str,
     save_images: str | None,
     resume: bool,
     force: bool,
+    dry_run: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -103,7 +105,7 @@ def command(
 
     \b
     Examples:
-      taqstore generate run.zarr --model reference --prompts prompts.txt --num-images 4 --steps 16
+      taqstore generate run.zarr --model reference --num-images 4 --steps 16
       taqstore generate run.zarr --model sd3-medium --prompts p.csv --num-images 32 --resume
     """
     pipeline = import_module(GENERATE_PIPELINE)
@@ -112,6 +114,6 @@ def command(
             store,
             pipeline.Request(**options),
             save_images=save_images,
-            mode=Mode(resume, force, progress),
+            mode=Mode(resume, force, progress, dry_run),
         )
-    print_outcome(outcome, as_json=as_json)
+    print_run(outcome, as_json=as_json)

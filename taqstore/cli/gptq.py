@@ -10,6 +10,7 @@ import click
 from taqstore.cli import GPTQ_ERRORS, GPTQ_PIPELINE, GPTQ_SETTINGS, vocabulary
 from taqstore.cli.common import is_given, renamed, store_argument
 from taqstore.cli.completed import Named
+from taqstore.cli.dry_run import dry_run_option, print_plan
 from taqstore.cli.long_command import LongCommand, force_option, resume_option
 from taqstore.cli.model_options import (
     local_ckpt_option,
@@ -123,8 +124,11 @@ def _site_bits(
 @local_ckpt_option
 @resume_option
 @force_option
+@dry_run_option
 @json_option
-def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any) -> None:
+def command(
+    store: str, resume: bool, force: bool, dry_run: bool, as_json: bool, **options: Any
+) -> None:
     """Round the weights of STORE's model by GPTQ, from the second moments of their inputs.
 
     The model is loaded for its weights and never run; taqstore collect --second-moment keeps what
@@ -158,15 +162,22 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
         outcome = import_module(GPTQ_PIPELINE).gptq(
             opened,
             settings=settings,
-            mode=Mode(resume, force, progress),
+            mode=Mode(resume, force, progress, dry_run),
             **{name: options[name] for name in ("sites", "set", "model", "local_ckpt")},
         )
+    if outcome.plan is not None:
+        print_plan(outcome, as_json=as_json)
+        return
     rows = import_module(GPTQ_ERRORS).site_errors(opened, set=options["set"])
     if as_json:
         groups = groups_document(outcome)
         print_json({"groups": groups, "sites": rows, "notes": outcome.notes})
     else:
-        print_rows(tuple(rows[0]) if rows else ("site",), [_cells(row) for row in rows])
+        print_rows(
+            tuple(rows[0]) if rows else ("site",),
+            [_cells(row) for row in rows],
+            spare=("weights", "linears") if rows else (),
+        )
     say_notes(outcome)
 
 

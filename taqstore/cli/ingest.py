@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from taqstore.cli import INGEST_PIPELINE, SOURCES_TABLE, vocabulary
-from taqstore.cli.common import say
+from taqstore.cli.common import complain, say
 from taqstore.cli.completed import Named, StoreAddress
+from taqstore.cli.dry_run import dry_run_option, print_plan
 from taqstore.cli.long_command import LongCommand, resume_option
 from taqstore.cli.model_options import known_set
 from taqstore.cli.outcome import print_groups, say_notes
@@ -65,21 +66,32 @@ Examples:
     callback=known_set,
     help="Weight set that quantized weights become [default: adaround].",
 )
+@dry_run_option
 @json_option
 def command(  # noqa: D103 - its help text is made above, from the table
-    source: tuple[str, ...], store: str, resume: bool, force: bool, as_json: bool, **options: Any
+    source: tuple[str, ...],
+    store: str,
+    resume: bool,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     ingest = import_module(INGEST_PIPELINE).ingest
     with progress_bar("reading", unit="bytes") as progress:
-        outcome = ingest(source, store, mode=Mode(resume, force, progress), **options)
-    if as_json:
+        outcome = ingest(source, store, mode=Mode(resume, force, progress, dry_run), **options)
+    if outcome.plan is not None:
+        print_plan(outcome, as_json=as_json, problems=outcome.problems)
+    elif as_json:
         print_json(_document(outcome))
     else:
         _print_outcome(outcome)
     for line in outcome.problems:
-        say(f"refused: {line}")
+        complain(f"refused: {line}")
     if outcome.problems:
-        say("Mend these and run the same command with --resume; everything else is stored.")
+        if not dry_run:
+            again = "Mend these and run the same command with --resume"
+            complain(f"{again}; everything else is stored.")
         sys.exit(1)
 
 

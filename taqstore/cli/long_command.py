@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from taqstore.cli.common import say
+from taqstore.cli.common import complain
+from taqstore.cli.talk import Command, wide_option
 
 _ARGUMENTS = "taqstore.arguments"
 
@@ -17,8 +18,15 @@ resume_option = click.option("--resume", is_flag=True, help="Skip what is comple
 force_option = click.option("--force", is_flag=True, help="Replace the groups.")
 
 
-class LongCommand(click.Command):
-    """A command that remembers how it was called, to say how to go on when it is stopped."""
+class LongCommand(Command):
+    """A command that remembers how it was called, to say how to go on when it is stopped.
+
+    It prints a table of what it did.
+    """
+
+    def __init__(self, *args: Any, **particulars: Any) -> None:
+        super().__init__(*args, **particulars)
+        wide_option(self)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the arguments, then parse them."""
@@ -34,7 +42,7 @@ class LongCommand(click.Command):
         except KeyboardInterrupt:
             # A read of zarr that was cut off would have the last word, on its way out.
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-            say("taqstore: stopped; what was complete is kept. Go on with:")
+            complain("taqstore: stopped; what was complete is kept. Go on with:")
             click.echo(f"  {_going_on(ctx)}", err=True)  # to be copied: as it was typed
             sys.exit(130)
 

@@ -14,6 +14,7 @@ from taqstore.asked import MAX_SEED, word_of
 from taqstore.cli import MODELS_TABLE, vocabulary
 from taqstore.cli.common import renamed, store_argument
 from taqstore.cli.completed import Named
+from taqstore.cli.dry_run import dry_run_option
 from taqstore.cli.long_command import force_option, resume_option
 from taqstore.cli.output import Source, json_option
 
@@ -159,7 +160,7 @@ def rerun_options(*, stride: int) -> Callable[[Callable[..., Any]], Callable[...
     """The store and the options of commands that run its latents or samples through a model."""
     options = (store_argument, images_option, num_samples_option, seed_option,
                stride_option(latents=stride), model_option, local_ckpt_option,
-               resume_option, force_option, json_option)  # fmt: skip
+               resume_option, force_option, dry_run_option, json_option)  # fmt: skip
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):

@@ -18,9 +18,10 @@ from click.shell_completion import CompletionItem
 from taqstore.cli import vocabulary
 from taqstore.cli.common import is_given, say
 from taqstore.cli.completed import Named
+from taqstore.cli.talk import wide_option
 from taqstore.errors import printable, problem
-from taqstore.files.aligned import print_aligned
 from taqstore.files.targets import DATASETS, check_suffix
+from taqstore.terminal.aligned import print_fitted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -193,6 +194,7 @@ def table_output(
         ),
         output_option(help=f"FILE with the suffix {' or '.join(suffixes)}.", only=only),
         replace_option,
+        wide_option,
     )
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -269,11 +271,18 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Rows of text under a header, aligned: words left, numbers right."""
+def print_rows(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, spare: Sequence[str] = ()
+) -> None:
+    """Rows of text under a header, aligned: words left, numbers right.
+
+    On a terminal, what it has room for, as `print_fitted` says; columns named in `spare` are left
+    out first.
+    """
     right = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(header))]
     shown = ([printable(cell) for cell in row] for row in rows)
-    print_aligned([list(column) for column in zip(header, *shown, strict=True)], right)
+    columns = [list(column) for column in zip(header, *shown, strict=True)]
+    print_fitted(columns, right, spare=[list(header).index(name) for name in spare])
 
 
 def _is_number(cell: str) -> bool:

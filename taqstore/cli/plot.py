@@ -11,6 +11,7 @@ from taqstore.cli import vocabulary
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.completed import Named, StoreAddress
 from taqstore.cli.output import output_option
+from taqstore.cli.talk import Command, wide_option
 from taqstore.cli.words import Word
 from taqstore.errors import TaqError, problem
 from taqstore.plot.figures import FIGURES, FORMATS, FigureKind
@@ -41,7 +42,7 @@ Kinds:
 """
 
 
-@click.command("plot", help=_HELP)
+@click.command("plot", cls=Command, help=_HELP)
 @click.argument("kind", type=Word(tuple(FIGURES)), metavar="KIND")
 @store_argument
 @output_option(help="Folder.", required=True, only="folder")
@@ -64,7 +65,11 @@ Kinds:
     help="Weight of what came before, where a kind draws a moving average.",
 )
 @click.option("--step", type=click.IntRange(0), help="Step index, where a kind draws one.")
-@click.option("--average", type=click.FloatRange(2, 16), help="Bits per value to spend on average.")
+@click.option(
+    "--average",
+    type=click.FloatRange(2, 16),
+    help="Bits per value to spend on average [default: halfway below the middle one].",
+)
 @click.option(
     "--orders", type=click.IntRange(1), help="Orders of batches, where a kind tries some."
 )
@@ -88,6 +93,7 @@ Kinds:
     show_default=True,
     help="Kind of picture. Repeatable.",
 )
+@wide_option
 def command(
     kind: str,
     store: str,

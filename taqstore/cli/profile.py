@@ -11,6 +11,7 @@ import click
 from taqstore.cli import PROFILE_PIPELINE, vocabulary
 from taqstore.cli.common import store_argument
 from taqstore.cli.completed import Named
+from taqstore.cli.dry_run import dry_run_option, print_plan
 from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import (
     check_draw,
@@ -43,6 +44,7 @@ from taqstore.cli.progress import progress_bar
 @model_option
 @local_ckpt_option
 @click.option("--resume", is_flag=True, help="Go on: complete batches are always kept.")
+@dry_run_option
 def command(store: str, output: Path | None, resume: bool, **options: Any) -> None:
     """Post-GELU diagnostics of STORE in one go.
 
@@ -60,6 +62,9 @@ def command(store: str, output: Path | None, resume: bool, **options: Any) -> No
     folder = output or Path(f"{Path(store).name.removesuffix('.zarr')}-profile")
     with progress_bar("loading the model", unit="forwards") as progress:
         outcome = profile(store, folder, progress=progress, **options)
+    if outcome.plan is not None and options["dry_run"]:
+        print_plan(outcome, as_json=False)
+        return
     say_notes(outcome)
     for path in outcome.files:
         click.echo(str(path))

@@ -11,9 +11,10 @@ from taqstore.cli import vocabulary
 from taqstore.cli.common import say, say_nonfinite, store_argument
 from taqstore.cli.completed import Named
 from taqstore.cli.output import Output, table_output
+from taqstore.cli.talk import Command
 
 
-@click.command("query")
+@click.command("query", cls=Command)
 @store_argument
 @click.argument("group", type=Named(vocabulary.groups))
 @click.argument("variable", nargs=-1, type=Named(vocabulary.variables))

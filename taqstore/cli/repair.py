@@ -9,10 +9,11 @@ import click
 
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.output import json_option, print_json
+from taqstore.cli.talk import Command
 from taqstore.errors import printable
 
 
-@click.command("repair")
+@click.command("repair", cls=Command)
 @store_argument
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
 @json_option

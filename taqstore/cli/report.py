@@ -10,9 +10,10 @@ from taqstore.cli import vocabulary
 from taqstore.cli.common import renamed, say, say_nonfinite, store_argument
 from taqstore.cli.completed import Named
 from taqstore.cli.output import output_option, replace_option, replacing
+from taqstore.cli.talk import Command
 
 
-@click.command("report")
+@click.command("report", cls=Command)
 @store_argument
 @output_option(help="FILE.html to write.", required=True, only="file")
 @click.option(
@@ -33,9 +34,7 @@ from taqstore.cli.output import output_option, replace_option, replacing
     "budget",
     old="--budget",
     type=click.FloatRange(2, 16),
-    default=6.0,
-    show_default=True,
-    help="Bits per value to recommend on average.",
+    help="Bits per value to recommend on average [default: halfway below the middle width].",
 )
 @renamed(
     "--time-groups",
@@ -50,7 +49,7 @@ def command(
     output: Path,
     source: str | None,
     bits: tuple[int, ...],
-    budget: float,
+    budget: float | None,
     groups: int | None,
     force: bool,
 ) -> None:

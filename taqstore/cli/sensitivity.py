@@ -11,6 +11,7 @@ import click
 from taqstore.cli import SENSITIVITY_PIPELINE, vocabulary
 from taqstore.cli.common import say_nonfinite, store_argument
 from taqstore.cli.completed import Named
+from taqstore.cli.dry_run import dry_run_option, print_plan
 from taqstore.cli.long_command import LongCommand, force_option, resume_option
 from taqstore.cli.model_options import local_ckpt_option, model_option, parse_names
 from taqstore.cli.outcome import groups_document, say_notes
@@ -68,13 +69,15 @@ from taqstore.run.mode import Mode
     type=Source(Path),
     help="Text or CSV file with prompts of the images [default: the model's own].",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be run, and change nothing.")
 @model_option
 @local_ckpt_option
 @resume_option
 @force_option
+@dry_run_option
 @json_option
-def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any) -> None:
+def command(
+    store: str, resume: bool, force: bool, dry_run: bool, as_json: bool, **options: Any
+) -> None:
     """Quantize one linear of STORE's model at a time, and keep what it does to trajectories.
 
     Images are sampled from the same prompts and seeds by the model as it is and with one target
@@ -103,10 +106,13 @@ def command(store: str, resume: bool, force: bool, as_json: bool, **options: Any
     asked = {name: options[name] or () for name in ("formats", "targets")}
     with progress_bar("loading the model", unit="forwards") as progress:
         outcome = pipeline.sensitivity(
-            opened, **options | asked, mode=Mode(resume, force, progress)
+            opened, **options | asked, mode=Mode(resume, force, progress, dry_run)
         )
+    if outcome.plan is not None:
+        print_plan(outcome, as_json=as_json)
+        return
     paths = [path for path in outcome.groups if path.startswith("sensitivity/")]
-    rows = [] if options["dry_run"] else pipeline.rows_of(opened, paths)
+    rows = pipeline.rows_of(opened, paths)
     if as_json:
         groups = groups_document(outcome)
         print_json({"groups": groups, "targets": rows, "notes": outcome.notes})

@@ -8,9 +8,10 @@ import click
 
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.output import json_option, print_json
+from taqstore.cli.talk import Command
 
 
-@click.command("upgrade")
+@click.command("upgrade", cls=Command)
 @store_argument
 @json_option
 def command(store: str, as_json: bool) -> None:

@@ -9,10 +9,11 @@ import click
 
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.output import json_option, print_json
+from taqstore.cli.talk import Command
 from taqstore.errors import printable
 
 
-@click.command("verify")
+@click.command("verify", cls=Command)
 @store_argument
 @json_option
 def command(store: str, as_json: bool) -> None:

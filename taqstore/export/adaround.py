@@ -28,6 +28,7 @@ from taqstore.kinds.quantized_linears import (
 )
 from taqstore.kinds.weight_sets import chosen_set, reconstruction_path
 from taqstore.names import SITES, array_key, path_in_block, tensor_site
+from taqstore.store.attributes import attribute_of
 
 FORMAT = "adaround_v1"
 CONTENT = ("config.json", "weights/*.npz")
@@ -203,7 +204,7 @@ class _Job:
         """The config that came with the weights, where they were ingested."""
         if self._reconstruction is None:
             return {}
-        found: Mapping[str, Any] = self._reconstruction.attrs.get(DOCUMENT, {})
+        found: Mapping[str, Any] = attribute_of(self._reconstruction, DOCUMENT, {})
         return found
 
     @property

@@ -23,6 +23,7 @@ from taqstore.files.staged import whole_folder
 from taqstore.files.written import Summary, make_folder, save_all, save_npz, summarize
 from taqstore.kinds import nonfinite
 from taqstore.names import BLOCKS, LATENTS, STREAMS, Block, model_blocks, site_of
+from taqstore.store.attributes import attribute_of
 
 METADATA = "source_metadata"
 FORMAT = "adaround_cache_v1"
@@ -51,14 +52,14 @@ class _Residual:
     def after(self, block: int) -> np.ndarray | None:
         """Output of a block; None where the source has none (text stream of the last block)."""
         if "output_kept" in self.sample and bool(self.sample["output_kept"][block]):
-            original = self.sample["output"].attrs.get("original_dtype", {})
+            original = attribute_of(self.sample["output"], "original_dtype", {})
             return self._tensor("output", block, original.get(str(block)))
         return self.before(block + 1) if block < self.blocks else None
 
     def _tensor(self, name: str, boundary: int, dtype: str | None) -> np.ndarray:
         array = self.sample[name][{"boundary": boundary}].transpose("row", "token", "channel")
         values = array.values.astype(dtype or array.dtype, copy=False)
-        axis = self.sample.attrs.get("singleton_axis", 2)
+        axis = attribute_of(self.sample, "singleton_axis", 2)
         return values if axis is None else np.expand_dims(values, axis)
 
 
@@ -234,7 +235,7 @@ def _run(
         "n_uni_blocks": sum(Block.parse(name).unified for name in shapes),
         "block_shapes": dict(shapes),
         **_trajectory(groups, images),
-        **common({path: dataset.attrs.get(METADATA, {}) for path, dataset in streams.items()}),
+        **common({path: attribute_of(dataset, METADATA, {}) for path, dataset in streams.items()}),
     }
 
 

@@ -17,6 +17,7 @@ from taqstore.files.written import Summary, make_folder, save_all, save_npz, sum
 from taqstore.kinds import nonfinite
 from taqstore.names import LATENTS, PICTURES
 from taqstore.query.sites import needed_group
+from taqstore.store.attributes import attribute_of
 
 MANIFEST = "source_manifest"
 _CONTENT = ("manifest.json", "samples/*.npz", "latents/*.npy", "images/*.png")
@@ -86,7 +87,7 @@ def _save_pictures(groups: Mapping[str, xr.Dataset], latents: xr.Dataset, folder
     if PICTURES not in groups:
         return 0
     pictures = groups[PICTURES]
-    of = pictures.attrs.get("run", {}).get(LATENTS, "")
+    of = attribute_of(pictures, "run", {}).get(LATENTS, "")
     there = set(pictures["image"].values.tolist()) if of == latents.attrs.get("id", "") else set()
     chosen = [int(image) for image in latents["image"].values if image in there]
     if chosen:
@@ -112,7 +113,7 @@ def _manifest(dataset: xr.Dataset, *, latents_saved: bool, images_saved: bool) -
         "num_steps": calls,
         **guidance,
         "num_images": dataset.sizes["image"],
-        **dataset.attrs.get(MANIFEST, {}),
+        **attribute_of(dataset, MANIFEST, {}),
         "n_completed": dataset.sizes["image"],
         "latent_size": [dataset.sizes["height"], dataset.sizes["width"]],
         "images_saved": images_saved,

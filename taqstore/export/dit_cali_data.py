@@ -13,6 +13,7 @@ from taqstore.files.staged import whole_file
 from taqstore.files.written import Summary, save_npz, summarize
 from taqstore.names import SAMPLES
 from taqstore.query.sites import needed_group
+from taqstore.store.attributes import attribute_of
 
 # Key of the file -> variable of the store, in the order of the source.
 KEYS = {
@@ -41,7 +42,7 @@ def dit_cali_data(groups: Mapping[str, xr.Dataset], out: Path, *, force: bool = 
         The file exists, or cannot be written.
     """
     group = needed_group(groups, SAMPLES, remedy="ingest a DiT_cali_data.npz").compute()
-    dtypes: Mapping[str, Any] = group.attrs.get("original_dtype", {})
+    dtypes: Mapping[str, Any] = attribute_of(group, "original_dtype", {})
     arrays = {
         key: group[name].values.astype(dtypes.get(key, group[name].dtype), copy=False)
         for key, name in KEYS.items()

@@ -13,6 +13,7 @@ from taqstore.asked import word_of
 from taqstore.errors import MisuseError, printable, problem
 from taqstore.export import options
 from taqstore.export.packed.layouts import CHECKPOINT, MLX
+from taqstore.store.given import handed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -194,6 +195,7 @@ def taking(option: str) -> list[str]:
     return [n for n, row in FORMATS.items() if option in {taken.name for taken in row.options}]
 
 
+@handed
 def export(
     name: str,
     groups: Mapping[str, xr.Dataset],

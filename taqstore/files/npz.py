@@ -6,6 +6,7 @@ directory promises, and a CRC-32 check. Nothing is ever unpickled. Safe to share
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 import threading
@@ -22,6 +23,8 @@ from taqstore.errors import SourceError
 from taqstore.files.npy import MAX_HEADER, Header, exactly, parse_header, refuse_objects
 from taqstore.files.refusal import problem
 from taqstore.files.zip_directory import AGAIN, DEFLATED, SLACK, Member, read_directory
+
+_log = logging.getLogger(__name__)
 
 _LOCAL = struct.Struct("<4s22xHH")
 # Room for a name and the zip64 field that numpy always leaves in local headers: one read suffices.
@@ -98,6 +101,7 @@ class NpzFile:
                     self._fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
                 except OSError as error:
                     self._fail("", "cannot be read", found=error.strerror or str(error))
+                _log.debug("reading %s", self.path)
             self._users += 1
         return self
 

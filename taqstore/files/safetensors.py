@@ -8,6 +8,7 @@ the bytes, without gaps.
 from __future__ import annotations
 
 import json
+import logging
 import mmap
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,7 @@ import numpy as np
 from taqstore.errors import SourceError, problem
 from taqstore.files.refusal import what_it_is
 
+_log = logging.getLogger(__name__)
 # The limit of the reference implementation; SD3-Medium's header is 0.2 MB.
 MAX_HEADER = 100_000_000
 _LENGTH = struct.Struct("<Q")
@@ -207,6 +209,7 @@ def _header_of(path: Path) -> dict[str, Any]:
 
 
 def _header(path: Path, lead: bytes, file: Any, size: int) -> tuple[dict[str, Any], int]:
+    _log.debug("reading %s, %d bytes", path, size)
     length = _LENGTH.unpack(lead)[0] if len(lead) == _LENGTH.size else 0
     if not 2 <= length <= min(MAX_HEADER, size - _LENGTH.size):
         found = what_it_is(path) or f"a header of {length} bytes in a file of {size}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,9 @@ _LOCK, _NEW, _OLD, _DONE = "lock", "new", "old", "replaced"
 # renameat2(2): paths as they are, and RENAME_EXCHANGE. renamex_np(2): RENAME_SWAP.
 _AT_FDCWD, _EXCHANGE, _SWAP = -100, 2, 2
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -101,6 +105,7 @@ def _staged(out: Path, force: bool, refuse: Callable[[Path], None]) -> Iterator[
             yield fresh
             _check_standing(out, force, refuse)
             _put_in_place(fresh, out, work)
+            _log.debug("wrote %s whole", out)
     except OSError as error:
         what = f"cannot write: {error.strerror or error}"
         raise TaqError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from math import prod
 from typing import Any, TextIO
 
@@ -17,7 +18,7 @@ import pandas as pd
 import xarray as xr
 
 from taqstore.errors import TaqError, problem
-from taqstore.files.aligned import print_aligned
+from taqstore.terminal.aligned import print_fitted
 
 MAX_ROWS = 5_000_000
 BLOCK_ROWS = 65_536
@@ -28,7 +29,7 @@ def to_table(dataset: xr.Dataset) -> pd.DataFrame:
     """One tidy table: coordinates first, then a column per variable, each in its own dtype.
 
     Rows are in C order of the Dataset's dimensions. A dimension without labels counts from 0.
-    `attrs["dims"]` of the table names its dimensions.
+    `attrs["dims"]` of the table names its dimensions, `attrs["beside"]` its other coordinates.
 
     Raises
     ------
@@ -63,6 +64,9 @@ def to_tables(dataset: xr.Dataset) -> list[pd.DataFrame]:
 def print_table(table: pd.DataFrame, limit: int = 40, *, stream: TextIO | None = None) -> None:
     """Print aligned plain text: numbers to the right, with six digits; text to the left, cut.
 
+    On a terminal, what it has room for, as `print_fitted` says; coordinates beside those of the
+    dimensions (`attrs["beside"]`) are left out first.
+
     Parameters
     ----------
     limit
@@ -75,9 +79,19 @@ def print_table(table: pd.DataFrame, limit: int = 40, *, stream: TextIO | None =
         [str(name), *map(_one_line, _short_text(values))] for name, values in _columns(shown)
     ]
     right = [np.asarray(values).dtype.kind in "fiu" for _, values in _columns(shown)]
-    print_aligned(columns, right, stream=stream)
+    beside = table.attrs.get("beside", [])
+    spare = [i for i, name in enumerate(table.columns) if name in beside][::-1]
+    print_fitted(columns, right, constant=partial(_constant, table), spare=spare, stream=stream)
     if len(shown) < len(table):
         print(f"... {len(table) - len(shown)} more rows (of {len(table)})", file=stream)
+
+
+def _constant(table: pd.DataFrame, column: int) -> bool:
+    """Whether a column says the same in all rows of a table, shown or not."""
+    values = table.iloc[:, column].to_numpy()
+    if values.dtype.kind == "f" and bool(np.isnan(values).all()):
+        return True
+    return bool((values == values[0]).all())
 
 
 def write_csv(table: pd.DataFrame, stream: TextIO) -> None:
@@ -191,7 +205,7 @@ def _table(dataset: xr.Dataset, dims: tuple[str, ...], names: list[str]) -> pd.D
     }
     columns = {name: _spread(variable, sizes) for name, variable in variables.items()}
     table = pd.DataFrame(columns, index=pd.RangeIndex(rows))
-    table.attrs["dims"] = list(dims)
+    table.attrs |= {"dims": list(dims), "beside": list(others)}
     return table
 
 

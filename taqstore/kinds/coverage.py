@@ -13,6 +13,7 @@ from typing import Any
 import xarray as xr
 
 from taqstore.names import ACTIVATIONS, split_group
+from taqstore.store.attributes import attribute_of
 
 LINEARS = "linears"
 MODEL_WEIGHTS = "model_weights"
@@ -47,7 +48,7 @@ def coverage_attrs(linears: Mapping[str, Mapping[str, int]], model_weights: int)
 
 def readers_of(dataset: xr.Dataset, layer: str) -> tuple[str, ...]:
     """Full names of the linears that read a layer of a group; none where it does not say so."""
-    return tuple(dataset.attrs.get(LINEARS, {}).get(layer, ()))
+    return tuple(attribute_of(dataset, LINEARS, {}).get(layer, ()))
 
 
 def coverage(groups: Mapping[str, xr.Dataset]) -> Coverage | None:
@@ -63,7 +64,7 @@ def coverage(groups: Mapping[str, xr.Dataset]) -> Coverage | None:
         outputs * site.sizes["channel"]
         for site in told
         if site.sizes["batch"]
-        for readers in site.attrs[LINEARS].values()
+        for readers in attribute_of(site, LINEARS).values()
         for outputs in readers.values()
     )
     return Coverage(observed, int(told[0].attrs[MODEL_WEIGHTS]))

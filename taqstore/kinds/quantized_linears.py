@@ -21,6 +21,8 @@ from taqstore.names import (
     tensor_site,
 )
 from taqstore.quantization.weight_grid import dequantized
+from taqstore.store.attributes import attribute_of
+from taqstore.store.given import handed
 
 Groups = Mapping[str, xr.Dataset]
 Array = NDArray[Any]
@@ -118,6 +120,7 @@ def weight_groups_of(groups: Groups, set: str | None = None) -> dict[str, xr.Dat
     return set_groups(groups, chosen_set(groups, set))
 
 
+@handed
 def quantized_blocks(groups: Groups, *, set: str | None = None) -> list[str]:
     """Blocks that are complete, in the order they run; of a set as of `weight_groups_of`.
 
@@ -150,6 +153,7 @@ def _complete_blocks(groups: Groups, name: str) -> list[str]:
     return blocks
 
 
+@handed
 def linear_names_of(groups: Groups, *, set: str | None = None) -> list[LayerName]:
     """Linears of a set that are complete, in store order, those outside of blocks included.
 
@@ -177,6 +181,7 @@ def _names(layer: LayerName, site: str, split: bool) -> list[LayerName]:
     return [LayerName(layer.block, layer.stream, tensor_site(site), part) for part in parts]
 
 
+@handed
 def quantized_linear(
     groups: Groups, name: LayerName, *, set: str | None = None, rounding: bool = False
 ) -> QuantizedLinear:
@@ -198,6 +203,7 @@ def quantized_linear(
     raise MissingError(problem(f"no quantized weights of {name.full}", where=f"set {chosen}"))
 
 
+@handed
 def quantized_linears(
     groups: Groups, block: str, *, set: str | None = None, rounding: bool = False
 ) -> Iterator[QuantizedLinear]:
@@ -262,12 +268,12 @@ def _bits_of(layer: xr.Dataset) -> int:
     """Bits of one linear; of older stores what the run of its site says."""
     if "weight_bits" in layer:
         return int(layer["weight_bits"])
-    return int(layer.attrs.get("run", {}).get("bits", 0) or 0)
+    return int(attribute_of(layer, "run", {}).get("bits", 0) or 0)
 
 
 def _original_dtypes(linear: str, layer: xr.Dataset) -> dict[str, str]:
     """Attribute `original_dtype`: one for all linears of a variable, or an object by linear."""
-    told = {str(v): array.attrs.get("original_dtype") for v, array in layer.data_vars.items()}
+    told = {str(v): attribute_of(array, "original_dtype") for v, array in layer.data_vars.items()}
     mine = {v: dtype.get(linear) if isinstance(dtype, dict) else dtype for v, dtype in told.items()}
     return {variable: dtype for variable, dtype in mine.items() if dtype is not None}
 
@@ -293,4 +299,6 @@ def differing_settings(groups: Groups, set: str | None = None) -> dict[str, dict
 
 
 def _runs(groups: Groups, set: str | None) -> dict[str, Mapping[str, Any]]:
-    return {site: data.attrs.get("run", {}) for site, data in weight_groups_of(groups, set).items()}
+    return {
+        site: attribute_of(data, "run", {}) for site, data in weight_groups_of(groups, set).items()
+    }

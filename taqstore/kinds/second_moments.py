@@ -15,6 +15,7 @@ from taqstore.kinds.templates import Coords, layer_coords
 from taqstore.layout.template import Array, Template, nbytes, rows_per_shard
 from taqstore.names import ACTIVATIONS, SECOND_MOMENTS, parse_layer, site_rank, split_group
 from taqstore.statistics.second_moment import SecondMoment
+from taqstore.store.given import handed
 from taqstore.store.group_writer import GroupWriter
 
 Groups = Mapping[str, xr.Dataset]
@@ -196,6 +197,7 @@ class Moments2:
         return whole
 
 
+@handed
 def moments_of(
     groups: Groups, layer: str, site: str, *, weights: ArrayLike | None = None
 ) -> Moments2 | None:
@@ -276,6 +278,7 @@ def _weights(dataset: xr.Dataset, path: str, weights: ArrayLike | None) -> Float
     return found
 
 
+@handed
 def diagonal_of(groups: Groups, layer: str, site: str) -> Float64 | None:
     """Sums of x^2 per channel out of `activations/<site>`, float64 (channels,); None without it.
 

@@ -19,6 +19,7 @@ from taqstore.errors import MisuseError, problem
 from taqstore.kinds.templates import Coords
 from taqstore.layout.template import Array, Template
 from taqstore.names import SCORES, SENSITIVITY, WRITTEN
+from taqstore.store.given import handed
 
 Groups = Mapping[str, xr.Dataset]
 
@@ -177,6 +178,7 @@ def path_of(kind: str, unit: str, format: str) -> str:
     return f"{kind}/{word_of(unit, UNITS, 'unit')}/{check_format(format)}"
 
 
+@handed
 def sensitivities(groups: Groups, unit: str | None = None) -> dict[tuple[str, str], xr.Dataset]:
     """Sensitivities of a store by (unit, format), units in the order of `UNITS`, then formats.
 
@@ -199,6 +201,7 @@ def sensitivities(groups: Groups, unit: str | None = None) -> dict[tuple[str, st
     return _found(groups, SENSITIVITY, wanted)
 
 
+@handed
 def scores(groups: Groups, unit: str | None = None) -> dict[tuple[str, str], xr.Dataset]:
     """Static scores of a store, as `sensitivities`."""
     wanted = UNITS if unit is None else (word_of(unit, UNITS, "unit"),)

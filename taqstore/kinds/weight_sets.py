@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from taqstore.asked import meant
 from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.names import RECONSTRUCTION, WEIGHTS, site_of, site_rank, split_group
+from taqstore.store.given import handed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -75,6 +76,7 @@ def reconstruction_path(name: str) -> str:
     return RECONSTRUCTION if name == ADAROUND else f"{WEIGHTS}/{name}/{RECONSTRUCTION}"
 
 
+@handed
 def weight_sets(groups: Groups) -> tuple[str, ...]:
     """Sets of a store that hold a layer at least, by name."""
     return tuple(

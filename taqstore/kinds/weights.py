@@ -152,6 +152,8 @@ def time_group_of(sigmas: ArrayLike, sigma_lower: ArrayLike) -> NDArray[np.int64
     sigma_lower
         (time_group,), descending; the last is 0 or less.
 
+    Examples
+    --------
     >>> time_group_of([1.0, 0.5, 0.25, 0.0], [0.5, 0.0]).tolist()
     [0, 0, 1, 1]
     """

@@ -20,6 +20,7 @@ from taqstore.names.layers import (
     site_rank,
     tensor_site,
 )
+from taqstore.names.loose import parse_block, parse_site
 from taqstore.names.spellings import (
     array_key,
     checkpoint_tensor,
@@ -115,7 +116,9 @@ __all__ = [
     "kind_of",
     "linear_names",
     "model_blocks",
+    "parse_block",
     "parse_layer",
+    "parse_site",
     "path_in_block",
     "path_in_model",
     "site_of",

@@ -6,7 +6,14 @@ import re
 
 from taqstore.asked import nearest
 from taqstore.errors import MissingError, problem
-from taqstore.names.layers import ADALN, KINDS, MODEL_LAYERS, Block, LayerName
+from taqstore.names.layers import (
+    ADALN,
+    EVERY_SITE,
+    KINDS,
+    MODEL_LAYERS,
+    Block,
+    LayerName,
+)
 
 _PARTS: dict[str, tuple[str, str]] = {
     **{f"{p}_proj": ("attn.qkv", f"{p}_proj") for p in "qkv"},
@@ -268,3 +275,15 @@ def weight_layer(name: str) -> LayerName | None:
     except MissingError:
         return None
     return linear if linear.site else None
+
+
+SITE_SPELLINGS = {
+    **{part: site for part, (site, _) in _PARTS.items() if part != "linear"},
+    **{f"{site.partition('.')[0]}_{part}": site for part, (site, _) in _PARTS.items()},
+    **{
+        array_key(theirs): parse_layer(f"mm0.{ours}").site
+        for theirs, ours in (*_DIFFUSERS.items(), *_CHECKPOINT.items())
+    },
+    **{array_key(site): site for site in EVERY_SITE},
+}
+"""What a site is called where it stands alone, dots written as underscores -> the site."""

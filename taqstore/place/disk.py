@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import socket
 import sys
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from taqstore.errors import StoreError, printable, problem
 from taqstore.place.location import Location
+
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -73,7 +76,7 @@ def _wait(held: BaseFileLock, location: Location, timeout: float) -> None:
     if _acquired(held, min(_SILENT_SECONDS, timeout), location):
         return
     who = holder(location)
-    print(printable(f"waiting for {location}: {who} is writing to it"), file=sys.stderr)
+    _log.warning("waiting for %s: %s is writing to it", location, who)
     if not _acquired(held, max(0.0, timeout - _SILENT_SECONDS), location):
         what = f"another process has been writing to this store for {timeout:g} s"
         remedy = "wait for it, or stop it, and try again"
@@ -166,6 +169,7 @@ _DISK = {
     errno.EROFS: ("the target is read-only", "choose a writable path"),
     errno.EACCES: ("the target may not be written", "check its permissions"),
     errno.EPERM: ("the target may not be written", "check its permissions"),
+    errno.EEXIST: ("a file is in the way of the store", "choose another path"),
     errno.ENOTDIR: ("a file is in the way of the store", "choose another path"),
     errno.ENOLCK: ("this file system has no locks", "keep the store on a local disk"),
     errno.ENOSYS: ("this file system has no locks", "keep the store on a local disk"),

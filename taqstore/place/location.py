@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from taqstore.errors import StoreError, problem
+from taqstore.errors import MisuseError, StoreError, problem
 from taqstore.place.backend import Backend, LocalBackend
 from taqstore.place.zarr_backend import ZarrBackend
 
@@ -33,8 +33,14 @@ class Location:
         ------
         StoreError
             A `file://` URL that names another host.
+        MisuseError
+            It is no text and no path.
         """
-        text = os.fspath(address)
+        given: object = address  # whatever it is declared to be
+        text = os.fspath(given) if isinstance(given, str | os.PathLike) else given
+        if not isinstance(text, str):
+            what, found = "a store is named by a path or a URL", type(address).__name__
+            raise MisuseError(problem(what, found=found, remedy='write it like "store.zarr"'))
         parts = urlsplit(text)
         if parts.scheme in ("file", "local"):
             if parts.netloc not in ("", "localhost"):

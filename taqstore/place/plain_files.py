@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import stat
 from pathlib import Path
 
-from taqstore.errors import StoreError, problem
+from taqstore.errors import FILE_SIZE, StoreError, problem
 
+_log = logging.getLogger(__name__)
 PARTIAL = ".partial"
 
 
@@ -47,9 +49,12 @@ def open_regular(path: Path) -> int:
         raise
     except OSError as error:
         raise (not_plain(path) if path.is_symlink() else unreadable(path, error)) from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
         os.close(fd)
         raise not_plain(path)
+    if _log.isEnabledFor(logging.DEBUG):
+        _log.debug("read %s", path, extra={FILE_SIZE: found.st_size})
     return fd
 
 

@@ -19,11 +19,13 @@ from taqstore.kinds.statistics_sources import Use, preferred
 from taqstore.names import ACTIVATIONS, Alternatives, kind_of, parse_layer, site_of
 from taqstore.plot.figures import FIGURES, FigureKind, check_formats, known
 from taqstore.query.sites import Groups, each_able, first_source, slices
+from taqstore.store.given import handed
 
 if TYPE_CHECKING:
     from taqstore.plot.parts.panels import Page
 
 
+@handed
 def pages(
     kind: str,
     groups: Groups,
@@ -81,6 +83,7 @@ def pages(
     return each_able(ask, _paths(kind, row, groups, group), on_skip=on_skip)
 
 
+@handed
 def draw(
     kind: str,
     groups: Groups,

@@ -15,10 +15,12 @@ from taqstore.files.staged import whole_file
 from taqstore.plot.figures import FIGURES, check_formats, known
 from taqstore.plot.parts.panels import Page
 from taqstore.plot.parts.views import linear_view, require
+from taqstore.store.given import handed
 
 _DPI = 120
 
 
+@handed
 def render(
     kind: str,
     dataset: xr.Dataset,
@@ -48,6 +50,7 @@ def render(
     return [path for page in made for path in write_page(page, Path(out_dir), formats)]
 
 
+@handed
 def make_pages(
     kind: str,
     dataset: xr.Dataset,

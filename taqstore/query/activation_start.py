@@ -17,10 +17,12 @@ from taqstore.analysis.shifts import midpoint_shift
 from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.kinds.quantized_linears import InputQuantizer
 from taqstore.quantization import quantizer as quantization
+from taqstore.store.given import handed
 
 _NAME = "activation start"
 
 
+@handed
 def activation_start(
     dataset: xr.Dataset,
     *,

@@ -20,6 +20,7 @@ from taqstore.names import SECOND_MOMENTS, dimension_order, site_of
 from taqstore.query.select import select
 from taqstore.query.sites import answers, choose_groups, slices
 from taqstore.query.whole import ask_whole
+from taqstore.store.given import handed
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -28,6 +29,7 @@ Results = dict[str, xr.Dataset]
 Key = TypeVar("Key")
 
 
+@handed
 def analyze(
     name: str,
     groups: Mapping[str, xr.Dataset],
@@ -122,6 +124,7 @@ def load(results: Mapping[Key, xr.Dataset]) -> dict[Key, xr.Dataset]:
     return {path: result.copy(data=values[path]) for path, result in results.items()}
 
 
+@handed
 def site_tables(results: Results) -> list[pd.DataFrame]:
     """Tables of all sites; those that differ in nothing but the site are one, with its column."""
     return _tables(results, "site")
@@ -154,10 +157,12 @@ def _joined(dims: list[str], tables: list[pd.DataFrame]) -> pd.DataFrame:
             if "projection" not in table:
                 table["projection"] = ""
     joined = pd.concat(tables, ignore_index=True)[columns]
-    joined.attrs["dims"] = dims
+    beside = [name for table in tables for name in table.attrs["beside"]]
+    joined.attrs |= {"dims": dims, "beside": list(dict.fromkeys(beside))}
     return joined
 
 
+@handed
 def write_results(
     results: Results, path: str | PathLike[str], *, force: bool = False, whole: bool = False
 ) -> None:

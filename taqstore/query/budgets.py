@@ -10,6 +10,7 @@ import xarray as xr
 
 from taqstore.analysis.frontier import frontier
 from taqstore.analysis.policy import policy
+from taqstore.analysis.shared.widths import halfway
 from taqstore.errors import MissingError, problem
 from taqstore.kinds.sensitivity import quantizes_inputs, sensitivities
 from taqstore.names import SENSITIVITY
@@ -26,7 +27,8 @@ def frontiers(
     Parameters
     ----------
     average
-        Budget of the allocation; None: the bits of the format in the middle.
+        Budget of the allocation; None: halfway from the bits of the format in the middle to those
+        of the next smaller one, which no one format meets.
 
     Raises
     ------
@@ -37,8 +39,7 @@ def frontiers(
     """
     formats = _of_all_linears(groups)
     if average is None:
-        bits = np.sort(frontier(groups, formats=formats)["frontier"]["uniform_bits"].values)
-        average = float(bits[len(bits) // 2])
+        average = halfway(frontier(groups, formats=formats)["frontier"]["uniform_bits"].values)
     asked: dict[str, Any] = {"formats": formats, "average": average}
     found = {SENSITIVITY: frontier(groups, **asked)["frontier"]}
     for score in STATIC:

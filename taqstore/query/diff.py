@@ -20,6 +20,7 @@ from taqstore.query.analyze import Results, analyze, site_tables
 from taqstore.query.columns import BY
 from taqstore.query.select import select
 from taqstore.query.sites import answers, first_source, meant_source
+from taqstore.store.given import handed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _RATIOS = ("range_ratio", "alpha_ratio")
 
 
+@handed
 def diff(
     first: Mapping[str, xr.Dataset],
     second: Mapping[str, xr.Dataset],
@@ -150,6 +152,7 @@ def _common(
     return found
 
 
+@handed
 def movers(results: Results, *, by: str | None = None) -> pd.DataFrame:
     """One table of all results, what moved most in front; rows that are unknown come last.
 
@@ -164,14 +167,16 @@ def movers(results: Results, *, by: str | None = None) -> pd.DataFrame:
     MissingError
         There is no such column.
     """
-    table = pd.concat(site_tables(results), ignore_index=True)
+    tables = site_tables(results)
+    table = pd.concat(tables, ignore_index=True)
     numeric = [c for c in table.columns if table[c].dtype.kind == "f"]
     chosen = by or next((name for name in BY if name in numeric), "")
     if chosen not in numeric:
         raise MissingError(problem(f"no column {chosen!r}", remedy=meant(chosen, numeric)))
     order = _far(table[chosen].to_numpy(np.float64), is_ratio=chosen in _RATIOS)
     ordered = table.iloc[np.argsort(-order, kind="stable")].reset_index(drop=True)
-    ordered.attrs["dims"] = _dims(results)
+    beside = [name for one in tables for name in one.attrs["beside"]]
+    ordered.attrs |= {"dims": _dims(results), "beside": list(dict.fromkeys(beside))}
     return ordered
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from taqstore.asked import meant
 from taqstore.errors import MissingError, MisuseError, problem
+from taqstore.store.given import handed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -19,6 +20,7 @@ WAYS = ("max", "min", "mean", "std", "median", "p99.9")
 _PERCENTILE = re.compile(r"p(\d{1,3}(?:\.\d+)?)")
 
 
+@handed
 def reduce(dataset: xr.Dataset, *specs: str, skipna: bool = False) -> xr.Dataset:
     """Reduce one dimension after the other, lazily.
 

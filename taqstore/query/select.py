@@ -18,12 +18,14 @@ from taqstore.asked import listed, meant, nearest
 from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.names import LayerName, block_number, parse_layer
 from taqstore.query.reduction import reduce
+from taqstore.store.given import handed
 
 __all__ = ["reduce", "select"]
 
 _GLOB = re.compile(r"[*?\[]")
 
 
+@handed
 def select(
     dataset: xr.Dataset,
     *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from taqstore.analysis.shared.widths import by_lot, halfway, in_words, why_alike
 from taqstore.report.findings import GROUPS_TOLERANCE, Findings, Plan
 from taqstore.report.page import Number, Section, Table, decibel, number, percent, unanswered
 
@@ -96,20 +97,19 @@ def bit_widths(findings: Findings, plan: Plan) -> Section:
         return unanswered("bits", title, findings.missing.get("bits", "no counted values"))
     layers = layers[layers["bits"] > 0]
     choices = findings.table("bits", "layer", "choice")
-    uniform = choices.groupby("choice")["choice_error"].mean()
+    uniform = choices.groupby("choice")["choice_error"].mean().sort_index()
     mine = float(layers["allocated_error"].mean())
     numbers = (
         Number("average width", number(layers["bits"].mean(), "bit"), f"budget {plan.budget:g}"),
         Number("SQNR of the allocation", decibel(mine), f"mean error {percent(mine, 2)}"),
         *(Number(f"all layers at {w} bits", decibel(e)) for w, e in uniform.items()),
     )
-    counts = layers["bits"].value_counts()
-    shares = " and ".join(f"{counts[width]} at {width}" for width in plan.bits if width in counts)
     return Section(
         "bits",
         title,
-        f"Best under a budget of {plan.budget:g}: {shares} bits; {decibel(mine)}"
-        + _gain(mine, uniform, plan),
+        f"Best at {plan.budget:g} bits on average: {in_words(layers['bits'])} bits; {decibel(mine)}"
+        + _gain(uniform, plan)
+        + _no_choice(layers, plan),
         rule="The allocation is the one of least summed relative error, found exactly by dynamic "
         "programming; every width is priced at its own clip bound of least expected error.",
         numbers=numbers,
@@ -119,11 +119,22 @@ def bit_widths(findings: Findings, plan: Plan) -> Section:
     )
 
 
-def _gain(error: float, uniform: pd.Series[float], plan: Plan) -> str:
-    """How the allocation compares with one width for all layers, if the budget names one."""
-    if plan.budget not in uniform.index:
-        return "."
-    return f", against {decibel(uniform[int(plan.budget)])} with {plan.budget:g} bits everywhere."
+def _gain(uniform: pd.Series[float], plan: Plan) -> str:
+    """How the allocation compares with one that asks no layer, from the mean error by width."""
+    plain = by_lot(uniform.tolist(), [int(width) for width in uniform.index], plan.budget)
+    if plan.budget in uniform.index:
+        return f", against {decibel(plain)} with {plan.budget:g} bits everywhere."
+    return f", against {decibel(plain)} where as many bits are dealt by lot."
+
+
+def _no_choice(layers: pd.DataFrame, plan: Plan) -> str:
+    """What to say where all layers got the same."""
+    alike = why_alike(layers["bits"], plan.bits)
+    if not alike:
+        return ""
+    other = halfway(plan.bits)
+    remedy = "" if other in (plan.budget, *plan.bits) else f"; --average {other:g} has them compete"
+    return f" All get the same, as {alike}{remedy}."
 
 
 def _bits_table(layers: pd.DataFrame, plan: Plan) -> Table:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jinja2
 
+from taqstore.analysis.shared.widths import halfway
 from taqstore.errors import MisuseError, problem
 from taqstore.query.sites import Groups, choose_source
 from taqstore.report import costs, questions
@@ -17,11 +18,12 @@ from taqstore.report.judged import gather_judged, judged
 from taqstore.report.overview import overview
 from taqstore.report.page import Picture, Section
 from taqstore.run.extras import extra
+from taqstore.store.given import handed
 from taqstore.store.reader import Store
 from taqstore.version import __version__
 
 BITS = (8, 6, 4)
-BUDGET = 6.0
+BUDGET = halfway(BITS)
 _FOLDER = Path(__file__).parent
 _LIMITS = (
     "Errors are expected squared errors of rounding and clipping each tensor by itself, worked out "
@@ -39,12 +41,13 @@ _POOLED = (
 )
 
 
+@handed
 def build(
     store: Store,
     *,
     source: str | None = None,
     bits: Sequence[int] = BITS,
-    budget: float = BUDGET,
+    budget: float | None = None,
     groups: int | None = None,
     pictures: bool = True,
     notes: list[str] | None = None,
@@ -61,7 +64,8 @@ def build(
     bits
         Bit widths to price and to choose from, 2 to 16.
     budget
-        Average bits of the recommended allocation.
+        Average bits of the recommended allocation; by default that of `halfway`, which no one
+        width meets (`BUDGET` for `BITS`).
     groups
         Number of time groups to recommend; by default the least that costs at most
         `findings.GROUPS_TOLERANCE` more than a range for every step.
@@ -118,12 +122,17 @@ def _drawn(
 
 
 def _plan(
-    store: Store, source: str | None, bits: Sequence[int], budget: float, groups: int | None
+    store: Store,
+    source: str | None,
+    bits: Sequence[int],
+    budget: float | None,
+    groups: int | None,
 ) -> Plan:
     widths = tuple(sorted({int(width) for width in bits}, reverse=True))
     if not widths or not all(2 <= width <= 16 for width in widths):
         found = ", ".join(map(str, bits)) or "none"
         raise MisuseError(problem("bit widths are 2 to 16", found=found))
+    budget = halfway(widths) if budget is None else budget
     if not budget >= widths[-1]:
         what = f"a budget of {budget:g} bits is less than the smallest width"
         raise MisuseError(problem(what, found=str(widths[-1])))

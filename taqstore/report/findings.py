@@ -16,6 +16,7 @@ from taqstore.names import ACTIVATIONS, site_of, site_rank
 from taqstore.query.analyze import Results, analyze, load, site_tables
 from taqstore.query.sites import Groups, paths_of
 from taqstore.statistics.moving_average import SHIFT_MOMENTUM
+from taqstore.store.attributes import attribute_of
 
 CUTS = (None, "static")
 """A bound for every step, and one for all."""
@@ -156,7 +157,9 @@ def _requests(
 
 def _momentum(groups: Groups) -> float:
     """Momentum that stored shifts were made with; where there are none any will do."""
-    used = [data.attrs.get("source_document", {}).get("shift_momentum") for data in groups.values()]
+    used = [
+        attribute_of(data, "source_document", {}).get("shift_momentum") for data in groups.values()
+    ]
     return float(next((momentum for momentum in used if momentum is not None), SHIFT_MOMENTUM))
 
 

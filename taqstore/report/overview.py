@@ -15,6 +15,7 @@ from taqstore.names import LATENTS, site_of
 from taqstore.query.sites import Groups
 from taqstore.report.findings import Plan
 from taqstore.report.page import Number, Table, number
+from taqstore.store.attributes import attribute_of
 from taqstore.store.reader import Store
 from taqstore.upkeep.info import describe_store, format_bytes, summary_lines
 from taqstore.upkeep.kept import SET_COLUMNS, set_lines
@@ -69,7 +70,7 @@ def overview(store: Store, groups: Groups, plan: Plan) -> Overview:
 
 def _run_facts(store: Store, latents: xr.Dataset) -> Iterator[Number]:
     run = _first(store, "run")
-    manifest = latents.attrs.get("source_manifest", {})
+    manifest = attribute_of(latents, "source_manifest", {})
     yield Number("Model", _short(str(run.get("model", manifest.get("model_version", _UNKNOWN)))))
     if "weights" in run:
         yield Number("Weights", _short(str(run["weights"]))[:16], "first digits of their SHA-256")
@@ -87,7 +88,7 @@ def _run_facts(store: Store, latents: xr.Dataset) -> Iterator[Number]:
 
 
 def _first(store: Store, attribute: str) -> Mapping[str, Any]:
-    found = (store[path].attrs.get(attribute) for path in store)
+    found = (attribute_of(store[path], attribute) for path in store)
     return next((value for value in found if isinstance(value, Mapping)), {})
 
 

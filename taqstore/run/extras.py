@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import traceback
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 
 from taqstore.errors import DEBUG, TaqError, printable
 
+_log = logging.getLogger(__name__)
 _LONGEST = 300
 
 
@@ -29,6 +31,8 @@ def extra(what: str, notes: list[str]) -> Iterator[None]:
     except Exception as error:
         if os.environ.get(DEBUG) and not isinstance(error, TaqError):
             traceback.print_exc()
+        else:
+            _log.debug("%s left out", what, exc_info=not isinstance(error, TaqError))
         notes.append(f"{what} left out: {_reason(error)}")
 
 

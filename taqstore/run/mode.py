@@ -19,8 +19,12 @@ class Mode:
         Replace the groups that the run fills.
     progress
         Told how far the run is.
+    dry_run
+        Write nothing: `Outcome.plan` says what would be written, and how long it would take. What
+        the run would be refused with is raised.
     """
 
     resume: bool = False
     force: bool = False
     progress: Progress = SILENT
+    dry_run: bool = False

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from taqstore.run.plan import Plan
+
 
 @dataclass
 class Counts:
@@ -32,6 +34,8 @@ class Outcome:
         Files that were written beside the store.
     bytes_in, seconds
         Bytes of the sources, and wall time, where the run has them.
+    plan
+        What would be done, of a run with `Mode.dry_run`.
     """
 
     groups: dict[str, Counts] = field(default_factory=dict)
@@ -40,6 +44,7 @@ class Outcome:
     files: list[Path] = field(default_factory=list)
     bytes_in: int = 0
     seconds: float = 0.0
+    plan: Plan | None = None
 
     def count(self, group: str) -> Counts:
         """The counts of a group."""

@@ -7,7 +7,8 @@ by the next run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
 
@@ -29,6 +30,7 @@ from taqstore.store.growth import match_items
 from taqstore.store.regions import Region, Values, whole
 
 # Records written alone are closed after so many: opening a group reads each of them.
+_log = logging.getLogger(__name__)
 _CLOSED_AFTER = 500
 
 
@@ -138,7 +140,7 @@ class GroupWriter:
             if array.split is None
             else region.chunks(values, array)
         )
-        frames = Frames(chunks, capacity=capacity, encode=_zstd if array.compress else None)
+        frames = Frames(chunks, capacity=capacity, encode=encoder(array))
         key = "/".join((self.template.path, name, "c", *map(str, moved.coords)))
         with disk_errors(self.location):
             size = self.backend.write(key, frames)
@@ -171,6 +173,7 @@ class GroupWriter:
                 record = self._layout.pack(self._items.loaded.scope, number, mask, identities)
                 write_flag(backend, path, number, record)
             backend.flush()
+        _log.debug("wrote %s, items %s", path, " ".join(map(str, flags)))
         for number in flags:
             for shard in self._layout.shards(number):
                 self._put.pop(shard, None)
@@ -223,6 +226,11 @@ class GroupWriter:
         if items is not None and items.fresh:
             without_copies(self.backend, str(self.location))
             close_items(items)
+
+
+def encoder(array: Array) -> Callable[[memoryview], bytes] | None:
+    """What is applied to the bytes of each chunk of an array; None: they stay as they are."""
+    return _zstd if array.compress else None
 
 
 def _zstd(content: memoryview) -> bytes:

@@ -19,6 +19,7 @@ from taqstore.items.flags import Items
 from taqstore.layout.item_records import Identity
 from taqstore.names import VARIABLES, WRITTEN
 from taqstore.store import format1
+from taqstore.store.attributes import as_held
 from taqstore.store.groups import dimension_names, longest_of, read_coordinate
 
 if TYPE_CHECKING:
@@ -92,10 +93,12 @@ def dataset_of(view: Opened, name: str, folder: Path | None, digest: str, way: W
         else:
             lazy = _lazy(array, folder, sizes, dims, view, way)
             whole = LazyArray(lazy) if way[0] is None else as_dask(lazy, f"{name}/{label}")
-            data[label] = xr.Variable(names, whole, dict(array.attrs))
+            data[label] = xr.Variable(names, whole, as_held(array.attrs))
     attrs = {k: v for k, v in node.attrs.items() if k not in ("coordinates", "taqstore")}
     marker: Any = node.attrs["taqstore"]
-    dataset = xr.Dataset(data, coords, {**attrs, "kind": marker["kind"], "store_digest": digest})
+    dataset = xr.Dataset(
+        data, coords, {**as_held(attrs), "kind": marker["kind"], "store_digest": digest}
+    )
     incomplete = way[2]
     return dataset if incomplete else _completed(dataset, dims, mask)
 
@@ -135,12 +138,14 @@ def _coordinate(
     inside = tuple(slice(0, n) for n in shape)
     if _is_long_text(array, label, dims):
         lazy = LazyText(lambda: read_coordinate(node, label)[inside], shape)
-        return xr.Variable(dims, indexing.LazilyIndexedArray(lazy), dict(array.attrs))
+        return xr.Variable(dims, indexing.LazilyIndexedArray(lazy), as_held(array.attrs))
     values = (mask if label == WRITTEN else read_coordinate(node, label))[inside]
     # NumPy's own strings are each as wide as the longest.
     if values.dtype == object and 4 * values.size * longest_of(values) <= _WIDEST_LABELS:
         values = values.astype(str)
-    return xr.Variable(dims, values, dict(array.attrs))
+    # Written anywhere else they are texts of any length again, as in the store.
+    encoding = {"dtype": object} if values.dtype.kind in "UO" else None
+    return xr.Variable(dims, values, as_held(array.attrs), encoding)
 
 
 def _is_long_text(array: zarr.Array[Any], label: str, dims: tuple[str, ...]) -> bool:

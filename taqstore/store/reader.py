@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from copy import copy
@@ -32,10 +33,15 @@ from taqstore.names import (
 from taqstore.place.location import Location
 from taqstore.store import format1
 from taqstore.store.groups import read_coordinate
+from taqstore.store.naming import name_in_group, name_in_store, path_in_store
 from taqstore.store.opening import Identities, Opened, dataset_of, identities_of
+from taqstore.store.shown import html_of, lines_of
 
 if TYPE_CHECKING:
     import zarr
+
+
+_log = logging.getLogger(__name__)
 
 
 def open_store(
@@ -73,7 +79,25 @@ def open_store(
 
 
 class Store(Mapping[str, xr.Dataset]):
-    """A store open for reading. Groups are opened when asked for and kept."""
+    """A store open for reading. Groups are opened when asked for and kept.
+
+    Attributes
+    ----------
+    location
+        Where it is: ``str(store.location)`` is its address.
+    root
+        What its root document says: `format`, `uuid`, `created_by`, `groups`.
+    paths
+        Keys of all groups, those that are damaged included.
+    digest
+        Identity of the content: changes with every recorded write.
+    provenance
+        Finished provenance records that can be read, oldest first: who wrote what, from what.
+    bad_records
+        Those that are damaged.
+    backend
+        Where its bytes are read.
+    """
 
     def __init__(
         self, location: Location, *, chunks: str | None, checksum: bool, incomplete: bool
@@ -84,11 +108,18 @@ class Store(Mapping[str, xr.Dataset]):
         self.root = read_root(self.backend, str(location))
         self._datasets: dict[str, xr.Dataset] = {}
         self._views: dict[str, Opened] = {}
-        self._labels: dict[str, frozenset[str]] = {}
+        self._labels: dict[str, tuple[str, ...]] = {}
         self._ways = {(chunks, checksum, incomplete): self}
+        _log.debug("opened %s, format %d", location, self.root.format)
 
     def __repr__(self) -> str:
-        return f"<taqstore.Store {self.location} with {', '.join(self) or 'no groups'}>"
+        return lines_of(str(self.location), self)
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
 
     @cached_property
     def paths(self) -> tuple[str, ...]:
@@ -134,6 +165,7 @@ class Store(Mapping[str, xr.Dataset]):
 
     def _find(self, path: str) -> Opened:
         where, store = str(self.location), self.location.zarr_store(read_only=True)
+        _log.debug("group %s", path)
         # Of a store under upgrade, some groups are of format 2 already.
         if self.root.format == 1 and self._version(path) != FORMAT_VERSION:
             loaded = format1.load_group(self.backend, path, self._format1)
@@ -253,11 +285,46 @@ class Store(Mapping[str, xr.Dataset]):
         labels = dict.fromkeys(label for path in sited for label in sorted(self._layers(path)))
         return meant(layer.full, [f"{label}.{layer.site}" for label in labels])
 
-    def _layers(self, path: str) -> frozenset[str]:
-        """Layer labels of a group; read once."""
+    def name(self, text: str, *, group: str | None = None) -> str:
+        """What this store calls a layer, a block, a site or a group; any known spelling will do.
+
+        Parameters
+        ----------
+        text
+            `mm_00_img`, `blocks.0.image.mlp.fc2`, `transformer_blocks.0.attn.to_q`, …
+        group
+            Key of a group, where it is to be a label of this one: statistics of adaLN inputs are
+            labelled `modulation` where weights are labelled `mm0.img`, and effects of single
+            linears have their full names.
+
+        Returns
+        -------
+        str
+            Of a layer or a linear, the label for ``.sel(layer=...)``; of a block and of a site,
+            their names (`mm0`, `mlp.fc2`); of a group, its key.
+
+        Raises
+        ------
+        MissingError
+            The spelling is not known, or nothing here is called so.
+
+        >>> import taqstore
+        >>> from taqstore.testing import make_store
+        >>> store = taqstore.open_store(make_store("named.zarr"))
+        >>> store.name("mm_00_img"), store.name("fc2_in"), store.name("activations/o_proj")
+        ('mm0.img', 'mlp.fc2', 'activations/attn.o_proj')
+        """
+        if group is not None:
+            key = path_in_store(group.strip("/"), self) or group
+            return name_in_group(text, self[key], f"{self.location} {key}")
+        return name_in_store(text, self, self._layers, where=str(self.location))
+
+    def _layers(self, path: str) -> tuple[str, ...]:
+        """Layer labels of a group, none where it has no layers; read once."""
         if path not in self._labels:
-            labels = read_coordinate(self.node(path), "layer")
-            self._labels[path] = frozenset(map(str, labels))
+            node = self.node(path)
+            labels = read_coordinate(node, "layer") if "layer" in node else ()
+            self._labels[path] = tuple(map(str, labels))
         return self._labels[path]
 
     @property

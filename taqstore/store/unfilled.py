@@ -22,7 +22,7 @@ def remove_unfilled(
 
     A damaged group is kept: what it held may be mended. The caller holds the store's lock.
     """
-    empty = _unfilled(location, backend, paths, among)
+    empty = unfilled(location, backend, paths, among)
     if empty:
         root = without_copies(backend, str(location))
         # Out of the list first: what is listed and not there is lost.
@@ -32,9 +32,10 @@ def remove_unfilled(
             backend.delete(path)
 
 
-def _unfilled(
+def unfilled(
     location: Location, backend: Backend, paths: Collection[str], among: Collection[str]
 ) -> list[str]:
+    """Those of these groups that hold no whole item; none while `among` is worked on."""
     found = {path: _items(backend, path, str(location)) for path in {*paths, *among}}
     if any(items is not None and _claimed(location, p, items) for p, items in found.items()):
         return []

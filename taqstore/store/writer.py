@@ -7,6 +7,7 @@ by the next run.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import uuid
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
     import zarr
 
 
+_log = logging.getLogger(__name__)
+
+
 def create_store(address: str | os.PathLike[str]) -> StoreWriter:
     """Open a store for writing, creating it when there is none.
 
@@ -82,8 +86,7 @@ class StoreWriter:
         folder = self.location.folder
         backend = self.location.backend(read_only=False)
         if folder is not None:
-            _check_place(folder)
-            check_above_store(folder)
+            check_place(folder)
         with self.locked():
             if folder is not None:
                 # Under the lock: a store that another process is making is one by now.
@@ -92,13 +95,11 @@ class StoreWriter:
                 remove_leftovers(self.location)
             if backend.read(KEY) is None:
                 if folder is None and backend.names(""):
-                    raise _not_empty(str(self.location))
-                write_root(backend, _new_root())
+                    raise not_empty(str(self.location))
+                write_root(backend, new_root())
             root = read_root(backend, str(self.location))
-        if root.format < FORMAT_VERSION:
-            what = f"a store of format {root.format} is read, and not written to"
-            remedy = f"taqstore upgrade {self.location}"
-            raise StoreError(problem(what, where=str(self.location), remedy=remedy))
+        check_format(root, self.location)
+        _log.debug("opened %s for writing", self.location)
         return backend
 
     @contextmanager
@@ -218,17 +219,28 @@ def _rewritten(backend: Backend, root: Root, **changes: Any) -> Root:
     return changed
 
 
-def _check_place(folder: Path) -> None:
+def check_place(folder: Path) -> None:
+    """Refuse a folder that is no store and not empty, a file, and what lies above a store."""
     if folder.is_dir():
         found = [path.name for path in folder.iterdir() if not is_foreign(path.name)]
         if found and KEY not in found:
-            raise _not_empty(str(folder))
+            raise not_empty(str(folder))
     elif folder.exists():
         what, remedy = "a file is in the way of the store", "choose another path"
         raise StoreError(problem(what, where=str(folder), remedy=remedy))
+    check_above_store(folder)
 
 
-def _not_empty(where: str) -> StoreError:
+def check_format(root: Root, location: Location) -> None:
+    """Refuse a store of an older format."""
+    if root.format < FORMAT_VERSION:
+        what = f"a store of format {root.format} is read, and not written to"
+        remedy = f"taqstore upgrade {location}"
+        raise StoreError(problem(what, where=str(location), remedy=remedy))
+
+
+def not_empty(where: str) -> StoreError:
+    """The refusal of a place that holds something else."""
     remedy = "choose another path for the store"
     return StoreError(problem("not a taqstore and not empty", where=where, remedy=remedy))
 
@@ -240,7 +252,8 @@ def _make_folder(folder: Path) -> None:
         flush_path(path.parent)
 
 
-def _new_root() -> Root:
+def new_root() -> Root:
+    """The root of a store that is made now."""
     from taqstore.version import __version__
 
     return Root(FORMAT_VERSION, str(uuid.uuid4()), f"taqstore {__version__}", digest=NEW)

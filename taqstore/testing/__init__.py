@@ -5,7 +5,9 @@ files are computed from `raw_activations` by the source's own formulas, without 
 so they are an independent check of whatever reads them.
 
 >>> from taqstore.testing import RunShape, make_run_folder
->>> folder = make_run_folder("calibration_data", shape=RunShape(images=2))  # doctest: +SKIP
+>>> folder = make_run_folder("calibration_data", shape=RunShape(images=2))
+>>> sorted(path.name for path in folder.iterdir())
+['activations', 'adaround_cache', 'latents', 'manifest.json', 'samples']
 """
 
 from __future__ import annotations

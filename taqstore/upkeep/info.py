@@ -11,8 +11,11 @@ import numpy as np
 
 from taqstore.errors import StoreError
 from taqstore.names import dimension_order
+from taqstore.place.sizes import format_bytes as format_bytes
+from taqstore.store.given import handed
 from taqstore.store.leftovers import find_leftovers
 from taqstore.upkeep.kept import describe_sensitivities, describe_sets, describe_trajectories
+from taqstore.upkeep.made_by import describe_run
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,6 +27,7 @@ LOOKED_AT = 1000
 """Batches whose non-finite values are counted here: each is a file, 0.4 ms; `verify` counts all."""
 
 
+@handed
 def describe_store(store: Store) -> dict[str, Any]:
     """Everything `taqstore info` shows, as a JSON document."""
     groups, damaged = [], {}
@@ -40,6 +44,7 @@ def describe_store(store: Store) -> dict[str, Any]:
         "uuid": store.root.uuid,
         "digest": store.digest,
         "stored_bytes": sum(g["stored_bytes"] for g in groups),
+        "run": describe_run(whole, store.provenance),
         "groups": groups,
         "weight_sets": describe_sets(whole),
         "trajectories": describe_trajectories(whole, masks),
@@ -75,6 +80,7 @@ def _leftovers(store: Store) -> list[str]:
     return [f"{one.path}: {one.what}; taqstore repair removes what is safe" for one in found]
 
 
+@handed
 def describe_group(store: Store, path: str) -> dict[str, Any]:
     """One group: dims, coordinates, variables with their layout, share written, non-finite values.
 
@@ -191,17 +197,3 @@ def summary_lines(description: Mapping[str, Any]) -> list[tuple[str, ...]]:
             )
         )
     return rows
-
-
-def format_bytes(count: int) -> str:
-    """A size for people: 1.5 MB; powers of 1000 as disks are sold.
-
-    >>> format_bytes(1_500_000)
-    '1.5 MB'
-    """
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

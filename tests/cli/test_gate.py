@@ -59,10 +59,10 @@ def test_a_dry_run_prints_what_would_run(store: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(store, tmp_path / "s.zarr"))
     done = run(copy, "--variant", "rtn/a8-step", "--dry-run", "--json")
     assert done.exit_code == 0, (done.output, done.exception)
-    rows = json.loads(done.stdout)["trajectories"]
-    assert [row["name"] for row in rows] == ["float", "rtn/a8-step"]
+    rows = json.loads(done.stdout)["groups"]
+    assert [row["of"] for row in rows.values()] == ["float", "rtn/a8-step"]
     plain = run(copy, "--variant", "rtn/a8-step", "--dry-run")
-    assert plain.stdout.split()[:3] == ["variant", "group", "images"]
+    assert plain.stdout.split()[:3] == ["group", "of", "to_write"]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from support.live_capture import needs_models
 from support.live_models import SOURCE_SHAPE
 from support.same_files import assert_same_arrays, assert_same_folder, read_json
 from taqstore import open_store
+from taqstore.store.attributes import attribute_of
 from taqstore.testing.checkpoint import make_checkpoint
 from taqstore.upkeep.verify import verify_store
 
@@ -37,7 +38,7 @@ def as_phase_1(store: Path, path: Path) -> Path:
     from taqstore.pipelines.models.load import load_pipeline, to_numpy
 
     latents, model = open_store(store)["latents"].load(), load_pipeline("reference")
-    run = latents.attrs["run"]
+    run = attribute_of(latents, "run")
     text = [
         model.encode_text(str(p), cfg_weight=run["cfg_weight"]) for p in latents["prompt"].values
     ]

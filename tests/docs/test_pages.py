@@ -36,6 +36,7 @@ def imported_names(page: str) -> Iterator[tuple[str, str]]:
 def command_lines(page: str) -> Iterator[list[str]]:
     """Words after `taqstore` of every command line shown in a page."""
     for block in fenced(page):
+        block = block.replace("\\\n", " ")
         for line in re.findall(r"^(?:\$ )?taqstore (.*)$", block, re.M):
             yield shlex.split(line.partition(" ...")[0], comments=True)
 

@@ -46,6 +46,7 @@ from support.weight_store import write_weights
 from taqstore import open_store
 from taqstore.errors import MissingError, TaqError
 from taqstore.export.formats import FORMATS, export, taking
+from taqstore.store.attributes import attribute_of
 from taqstore.testing import (
     RunShape,
     make_adaround_cache,
@@ -201,7 +202,7 @@ def test_a_step_of_two_sigmas_is_refused(
     data = whole[f"{source}/mlp.fc1"]
     sigma = data["sigma"].values.copy()
     sigma[3] = 0.25
-    document = data.attrs.get("source_document")
+    document = attribute_of(data, "source_document")
     told = {} if document is None else {
         "source_document": {**document, "sigma_map": {**document["sigma_map"], "3": 0.25}}
     }  # fmt: skip

@@ -13,6 +13,7 @@ from taqstore.errors import LayoutError
 from taqstore.kinds.weights import reconstruction_template, time_group_of, weights_template
 from taqstore.layout.template import Template
 from taqstore.names import SITES
+from taqstore.store.attributes import attribute_of
 from taqstore.upkeep.verify import verify_store
 
 LAYERS = ("mm0.img", "mm0.txt", "mm1.img")
@@ -54,7 +55,7 @@ def test_layers_commit_one_by_one(tmp_path: Path, site: str) -> None:
             assert found[name].dtype == whole.dtype
             assert found[name].values.tobytes() == whole[2:].tobytes(), name
     assert found["sigma_lower"].values.tolist() == [np.float32(0.7), 0.25, 0.0]
-    assert found.attrs["run"] == {"bits": 4}
+    assert attribute_of(found, "run") == {"bits": 4}
     assert not verify_store(tmp_path / "s.zarr").damage
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,17 @@ def test_given_groups_and_widths_are_obeyed(page: Page, raw: dict[str, list[np.n
     total = len(raw)
     assert counts.sum() == total
     assert (counts.sum(axis=0) * [6, 4]).sum() <= 5 * total
+
+
+def test_widths_are_told_in_words(exact: Store) -> None:
+    """By default layers compete; where one width meets the budget and wins, that is said."""
+    page = Page(text_of(Part.like(exact), bits=(8, 4)))
+    assert "Best at 6 bits on average: " in page.text
+    assert "where as many bits are dealt by lot." in page.text
+    told = Page(text_of(Part.like(exact), bits=(8, 4), budget=4)).text
+    assert re.search(r"Best at 4 bits on average: all \d+ at 4 bits; \S+ dB, against", told)
+    assert "dB with 4 bits everywhere. All get the same, as the budget buys no more than" in told
+    assert "--average 6 has them compete." in told
 
 
 def test_data_never_breaks_out(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from taqstore.analysis import ANALYSES, RULES
 from taqstore.analysis.shared.option import Option
 from taqstore.asked import digits
 from taqstore.cli import COMMANDS, cli
+from taqstore.cli.talk import TALK_OPTIONS
 from taqstore.export.formats import FORMATS
 from taqstore.export.pasted.table import PASTES
 from taqstore.kinds.statistics_sources import STATISTICS
@@ -64,11 +65,11 @@ def shared_options_table() -> str:
 
 
 def _options(command: click.Command) -> list[tuple[str, str]]:
-    """Options, each by the name that is written first, with their help."""
+    """Options, each by the name that is written first, with their help; not those of all."""
     return [
         ("/".join((p.opts[0], *p.secondary_opts)), p.help or "")
         for p in command.params
-        if isinstance(p, click.Option)
+        if isinstance(p, click.Option) and p.name not in TALK_OPTIONS
     ]
 
 

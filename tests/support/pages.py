@@ -12,7 +12,7 @@ PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (
         *ROOT.glob("*.md"),
-        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("docs/**/*.md"),
         *(ROOT / name / "README.md" for name in ("benchmarks", "pipelines", "schemas")),
     )
 )

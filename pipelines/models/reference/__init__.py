@@ -8,6 +8,14 @@ judges it.
 from .data import digit_prompts
 from .encoder import encode_text, word_count
 from .latent import decode
-from .model import checkpoint_path, config
+from .model import checkpoint_path, config, prompts_path
 
-__all__ = ["checkpoint_path", "config", "decode", "digit_prompts", "encode_text", "word_count"]
+__all__ = [
+    "checkpoint_path",
+    "config",
+    "decode",
+    "digit_prompts",
+    "encode_text",
+    "prompts_path",
+    "word_count",
+]

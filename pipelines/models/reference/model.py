@@ -16,6 +16,7 @@ Tensor = Any
 LATENT_SIZE = (8, 8)
 PREFIX = "model.diffusion_model."
 _CHECKPOINT = Path(__file__).with_name("reference.safetensors")
+_PROMPTS = Path(__file__).with_name("prompts.txt")
 # DiffusionKit's names -> names in a checkpoint of SD3, applied in this order.
 _NAMES = (
     ("multimodal_transformer_blocks", "joint_blocks"),
@@ -48,6 +49,11 @@ def config() -> Any:
 def checkpoint_path() -> Path:
     """The trained weights: float16 safetensors in SD3's layout, part of the package."""
     return _CHECKPOINT
+
+
+def prompts_path() -> Path:
+    """Prompts to begin with, one a line: what `digit_prompts(32, seed=1)` gives."""
+    return _PROMPTS
 
 
 def to_sd3(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -55,16 +55,30 @@ def save_state(path: Path, optimiser: Optimiser, *, about: Mapping[str, Any], ke
 
 def load_state(path: Path, optimiser: Optimiser, *, about: Mapping[str, Any]) -> Kept:
     """Go on from a saved state, where there is one of this very optimisation; what it kept."""
-    mx, utils = backend().mx, backend().utils
-    if not path.exists():
+    found = _read(path, about)
+    if found is None:
         return Kept()
+    tensors, metadata = found
+    optimiser.restore(backend().utils.tree_unflatten(list(tensors.items())))
+    rounding = {int(at): float(value) for at, value in json.loads(metadata[_KEPT])}
+    return Kept(rounding, float(metadata.get(_SECONDS, 0.0)))
+
+
+def iterations_saved(path: Path, *, about: Mapping[str, Any]) -> int:
+    """Iterations that a saved state has behind it; 0 where there is none of this optimisation."""
+    found = _read(path, about)
+    return 0 if found is None else len(found[0]["losses"])
+
+
+def _read(path: Path, about: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]] | None:
+    """Tensors and metadata of a state; None where there is none of this optimisation."""
+    mx = backend().mx
+    if not path.exists():
+        return None
     try:
         tensors, metadata = mx.load(str(path), return_metadata=True)
         mx.eval(tensors)
     except (RuntimeError, ValueError):
-        return Kept()  # damaged: the block is begun again
-    if metadata.get(_ABOUT) != json.dumps(about, sort_keys=True):
-        return Kept()
-    optimiser.restore(utils.tree_unflatten(list(tensors.items())))
-    rounding = {int(at): float(value) for at, value in json.loads(metadata[_KEPT])}
-    return Kept(rounding, float(metadata.get(_SECONDS, 0.0)))
+        return None  # damaged: the block is begun again
+    same = metadata.get(_ABOUT) == json.dumps(about, sort_keys=True)
+    return (tensors, metadata) if same else None

@@ -10,6 +10,7 @@ from taqstore.errors import MisuseError
 from taqstore.quantization.quantizer import MAX_BITS, MIN_BITS, integer_range
 from taqstore.quantization.weight_grid import WeightClip, check_weight_bits
 
+BATCH_SIZE = 32
 _WHOLE = ("iterations", "batch_size", "patience", "seed")
 _RANGES: dict[str, dict[str, Any]] = {
     "iterations": {"least": 1},
@@ -37,7 +38,7 @@ class Settings:
     activation_bits
         2 to 16; 0: activations are not quantized.
     iterations, batch_size
-        Minibatches, and samples (both guidance rows) in each.
+        Minibatches, and samples (both guidance rows) in each; None: 32, or as many as there are.
     learning_rate, step_rate
         Adam's rates: of V, and of activation steps relative to their size.
     rounding_weight, warmup, beta
@@ -65,7 +66,7 @@ class Settings:
     clip: WeightClip = "absmax"
     activation_bits: int = 8
     iterations: int = 20_000
-    batch_size: int = 32
+    batch_size: int | None = None
     learning_rate: float = 1e-3
     step_rate: float = 4e-5
     rounding_weight: float = 0.01
@@ -84,12 +85,18 @@ class Settings:
         if self.activation_bits != 0:
             whole_number(self.activation_bits, "activation_bits", least=MIN_BITS, most=MAX_BITS)
         for name, ends in _RANGES.items():
-            check = whole_number if name in _WHOLE else number
-            check(getattr(self, name), name, **ends)
+            if name != "batch_size" or self.batch_size is not None:
+                check = whole_number if name in _WHOLE else number
+                check(getattr(self, name), name, **ends)
         for end in self.beta:
             number(end, "beta", least=2)
         if not self.activation_bits and self.qdrop:
             raise MisuseError("qdrop leaves activations as they are: without bits they all are")
+
+    @property
+    def batch(self) -> int:
+        """Samples of a minibatch, where there are as many as are wanted."""
+        return BATCH_SIZE if self.batch_size is None else self.batch_size
 
     @property
     def weight_range(self) -> tuple[int, int]:

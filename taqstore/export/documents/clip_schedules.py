@@ -17,6 +17,7 @@ from taqstore.files.documents import Document
 from taqstore.kinds.statistics_sources import LUT_SCHEDULE, POLY_SCHEDULE
 from taqstore.names import array_key
 from taqstore.query.sites import Groups, site_groups
+from taqstore.store.attributes import attribute_of
 
 _PERCENTILE = "p100_absmax"
 # What the source calls its rules; others have our words.
@@ -149,7 +150,7 @@ def _source_head(sites: dict[str, xr.Dataset]) -> dict[str, Any]:
     TaqError
         They came from schedules of different percentiles or sigmas.
     """
-    heads = {site: dataset.attrs.get("source_document", {}) for site, dataset in sites.items()}
+    heads = {site: attribute_of(dataset, "source_document", {}) for site, dataset in sites.items()}
     for key in ("percentile", "sigma_range"):
         agreed(f"{key} of the schedule", {site: head.get(key) for site, head in heads.items()})
     return common(heads)

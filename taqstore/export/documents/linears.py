@@ -30,6 +30,7 @@ from taqstore.names import (
     tensor_site,
 )
 from taqstore.query.sites import Groups, meant_source, paths_of, site_groups
+from taqstore.store.attributes import attribute_of
 
 # Shift vectors read at once; SD3-Medium's 50 steps are 58 MB in float32.
 _BLOCK_BYTES = 96 << 20
@@ -128,7 +129,7 @@ def _source_document(sites: Mapping[str, xr.Dataset]) -> dict[str, Any]:
     TaqError
         A step has two sigmas.
     """
-    found = {site: dataset.attrs.get("source_document") for site, dataset in sites.items()}
+    found = {site: attribute_of(dataset, "source_document") for site, dataset in sites.items()}
     documents = {site: document for site, document in found.items() if document is not None}
     if not documents:
         return {}

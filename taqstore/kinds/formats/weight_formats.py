@@ -25,6 +25,7 @@ from taqstore.names import (
     tensor_site,
 )
 from taqstore.quantization.comfy.codebook import GROUP
+from taqstore.store.attributes import attribute_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -87,7 +88,7 @@ def _linears_of_set(
         if tensor_site(site) != name.site or name.layer not in layers:
             continue
         into, count = dataset.sizes["in"], dataset.sizes["group"]
-        bits = int((dataset.attrs.get("run") or {}).get("bits", 0) or 0)
+        bits = int(attribute_of(dataset, "run", {}).get("bits", 0) or 0)
         if "weight_bits" in dataset:
             own = dataset["weight_bits"].sel(layer=name.layer)
             own = own.sel(projection=name.projection) if "projection" in own.dims else own

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from taqstore.analysis import joint_bits
 from taqstore.analysis.bits import CHOICES
+from taqstore.analysis.shared.widths import halfway, in_words, why_alike
 from taqstore.errors import MissingError, problem
 from taqstore.names import site_of, site_rank
 from taqstore.plot.parts import drawing as figures
@@ -25,14 +26,13 @@ from taqstore.plot.parts.views import linear_view
 from taqstore.quantization.allocation import allocate
 from taqstore.query.analyze import load
 
-AVERAGE = 6.0
 _BUDGETS = 9
 
 
 def bit_pages(
     groups: Mapping[str, xr.Dataset],
     *,
-    average: float = AVERAGE,
+    average: float | None = None,
     choices: Sequence[int] = CHOICES,
     answers: Mapping[str, xr.Dataset] | None = None,
 ) -> Iterator[Page]:
@@ -40,25 +40,26 @@ def bit_pages(
 
     Parameters and errors are those of `bit_data`.
     """
+    average = halfway(choices) if average is None else average
     sites = bit_data(groups, average=average, choices=choices, answers=answers)
     budget = budget_data(sites)
     yield Page("bits_budget", _budget_figure(budget, average), table(budget))
     style, ticks = bit_style(choices), sorted(choices)
     layers = {site: data[["layer_bits"]] for site, data in sites.items()}
     figure = _layer_figure(layers, style, ticks)
-    figure.suptitle(f"bits per layer, {average:g} on average")
+    figure.suptitle(_title("layer", average, choices, sites, "layer_bits"))
     yield Page("bits_layers", figure, site_table(layers))
     steps = {site: data[["bits"]] for site, data in sites.items()}
     draw = partial(figures.draw_heatmap, variable="bits", style=style)
     figure = site_grid(steps, draw, style, "bits", ticks=ticks)
-    figure.suptitle(f"bits per layer and step, {average:g} on average")
+    figure.suptitle(_title("layer and step", average, choices, sites, "bits"))
     yield Page("bits_steps", figure, site_table(steps))
 
 
 def bit_data(
     groups: Mapping[str, xr.Dataset],
     *,
-    average: float = AVERAGE,
+    average: float | None = None,
     choices: Sequence[int] = CHOICES,
     answers: Mapping[str, xr.Dataset] | None = None,
 ) -> dict[str, xr.Dataset]:
@@ -69,7 +70,8 @@ def bit_data(
     groups
         Groups with histograms by path, whose last part is the site.
     average
-        Budget in bits per layer and step, and per layer.
+        Budget in bits per layer and step, and per layer; by default that of `halfway`, which no one
+        width meets.
     choices
         Bit widths to choose from.
     answers
@@ -89,6 +91,7 @@ def bit_data(
     TaqError
         The budget is below the smallest width.
     """
+    average = halfway(choices) if average is None else average
     found = answers or {}
     if not groups.keys() <= found.keys():
         found = joint_bits(groups, average=average, choices=choices, per="step")
@@ -207,6 +210,20 @@ def _bought(errors: np.ndarray, choices: np.ndarray, averages: np.ndarray) -> li
         widths = allocate(known, choices.tolist(), average=average)
         means.append(known[np.arange(len(known)), np.searchsorted(choices, widths)].mean())
     return means
+
+
+def _title(
+    unit: str,
+    average: float,
+    choices: Sequence[int],
+    sites: Mapping[str, xr.Dataset],
+    variable: str,
+) -> str:
+    """What the widths of a page are of, how many units got each, and why if all got the same."""
+    chosen = np.concatenate([data[variable].values.ravel() for data in sites.values()])
+    alike = why_alike(chosen, choices)
+    text = f"bits per {unit}, {average:g} on average: {in_words(chosen)}"
+    return f"{text}\n({alike})" if alike else text
 
 
 def _budget_figure(data: xr.Dataset, average: float) -> Figure:

@@ -39,6 +39,7 @@ from taqstore.place.disk import try_lock
 from taqstore.place.location import Location
 from taqstore.quantization.weight_grid import weight_steps
 from taqstore.run.mode import Mode
+from taqstore.store.attributes import attribute_of
 from taqstore.upkeep.verify import verify_store
 
 pytestmark = needs_models
@@ -93,8 +94,9 @@ def test_every_layer_of_every_block_is_written(store: Path, run: Callable[..., A
         assert (group["activation_bits"] == 8).all()
         assert np.isfinite(group["activation_step"]).all()
         assert ("activation_shift" in group) == (site == "mlp.fc2")
-        assert group.attrs["run"]["bits"] == 3
-        assert group.attrs["run"]["blocks"] == open_store(store)["blocks/img"].attrs["run"]
+        told = attribute_of(group, "run")
+        assert told["bits"] == 3
+        assert told["blocks"] == attribute_of(open_store(store)["blocks/img"], "run")
     half = model.mmdit.multimodal_transformer_blocks[1].text_transformer_block
     weight = np.array(half.attn.k_proj.weight).astype(np.float32)
     k = found["weights/adaround/attn.qkv"].sel(layer="mm1.txt", projection="k_proj")

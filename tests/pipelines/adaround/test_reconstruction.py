@@ -34,6 +34,7 @@ from taqstore.names import SITES, WEIGHTS, LayerName
 from taqstore.quantization.weight_grid import dequantized, round_to_nearest, weight_steps
 from taqstore.query.activation_start import activation_start
 from taqstore.run.mode import Mode
+from taqstore.store.attributes import attribute_of
 
 pytestmark = needs_models
 QUICK = Settings(bits=3, activation_bits=4, iterations=8, batch_size=4, learning_rate=0.05,
@@ -224,7 +225,7 @@ def test_streams_of_ingested_blocks_are_gone_on_with(store: Path, filled: Path) 
         run(store, filled, brief, chosen=chosen, prefix=True, model=TINY.name, mode=mode)
     found = open_store(store)
     assert found["reconstruction"]["block"].values.tolist() == ["mm0", "mm1"]
-    assert found["reconstruction"].attrs["run"]["blocks"] == {}
+    assert attribute_of(found["reconstruction"], "run")["blocks"] == {}
 
 
 def test_streams_of_two_runs_are_refused(store: Path, filled: Path) -> None:

@@ -25,6 +25,7 @@ from taqstore.export.formats import export
 from taqstore.kinds.quantized_linears import quantized_blocks, quantized_linears
 from taqstore.kinds.weight_sets import weight_sets
 from taqstore.run.mode import Mode
+from taqstore.store.attributes import attribute_of
 from taqstore.upkeep.verify import verify_store
 
 pytestmark = needs_models
@@ -105,7 +106,7 @@ def test_a_store_without_sets_goes_on_where_it_lies(
     opened = open_store(store)
     assert "weights/mlp.fc2" in opened
     assert "weight_bits" not in opened["weights/mlp.fc2"]
-    assert "method" not in opened["weights/mlp.fc2"].attrs["run"]
+    assert "method" not in attribute_of(opened["weights/mlp.fc2"], "run")
     with pytest.raises(StoreError, match=r"weights/attn\.qkv already holds"):
         run(store, chosen=["mm1"])
     run(store, chosen=["mm1"], mode=Mode(resume=True))

@@ -23,6 +23,7 @@ from taqstore import open_store
 from taqstore.errors import MissingError, MisuseError
 from taqstore.kinds.quantized_linears import quantized_linears
 from taqstore.names import SITES
+from taqstore.store.attributes import attribute_of
 
 pytestmark = needs_models
 QUICK = Settings(iterations=6, batch_size=4, learning_rate=0.2, activation_bits=0)
@@ -88,7 +89,7 @@ def test_results_lie_on_the_grids_of_the_set(store: Path) -> None:
         assert np.abs(away).max() <= 1
         moved += np.count_nonzero(away)
     assert moved
-    told = opened["weights/adaround/mlp.fc1"].attrs["run"]
+    told = attribute_of(opened["weights/adaround/mlp.fc1"], "run")
     assert (told["start"]["set"], told["grid"]) == ("gptq", "affine")
     rows = block_errors(store)
     assert {row["against"] for row in rows} == {"start"}

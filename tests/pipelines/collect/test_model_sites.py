@@ -21,6 +21,7 @@ from taqstore.errors import MisuseError, StoreError
 from taqstore.kinds.coverage import coverage
 from taqstore.names import ADALN, MODEL_SITES, SITES, parse_layer
 from taqstore.run.mode import Mode
+from taqstore.store.attributes import attribute_of
 from taqstore.upkeep.info import describe_store
 from taqstore.upkeep.verify import verify_store
 
@@ -100,7 +101,7 @@ def test_the_store_is_whole_and_says_that_it_covers_the_model(
     readers = [reader for one in model.inputs() for reader in one.readers]
     assert found.observed == found.total == sum(reader.matrix().size for reader in readers)
     assert describe_store(opened)["coverage"]["percent"] == 100.0
-    told = opened[f"activations/{ADALN}"].attrs["linears"]["modulation"]
+    told = attribute_of(opened[f"activations/{ADALN}"], "linears")["modulation"]
     assert told == {
         reader.name.full: reader.shape[0] for reader in readers if reader.name.site == ADALN
     }

@@ -95,18 +95,25 @@ def test_nothing_runs_twice(store: Path, found: Gate, monkeypatch: pytest.Monkey
     assert records.count("gate") == 2
 
 
-def test_a_dry_run_counts_and_writes_nothing(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_counts_and_writes_nothing(
+    store: Path, found: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Path(shutil.copytree(store, tmp_path / "s.zarr"))
     before = {path: path.stat().st_mtime_ns for path in store.rglob("*")}
     new = Variant.parse("rtn/a8-static")
-    with forwards_counted(monkeypatch) as forwards:
-        costs = gate_costs(store, variants=[GOOD, new], count=4)
-        assert not forwards
-    assert [one["forwards"] for one in costs] == [2 * STEPS, 2 * STEPS, 4 * STEPS]
-    assert [one["kept"] for one in costs] == [2, 2, 0]
+    costs = gate_costs(store, variants=[GOOD, new], count=4)
+    assert costs.amount == (2 + 2 + 4) * STEPS
+    groups = list(costs.groups.values())
+    assert [one.of for one in groups] == ["float", GOOD.name, new.name]
+    assert [one.done for one in groups] == [2, 2, 0]
     assert before == {path: path.stat().st_mtime_ns for path in store.rglob("*")}
-    group = open_store(store)[costs[1]["group"]]
-    size = (group["x"].nbytes + group["output"].nbytes) // 2
-    assert [one["bytes"] for one in costs] == [2 * size, 2 * size, 4 * size]
+    stored = open_store(store).stored_bytes(list(costs.groups)[1])
+    assert stored is not None
+    size = sum(stored.values()) // 2
+    assert [one.bytes for one in groups] == [2 * size, 2 * size, 4 * size]
+    with forwards_counted(monkeypatch) as forwards:
+        gate(store, variants=[GOOD, new], count=4)
+    assert sum(forwards.values()) == costs.amount
 
 
 def test_what_runs_gives_the_name_not_what_it_is_called(store: Path, found: Gate) -> None:

@@ -16,6 +16,7 @@ from support.source_runs import edit_npz, one_line
 from taqstore import open_store
 from taqstore.cli import cli
 from taqstore.errors import SourceError
+from taqstore.store.attributes import attribute_of
 from taqstore.testing import RunShape, make_latents, make_phase1
 
 SHAPE = RunShape(images=2, steps=2, latent=(3, 2), channels=4)
@@ -101,7 +102,8 @@ def test_unknown_fields_and_keys_are_kept_or_named(folder: Path) -> None:
     edit_npz(folder / "samples" / "0001_001.npz", noise=np.ones(3))
     outcome = ingest([folder], folder.with_name("s.zarr"))
     assert outcome.problems == []
-    assert open_store(folder.with_name("s.zarr"))["latents"].attrs["source_manifest"]["weather"]
+    latents = open_store(folder.with_name("s.zarr"))["latents"]
+    assert attribute_of(latents, "source_manifest")["weather"]
     notes = "; ".join(outcome.notes)
     assert "fields not stored: mood" in notes
     assert "keys not stored: noise" in notes

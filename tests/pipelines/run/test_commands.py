@@ -28,6 +28,7 @@ from support.live_models import TINY, load_tiny, write_checkpoint
 from support.same_stores import assert_same_bits, assert_same_stores
 from taqstore import open_store
 from taqstore.cli import cli
+from taqstore.store.attributes import attribute_of
 from taqstore.upkeep.verify import verify_store
 
 pytestmark = needs_models
@@ -112,7 +113,7 @@ def test_latents_say_all_that_made_them(whole: Path) -> None:
     assert latents["is_final"].values.tolist() == [False] * 4 + [True]
     assert latents["timestep"].dtype == np.float16
     assert (latents["sigma"].values[0], latents["sigma"].values[-1]) == (1.0, 0.0)
-    run = latents.attrs["run"]
+    run = attribute_of(latents, "run")
     assert {k: run[k] for k in ("model", "steps", "shift", "negative_prompt")} == {
         "model": "tiny", "steps": 4, "shift": 3.0, "negative_prompt": "",
     }  # fmt: skip

@@ -17,6 +17,7 @@ from taqstore import open_store
 from taqstore.cli import cli
 from taqstore.errors import MissingError
 from taqstore.kinds.second_moments import moments_of
+from taqstore.store.attributes import attribute_of
 from taqstore.upkeep.verify import verify_store
 
 pytestmark = needs_models
@@ -171,7 +172,7 @@ def test_every_batch_has_every_timestep_and_every_sample_is_in_one(whole: Path) 
     for row in members:
         assert {TIMES[i] for i in row} == set(TIMES)
     assert (group["count"].values > 0).all()
-    assert group.attrs["run"]["samples"] == len(TIMES)
+    assert attribute_of(group, "run")["samples"] == len(TIMES)
 
 
 def test_streams_are_kept_where_a_sample_is_and_nowhere_else(

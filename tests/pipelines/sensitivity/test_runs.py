@@ -108,12 +108,19 @@ def test_more_images_grow_the_groups_and_two_machines_merge(
 
 def test_a_dry_run_writes_nothing(store: Path) -> None:
     before = files_of(store, ".")
-    said = run(store, dry_run=True).notes
+    plan = run(store, mode=Mode(dry_run=True)).plan
     assert files_of(store, ".") == before
-    assert said == [
-        f"{GROUP}: 3 targets on 2 images, 6 left: 18 forwards",
-        "2 images as they are: 6 forwards",
-    ]
+    assert plan is not None
+    assert {path: (group.to_write, group.done) for path, group in plan.groups.items()} == {
+        "trajectories/float": (2, 0),
+        GROUP: (6, 0),
+        GROUP.replace("sensitivity", "scores"): (3, 0),
+    }
+    assert plan.amount == 18 + 6
+    done = run(store)
+    assert {path: counts.bytes_out for path, counts in done.groups.items()} == {
+        path: group.bytes for path, group in plan.groups.items() if path in done.groups
+    }
 
 
 def test_what_a_format_cannot_be_of_is_named(store: Path) -> None:

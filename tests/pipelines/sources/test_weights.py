@@ -19,6 +19,7 @@ from taqstore import open_store
 from taqstore.export.formats import export
 from taqstore.kinds.quantized_linears import quantized_blocks, quantized_linears
 from taqstore.run.mode import Mode
+from taqstore.store.attributes import attribute_of
 from taqstore.upkeep.verify import verify_store
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -86,7 +87,7 @@ def test_numbers_are_those_of_the_file(tmp_path: Path) -> None:
     members = members_of(source)
     ingest([source], tmp_path / "s.zarr")
     store = open_store(tmp_path / "s.zarr")
-    assert store["weights/adaround/attn.qkv"].attrs["run"] == {
+    assert attribute_of(store["weights/adaround/attn.qkv"], "run") == {
         "model": "argmaxinc/mlx-stable-diffusion-3-medium", "bits": 4, "activation_bits": 8,
         "iterations": 250, "batch_size": 16, "learning_rate": 1e-3, "step_rate": 4e-5,
         "group_size": None, "method": "adaround", "grid": "symmetric",

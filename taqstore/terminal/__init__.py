@@ -1,0 +1,1 @@
+"""Text on a terminal: how wide it is, and what fits."""

@@ -1,0 +1,102 @@
+"""Run the blocks of a page, in order, in the folders that it names."""
+
+from __future__ import annotations
+
+import json
+import linecache
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.cli_runner import Result, Runner
+from support.executed import Block, Command, PageError, missing_words
+from support.executed_folders import Folders
+
+SECONDS = 300
+
+
+class PageRunner:
+    """Runs blocks; folders and Python names of a page last as long as it does.
+
+    Parameters
+    ----------
+    taq
+        Runs commands in this process.
+    folders
+        Where copies of folders come from.
+    place
+        An empty folder for the copies.
+    """
+
+    def __init__(
+        self, taq: Runner, folders: Folders, place: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self._taq, self._folders, self._place, self._patch = taq, folders, place, monkeypatch
+        self._names: dict[str, Any] = {"__name__": "__page__"}
+
+    def enter(self, folder: str) -> Path:
+        """Go to the page's copy of a folder."""
+        own = self._place / folder
+        if not own.exists():
+            own.parent.mkdir(exist_ok=True)
+            self._folders.copy(folder, own)
+        self._patch.chdir(own)
+        return own
+
+    def run(self, block: Block) -> None:
+        """Run a block.
+
+        Raises
+        ------
+        PageError
+            A command had another exit code or did not print what is shown.
+        """
+        if block.skipped or block.language == "text":
+            return
+        if block.language == "json":
+            json.loads(block.text)
+            return
+        self.enter(block.folder)
+        if block.language == "python":
+            self._python(block)
+            return
+        for command in block.commands():
+            self.command(command, where=str(block))
+
+    def command(self, command: Command, *, where: str) -> Result:
+        """Run one line of a session."""
+        done = _in_shell(command.for_shell) if command.of_shell else self._taq(*command.words)
+        if done.code != command.code:
+            raise PageError(
+                f"{where}: exit code {done.code}, not {command.code}: $ {command.text}\n"
+                f"{done.out[-2000:]}{done.err[-2000:]}"
+            )
+        absent = missing_words(command.shown, f"{done.out}\n{done.err}")
+        if absent:
+            raise PageError(
+                f"{where}: $ {command.text}\nis shown to print {absent}, printed:\n"
+                f"{done.out}{done.err}"
+            )
+        return done
+
+    def _python(self, block: Block) -> None:
+        name = f"<{block}>"
+        linecache.cache[name] = (len(block.text), None, block.text.splitlines(True), name)
+        exec(compile(block.text, name, "exec"), self._names)
+
+
+def _in_shell(text: str) -> Result:
+    paths = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    done = subprocess.run(
+        ["bash", "-c", text],
+        env={**os.environ, "PATH": paths},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
