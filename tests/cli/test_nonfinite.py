@@ -56,6 +56,7 @@ ELSEWHERE = {
     "repair": "gives no answer",
     "upgrade": "gives no answer",
     "completion": "opens no store",
+    "doctor": "opens no store",
 }
 
 
