@@ -7,7 +7,8 @@ misuse, which the command line answers with exit code 2.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
@@ -16,6 +17,9 @@ from taqstore.errors import MisuseError, problem
 
 MAX_SEED = 2**32 - 1
 """Largest seed of `numpy.random.seed`, which DiffusionKit calls, and so of all that is seeded."""
+
+# Of a name that somebody may have mistyped, and of a list of names in one message; characters.
+_LONGEST, _ROOM = 200, 300
 
 
 def word_of(value: Any, known: Collection[str], what: str) -> str:
@@ -31,9 +35,63 @@ def word_of(value: Any, known: Collection[str], what: str) -> str:
     """
     if isinstance(value, str) and value in known:
         return value
-    near = get_close_matches(str(value), list(known), n=1)
-    meant = f"did you mean {near[0]}? There is {', '.join(known)}" if near else ", ".join(known)
-    raise MisuseError(problem(f"{what} {value!r} is not known", remedy=meant))
+    raise MisuseError(problem(f"{what} {value!r} is not known", remedy=meant(value, known)))
+
+
+def words_of(values: Iterable[Any], known: Collection[str], what: str) -> tuple[str, ...]:
+    """The values, where each is a word that is known; raises as `word_of`."""
+    return tuple(word_of(value, known, what) for value in values)
+
+
+def meant(value: Any, known: Iterable[object]) -> str:
+    """What to do about a name that is not known: which one was meant, and which there are.
+
+    Everything that refuses a name says this, as the remedy.
+
+    >>> meant("scale", ("bits", "scales"))
+    'did you mean scales? There is bits, scales'
+    >>> meant("x", ("bits", "scales"))
+    'bits, scales'
+    """
+    names = list(dict.fromkeys(map(str, known)))
+    near = nearest(value, names)
+    return f"did you mean {near}? There is {listed(names)}" if near else listed(names)
+
+
+def nearest(value: Any, known: Iterable[str]) -> str:
+    """The name that a value is most like; empty where it is like none.
+
+    Case, and which of ``-``, ``_`` and ``.`` is written, do not count; the last parts of a path
+    stand for the first path that ends so.
+    """
+    text, plain = str(value).strip(), dict[str, str]()
+    for name in known:
+        plain.setdefault(_plain(name), name)
+    wanted = _plain(text.strip("/"))
+    if not wanted or len(wanted) > _LONGEST:
+        return ""
+    ends = [name for key, name in plain.items() if key.endswith(f"/{wanted}")]
+    if wanted not in plain and ends:
+        return ends[0]
+    near = get_close_matches(wanted, list(plain), n=1)
+    return plain[near[0]] if near else ""
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name.casefold())
+
+
+def listed(names: Collection[str]) -> str:
+    """Names for a message: all of them, or the first where they are many.
+
+    >>> listed([])
+    'none'
+    """
+    text = ", ".join(names) or "none"
+    if len(text) <= _ROOM:
+        return text
+    *shown, _ = text[:_ROOM].split(", ")
+    return f"{', '.join(shown)}, ... ({len(names)} in all)"
 
 
 def whole_number(

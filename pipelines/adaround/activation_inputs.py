@@ -10,7 +10,7 @@ import xarray as xr
 
 from taqstore.analysis.ranges.rules import RULES, Rule
 from taqstore.analysis.shared.inputs import POST_GELU_SITE
-from taqstore.asked import whole_number, word_of
+from taqstore.asked import whole_number, word_of, words_of
 from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.names import ACTIVATIONS, SITES, LayerName
 from taqstore.query.activation_start import activation_start
@@ -59,9 +59,7 @@ class ActivationPlan:
         if isinstance(shifted, str):
             what = "shifted must be a tuple of sites"
             raise MisuseError(problem(what, found=repr(shifted)))
-        unknown = [site for site in self.shifted if site not in SITES]
-        if unknown:
-            raise MisuseError(problem(f"no site {unknown[0]}", remedy=f"choose {', '.join(SITES)}"))
+        words_of(self.shifted, SITES, "site")
 
 
 @dataclass(frozen=True)

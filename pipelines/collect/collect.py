@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from taqstore.asked import meant, words_of
 from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.kinds import nonfinite
 from taqstore.kinds import second_moments as moment_groups
@@ -230,10 +231,7 @@ def _checked_sites(
     begun: tuple[str, ...], sites: Sequence[str] | None
 ) -> tuple[tuple[str, ...], list[str]]:
     """Sites to observe, in store order, and what is to be said of them."""
-    unknown = [site for site in sites or () if site not in EVERY_SITE]
-    if unknown:
-        what = f"site {', '.join(unknown)} is not known"
-        raise MisuseError(problem(what, remedy=f"choose {', '.join(EVERY_SITE)}"))
+    words_of(sites or (), EVERY_SITE, "site")
     if begun and begun != EVERY_SITE:
         others = ",".join(site for site in EVERY_SITE if site not in begun)
         return begun, [f"the sites of the store were resumed; --sites {others} adds the others"]
@@ -246,9 +244,9 @@ def _inputs_at(model: LoadedModel, sites: Sequence[str], *, asked: bool) -> dict
     found = {site: [one for one in every if one.site == site] for site in sites}
     lacking = [site for site, inputs in found.items() if not inputs]
     if lacking and asked:
-        there = ", ".join(dict.fromkeys(one.site for one in every))
+        there = dict.fromkeys(one.site for one in every)
         what = f"{model.row.name} has no site {', '.join(lacking)}"
-        raise MisuseError(problem(what, remedy=f"choose {there}"))
+        raise MisuseError(problem(what, remedy=meant(lacking[0], there)))
     return {site: inputs for site, inputs in found.items() if inputs}
 
 
@@ -258,7 +256,7 @@ def _checked_per_channel(
     outside = [site for site in per_channel if site not in sites]
     if outside:
         what = f"histograms of channels are asked for {', '.join(outside)}, which is not observed"
-        raise MisuseError(problem(what, found=f"sites {', '.join(sites)}"))
+        raise MisuseError(problem(what, remedy=f"sites: {meant(outside[0], sites)}"))
     if per_channel and images_per_batch > 1:
         what = "histograms of channels are written tensor by tensor"
         remedy = "leave --images-per-batch at 1; batches add exactly"

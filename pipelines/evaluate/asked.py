@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from taqstore.asked import meant
 from taqstore.errors import MisuseError, problem
 from taqstore.kinds.weight_sets import ADAROUND, FORMATS, set_folders, weight_sets
 from taqstore.store.reader import Store
@@ -79,12 +80,11 @@ def check_sets(variants: Sequence[Variant], store: Store) -> None:
         There is such a name. One of `adaround` is told later what it lacks.
     """
     known = {ADAROUND, *set_folders(store)}
-    strange = [way.name for way in variants if way.is_set and way.weights not in known]
+    strange = [way for way in variants if way.is_set and way.weights not in known]
     if strange:
-        sets = ", ".join(weight_sets(store)) or "none"
-        remedy = f"{', '.join(FORMATS)}, or a weight set of the store"
-        what = f"variant {strange[0]!r} is not known"
-        raise MisuseError(problem(what, found=f"weight sets: {sets}", remedy=remedy))
+        what = f"variant {strange[0].name!r} is not known"
+        remedy = meant(strange[0].weights, (*FORMATS, *weight_sets(store)))
+        raise MisuseError(problem(what, remedy=remedy))
 
 
 def defaults(planner: Planner) -> list[Variant]:

@@ -5,20 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
+from taqstore.asked import nearest
 from taqstore.errors import MisuseError, problem
 from taqstore.kinds.weight_sets import ADAROUND, FORMATS
 from taqstore.names import ACTIVATIONS, SITES, Block
-from taqstore.store.reader import Store
+
+if TYPE_CHECKING:
+    from taqstore.store.reader import Store
 
 FLOAT, MLX, LEARNED, CONFIG = "float", "mlx", "learned", "config"
 NEAREST = ("rtn", "clipped")
 COMFY, COMFY_GPTQ, MIXED = "comfy", "comfy-gptq", "mixed"
+STEPS = ("static", "step", "grouped", LEARNED)
+_WIDTHS = (8, 6, 4)
+INPUTS = ("a16", *(f"a{bits}-{steps}" for bits in _WIDTHS for steps in STEPS), CONFIG)
+"""What may follow the slash, for shells that complete it; other widths may, too."""
 _FORMATS = "|".join(FORMATS)
 _PATTERN = re.compile(
     rf"(?:(?P<weights>{_FORMATS})(?:-w(?P<width>[2-8]))?(?:-g(?P<size>[1-9]\d{{0,5}}))?"
     rf"|(?!(?:{_FORMATS})(?![a-z0-9_]))(?P<set>[a-z][a-z0-9_-]{{0,31}}))"
-    r"(?:/(?P<whole>a16)|/a(?P<bits>\d{1,2})-(?P<steps>static|step|grouped|learned)"
+    rf"(?:/(?P<whole>a16)|/a(?P<bits>\d{{1,2}})-(?P<steps>{'|'.join(STEPS)})"
     rf"(?P<mse>-mse)?(?P<shift>-shift)?|/(?P<config>{CONFIG}))?"
     r"(?:@(?P<blocks>[^@]+))?"
 )
@@ -99,6 +107,8 @@ class Variant:
         match = _PATTERN.fullmatch(name)
         if match is None:
             remedy = "write it like rtn, adaround/a8-static, float/a6-step-mse or rtn/a4-step-shift"
+            if near := _near(name):
+                remedy = f"did you mean {near}? Else {remedy}"
             raise MisuseError(problem(f"variant {name!r} is not known", remedy=remedy))
         rounded, width, size, own, whole, bits, steps, mse, shift, config, where = match.groups()
         weights = rounded or own
@@ -155,6 +165,14 @@ class Variant:
         inputs = f"/a{self.bits}-{self.steps}{flags}" if self.bits else "/a16" * self.said
         inputs = f"/{CONFIG}" if self.steps == CONFIG else inputs
         return weights + inputs + (f"@{blocks_text(self.blocks)}" if self.blocks else "")
+
+
+def _near(name: str) -> str:
+    """The name that is like one that is none: in how weights are rounded, or in the inputs."""
+    weights, slash, inputs = name.partition("/")
+    if _PATTERN.fullmatch(weights) is None:
+        return f"{near}{slash}{inputs}" if (near := nearest(weights, FORMATS)) else ""
+    return f"{weights}/{near}" if (near := nearest(inputs, INPUTS)) else ""
 
 
 def parse_blocks(text: str) -> tuple[str, ...]:
@@ -239,7 +257,7 @@ def default_variants(
         found += [replace(v, bits=8, steps=s) for v in pairs for s in ("static", "step")]
         if rounded is not None and beside:
             found += _of_rounded(beside[-1], rounded.activation_bits)
-        for width in (8, 6, 4):
+        for width in _WIDTHS:
             names = ("static", "grouped", "step", "step-shift")
             found += [Variant.parse(f"float/a{width}-{s}") for s in names]
         found += [Variant.parse(f"float/a4-{s}-mse") for s in ("static", "step")]

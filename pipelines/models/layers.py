@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from taqstore.asked import meant
 from taqstore.errors import MissingError, problem
 from taqstore.names import Block, model_blocks
 
@@ -41,7 +42,7 @@ def chosen_blocks(mmdit: Any, chosen: Collection[str] | None, *, model: str) -> 
     unknown = [name for name in chosen or () if name not in known]
     if unknown:
         what = f"no block {', '.join(unknown)} in {model}"
-        raise MissingError(problem(what, found=f"{known[0]} to {known[-1]}"))
+        raise MissingError(problem(what, remedy=meant(unknown[0], known)))
     return tuple(name for name in known if chosen is None or name in chosen)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from taqstore.errors import MisuseError, problem
+from taqstore.asked import word_of
 
 DIFFUSIONKIT = "diffusionkit"
 
@@ -130,10 +130,7 @@ def find_model(name: str) -> ModelRow:
     MissingError
         There is none; the message lists those there are.
     """
-    if name not in MODELS:
-        what = f"model {name!r} is not known"
-        raise MisuseError(problem(what, remedy=f"choose {', '.join(MODELS)}"))
-    return MODELS[name]
+    return MODELS[word_of(name, MODELS, "model")]
 
 
 def resolve(spec: str) -> Callable[..., Any]:

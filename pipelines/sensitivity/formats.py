@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from taqstore.asked import meant
 from taqstore.errors import MisuseError, problem
 from taqstore.kinds.quantized_linears import run_of
 from taqstore.kinds.sensitivity import check_format, format_bits, quantizes_inputs
-from taqstore.kinds.weight_sets import folder_of, set_folders, set_groups, weight_sets
+from taqstore.kinds.weight_sets import FORMATS, folder_of, set_folders, set_groups, weight_sets
 from taqstore.names import ACTIVATIONS, LATENTS, SECOND_MOMENTS, SITES, kind_of
 from taqstore.store.attributes import attribute_of
 from taqstore.store.reader import Store
 
-from ..evaluate.variants import COMFY_GPTQ, FLOAT, Variant
+from ..evaluate.variants import COMFY_GPTQ, FLOAT, MIXED, Variant
 from ..run.groups import RUN
 
 DEFAULT = {"step": "a4-static"}
@@ -81,10 +82,9 @@ def parse_format(name: str, store: Store, *, unit: str) -> Format:
     if variant.steps or variant.said or variant.blocks or variant.weights == "mixed":
         raise MisuseError(problem(f"{name!r} is no format of weights or inputs alone"))
     if variant.is_set and variant.weights not in set_folders(store):
-        there = ", ".join(weight_sets(store)) or "none"
-        remedy = "rtn, clipped, mlx, comfy, comfy-gptq, a weight set, or inputs like a4-static"
-        what = f"format {name!r} is not known"
-        raise MisuseError(problem(what, found=f"weight sets: {there}", remedy=remedy))
+        known = (*(f for f in FORMATS if f not in (FLOAT, MIXED)), *weight_sets(store))
+        remedy = f"{meant(name, known)}; or inputs like a4-static"
+        raise MisuseError(problem(f"format {name!r} is not known", remedy=remedy))
     if unit == "step":
         what = f"{name}: weights are the same at all steps"
         raise MisuseError(problem(what, remedy="--unit step takes inputs, like a4-static"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import filter as matching
 from fnmatch import fnmatchcase
 
-from taqstore.asked import word_of
+from taqstore.asked import meant, word_of, words_of
 from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.kinds.second_moments import tensors
 from taqstore.names import ACTIVATIONS, EVERY_SITE, SITES
@@ -136,11 +136,13 @@ def chosen_targets(targets: Sequence[Target], asked: Asked) -> list[Target]:
     """
     names = [one.name for one in targets]
     blocks = {reader.name.block for one in targets for reader in one.readers}
-    idle = [f"target {text!r}" for text in asked.names if not matching(names, text)]
-    idle += [f"target in block {block}" for block in asked.blocks or () if block not in blocks]
+    idle = [text for text in asked.names if not matching(names, text)]
+    if idle:
+        raise MisuseError(problem(f"no target {idle[0]!r}", remedy=meant(idle[0], names)))
+    words_of(asked.blocks or (), sorted(blocks), "block")
     found = [one for one in targets if asked.takes(one)]
-    if idle or not found:
-        what = f"no {idle[0]}" if idle else "no target is of these names, sites and blocks"
+    if not found:
+        what = "no target is of these names, sites and blocks"
         raise MisuseError(problem(what, found=f"{len(names)}: {names[0]} to {names[-1]}"))
     return found
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from taqstore.errors import SourceError
 from taqstore.files.refusal import problem, what_it_is
 from taqstore.names import is_block_key
+from taqstore.place.near import near_path
 
 from .parts.place import Place
 from .table import SOURCES
@@ -36,7 +37,8 @@ def detect(path: Path) -> list[Source]:
     if path.is_dir():
         return _in_folder(path)
     if not path.exists():
-        raise SourceError(problem("does not exist", where=str(path), remedy="check the path"))
+        remedy = near_path(str(path), stores=False) or "check the path"
+        raise SourceError(problem("does not exist", where=str(path), remedy=remedy))
     place = Place(path)
     _refuse_others(place)
     return _found(place)[:1] or [_refuse(place)]

@@ -19,6 +19,7 @@ from taqstore.analysis.shared.inputs import (
     require,
     tensor_bounds,
 )
+from taqstore.asked import meant
 from taqstore.errors import LayoutError, MissingError, problem
 from taqstore.statistics.histogram import coarsen
 from taqstore.store.given import handed
@@ -81,7 +82,9 @@ def variable_difference(first: xr.Dataset, second: xr.Dataset, variable: str) ->
         The other dimensions differ in size.
     """
     for dataset in (first, second):
-        require(dataset, (variable,), analysis=_NAME)
+        if variable not in dataset.variables:
+            remedy = meant(variable, dataset.data_vars)
+            raise MissingError(problem(f"no variable {variable!r}", remedy=remedy))
     left, right = _matched(first[[variable]], second[[variable]])
     a, b = (side[variable].astype(np.float64) for side in (left, right))
     inner = [dim for dim in a.dims if dim not in _PLACES]

@@ -16,6 +16,7 @@ from taqstore.analysis.static_scores import (
     weight_scores,
 )
 from taqstore.analysis.table import of_row
+from taqstore.asked import meant
 from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.kinds.sensitivity import quantizes_inputs, scores, sensitivities
 from taqstore.names import parse_layer, site_rank
@@ -84,8 +85,9 @@ def ranks(
     absent = [name for name in formats if name not in {format for _, format in found}]
     if not found or absent:
         what = f"no sensitivities in {absent[0]}" if absent else "no sensitivities in the store"
-        there = ", ".join("/".join(key) for key in found)
-        raise MissingError(problem(what, found=there, remedy="taqstore sensitivity measures them"))
+        there = dict.fromkeys(format for _, format in found)
+        near = f"{meant(absent[0], there)}; " if found else ""
+        raise MissingError(problem(what, remedy=f"{near}taqstore sensitivity measures them"))
     if draws < 1:
         raise MisuseError(problem("draws must be at least 1", found=str(draws)))
     kept = scores(groups, unit)

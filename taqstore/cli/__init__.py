@@ -14,7 +14,9 @@ from typing import NoReturn
 
 import click
 
+from taqstore.asked import nearest
 from taqstore.cli.talk import TALK, begin, end, talk_options
+from taqstore.cli.words import WordGroup
 from taqstore.errors import DEBUG, LONGEST, MisuseError, TaqError, printable, problem
 from taqstore.version import __version__
 
@@ -68,6 +70,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("taqstore.cli.verify", "Check that everything is what was written."),
     "repair": ("taqstore.cli.repair", "Mend what verify names; unflag what is lost."),
     "upgrade": ("taqstore.cli.upgrade", "Bring a store of an older format to this one, in place."),
+    "completion": (
+        "taqstore.cli.completion",
+        "Print the script that completes words by TAB in bash, zsh or fish.",
+    ),
     "doctor": ("taqstore.cli.doctor", "Say what this machine has, what is missing, what is slow."),
 }
 SOURCES_TABLE = "taqstore.pipelines.sources.table"
@@ -80,6 +86,7 @@ ADAROUND_PIPELINE = "taqstore.pipelines.adaround.adaround"
 GPTQ_PIPELINE = "taqstore.pipelines.gptq.gptq"
 GPTQ_SETTINGS = "taqstore.pipelines.gptq.settings"
 GPTQ_ERRORS = "taqstore.pipelines.gptq.site_errors"
+VARIANT_NAMES = "taqstore.pipelines.evaluate.variants"
 EVALUATE_PIPELINE = "taqstore.pipelines.evaluate.evaluate"
 GATE_PIPELINE = "taqstore.pipelines.gate.gate"
 SENSITIVITY_PIPELINE = "taqstore.pipelines.sensitivity.sensitivity"
@@ -89,7 +96,11 @@ MODEL_WEIGHTS = "taqstore.pipelines.run.model_weights"
 BASE_WEIGHTS = "taqstore.pipelines.run.base_weights"
 
 
-class LazyGroup(click.Group):
+# Commands whose first word is one of many, which may be taken for a command itself.
+_OF_WORDS = ("analyze", "export", "plot")
+
+
+class LazyGroup(WordGroup):
     """A group that knows its commands' names and help, and imports one when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -102,6 +113,19 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = import_module(COMMANDS[cmd_name][0]).command
         return command
+
+    def elsewhere(self, word: str) -> str:
+        """The command below which a word is one: `analyze scales` of `scales`."""
+        for name in _OF_WORDS:
+            command = import_module(COMMANDS[name][0]).command
+            known = (
+                command.list_commands(click.Context(command))
+                if isinstance(command, click.Group)
+                else command.params[0].type.choices
+            )
+            if word in known:
+                return f"did you mean taqstore {name} {word}?"
+        return ""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List commands with their help, without importing any."""
@@ -125,6 +149,8 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: errors of ours are one line and exit code 1, misuse is 2."""
+    if "_TAQSTORE_COMPLETE" in os.environ:
+        import_module("taqstore.cli.shells").register()
     begin()
     try:
         cli(standalone_mode=False)
@@ -132,6 +158,8 @@ def main() -> None:
         click.echo("taqstore: stopped", err=True)
         sys.exit(130)
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption):
+            error.possibilities = _options_meant(error)  # type: ignore[misc]
         error.message = printable(error.message, longest=LONGEST // 2)  # type: ignore[misc]
         error.show()
         sys.exit(error.exit_code)
@@ -159,6 +187,17 @@ def main() -> None:
         _refuse(problem(error.strerror or str(error), where=str(error.filename or "")))
     finally:
         end()
+
+
+def _options_meant(error: click.NoSuchOption) -> list[str] | None:
+    """The option that was meant, earlier spellings left out; `-layer` means `--layer`."""
+    typed = error.option_name
+    if not typed.startswith("--"):  # of -layer click says -l
+        typed = next((word for word in sys.argv[1:] if word.startswith(typed)), typed)
+    params = error.ctx.command.params if error.ctx else []
+    known = [word for param in params for word in (*param.opts, *param.secondary_opts)]
+    near = nearest(typed.partition("=")[0].lstrip("-"), [word.lstrip("-") for word in known])
+    return [f"--{near}"] if near else None
 
 
 def _refuse(text: str, *, code: int = 1) -> NoReturn:

@@ -11,8 +11,9 @@ import click
 
 from taqstore.analysis.ranges.rules import RULES
 from taqstore.asked import MAX_SEED
-from taqstore.cli import ADAROUND_PIPELINE
+from taqstore.cli import ADAROUND_PIPELINE, vocabulary
 from taqstore.cli.common import is_given, renamed, say, store_argument
+from taqstore.cli.completed import Named
 from taqstore.cli.dry_run import dry_run_option, print_plan
 from taqstore.cli.long_command import LongCommand, force_option, resume_option
 from taqstore.cli.model_options import (
@@ -26,6 +27,7 @@ from taqstore.cli.model_options import (
 from taqstore.cli.outcome import groups_document, say_notes
 from taqstore.cli.output import json_option, print_json, print_rows
 from taqstore.cli.progress import progress_bar
+from taqstore.cli.words import Word
 from taqstore.run.mode import Mode
 
 if TYPE_CHECKING:
@@ -37,7 +39,11 @@ _TIME_GROUPS = 4
 @click.command("adaround", cls=LongCommand)
 @store_argument
 @click.option(
-    "--blocks", "chosen", callback=parse_names, help="Blocks, like mm0,mm5 [default: all cached]."
+    "--blocks",
+    "chosen",
+    type=Named(vocabulary.blocks, commas=True),
+    callback=parse_names,
+    help="Blocks, like mm0,mm5 [default: all cached].",
 )
 @renamed(
     "--weight-bits",
@@ -53,7 +59,7 @@ _TIME_GROUPS = 4
     "--weight-clip",
     "clip",
     old="--clip",
-    type=click.Choice(["absmax", "mse"]),
+    type=Word(["absmax", "mse"]),
     default="absmax",
     show_default=True,
     help="Rule of the weight steps.",
@@ -67,7 +73,7 @@ _TIME_GROUPS = 4
 )
 @click.option(
     "--rule",
-    type=click.Choice(["baseline", "timed"]),
+    type=Word(["baseline", "timed"]),
     default="baseline",
     show_default=True,
     help="One activation step per linear, or one per linear and group of steps.",
@@ -81,7 +87,7 @@ _TIME_GROUPS = 4
 )
 @click.option(
     "--activation-clip",
-    type=click.Choice(tuple(RULES)),
+    type=Word(tuple(RULES)),
     default="absmax",
     show_default=True,
     help="Rule of the first activation steps; shifted sites have absmax.",
@@ -89,6 +95,7 @@ _TIME_GROUPS = 4
 @renamed(
     "--shifted-sites",
     "shifted",
+    type=Named(vocabulary.sites_of_blocks, commas=True),
     old="--shift",
     callback=lambda ctx, param, value: parse_names(ctx, param, value) if value else (),
     default="mlp.fc2",
@@ -155,6 +162,7 @@ _TIME_GROUPS = 4
 )
 @click.option(
     "--start",
+    type=Named(vocabulary.weight_sets),
     metavar="SET",
     callback=known_set,
     help="Weight set to begin from, and whose grids to keep, like gptq [default: the weights].",

@@ -11,10 +11,12 @@ import click
 
 from taqstore.analysis.shared.row import Analysis
 from taqstore.analysis.table import ANALYSES
-from taqstore.cli import MODEL_WEIGHTS
+from taqstore.cli import MODEL_WEIGHTS, vocabulary
 from taqstore.cli.common import say, say_nonfinite, store_argument
+from taqstore.cli.completed import Named, StoreAddress
 from taqstore.cli.output import Output, table_output
 from taqstore.cli.scheduler import computing, scheduler_option
+from taqstore.cli.words import Word
 from taqstore.errors import TaqError
 from taqstore.files.targets import DATASETS
 
@@ -22,9 +24,23 @@ if TYPE_CHECKING:
     from taqstore.store.reader import Store
 
 _SELECTING: dict[str, Callable[[Any], Any]] = {
-    "source": click.option("--source", help="Group prefix [default: first of those in the store]."),
-    "site": click.option("--site", "sites", multiple=True, help="attn.qkv, mlp.fc2, … Repeatable."),
-    "layer": click.option("--layer", help="Glob over layers, or any spelling of one."),
+    "source": click.option(
+        "--source",
+        type=Named(vocabulary.sources),
+        help="Group prefix [default: first of those in the store].",
+    ),
+    "site": click.option(
+        "--site",
+        "sites",
+        multiple=True,
+        type=Named(vocabulary.sites),
+        help="attn.qkv, mlp.fc2, … Repeatable.",
+    ),
+    "layer": click.option(
+        "--layer",
+        type=Named(vocabulary.layers, commas=True),
+        help="Glob over layers, or any spelling of one.",
+    ),
     "step": click.option("--step", help="Step index, or A:B:S."),
     "batch": click.option("--batch", help="Observed batches to use: A:B:S."),
 }
@@ -35,7 +51,7 @@ def shared_options(row: Analysis) -> list[Callable[[Any], Any]]:
     """Arguments and options of an analysis that its own come after."""
     return [
         store_argument,
-        *([click.argument("other")] if row.second else []),
+        *([click.argument("other", type=StoreAddress())] if row.second else []),
         *(_SELECTING[word] for word in row.takes),
         table_output(suffixes=(*DATASETS, *_text_suffixes(row))),
         *([_paste_option(row)] if row.pastes else []),
@@ -51,7 +67,7 @@ def _text_suffixes(row: Analysis) -> list[str]:
 def _paste_option(row: Analysis) -> Callable[[Any], Any]:
     return click.option(
         "--paste",
-        type=click.Choice(row.pastes),
+        type=Word(row.pastes),
         help=f"Print, or write with -o, what other tools take [default with -o FILE.json:"
         f" {row.pastes[0]}].",
     )

@@ -15,10 +15,13 @@ from taqstore.cli.analysis import run, shared_options, weights_of_store
 from taqstore.cli.common import say
 from taqstore.cli.options import click_option, settled
 from taqstore.cli.talk import Command, talk_options
+from taqstore.cli.words import WordGroup
 
 
-class _Analyses(click.Group):
+class _Analyses(WordGroup):
     """Subcommands made when asked for, from what the table then holds."""
+
+    kind = "analysis"
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(ANALYSES)

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from taqstore.cli import CACHE_PIPELINE
+from taqstore.cli import CACHE_PIPELINE, vocabulary
 from taqstore.cli.common import say
+from taqstore.cli.completed import Named
 from taqstore.cli.dry_run import print_run
 from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import check_draw, parse_names, rerun_options
@@ -18,7 +19,11 @@ from taqstore.run.mode import Mode
 
 @click.command("cache", cls=LongCommand)
 @click.option(
-    "--blocks", "chosen", callback=parse_names, help="Blocks to keep, like mm0,mm5 [default: all]."
+    "--blocks",
+    "chosen",
+    type=Named(vocabulary.blocks, commas=True),
+    callback=parse_names,
+    help="Blocks to keep, like mm0,mm5 [default: all].",
 )
 @rerun_options(stride=5)
 def command(

@@ -8,18 +8,21 @@ from typing import Any
 import click
 
 from taqstore.analysis.ranges.rules import RULES
-from taqstore.cli import COLLECT_PIPELINE
+from taqstore.cli import COLLECT_PIPELINE, vocabulary
+from taqstore.cli.completed import Named
 from taqstore.cli.dry_run import print_run
 from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import check_draw, parse_names, rerun_options
 from taqstore.cli.progress import progress_bar
 from taqstore.cli.second_moment_options import asked_of, say_space, second_moment_options
+from taqstore.cli.words import Word
 from taqstore.run.mode import Mode
 
 
 @click.command("collect", cls=LongCommand)
 @click.option(
     "--sites",
+    type=Named(vocabulary.every_site, commas=True),
     callback=parse_names,
     help="Sites, like mlp.fc2,adaln.linear [default: all of the model; resumed, of the store].",
 )
@@ -33,6 +36,7 @@ from taqstore.run.mode import Mode
 @click.option(
     "--per-channel-histogram",
     "per_channel",
+    type=Named(vocabulary.every_site, commas=True),
     callback=parse_names,
     help="Sites that also get a histogram of every channel, like mlp.fc2.",
 )
@@ -51,7 +55,7 @@ from taqstore.run.mode import Mode
 )
 @click.option(
     "--enough-clip",
-    type=click.Choice(sorted(RULES)),
+    type=Word(sorted(RULES)),
     help="Rule of these clip bounds [default: percentile].",
 )
 @second_moment_options

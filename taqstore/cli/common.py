@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from taqstore.cli.completed import StoreAddress
 from taqstore.cli.talk import TALK
 from taqstore.cli.talk import detail as detail
 from taqstore.errors import printable
@@ -15,7 +16,7 @@ from taqstore.errors import printable
 if TYPE_CHECKING:
     import xarray as xr
 
-store_argument = click.argument("store")
+store_argument = click.argument("store", type=StoreAddress())
 
 
 def say(text: str) -> None:

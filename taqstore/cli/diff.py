@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from taqstore.cli import vocabulary
 from taqstore.cli.common import say_nonfinite
+from taqstore.cli.completed import Named, StoreAddress
 from taqstore.cli.output import Output, table_output
 from taqstore.cli.talk import Command
 from taqstore.files.targets import TABLES
@@ -18,27 +20,44 @@ if TYPE_CHECKING:
 
 
 @click.command("diff", cls=Command)
-@click.argument("first")
-@click.argument("second")
-@click.argument("group", required=False)
-@click.argument("variable", required=False)
-@click.option("--source", help="Group prefix [default: first that both have].")
+@click.argument("first", type=StoreAddress())
+@click.argument("second", type=StoreAddress())
+@click.argument("group", required=False, type=Named(vocabulary.groups, store="first"))
+@click.argument("variable", required=False, type=Named(vocabulary.variables, store="first"))
+@click.option(
+    "--source",
+    type=Named(vocabulary.sources, store="first"),
+    help="Group prefix [default: first that both have].",
+)
 @click.option(
     "--analysis",
+    type=Named(vocabulary.site_analyses),
     help="Compare GROUP of FIRST with this analysis of SECOND (analyze --help lists them).",
 )
 @click.option(
     "--option",
     "given",
     multiple=True,
+    type=Named(vocabulary.settings),
     metavar="NAME=VALUE",
     help="Of --analysis, like strength=0.7. Repeatable.",
 )
 @click.option(
-    "--weights", metavar="SET", help="Weight set of SECOND, for --analysis [default: the only one]."
+    "--weights",
+    type=Named(vocabulary.weight_sets, store="second"),
+    metavar="SET",
+    help="Weight set of SECOND, for --analysis [default: the only one].",
 )
-@click.option("--by", help="Column to order by [default: jensen_shannon, where there is one].")
-@click.option("--layer", help="Glob over layers, or any spelling of one.")
+@click.option(
+    "--by",
+    type=Named(vocabulary.columns_of_diff),
+    help="Column to order by [default: jensen_shannon, where there is one].",
+)
+@click.option(
+    "--layer",
+    type=Named(vocabulary.layers, commas=True, store="first"),
+    help="Glob over layers, or any spelling of one.",
+)
 @click.option("--step", help="Step index, or A:B:S.")
 @table_output(suffixes=TABLES, limit=20, only="file")
 def command(

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from taqstore.cli import EVALUATE_PIPELINE
+from taqstore.cli import EVALUATE_PIPELINE, vocabulary
 from taqstore.cli.common import say, say_nonfinite, store_argument
+from taqstore.cli.completed import Named
 from taqstore.cli.dry_run import dry_run_option, print_plan
 from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import (
@@ -41,6 +42,7 @@ from taqstore.run.outcome import Outcome
     "--variant",
     "variants",
     multiple=True,
+    type=Named(vocabulary.variants),
     metavar="NAME",
     help="WEIGHTS, WEIGHTS/a16, WEIGHTS/aBITS-STEPS[-mse][-shift] or WEIGHTS/config, each with"
     " @BLOCKS or not; repeatable [default: a table of them].",
@@ -48,6 +50,7 @@ from taqstore.run.outcome import Outcome
 @click.option(
     "--blocks",
     "chosen",
+    type=Named(vocabulary.blocks, commas=True),
     callback=parse_names,
     help="Blocks to quantize, like mm0,mm5 [default: all].",
 )

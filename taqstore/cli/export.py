@@ -11,13 +11,12 @@ import click
 
 from taqstore.analysis.shared.option import Option
 from taqstore.analysis.table import ANALYSES
-from taqstore.asked import word_of
 from taqstore.cli import BASE_WEIGHTS
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.options import click_option, given_of, settled
 from taqstore.cli.output import output_option, replace_option, replacing
 from taqstore.cli.talk import Command, talk_options
-from taqstore.errors import MisuseError
+from taqstore.cli.words import WordGroup
 from taqstore.export.formats import FORMATS, MULTITIER, Format
 
 _OTHER_SCHEMA = click.option(
@@ -25,21 +24,13 @@ _OTHER_SCHEMA = click.option(
 )
 
 
-class _Formats(click.Group):
+class _Formats(WordGroup):
     """Subcommands made when asked for, from what the table then holds."""
+
+    kind = "export format"
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(FORMATS)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-"):
-            try:
-                word_of(args[0], FORMATS, "export format")
-            except MisuseError as error:
-                ctx.fail(str(error))
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List formats with all that is said of them."""

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from taqstore.cli import EVALUATE_PIPELINE, GATE_PIPELINE
+from taqstore.cli import EVALUATE_PIPELINE, GATE_PIPELINE, vocabulary
 from taqstore.cli.common import complain, say, say_nonfinite, store_argument
+from taqstore.cli.completed import Named
 from taqstore.cli.dry_run import dry_run_option, print_plan
 from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import (
@@ -45,6 +46,7 @@ _BOUNDS = ("min_cosine", "max_bifurcated", "min_psnr")
     "--variant",
     "variants",
     multiple=True,
+    type=Named(vocabulary.variants),
     metavar="NAME",
     help="What is judged, as taqstore evaluate names it: gptq/a8-static, rtn, …; repeatable.",
 )

@@ -9,20 +9,27 @@ from typing import Any
 import click
 
 from taqstore.asked import MAX_SEED
-from taqstore.cli import GENERATE_PIPELINE
+from taqstore.cli import GENERATE_PIPELINE, vocabulary
 from taqstore.cli.common import renamed, store_argument
+from taqstore.cli.completed import Named
 from taqstore.cli.dry_run import dry_run_option, print_run
 from taqstore.cli.long_command import LongCommand, force_option, resume_option
 from taqstore.cli.model_options import MODEL, known_model, local_ckpt_option
 from taqstore.cli.output import Source, Target, json_option
 from taqstore.cli.progress import progress_bar
+from taqstore.cli.words import Word
 from taqstore.run.mode import Mode
 
 
 @click.command("generate", cls=LongCommand)
 @store_argument
 @click.option(
-    "--model", required=True, metavar=MODEL, callback=known_model, help="Model to sample with."
+    "--model",
+    required=True,
+    metavar=MODEL,
+    type=Named(vocabulary.models),
+    callback=known_model,
+    help="Model to sample with.",
 )
 @click.option(
     "--prompts",
@@ -66,7 +73,7 @@ from taqstore.run.mode import Mode
 @click.option("--negative-prompt", default="", help="What guidance leads away from.")
 @click.option(
     "--dtype",
-    type=click.Choice(["float16", "float32"]),
+    type=Word(["float16", "float32"]),
     help="Of weights and activations [default: the model's].",
 )
 @click.option(

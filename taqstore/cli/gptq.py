@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from taqstore.cli import GPTQ_ERRORS, GPTQ_PIPELINE, GPTQ_SETTINGS
+from taqstore.cli import GPTQ_ERRORS, GPTQ_PIPELINE, GPTQ_SETTINGS, vocabulary
 from taqstore.cli.common import is_given, renamed, store_argument
+from taqstore.cli.completed import Named
 from taqstore.cli.dry_run import dry_run_option, print_plan
 from taqstore.cli.long_command import LongCommand, force_option, resume_option
 from taqstore.cli.model_options import (
@@ -20,6 +21,7 @@ from taqstore.cli.model_options import (
 from taqstore.cli.outcome import groups_document, say_notes
 from taqstore.cli.output import json_option, print_json, print_rows
 from taqstore.cli.progress import progress_bar
+from taqstore.cli.words import Word
 from taqstore.quantization.defaults import DAMPING
 from taqstore.run.mode import Mode
 
@@ -43,6 +45,7 @@ def _site_bits(
 @store_argument
 @click.option(
     "--sites",
+    type=Named(vocabulary.every_site, commas=True),
     callback=parse_names,
     help="Sites, like mlp.fc2,adaln.linear [default: those of blocks, and adaln.linear].",
 )
@@ -57,6 +60,7 @@ def _site_bits(
 )
 @click.option(
     "--site-bits",
+    type=Named(vocabulary.widths),
     metavar="SITE=BITS",
     multiple=True,
     callback=_site_bits,
@@ -73,7 +77,7 @@ def _site_bits(
 )
 @click.option(
     "--grid",
-    type=click.Choice(["affine", "symmetric"]),
+    type=Word(["affine", "symmetric"]),
     default="affine",
     show_default=True,
     help="From end to end, as MLX's packed weights; or about 0, as AdaRound's.",
@@ -82,7 +86,7 @@ def _site_bits(
     "--weight-clip",
     "clip",
     old="--clip",
-    type=click.Choice(["absmax", "mse"]),
+    type=Word(["absmax", "mse"]),
     default="absmax",
     show_default=True,
     help="Rule of symmetric steps; errors count as the squares of their inputs.",
@@ -103,14 +107,14 @@ def _site_bits(
 )
 @click.option(
     "--step-dtype",
-    type=click.Choice(["float16", "float32"]),
+    type=Word(["float16", "float32"]),
     default="float16",
     show_default=True,
     help="What weight steps are rounded to, before the integers are made.",
 )
 @click.option(
     "--fallback",
-    type=click.Choice(["refuse", "nearest"]),
+    type=Word(["refuse", "nearest"]),
     default="refuse",
     show_default=True,
     help="Of sites without statistics: refuse them, or round them to nearest.",

@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 
+from taqstore.cli import vocabulary
 from taqstore.cli.common import complain, say, store_argument
+from taqstore.cli.completed import Named
 from taqstore.cli.output import json_option, print_json, print_rows
 from taqstore.cli.talk import Command, wide_option
 from taqstore.errors import printable
@@ -21,7 +23,7 @@ _NAMED = 3
 
 @click.command("info", cls=Command)
 @store_argument
-@click.argument("group", required=False)
+@click.argument("group", required=False, type=Named(vocabulary.groups))
 @json_option
 @wide_option
 def command(store: str, group: str | None, as_json: bool) -> None:

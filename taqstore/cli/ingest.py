@@ -8,14 +8,16 @@ from typing import Any
 
 import click
 
-from taqstore.cli import INGEST_PIPELINE, SOURCES_TABLE
+from taqstore.cli import INGEST_PIPELINE, SOURCES_TABLE, vocabulary
 from taqstore.cli.common import complain, say
+from taqstore.cli.completed import Named, StoreAddress
 from taqstore.cli.dry_run import dry_run_option, print_plan
 from taqstore.cli.long_command import LongCommand, resume_option
 from taqstore.cli.model_options import known_set
 from taqstore.cli.outcome import print_groups, say_notes
 from taqstore.cli.output import Source, json_option, print_json
 from taqstore.cli.progress import progress_bar
+from taqstore.cli.words import Word
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 
@@ -42,11 +44,11 @@ Examples:
   taqstore ingest calibration_data run.zarr --only activations --resume""",
 )
 @click.argument("source", nargs=-1, required=True, type=click.Path())
-@click.argument("store")
+@click.argument("store", type=StoreAddress())
 @click.option(
     "--only",
     multiple=True,
-    type=click.Choice(list(SOURCES)),
+    type=Word(list(SOURCES)),
     help="Take only this source. Repeatable.",
 )
 @resume_option
@@ -60,6 +62,7 @@ Examples:
 )
 @click.option(
     "--set",
+    type=Named(vocabulary.weight_sets),
     metavar="NAME",
     callback=known_set,
     help="Weight set that quantized weights become [default: adaround].",

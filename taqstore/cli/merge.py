@@ -6,22 +6,31 @@ from typing import Any
 
 import click
 
+from taqstore.cli import vocabulary
+from taqstore.cli.completed import Named, StoreAddress
 from taqstore.cli.long_command import LongCommand
 from taqstore.cli.outcome import print_groups, say_notes
 from taqstore.cli.output import json_option, print_json
 from taqstore.cli.progress import progress_bar
+from taqstore.cli.words import Word
 from taqstore.run.outcome import Outcome
 
 
 @click.command("merge", cls=LongCommand)
-@click.argument("first")
-@click.argument("second")
-@click.argument("out")
-@click.option("--group", "groups", multiple=True, help="Merge only this group. Repeatable.")
+@click.argument("first", type=StoreAddress())
+@click.argument("second", type=StoreAddress())
+@click.argument("out", type=StoreAddress())
+@click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    type=Named(vocabulary.groups, store="first"),
+    help="Merge only this group. Repeatable.",
+)
 @click.option("--renumber", is_flag=True, help="Number SECOND's images after FIRST's.")
 @click.option(
     "--duplicates",
-    type=click.Choice(["refuse", "skip", "keep"]),
+    type=Word(["refuse", "skip", "keep"]),
     default="refuse",
     show_default=True,
     help="Images of SECOND that FIRST has too.",

@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from taqstore.asked import MAX_SEED, word_of
-from taqstore.cli import MODELS_TABLE
+from taqstore.cli import MODELS_TABLE, vocabulary
 from taqstore.cli.common import renamed, store_argument
+from taqstore.cli.completed import Named
 from taqstore.cli.dry_run import dry_run_option
 from taqstore.cli.long_command import force_option, resume_option
 from taqstore.cli.output import Source, json_option
@@ -63,6 +64,7 @@ def known_model(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 model_option = click.option(
     "--model",
+    type=Named(vocabulary.models),
     metavar=MODEL,
     callback=known_model,
     help="Model that made ingested latents or samples, which do not say it themselves.",
@@ -85,6 +87,7 @@ def set_option(default: str) -> Callable[[Any], Any]:
     """Which weight set is written."""
     return click.option(
         "--set",
+        type=Named(vocabulary.weight_sets),
         metavar="NAME",
         callback=known_set,
         default=default,

@@ -10,13 +10,21 @@ import click
 
 from taqstore.analysis.shared.option import Option, bundled, settle
 from taqstore.analysis.table import ANALYSES
+from taqstore.asked import meant
+from taqstore.cli import vocabulary
+from taqstore.cli.completed import Named
 from taqstore.cli.output import SetOrSource, Source
+from taqstore.cli.words import Word
+from taqstore.errors import problem
 
 # Commands have options of their own that may have the same names.
 _OWN = "own_"
 
+# Options whose words the store has, by name.
+_NAMED = {"source": vocabulary.sources, "weights": vocabulary.weight_sets}
 
-class Words(click.Choice[str]):
+
+class Words(Word):
     """The words of an option, and silently those of earlier versions."""
 
     def __init__(self, option: Option) -> None:
@@ -85,7 +93,7 @@ def read_options(name: str, given: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for word, text in given.items():
         if word not in known:
-            raise click.BadParameter(f"{name} has no {word!r}; it has {', '.join(known) or 'none'}")
+            raise click.BadParameter(problem(f"{name} has no {word!r}", remedy=meant(word, known)))
         found[word] = _value(known[word], text)
     return bundled(row.options, row.bundles, settle(row.options, found, who=name))
 
@@ -100,14 +108,18 @@ def _value(option: Option, text: str) -> Any:
 
 
 def _type(option: Option) -> Any:
-    if option.type in ("integers", "word"):
-        return str
+    if option.type == "integers":
+        return Named(lambda asked: option.words)
+    if option.type == "word":
+        return Named(vocabulary.measured_formats)
     if option.type == "weights":
         return SetOrSource()
     if option.type == "base":
         return Source()
     if option.words:
         return Words(option)
+    if option.type is str and option.name in _NAMED:
+        return Named(_NAMED[option.name])
     if option.least is None and option.most is None:
         return option.type
     ends = {"min_open": option.above, "max_open": option.below}

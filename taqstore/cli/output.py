@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from click.shell_completion import CompletionItem
 
+from taqstore.cli import vocabulary
 from taqstore.cli.common import is_given, say
+from taqstore.cli.completed import Named
 from taqstore.cli.talk import wide_option
-from taqstore.errors import printable
+from taqstore.errors import printable, problem
 from taqstore.files.targets import DATASETS, check_suffix
 from taqstore.terminal.aligned import print_fitted
 
@@ -51,6 +54,11 @@ class Source(click.Path):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> str | bytes | os.PathLike[str]:
         """The path, if there is such a file and it serves for nothing else."""
+        from taqstore.place.near import near_path
+
+        text = str(value)
+        if not os.path.lexists(text) and (remedy := near_path(text, stores=False)):
+            self.fail(problem("no such file", where=text, remedy=remedy), param, ctx)
         found = super().convert(value, param, ctx)
         _for_one_option(found, param, ctx)
         return found
@@ -69,6 +77,13 @@ class SetOrSource(Source):
         from taqstore.kinds.weight_sets import is_set_name
 
         return str(value) if is_set_name(str(value)) else super().convert(value, param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Sets of the store; where none begins so, files."""
+        sets = Named(vocabulary.weight_sets).shell_complete(ctx, param, incomplete)
+        return sets or super().shell_complete(ctx, param, incomplete)
 
 
 class Target(click.Path):

@@ -7,9 +7,12 @@ from typing import Any
 
 import click
 
+from taqstore.cli import vocabulary
 from taqstore.cli.common import say, store_argument
+from taqstore.cli.completed import Named, StoreAddress
 from taqstore.cli.output import output_option
 from taqstore.cli.talk import Command, wide_option
+from taqstore.cli.words import Word
 from taqstore.errors import TaqError, problem
 from taqstore.plot.figures import FIGURES, FORMATS, FigureKind
 
@@ -45,11 +48,21 @@ Examples:
 
 
 @click.command("plot", cls=Command, help=_HELP)
-@click.argument("kind", type=click.Choice(tuple(FIGURES)), metavar="KIND")
+@click.argument("kind", type=Word(tuple(FIGURES)), metavar="KIND")
 @store_argument
 @output_option(help="Folder.", required=True, only="folder")
-@click.option("--layer", "layers", multiple=True, help="Layer glob or name. Repeatable.")
-@click.option("--group", help="Group to draw [default: post-GELU statistics, else all sites].")
+@click.option(
+    "--layer",
+    "layers",
+    multiple=True,
+    type=Named(vocabulary.layers),
+    help="Layer glob or name. Repeatable.",
+)
+@click.option(
+    "--group",
+    type=Named(vocabulary.groups),
+    help="Group to draw [default: post-GELU statistics, else all sites].",
+)
 @click.option("--bits", type=click.IntRange(2, 16), help="Bit width, where a kind prices one.")
 @click.option(
     "--momentum",
@@ -70,12 +83,17 @@ Examples:
     type=click.FloatRange(-1, 1),
     help="Where a kind marks what falls below it.",
 )
-@click.option("--against", metavar="OTHER", help="Second store, where a kind compares two.")
+@click.option(
+    "--against",
+    type=StoreAddress(),
+    metavar="OTHER",
+    help="Second store, where a kind compares two.",
+)
 @click.option(
     "--format",
     "formats",
     multiple=True,
-    type=click.Choice(FORMATS),
+    type=Word(FORMATS),
     default=("png",),
     show_default=True,
     help="Kind of picture. Repeatable.",

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from taqstore.cli import PROFILE_PIPELINE
+from taqstore.cli import PROFILE_PIPELINE, vocabulary
 from taqstore.cli.common import store_argument
+from taqstore.cli.completed import Named
 from taqstore.cli.dry_run import dry_run_option, print_plan
 from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import (
@@ -36,6 +37,7 @@ from taqstore.cli.progress import progress_bar
 @click.option(
     "--layer",
     "layers",
+    type=Named(vocabulary.layers),
     multiple=True,
     help="Layer to show, any spelling or a glob; repeatable [default: a spread over the depth].",
 )

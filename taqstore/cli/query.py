@@ -7,27 +7,38 @@ from typing import Any
 
 import click
 
+from taqstore.cli import vocabulary
 from taqstore.cli.common import say, say_nonfinite, store_argument
+from taqstore.cli.completed import Named
 from taqstore.cli.output import Output, table_output
 from taqstore.cli.talk import Command
 
 
 @click.command("query", cls=Command)
 @store_argument
-@click.argument("group")
-@click.argument("variable", nargs=-1)
-@click.option("--layer", help="Glob over layers (mm*.img), or any spelling of one.")
+@click.argument("group", type=Named(vocabulary.groups))
+@click.argument("variable", nargs=-1, type=Named(vocabulary.variables))
+@click.option(
+    "--layer",
+    type=Named(vocabulary.layers, commas=True),
+    help="Glob over layers (mm*.img), or any spelling of one.",
+)
 @click.option("--step", help="Step index, or A:B:S as Python's range (B left out).")
 @click.option("--sigma", help="LO:HI, both ends included; either may be left out.")
 @click.option("--image", help="Image id, or A:B:S.")
 @click.option("--batch", help="Batch, or A:B:S.")
 @click.option("--channel", help="Channel, or A:B:S.")
-@click.option("--stream", help="img, txt or uni.")
-@click.option("--block", help="Block (mm3, 3), glob, or A:B on block streams.")
+@click.option("--stream", type=Named(vocabulary.streams, commas=True), help="img, txt or uni.")
+@click.option(
+    "--block",
+    type=Named(vocabulary.blocks, commas=True),
+    help="Block (mm3, 3), glob, or A:B on block streams.",
+)
 @click.option(
     "--reduce",
     "reductions",
     multiple=True,
+    type=Named(vocabulary.reductions),
     metavar="DIM=HOW",
     help="HOW is max, min, mean, std, median or pNN. Repeatable, in order.",
 )
@@ -74,16 +85,12 @@ def command(
 
 
 def _variables(store: Any, group: str, names: tuple[str, ...]) -> Any:
+    from taqstore.asked import meant
     from taqstore.errors import MissingError, problem
 
     dataset = store[group]
     unknown = [name for name in names if name not in dataset.variables]
     if unknown:
-        raise MissingError(
-            problem(
-                f"no variable {unknown[0]!r}",
-                where=group,
-                found=", ".join(map(str, dataset.data_vars)),
-            )
-        )
+        remedy = meant(unknown[0], dataset.variables)
+        raise MissingError(problem(f"no variable {unknown[0]!r}", where=group, remedy=remedy))
     return dataset[list(names)] if names else dataset

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
+from taqstore.cli import vocabulary
 from taqstore.cli.common import renamed, say, say_nonfinite, store_argument
+from taqstore.cli.completed import Named
 from taqstore.cli.output import output_option, replace_option, replacing
 from taqstore.cli.talk import Command
 
@@ -14,7 +16,11 @@ from taqstore.cli.talk import Command
 @click.command("report", cls=Command)
 @store_argument
 @output_option(help="FILE.html to write.", required=True, only="file")
-@click.option("--source", help="Group prefix [default: first of those in the store].")
+@click.option(
+    "--source",
+    type=Named(vocabulary.sources),
+    help="Group prefix [default: first of those in the store].",
+)
 @click.option(
     "--bits",
     type=click.IntRange(2, 16),

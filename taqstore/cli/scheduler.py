@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from taqstore.asked import meant
+from taqstore.cli.completed import Named
 from taqstore.errors import TaqError, problem
 
 _LOCAL = ("threads", "synchronous", "processes")
@@ -21,12 +23,13 @@ CONNECT_SECONDS = 10
 def _known(context: click.Context, option: click.Parameter, name: str) -> str:
     if name in (*_LOCAL, _CLUSTER) or re.match(r"[a-z+]+://.", name):
         return name
-    known = ", ".join((*_LOCAL, _CLUSTER))
-    raise click.BadParameter(f"{name!r} is neither of {known} nor an address like tcp://HOST:8786")
+    remedy = f"{meant(name, (*_LOCAL, _CLUSTER))}, or an address like tcp://HOST:8786"
+    raise click.BadParameter(problem(f"{name!r} is not known", remedy=remedy))
 
 
 scheduler_option = click.option(
     "--scheduler",
+    type=Named(lambda asked: (*_LOCAL, _CLUSTER)),
     callback=_known,
     default="threads",
     show_default=True,

@@ -8,14 +8,16 @@ from typing import Any
 
 import click
 
-from taqstore.cli import SENSITIVITY_PIPELINE
+from taqstore.cli import SENSITIVITY_PIPELINE, vocabulary
 from taqstore.cli.common import say_nonfinite, store_argument
+from taqstore.cli.completed import Named
 from taqstore.cli.dry_run import dry_run_option, print_plan
 from taqstore.cli.long_command import LongCommand, force_option, resume_option
 from taqstore.cli.model_options import local_ckpt_option, model_option, parse_names
 from taqstore.cli.outcome import groups_document, say_notes
 from taqstore.cli.output import Source, json_option, print_json, print_rows
 from taqstore.cli.progress import progress_bar
+from taqstore.cli.words import Word
 from taqstore.run.mode import Mode
 
 
@@ -23,7 +25,7 @@ from taqstore.run.mode import Mode
 @store_argument
 @click.option(
     "--unit",
-    type=click.Choice(["linear", "block", "site", "step"]),
+    type=Word(["linear", "block", "site", "step"]),
     default="linear",
     show_default=True,
     help="What is quantized at a time; at a step, the inputs of all linears.",
@@ -31,6 +33,7 @@ from taqstore.run.mode import Mode
 @click.option(
     "--format",
     "formats",
+    type=Named(vocabulary.formats),
     metavar="NAME",
     multiple=True,
     help="How: rtn-w4, mlx-w3-g64, comfy, … or a weight set; or inputs: a4-static, a8-step, …;"
@@ -45,11 +48,22 @@ from taqstore.run.mode import Mode
 )
 @click.option(
     "--targets",
+    type=Named(vocabulary.linears, commas=True),
     callback=parse_names,
     help="Names or patterns, like mm0.*,final_layer.final.linear [default: all].",
 )
-@click.option("--sites", callback=parse_names, help="Sites of targets [default: all].")
-@click.option("--blocks", callback=parse_names, help="Blocks of targets [default: all].")
+@click.option(
+    "--sites",
+    type=Named(vocabulary.every_site, commas=True),
+    callback=parse_names,
+    help="Sites of targets [default: all].",
+)
+@click.option(
+    "--blocks",
+    type=Named(vocabulary.blocks, commas=True),
+    callback=parse_names,
+    help="Blocks of targets [default: all].",
+)
 @click.option(
     "--prompts",
     type=Source(Path),

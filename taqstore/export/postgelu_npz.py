@@ -10,13 +10,14 @@ import xarray as xr
 
 from taqstore.analysis.shared.inputs import channel_bounds, observed_histogram
 from taqstore.analysis.shared.merged import moments
+from taqstore.asked import listed
 from taqstore.errors import MissingError, problem
 from taqstore.export.documents.agreed import agreed
 from taqstore.files.staged import whole_file
 from taqstore.files.written import Summary, save_npz, summarize
 from taqstore.kinds.statistics_sources import POSTGELU, prefix_of
 from taqstore.names import ACTIVATIONS, LayerName, parse_layer, tensor_site, tracer_name
-from taqstore.query.sites import Groups, site_groups
+from taqstore.query.sites import Groups, meant_source, site_groups
 from taqstore.statistics.even_bins import over_edges
 from taqstore.store.attributes import attribute_of
 
@@ -85,11 +86,13 @@ def _chosen(groups: Groups, source: str | None) -> str:
     for prefix in prefixes:
         if prefix in _SOURCES and site_groups(groups, prefix):
             return prefix
+    near = meant_source(groups, source)
     raise MissingError(
         problem(
             f"no {' or '.join(f'{prefix}/<site>' for prefix in prefixes)} to make the file of",
-            found=", ".join(groups) or "nothing",
-            remedy="ingest an activation_stats_postgelu.npz, or taqstore collect --sites mlp.fc2",
+            found=listed(list(groups)),
+            remedy=near
+            or "ingest an activation_stats_postgelu.npz, or taqstore collect --sites mlp.fc2",
         )
     )
 

@@ -20,6 +20,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 from jsonschema.validators import extend
 
+from taqstore.asked import meant, nearest
 from taqstore.errors import MissingError, TaqError, problem
 
 SUFFIX = ".schema.json"
@@ -65,7 +66,7 @@ def load_schema(name: str) -> dict[str, Any]:
         There is no such schema.
     """
     if name not in schema_names():
-        raise MissingError(problem(f"no schema {name!r}", found=", ".join(schema_names())))
+        raise MissingError(problem(f"no schema {name!r}", remedy=meant(name, schema_names())))
     schema: dict[str, Any] = json.loads((schema_folder() / f"{name}{SUFFIX}").read_text("utf-8"))
     return schema
 
@@ -120,7 +121,26 @@ def _raise_first(
         return
     place = "$" + prefix + error.json_path[1:]
     what = shorten(error.message, _MESSAGE_LENGTH, placeholder=" ...")
-    raise DocumentError(problem(f"at {place}: {what}", where=where or f"{name} document"))
+    remedy = _meant(error)
+    raise DocumentError(
+        problem(f"at {place}: {what}", where=where or f"{name} document", remedy=remedy)
+    )
+
+
+def _meant(error: ValidationError) -> str:
+    """Which key, or which word, a document may have meant; empty where it is like none."""
+    found: Any = error.instance
+    rule: Any = error.validator_value
+    schema: Any = error.schema
+    if error.validator == "enum" and isinstance(found, str):
+        return meant(found, rule) if nearest(found, map(str, rule)) else ""
+    if error.validator not in ("additionalProperties", "required") or not isinstance(found, dict):
+        return ""
+    known = schema.get("properties", {})
+    extra = [key for key in found if key not in known]
+    absent = [key for key in known if key not in found]
+    pairs = ((near, key) for key in extra if (near := nearest(key, absent)))
+    return next((f"did you mean {near} by {key}?" for near, key in pairs), "")
 
 
 def _is_array(_checker: Any, value: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from taqstore.asked import word_of
 from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.kinds.block_samples import Batch, BlockSamples, joined, open_block
 from taqstore.store.reader import Store
@@ -101,9 +102,7 @@ def _check(
     start: int,
     prefetch: int,
 ) -> None:
-    if shuffle not in get_args(Shuffle):
-        remedy = " or ".join(get_args(Shuffle))
-        raise MisuseError(problem(f"shuffle {shuffle!r} is not known", remedy=remedy))
+    word_of(shuffle, get_args(Shuffle), "shuffle")
     if min(batch_size, cycles) < 1 or min(start, prefetch) < 0:
         what = "batch_size and cycles must be at least 1, start and prefetch at least 0"
         raise MisuseError(problem(what, found=f"{batch_size}, {cycles}, {start}, {prefetch}"))

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from taqstore.asked import meant
 from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.names import RECONSTRUCTION, WEIGHTS, site_of, site_rank, split_group
 from taqstore.store.given import handed
@@ -105,7 +106,7 @@ def chosen_set(groups: Groups, asked: str | None = None) -> str:
         raise MissingError(problem("no quantized weights in the store", remedy=remedy))
     if asked is not None:
         what = f"no weight set {asked!r} in the store"
-        raise MissingError(problem(what, found=", ".join(there)))
+        raise MissingError(problem(what, remedy=meant(asked, there)))
     if len(there) > 1:
         remedy = f"choose one with --weights: {', '.join(there)}"
         raise MisuseError(problem("the store has several weight sets", remedy=remedy))

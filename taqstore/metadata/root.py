@@ -25,6 +25,7 @@ from taqstore.metadata.sealed import (
 )
 from taqstore.names import FORMAT_VERSION
 from taqstore.place.backend import Backend
+from taqstore.place.near import near_path
 
 KEY = "zarr.json"
 NEW = "new"
@@ -105,22 +106,25 @@ def read_root(backend: Backend, where: str) -> Root:
     """
     raw = backend.read(KEY)
     if raw is None:
-        raise StoreError(
-            problem("no store here", where=where, remedy="make one with taqstore ingest")
-        )
+        raise no_store(where)
     return parsed_root(parsed(raw, f"{where} {KEY}"), where)
+
+
+def no_store(where: str) -> StoreError:
+    """The error of a place where there is none: it names what was meant, where that can be seen."""
+    remedy = near_path(where, stores=True) or "make one with taqstore ingest"
+    return StoreError(problem("no store here", where=where, remedy=remedy))
 
 
 def parsed_root(document: Document, where: str) -> Root:
     """The root that a document describes; raises as `read_root`."""
     marker = marker_of(document)
     if document.get("zarr_format") != 3 or document.get("node_type") != "group":
-        what = "not a Zarr v3 hierarchy"
-        raise StoreError(problem(what, where=where, remedy="see taqstore ingest"))
+        what, near = "not a Zarr v3 hierarchy", near_path(where, stores=True)
+        raise StoreError(problem(what, where=where, remedy=near or "see taqstore ingest"))
     if type(marker.get("format")) is not int or marker["format"] < 1:
-        raise StoreError(
-            problem("a Zarr store, but not a taqstore", where=where, remedy="see taqstore ingest")
-        )
+        what, near = "a Zarr store, but not a taqstore", near_path(where, stores=True)
+        raise StoreError(problem(what, where=where, remedy=near or "see taqstore ingest"))
     if marker["format"] > FORMAT_VERSION:
         raise NewerError(
             problem(

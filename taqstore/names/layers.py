@@ -29,7 +29,7 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 STREAMS = ("img", "txt", "uni")
 
 # Kinds of blocks in the order they run, and the streams of each in the order of its arguments.
-_KINDS = {"mm": ("img", "txt"), "uni": ("uni",)}
+KINDS = {"mm": ("img", "txt"), "uni": ("uni",)}
 # The tensor that adaLN linears read; a layer of its own, and no linear is called so.
 MODULATION = "modulation"
 # Layers without a block in the order they run, and the sites of each.
@@ -41,7 +41,7 @@ MODEL_LAYERS = {
     MODULATION: (ADALN,),
     "final_layer": ("final.linear", ADALN),
 }
-_BLOCK = re.compile(rf"({'|'.join(_KINDS)})(0|[1-9]\d{{0,3}})")
+_BLOCK = re.compile(rf"({'|'.join(KINDS)})(0|[1-9]\d{{0,3}})")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Block:
     @property
     def order(self) -> tuple[int, int]:
         """Sort key: the order in which blocks run."""
-        return list(_KINDS).index(self.kind), self.index
+        return list(KINDS).index(self.kind), self.index
 
     @property
     def unified(self) -> bool:
@@ -92,7 +92,7 @@ class Block:
     @property
     def streams(self) -> tuple[str, ...]:
         """Streams it is given, in the order of its arguments."""
-        return _KINDS[self.kind]
+        return KINDS[self.kind]
 
     @property
     def layers(self) -> tuple[LayerName, ...]:
@@ -121,7 +121,7 @@ def is_block_key(key: str) -> bool:
 
 def model_blocks(multimodal: int, unified: int = 0) -> tuple[Block, ...]:
     """Blocks of a model in the order they run, from the number of each kind."""
-    counts = zip(_KINDS, (multimodal, unified), strict=True)
+    counts = zip(KINDS, (multimodal, unified), strict=True)
     return tuple(Block(kind, index) for kind, count in counts for index in range(count))
 
 
@@ -174,7 +174,7 @@ class LayerName:
         Layers without a block come after all blocks, in the order they run.
         """
         if not self.in_block:
-            return len(_KINDS), list(MODEL_LAYERS).index(self.block), 0
+            return len(KINDS), list(MODEL_LAYERS).index(self.block), 0
         return *Block.parse(self.block).order, STREAMS.index(self.stream)
 
 

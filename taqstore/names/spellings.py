@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import re
 
+from taqstore.asked import nearest
 from taqstore.errors import MissingError, problem
-from taqstore.names.layers import ADALN, EVERY_SITE, MODEL_LAYERS, Block, LayerName
+from taqstore.names.layers import (
+    ADALN,
+    EVERY_SITE,
+    KINDS,
+    MODEL_LAYERS,
+    Block,
+    LayerName,
+)
 
 _PARTS: dict[str, tuple[str, str]] = {
     **{f"{p}_proj": ("attn.qkv", f"{p}_proj") for p in "qkv"},
@@ -68,12 +76,24 @@ def parse_layer(name: str) -> LayerName:
 
 
 def _unknown(name: str) -> MissingError:
-    return MissingError(
-        problem(
-            f"layer name {name!r} is not known",
-            remedy="write it like mm0.img.mlp.fc2, mm0.txt.attn.k_proj or uni4.attn.o_proj",
-        )
-    )
+    near = nearest(name, _like(name))
+    remedy = "write it like mm0.img.mlp.fc2, mm0.txt.attn.k_proj or uni4.attn.o_proj"
+    if near:
+        remedy = f"did you mean {near}? Else {remedy}"
+    return MissingError(problem(f"layer name {name!r} is not known", remedy=remedy))
+
+
+def _like(name: str) -> list[str]:
+    """Names there could be of the block that a name speaks of, and of layers without a block."""
+    number = re.search(r"\d{1,4}", name)
+    blocks = [Block(kind, int(number[0])) for kind in KINDS] if number else []
+    layers = [layer for block in blocks for layer in block.layers]
+    linears = [
+        LayerName(layer.block, layer.stream, site, projection).full
+        for layer in layers
+        for site, projection in (*_PARTS.values(), ("attn.qkv", ""))
+    ]
+    return [*(layer.layer for layer in layers), *linears, *(one.full for one in _MODEL.values())]
 
 
 def array_key(name: str) -> str:

@@ -12,6 +12,7 @@ from importlib import import_module
 from itertools import product
 from typing import Any, Literal
 
+from taqstore.asked import meant, word_of
 from taqstore.errors import MisuseError, problem
 from taqstore.names import BINS, CHANNEL_BINS, CHANNEL_HISTOGRAMS, EXTREMA, MOMENTS, Alternatives
 
@@ -105,8 +106,8 @@ class FigureKind:
         """
         for name in given:
             if name not in self.options:
-                found = ", ".join(self.options) or "none"
-                raise MisuseError(problem(f"plot {word} takes no option {name!r}", found=found))
+                what, remedy = f"plot {word} takes no option {name!r}", meant(name, self.options)
+                raise MisuseError(problem(what, remedy=remedy))
         for name in self.needs:
             if name not in given:
                 raise MisuseError(problem(f"plot {word} needs the option {name!r}"))
@@ -311,10 +312,7 @@ def known(what: str, name: str, names: Collection[str]) -> None:
     MissingError
         It is not.
     """
-    if name not in names:
-        raise MisuseError(
-            problem(f"{what} {name!r} is not known", remedy=f"choose {', '.join(names)}")
-        )
+    word_of(name, names, what)
 
 
 def check_formats(formats: Sequence[str]) -> None:

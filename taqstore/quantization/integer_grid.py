@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from taqstore.errors import MisuseError, TaqError, problem
+from taqstore.asked import word_of
+from taqstore.errors import TaqError, problem
 from taqstore.quantization.quantizer import integer_range
 from taqstore.quantization.weight_grid import (
     Floats,
@@ -186,9 +187,7 @@ def _weights(integers: npt.NDArray[Any], step: Floats, offset: Floats | None) ->
 
 def _kept(values: Floats, dtype: StepDtype) -> Floats:
     """Values as `dtype` holds them, in float32."""
-    if dtype not in get_args(StepDtype):
-        known = " or ".join(get_args(StepDtype))
-        raise MisuseError(problem(f"step dtype {dtype!r} is not known", remedy=known))
+    word_of(dtype, get_args(StepDtype), "step dtype")
     if np.abs(values).max(initial=0) > np.finfo(dtype).max:
         what = f"steps of these weights are beyond {dtype}"
         raise TaqError(problem(what, found=str(np.abs(values).max()), remedy="keep float32 steps"))

@@ -14,7 +14,8 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from taqstore.errors import LayoutError, MisuseError, problem
+from taqstore.asked import word_of
+from taqstore.errors import LayoutError, problem
 from taqstore.quantization.defaults import ScaleDtype
 from taqstore.quantization.integer_grid import MLX_GROUPS
 from taqstore.quantization.packing import PACKED_BITS, pack_codes, unpack_codes
@@ -129,9 +130,7 @@ def mlx_group_size(inputs: int, groups: int) -> int:
 
 def check_dtype(dtype: str) -> None:
     """Refuse a dtype of scales that is not known by a MisuseError."""
-    if dtype not in get_args(ScaleDtype):
-        known = ", ".join(get_args(ScaleDtype))
-        raise MisuseError(problem(f"dtype {dtype!r} is not known", remedy=known))
+    word_of(dtype, get_args(ScaleDtype), "dtype")
 
 
 def packed_bytes(outputs: int, inputs: int, *, bits: int, group_size: int, half: bool) -> int:

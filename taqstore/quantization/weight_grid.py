@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from taqstore.asked import word_of
 from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.quantization.quantizer import Quantizer, integer_range, symmetric
 
@@ -75,9 +76,7 @@ def weight_steps(
         `bits` or `group_size` do not fit, or the rule is not known.
     """
     check_weight_bits(bits)
-    if clip not in get_args(WeightClip):
-        known = " or ".join(get_args(WeightClip))
-        raise MisuseError(problem(f"weight clip {clip!r} is not known", remedy=known))
+    word_of(clip, get_args(WeightClip), "weight clip")
     rows = _rows(np.asarray(weight, np.float32), group_size)
     absmax = np.abs(rows).max(axis=-1)
     counts = None if importance is None else np.reshape(importance, rows.shape[1:])

@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from taqstore.analysis.table import ANALYSES
-from taqstore.asked import word_of
+from taqstore.asked import meant, word_of
 from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.faces import named
 from taqstore.files.tables import to_tables
@@ -112,8 +112,8 @@ def _check_names(name: str, options: Mapping[str, Any]) -> None:
     known = inspect.signature(ANALYSES[name].load()).parameters
     unknown = [option for option in options if option not in known]
     if unknown:
-        found = ", ".join(option.name for option in ANALYSES[name].options) or "none"
-        raise MisuseError(problem(f"{name} takes no {unknown[0]}", found=found))
+        remedy = meant(unknown[0], [option.name for option in ANALYSES[name].options])
+        raise MisuseError(problem(f"{name} takes no {unknown[0]}", remedy=remedy))
 
 
 def load(results: Mapping[Key, xr.Dataset]) -> dict[Key, xr.Dataset]:

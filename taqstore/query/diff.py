@@ -12,27 +12,19 @@ import xarray as xr
 from taqstore.analysis.difference import difference, variable_difference
 from taqstore.analysis.shared.inputs import require
 from taqstore.analysis.table import ANALYSES
+from taqstore.asked import listed, meant
 from taqstore.errors import MissingError, MisuseError, TaqError, problem
 from taqstore.kinds.statistics_sources import preferred
 from taqstore.names import site_of
 from taqstore.query.analyze import Results, analyze, site_tables
+from taqstore.query.columns import BY
 from taqstore.query.select import select
-from taqstore.query.sites import answers, first_source
+from taqstore.query.sites import answers, first_source, meant_source
 from taqstore.store.given import handed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-BY = (
-    "jensen_shannon",
-    "wasserstein_share",
-    "shift_drift",
-    "channel_range_log2",
-    "range_ratio",
-    "difference_relative",
-    "difference_max",
-)
-"""Columns that order the movers, the preferred first."""
 _RATIOS = ("range_ratio", "alpha_ratio")
 
 
@@ -114,8 +106,8 @@ def diff_analysis(
     known = option_names(analysis)
     unknown = [o for o in options if o not in known]
     if unknown:
-        found = ", ".join(known) or "none"
-        raise TaqError(problem(f"{analysis} has no option {unknown[0]!r}", found=found))
+        what = f"{analysis} has no option {unknown[0]!r}"
+        raise TaqError(problem(what, remedy=meant(unknown[0], known)))
     side = select(first[group], site=site, **chosen)
     (result,) = analyze(analysis, second, sites=[site], selection=chosen, **options).values()
     require(side, (theirs,), analysis="diff")
@@ -140,7 +132,7 @@ def option_names(analysis: str) -> tuple[str, ...]:
         what = f"{analysis} is of whole stores: it has nothing to set beside a site"
         raise MisuseError(problem(what, found=", ".join(known)))
     if analysis not in ANALYSES:
-        raise MissingError(problem(f"no analysis {analysis!r}", found=", ".join(known)))
+        raise MissingError(problem(f"no analysis {analysis!r}", remedy=meant(analysis, known)))
     return tuple(option.name for option in ANALYSES[analysis].options if not option.bundle)
 
 
@@ -153,8 +145,8 @@ def _common(
         raise MissingError(
             problem(
                 f"the two stores have no statistics {source or ''} in common".replace("  ", " "),
-                found=", ".join(both) or "no common group",
-                remedy="name a GROUP and a VARIABLE that both have",
+                found=listed(both),
+                remedy=meant_source(both, source) or "name a GROUP and a VARIABLE that both have",
             )
         )
     return found
@@ -180,7 +172,7 @@ def movers(results: Results, *, by: str | None = None) -> pd.DataFrame:
     numeric = [c for c in table.columns if table[c].dtype.kind == "f"]
     chosen = by or next((name for name in BY if name in numeric), "")
     if chosen not in numeric:
-        raise MissingError(problem(f"no column {chosen!r}", found=", ".join(map(str, numeric))))
+        raise MissingError(problem(f"no column {chosen!r}", remedy=meant(chosen, numeric)))
     order = _far(table[chosen].to_numpy(np.float64), is_ratio=chosen in _RATIOS)
     ordered = table.iloc[np.argsort(-order, kind="stable")].reset_index(drop=True)
     beside = [name for one in tables for name in one.attrs["beside"]]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-import xarray as xr
-
+from taqstore.asked import meant
 from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.store.given import handed
 
-Reduction: TypeAlias = Callable[[xr.DataArray, str], xr.DataArray]
+if TYPE_CHECKING:
+    import xarray as xr
 
+    Reduction: TypeAlias = Callable[[xr.DataArray, str], xr.DataArray]
+
+WAYS = ("max", "min", "mean", "std", "median", "p99.9")
+"""How a dimension is reduced; of percentiles, an example."""
 _PERCENTILE = re.compile(r"p(\d{1,3}(?:\.\d+)?)")
 
 
@@ -61,7 +65,7 @@ def parts_of(spec: str) -> tuple[str, str]:
     if not separator:
         remedy = "write DIM=HOW, like step=max"
         raise MisuseError(problem(f"reduction {spec!r} has no '='", remedy=remedy))
-    if how not in ("max", "min", "mean", "std", "median"):
+    if how not in WAYS:
         _percentile(how)
     return dim, how
 
@@ -87,8 +91,8 @@ def _reduction(how: str, skipna: bool) -> Reduction:
 def _percentile(how: str) -> float:
     match = _PERCENTILE.fullmatch(how)
     if match is None or float(match[1]) > 100:
-        known = "max, min, mean, std, median, p0 to p100 (p99.9)"
-        raise MisuseError(problem(f"reduction {how!r} is not known", remedy=f"use one of {known}"))
+        remedy = f"{meant(how, WAYS)}; percentiles are p0 to p100"
+        raise MisuseError(problem(f"reduction {how!r} is not known", remedy=remedy))
     return float(match[1])
 
 
@@ -99,8 +103,7 @@ def _reduce_one(
     have = [name for name, array in dataset.data_vars.items() if dim in array.dims]
     if not have:
         dims = dict.fromkeys(d for v in dataset.data_vars.values() for d in v.dims)
-        found = ", ".join(map(str, dims)) or "none"
-        raise MissingError(problem(f"no variable has dimension {dim!r}", found=found))
+        raise MissingError(problem(f"no variable has dimension {dim!r}", remedy=meant(dim, dims)))
     numeric = [name for name in have if dataset[name].dtype.kind in "fiub"]
     reduced = {name: _relabel(reduction(dataset[name], dim)) for name in numeric}
     # Left-over coordinates of the dimension go with it.

@@ -14,8 +14,9 @@ from fnmatch import fnmatchcase
 import numpy as np
 import xarray as xr
 
+from taqstore.asked import listed, meant, nearest
 from taqstore.errors import MissingError, MisuseError, problem
-from taqstore.names import block_number, parse_layer
+from taqstore.names import LayerName, block_number, parse_layer
 from taqstore.query.reduction import reduce
 from taqstore.store.given import handed
 
@@ -89,7 +90,7 @@ def _select_layer(dataset: xr.Dataset, text: str, site: str) -> xr.Dataset:
         if _GLOB.search(pattern):
             keep |= [fnmatchcase(str(label), pattern) for label in labels]
             continue
-        name = parse_layer(pattern)
+        name = _parsed(pattern, labels, site)
         # A group of one width among several is called like mlp.fc2.c1280.
         if site and name.site and not f"{site}.".startswith(f"{name.site}."):
             raise MissingError(
@@ -107,6 +108,21 @@ def _select_layer(dataset: xr.Dataset, text: str, site: str) -> xr.Dataset:
         wanted = np.isin(_labels(dataset, "projection").astype(str), sorted(projections))
         dataset = _keep(dataset, "projection", wanted, text)
     return dataset
+
+
+def _parsed(pattern: str, labels: np.ndarray, site: str) -> LayerName:
+    try:
+        return parse_layer(pattern)
+    except MissingError as error:
+        layers = list(map(str, labels))
+        full = [f"{layer}.{site}" for layer in layers] if site else []
+        near = nearest(pattern, [*layers, *full])
+        if not near:
+            raise
+        remedy = f"did you mean {near}? There is {listed(layers)}"
+        raise MissingError(
+            problem(f"layer name {pattern!r} is not known", remedy=remedy)
+        ) from error
 
 
 def _select_sigma(dataset: xr.Dataset, text: str) -> xr.Dataset:
@@ -171,8 +187,8 @@ def _parts(text: str, option: str) -> list[str]:
 def _labels(dataset: xr.Dataset, dim: str) -> np.ndarray:
     """Labels of a dimension; positions where it has none."""
     if dim not in dataset.dims:
-        has = ", ".join(map(str, dataset.dims)) or "none"
-        raise MissingError(problem(f"no dimension {dim!r} here", found=has))
+        remedy = meant(dim, dataset.dims)
+        raise MissingError(problem(f"no dimension {dim!r} here", remedy=remedy))
     if dim not in dataset.coords:
         return np.arange(dataset.sizes[dim])
     labels: np.ndarray = dataset[dim].values
@@ -221,7 +237,10 @@ def _keep(
     if positions.size == 0:
         labels = _labels(dataset, str(dim)) if shown is None else shown
         what = f"nothing matches --{option or dim} {text}"
-        raise MissingError(problem(what, remedy=f"there is {_summary(labels)}"))
+        texts = [str(label) for label in labels.tolist() if isinstance(label, str)]
+        near, there = nearest(text, texts), f"there is {_summary(labels)}"
+        remedy = f"did you mean {near}? T{there[1:]}" if near else there
+        raise MissingError(problem(what, remedy=remedy))
     return dataset.isel({dim: _as_slice(positions)})
 
 
@@ -248,6 +267,5 @@ def _unreadable(name: str, part: str) -> MisuseError:
 
 
 def _no_coordinate(dataset: xr.Dataset, name: str) -> MissingError:
-    return MissingError(
-        problem(f"no coordinate {name!r} here", found=", ".join(map(str, dataset.coords)) or "none")
-    )
+    remedy = meant(name, dataset.coords)
+    return MissingError(problem(f"no coordinate {name!r} here", remedy=remedy))

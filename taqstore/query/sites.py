@@ -10,8 +10,9 @@ from typing import TypeVar
 
 import xarray as xr
 
-from taqstore.errors import MissingError, MisuseError, problem
-from taqstore.kinds.statistics_sources import preferred, prefix_of
+from taqstore.asked import listed, meant, nearest, word_of
+from taqstore.errors import MissingError, problem
+from taqstore.kinds.statistics_sources import STATISTICS, preferred, prefix_of
 from taqstore.names import EVERY_SITE, parse_layer, site_of, split_group, tensor_site
 from taqstore.query.select import select
 
@@ -43,9 +44,8 @@ def needed_group(groups: Groups, path: str, *, remedy: str) -> xr.Dataset:
         It is not there.
     """
     if path not in groups:
-        found = ", ".join(groups) or "nothing"
         what = f"no group {path!r} in the store"
-        raise MissingError(problem(what, found=found, remedy=remedy))
+        raise MissingError(problem(what, found=listed(list(groups)), remedy=remedy))
     return groups[path]
 
 
@@ -61,6 +61,13 @@ def first_source(
     return []
 
 
+def meant_source(groups: Iterable[str], source: str | None) -> str:
+    """Which source a name that is none may have meant; empty where none is named, or there."""
+    there = {split_group(path)[0] for path in groups}
+    known = [prefix for prefix in STATISTICS if prefix in there]
+    return meant(source, known) if source and known else ""
+
+
 def choose_source(groups: Iterable[str], source: str | None = None) -> str:
     """Source that analyses are asked of: `source`, or else the preferred one there is.
 
@@ -69,17 +76,17 @@ def choose_source(groups: Iterable[str], source: str | None = None) -> str:
     MissingError
         The store holds no statistics, or not those of `source`.
     """
+    groups = list(groups)
     there = {split_group(path)[0] for path in groups}
     known = [prefix for prefix in preferred("analyses") if prefix in there]
     chosen = prefix_of(source) if source else next(iter(known), "")
     if not chosen or chosen not in there:
-        raise MissingError(
-            problem(
-                f"no statistics {source or ''}".rstrip(),
-                found=", ".join(known) or "none",
-                remedy="ingest or collect activation statistics, or name a source that is there",
-            )
-        )
+        what = f"no statistics {source or ''}".rstrip()
+        remedy = f"ingest or collect them{', or name a source that is there' if known else ''}"
+        found = listed(known)
+        near = nearest(source, known) if source else ""
+        remedy = f"did you mean {near}? Else {remedy}" if near else remedy
+        raise MissingError(problem(what, found=found, remedy=remedy))
     return chosen
 
 
@@ -105,11 +112,12 @@ def choose_groups(
     wanted = list(sites) or _sites_named(layer, list(by_site))
     for site in sites:
         if site not in by_site and tensor_site(site) not in EVERY_SITE:
-            raise MisuseError(problem(f"site {site!r} is not known", remedy=", ".join(by_site)))
+            word_of(site, by_site, "site")
     unknown = [site for site in wanted if site not in by_site]
     if unknown or not wanted:
         what = f"no site {unknown[0]!r}" if unknown else f"no site of layer {layer}"
-        raise MissingError(problem(what, where=prefix, found=", ".join(by_site)))
+        remedy = meant(unknown[0] if unknown else "", by_site)
+        raise MissingError(problem(what, where=prefix, remedy=remedy))
     return [path for site, path in by_site.items() if site in wanted]
 
 

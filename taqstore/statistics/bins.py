@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from taqstore.asked import word_of
 from taqstore.errors import TaqError, problem
 
 Counts = npt.NDArray[np.int64]
@@ -51,9 +52,7 @@ class Layout:
     mantissa_bits: int = 5
 
     def __post_init__(self) -> None:
-        if self.dtype not in _FORMATS:
-            known = " or ".join(_FORMATS)
-            raise TaqError(problem(f"histogram layout {self.dtype!r} is not known", remedy=known))
+        word_of(self.dtype, _FORMATS, "histogram layout")
         if not 0 <= self.mantissa_bits <= MAX_MANTISSA_BITS:
             what = f"mantissa_bits must be 0 to {MAX_MANTISSA_BITS}"
             raise TaqError(problem(what, found=str(self.mantissa_bits)))

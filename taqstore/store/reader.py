@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
+from taqstore.asked import meant
 from taqstore.errors import MissingError, StoreError, problem
 from taqstore.items.flags import read_group
 from taqstore.metadata.provenance import BadRecord, each_record
@@ -24,6 +25,7 @@ from taqstore.names import (
     ACTIVATIONS,
     FORMAT_VERSION,
     WEIGHTS,
+    LayerName,
     parse_layer,
     site_of,
     split_group,
@@ -156,13 +158,8 @@ class Store(Mapping[str, xr.Dataset]):
     def _view(self, path: str) -> Opened:
         if path not in self._views:
             if path not in self.paths:
-                raise MissingError(
-                    problem(
-                        f"no group {path!r}",
-                        where=str(self.location),
-                        found=", ".join(self) or "an empty store",
-                    )
-                )
+                what, remedy = f"no group {path!r}", meant(path, self.paths)
+                raise MissingError(problem(what, where=str(self.location), remedy=remedy))
             self._views[path] = self._find(path)
         return self._views[path]
 
@@ -270,19 +267,23 @@ class Store(Mapping[str, xr.Dataset]):
                 if found
                 else f"no statistics of {layer.full}"
             )
-            raise MissingError(
-                problem(
-                    what,
-                    where=str(self.location),
-                    found=", ".join(found.values()),
-                    remedy=f"choose source={' or '.join(found)}" if found else "see taqstore info",
-                )
-            )
+            there = ", ".join(found.values())
+            remedy = f"choose source={' or '.join(found)}" if found else self._near(layer)
+            raise MissingError(problem(what, where=str(self.location), found=there, remedy=remedy))
         chosen = found[source or next(iter(found))]
         dataset = self[chosen].sel(layer=labels[chosen])
         if layer.projection and "projection" in dataset.dims:
             dataset = dataset.sel(projection=layer.projection)
         return dataset
+
+    def _near(self, layer: LayerName) -> str:
+        """What to say of a layer that is not there."""
+        sites = dict.fromkeys(site for path in self if "." in (site := site_of(path)))
+        sited = [path for path in self if site_of(path) == layer.site]
+        if not sited:
+            return f"sites: {meant(layer.site, sites)}"
+        labels = dict.fromkeys(label for path in sited for label in sorted(self._layers(path)))
+        return meant(layer.full, [f"{label}.{layer.site}" for label in labels])
 
     def name(self, text: str, *, group: str | None = None) -> str:
         """What this store calls a layer, a block, a site or a group; any known spelling will do.

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from taqstore.arrays.store_array import StoreArray
+from taqstore.asked import meant
 from taqstore.errors import LayoutError, MissingError, StoreError, problem
 from taqstore.files.staged import whole_file
 from taqstore.layout.item_records import ABSENT, Item
@@ -154,7 +155,7 @@ def _shared_groups(stores: Sequence[Store], groups: Sequence[str], notes: list[s
     wanted = list(dict.fromkeys(groups)) or [path for path in growing if path not in alone]
     for path in wanted:
         if path not in growing:
-            raise MissingError(problem(f"no group {path!r} to merge", found=", ".join(growing)))
+            raise MissingError(problem(f"no group {path!r} to merge", remedy=meant(path, growing)))
         for store in stores:
             if path not in store.paths and kind_of(path) not in ALONE:
                 remedy = "name the groups to merge with --group"

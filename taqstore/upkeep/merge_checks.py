@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from taqstore.asked import word_of
 from taqstore.errors import LayoutError, TaqError, problem
 from taqstore.names import MODEL_LAYERS, MODULATION, site_of
 from taqstore.upkeep.merge_parts import Part, differences
@@ -54,8 +55,7 @@ def numbered(
     TaqError
         There are duplicates, or ids that collide.
     """
-    if duplicates not in ("refuse", "skip", "keep"):
-        raise TaqError(problem(f"{duplicates!r} is not known", remedy="refuse, skip or keep"))
+    word_of(duplicates, ("refuse", "skip", "keep"), "duplicates")
     same = _duplicates(parts)
     if same and duplicates == "refuse":
         listed = ", ".join(map(str, sorted(same)[:8]))

@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from taqstore.errors import NewerError, StoreError, TaqError, problem
+from taqstore.errors import NewerError, StoreError, TaqError
 from taqstore.files.schema import validate
 from taqstore.items.flag_files import holds_flags
 from taqstore.kinds.nonfinite import NonFinite, nonfinite
 from taqstore.metadata.group_record import GroupRecord
 from taqstore.metadata.provenance import BadRecord, count_record_files, each_record
-from taqstore.metadata.root import GROUP_DOCUMENT, KEY, NEW, Root, parsed_root
+from taqstore.metadata.root import GROUP_DOCUMENT, KEY, NEW, Root, no_store, parsed_root
 from taqstore.metadata.sealed import check_seal, marker_of, parsed
 from taqstore.metadata.tree import parents_of
 from taqstore.names import PROVENANCE
@@ -221,8 +221,7 @@ def _root(backend: Backend, location: Location) -> tuple[Root | None, list[Findi
     try:
         raw = backend.read(KEY)
         if raw is None and not any(True for _ in group_paths(backend)):
-            what, remedy = "no store here", "make one with taqstore ingest"
-            raise StoreError(problem(what, where=str(location), remedy=remedy))
+            raise no_store(str(location))
         if raw is None:
             return None, [Finding(KEY, "missing", key=KEY)]
         return parsed_root(parsed(raw, KEY), str(location)), []

@@ -143,7 +143,7 @@ def test_refusals(pair: tuple[xr.Dataset, xr.Dataset]) -> None:
         difference(first, second.isel(channel=slice(6)))
     with pytest.raises(MissingError, match="difference needs min with max or"):
         difference(first[["mean"]], second[["mean"]])
-    with pytest.raises(MissingError, match="difference needs alpha"):
+    with pytest.raises(MissingError, match="no variable 'alpha'"):
         variable_difference(first, second, "alpha")
     with pytest.raises(MissingError, match="no statistics in common"):
         diff({"activations/a": first}, {"latents": second})

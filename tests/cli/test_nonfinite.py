@@ -55,6 +55,8 @@ ELSEWHERE = {
     "merge": "gives no answer",
     "repair": "gives no answer",
     "upgrade": "gives no answer",
+    "completion": "opens no store",
+    "doctor": "opens no store",
 }
 
 

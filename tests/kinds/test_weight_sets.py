@@ -70,7 +70,7 @@ def test_one_of_several_is_asked_for(several: Path) -> None:
     ):
         with pytest.raises(MisuseError, match="choose one with --weights: a-2_b, adaround, gptq"):
             ask()
-    with pytest.raises(MissingError, match=r"no weight set 'other'.*found a-2_b, adaround, gptq"):
+    with pytest.raises(MissingError, match=r"no weight set 'other'.*a-2_b, adaround, gptq"):
         quantized_blocks(store, set="other")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from taqstore.asked import meant
 from taqstore.errors import MissingError, problem
 from taqstore.statistics.bins import Floats
 
@@ -146,6 +147,7 @@ def chosen_formats(there: Sequence[str], asked: Sequence[str], *, what: str) -> 
     absent = [name for name in asked if name not in there]
     if absent or not there:
         missing = f"no {what} of {absent[0]}" if absent else f"no {what}"
-        remedy = "taqstore sensitivity measures them"
-        raise MissingError(problem(missing, found=", ".join(there) or "none", remedy=remedy))
+        near = f"{meant(absent[0], there)}; " if absent and there else ""
+        remedy = f"{near}taqstore sensitivity measures them"
+        raise MissingError(problem(missing, remedy=remedy))
     return list(dict.fromkeys(asked)) or list(there)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any, Literal, ParamSpec, TypeVar
 
-from taqstore.asked import number, range_text, whole_number, word_of
+from taqstore.asked import meant, number, range_text, whole_number, word_of
 from taqstore.errors import MisuseError, problem
 from taqstore.faces import named
 
@@ -198,8 +198,8 @@ def settle(
     spelled = {name: row.spellings[0] if flags else name for name, row in rows.items()}
     unknown = [name for name in given if name not in rows]
     if unknown:
-        found = ", ".join(spelled.values()) or "none"
-        raise MisuseError(problem(f"{who} takes no {unknown[0]}", found=found))
+        remedy = meant(unknown[0], spelled.values())
+        raise MisuseError(problem(f"{who} takes no {unknown[0]}", remedy=remedy))
     given = {name: rows[name].aliases.get(str(v), v) for name, v in given.items()}
     said = {name: value for name, value in given.items() if rows[name].is_given(value)}
     for name, value in said.items():

@@ -15,6 +15,7 @@ import xarray as xr
 
 from taqstore.analysis.pooling import POOLED_RULES, as_pooled
 from taqstore.analysis.shared.inputs import tensor_alpha
+from taqstore.asked import listed
 from taqstore.errors import MissingError, problem
 from taqstore.export.documents.agreed import agreed, by_step, common, forwards
 from taqstore.export.documents.clips import ClipBound
@@ -28,7 +29,7 @@ from taqstore.names import (
     parse_layer,
     tensor_site,
 )
-from taqstore.query.sites import Groups, paths_of, site_groups
+from taqstore.query.sites import Groups, meant_source, paths_of, site_groups
 from taqstore.store.attributes import attribute_of
 
 # Shift vectors read at once; SD3-Medium's 50 steps are 58 MB in float32.
@@ -103,11 +104,12 @@ def find_source(store: Groups, source: str | None, use: Use) -> str:
     for prefix in prefixes:
         if paths_of(store, prefix):
             return prefix
+    near = meant_source(store, source)
     raise MissingError(
         problem(
             f"no group {' or '.join(f'{prefix}/<site>' for prefix in prefixes)}",
-            found=", ".join(store) or "an empty store",
-            remedy="ingest such a source first",
+            found=listed(list(store)),
+            remedy=near or "ingest such a source first",
         )
     )
 

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from taqstore.errors import MissingError, MisuseError, problem
+from taqstore.asked import words_of
+from taqstore.errors import MissingError, problem
 from taqstore.export.packed.base import Base, array_of
 from taqstore.export.packed.sizes import share_of_half
 from taqstore.files.safetensors import FLOAT8, Later, write_safetensors
@@ -86,11 +87,7 @@ def comfy_w4a8(
         Second moments cannot be rotated, or do not fit.
     """
     wanted = sites or SITES
-    unknown = [site for site in wanted if site not in PACKABLE]
-    if unknown:
-        raise MisuseError(
-            problem(f"{unknown[0]} is not packed", remedy=f"choose {', '.join(PACKABLE)}")
-        )
+    words_of(wanted, PACKABLE, "packed site")
     names = {
         name: layer
         for name in base.tensors

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.analysis.shared.inputs import require
+from taqstore.asked import word_of
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.export.peers.static import by_linear, sites_of
 from taqstore.export.peers.tensor_names import NAMES
@@ -72,8 +73,7 @@ def imatrix(
     TaqError
         A sum is beyond float32, or linears that are one tensor saw other inputs.
     """
-    if names not in NAMES:
-        raise TaqError(problem(f"names {names!r} are not known", remedy=" or ".join(NAMES)))
+    word_of(names, NAMES, "kind of names")
     gguf = None if out.suffix == _OLD else _package()
     sites = sites_of(store, source, "moments")
     entries = dict(sorted(_entries(sites, NAMES[names]).items()))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from taqstore.asked import nearest
 from taqstore.errors import MisuseError, problem
 
+_STEPS = ("static", "step", "grouped")
 _NAME = re.compile(
-    r"a(?P<bits>\d{1,2})-(?P<steps>static|step|grouped)(?P<mse>-mse)?(?P<shift>-shift)?"
+    rf"a(?P<bits>\d{{1,2}})-(?P<steps>{'|'.join(_STEPS)})(?P<mse>-mse)?(?P<shift>-shift)?"
 )
 
 
@@ -45,6 +47,8 @@ class InputFormat:
         match = _NAME.fullmatch(name)
         if match is None or not 2 <= int(match["bits"]) <= 16:
             what, remedy = f"{name!r} is no format of inputs", "write it like a4-static or a8-step"
+            near = nearest(name, [f"a{bits}-{steps}" for bits in range(2, 17) for steps in _STEPS])
+            remedy = f"did you mean {near}? Else {remedy}" if near else remedy
             raise MisuseError(problem(what, remedy=remedy))
         return cls(int(match["bits"]), match["steps"], bool(match["mse"]), bool(match["shift"]))
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from taqstore.asked import meant
 from taqstore.errors import MissingError, problem
 from taqstore.kinds.formats.packed_grid import Grid
 from taqstore.kinds.weight_sets import set_groups, weight_sets
@@ -73,7 +74,7 @@ def grid_of(groups: Groups, format: str, name: LayerName) -> Grid:
         if name.layer in layers:
             return grid
     what = f"{format} is no format, and no weight set of the store with {name.full}"
-    raise MissingError(problem(what, found=", ".join(weight_sets(groups)) or "no sets"))
+    raise MissingError(problem(what, remedy=meant(format, weight_sets(groups))))
 
 
 def _linears_of_set(

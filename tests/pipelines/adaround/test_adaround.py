@@ -318,7 +318,7 @@ def test_what_cannot_be_is_refused(store: Path, run: Callable[..., Any]) -> None
 def test_rule_and_groups_go_together(wrong: tuple[Any, int]) -> None:
     with pytest.raises(TaqError, match="baseline has 1 group, timed at least 2"):
         ActivationPlan(*wrong)
-    with pytest.raises(TaqError, match=r"no site mlp\.fc3"):
+    with pytest.raises(TaqError, match=r"site 'mlp\.fc3' is not known"):
         ActivationPlan(shifted=("mlp.fc3",))
 
 
