@@ -66,7 +66,10 @@ def test_sites_by_name_or_by_layer(options: dict[str, str], expected: list[str])
 
 
 def test_sites_that_are_not_there_are_refused() -> None:
-    with pytest.raises(MisuseError, match=r"site 'mlp.fc9' is not known; attn.qkv, mlp.fc2.c12"):
+    with pytest.raises(
+        MisuseError,
+        match=r"site 'mlp.fc9' is not known; did you mean mlp\.fc2\.c6\? There is attn.qkv",
+    ):
         choose_groups(PATHS, sites=["attn.qkv", "mlp.fc9"])
     with pytest.raises(MissingError, match=r"no site of layer mm0.img.mlp.fc1"):
         choose_groups(PATHS, layer="mm0.img.mlp.fc1")
@@ -134,12 +137,14 @@ def test_a_layer_of_no_site_is_an_error_not_a_traceback() -> None:
 
 
 SPLITS = re.compile(r"""split\(\s*["']/["']|partition\(\s*["']/["']""")
-# The function itself, a variant's name, a pair of flags.
+# The function itself, names of variants, a pair of flags.
 ALLOWED = {
     (
         "taqstore/analysis/shared/option.py",
         'words = (self.flag or self.name.replace("_", "-")).split("/")',
     ),
+    ("pipelines/evaluate/variants.py", 'weights, slash, inputs = name.partition("/")'),
+    ("taqstore/cli/vocabulary.py", 'weights, slash, _ = asked.typed.partition("/")'),
     ("taqstore/names/vocabulary.py", 'source, _, site = path.rpartition("/")'),
     ("taqstore/names/vocabulary.py", 'return path.partition("/")[0]'),
     ("taqstore/plot/kinds/frontier.py", 'inputs = name.partition(" ")[0].partition("/")[2]'),
