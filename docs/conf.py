@@ -31,6 +31,7 @@ extensions = [
     "help_pages",
 ]
 made_pages.write_pages(ROOT)
+source_suffix = {".rst": "restructuredtext", ".md": "markdown", ".myst": "markdown"}
 root_doc = "docs/index"
 CARD = "pipelines/models/reference/README.md"  # made by its own code
 include_patterns = ["docs/index.rst", made_pages.PLACE + "/**", CARD, *PAGES]

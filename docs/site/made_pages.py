@@ -1,4 +1,4 @@
-"""Two references that are made and not written: a page a command, a page a public module.
+"""What is made and not written: a page a command, a page a public module, the notebook.
 
 Their lists are the table of commands and the table of public names in `docs/architecture.md`. They
 are written below `PLACE`, which git ignores, before Sphinx looks for pages.
@@ -7,6 +7,7 @@ are written below `PLACE`, which git ignores, before Sphinx looks for pages.
 from __future__ import annotations
 
 import inspect
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -15,10 +16,11 @@ from pathlib import Path
 from types import GenericAlias
 from typing import Any
 
-from support.pages import read_table, ticked
+from support.pages import read_page, read_table, ticked
 from taqstore.cli import COMMANDS
 
 PLACE = "docs/reference"
+NOTEBOOK = "docs/notebook.py"
 LONGEST = 100  # characters of a constant that is shown as it is
 # Types in signatures that no page of ours documents: other libraries' and rooms' that may move.
 ELSEWHERE = [
@@ -37,10 +39,10 @@ ALIASES = {
 
 
 def write_pages(root: Path) -> None:
-    """Write both references anew."""
+    """Write all of them anew."""
     shutil.rmtree(root / PLACE, ignore_errors=True)
-    for name, text in (*command_pages(), *module_pages()):
-        path = root / PLACE / f"{name}.rst"
+    for name, text in (*command_pages(), *module_pages(), notebook_page(read_page(NOTEBOOK))):
+        path = root / PLACE / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
@@ -48,20 +50,33 @@ def write_pages(root: Path) -> None:
 def command_pages() -> Iterator[tuple[str, str]]:
     """Every command with its subcommands, and a list of them."""
     words = "Every command with every option, in the words of ``taqstore COMMAND --help``."
-    yield "commands/index", _contents("Every command", words, COMMANDS)
+    yield "commands/index.rst", _contents("Every command", words, COMMANDS)
     for name, (module, _) in COMMANDS.items():
         where = f".. click:: {module}:command"
-        yield f"commands/{name}", f"{where}\n   :prog: taqstore {name}\n   :nested: full\n"
+        yield f"commands/{name}.rst", f"{where}\n   :prog: taqstore {name}\n   :nested: full\n"
 
 
 def module_pages() -> Iterator[tuple[str, str]]:
     """Every public module with its public names, and a list of them."""
     words = "The public names: a change of them is said in the changelog. Others may move."
-    yield "api/index", _contents("Every public name", words, public_names())
+    yield "api/index.rst", _contents("Every public name", words, public_names())
     for module, names in public_names().items():
         held = import_module(module)
         head = f"{module}\n{'=' * len(module)}\n\n.. automodule:: {module}\n   :no-members:\n"
-        yield f"api/{module}", "\n".join((head, *(_entry(held, name) for name in names)))
+        yield f"api/{module}.rst", "\n".join((head, *(_entry(held, name) for name in names)))
+
+
+def notebook_page(text: str) -> tuple[str, str]:
+    """The notebook, jupytext's percent format, as Markdown: cells of words, cells of code."""
+    _, *cells = re.split(r"^# %%", text, flags=re.M)
+    return "notebook.myst", "\n".join(map(_cell, cells))
+
+
+def _cell(text: str) -> str:
+    kind, _, body = text.partition("\n")
+    if "[markdown]" in kind:
+        return re.sub(r"^# ?", "", body, flags=re.M)
+    return f"```python\n{body.strip()}\n```\n"
 
 
 @cache

@@ -16,7 +16,7 @@ from taqstore.cli import COMMANDS
 
 HOME = "docs/index.rst"
 CARD = "pipelines/models/reference/README.md"
-MADE = ("docs/reference/commands/index", "docs/reference/api/index")
+MADE = tuple(f"docs/reference/{name}" for name in ("commands/index", "api/index", "notebook"))
 
 
 @pytest.fixture
@@ -68,19 +68,19 @@ def test_what_home_points_at_is_in_the_toctree() -> None:
 
 def test_every_command_has_a_page(made_pages: Any) -> None:
     pages = dict(made_pages.command_pages())
-    assert toctree(pages.pop("commands/index")) == list(COMMANDS)
-    assert list(pages) == [f"commands/{name}" for name in COMMANDS]
+    assert toctree(pages.pop("commands/index.rst")) == list(COMMANDS)
+    assert list(pages) == [f"commands/{name}.rst" for name in COMMANDS]
     for name, text in pages.items():
         (where,) = re.findall(r"^\.\. click:: (\S+):command$", text, re.M)
-        assert where == COMMANDS[name.removeprefix("commands/")][0]
+        assert where == COMMANDS[name.removeprefix("commands/").removesuffix(".rst")][0]
 
 
 def test_every_public_name_has_a_place(made_pages: Any) -> None:
     pages, names = dict(made_pages.module_pages()), made_pages.public_names()
-    assert toctree(pages.pop("api/index")) == list(names)
+    assert toctree(pages.pop("api/index.rst")) == list(names)
     entry = re.compile(r"^\.\. (?:autoclass|autofunction|py:data):: (\S+)$", re.M)
     for module, listed in names.items():
-        shown = entry.findall(pages[f"api/{module}"])
+        shown = entry.findall(pages[f"api/{module}.rst"])
         assert sorted(shown) == sorted(f"{module}.{name}" for name in listed)
 
 
@@ -91,6 +91,12 @@ def test_the_pages_are_written_anew(made_pages: Any, tmp_path: Path) -> None:
     made_pages.write_pages(tmp_path)
     assert not stale.exists()
     assert len(list(tmp_path.rglob("*.rst"))) > len(COMMANDS)
+
+
+def test_the_notebook_is_words_and_code(made_pages: Any) -> None:
+    text = "# ---\n# x: 1\n# ---\n\n# %% [markdown]\n# # A\n#\n# b\n\n# %%\nc = 1  # d\n"
+    name, made = made_pages.notebook_page(text)
+    assert (name, made) == ("notebook.myst", "# A\n\nb\n\n\n```python\nc = 1  # d\n```\n")
 
 
 @pytest.mark.parametrize("words", every_command(), ids=" ".join)
