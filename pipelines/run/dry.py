@@ -17,7 +17,6 @@ from taqstore.run.mode import Mode
 from taqstore.run.plan import Plan
 from taqstore.store.group_writer import GroupWriter
 from taqstore.store.planned import PlannedGroup, plan_store
-from taqstore.store.reader import open_store
 from taqstore.store.writer import StoreWriter, create_store
 
 from .space import free_bytes
@@ -106,6 +105,8 @@ def recorded_pace(
     beside
         Those that the pace does not depend on.
     """
+    from taqstore.store.reader import open_store  # brings xarray, which ingest does without
+
     try:
         records = open_store(writer.location.url).provenance
     except (StoreError, TaqError):

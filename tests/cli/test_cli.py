@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from taqstore.errors import TaqError
 from taqstore.plot import FIGURES
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Counts, Outcome
+from taqstore.run.progress import SILENT
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
@@ -154,9 +156,10 @@ def test_ingest_options_reach_the_library(
                 "--strict", "--workers", "3", "--prompts", prompts, "--set", "theirs")  # fmt: skip
     ((args, kwargs),) = library.calls
     assert args == (("a", "b"), "s")
+    mode = kwargs.pop("mode")
+    assert replace(mode, progress=SILENT) == Mode(resume=True)
     assert kwargs == {
         "only": ("latents", "blocks"),
-        "mode": Mode(resume=True),
         "strict": True,
         "workers": 3,
         "prompts": str(prompts),
