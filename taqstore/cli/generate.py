@@ -107,8 +107,8 @@ def command(
     Examples:
       taqstore generate run.zarr --model reference --num-images 4 --steps 16
       taqstore generate run.zarr --model sd3-medium --prompts p.csv --num-images 32 --resume
-      taqstore generate run.zarr --model reference --prompts prompts.txt --num-images 8 \\
-          --steps 16 --resume --dry-run
+      taqstore generate mine.zarr --model reference --prompts prompts.txt --num-images 8 \\
+          --steps 16 --dry-run
     """
     pipeline = import_module(GENERATE_PIPELINE)
     with progress_bar("loading the model", unit="forwards") as progress:

@@ -80,7 +80,7 @@ def test_without_distributed(taq: Runner, store: Path, monkeypatch: pytest.Monke
 def test_a_name_that_is_none(taq: Runner, store: Path) -> None:
     done = taq("analyze", "scales", store, "--scheduler", "thread")
     assert done.code == 2
-    assert "'thread' is neither of threads, synchronous, processes, distributed" in done.err
+    assert "'thread' is not known; did you mean threads? There is threads, synchronous" in done.err
 
 
 def test_memory_is_not_shared_with_workers() -> None:

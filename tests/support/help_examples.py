@@ -38,7 +38,7 @@ class Setting:
 
 
 SETTINGS = {
-    "generate": Setting("empty", before=()),
+    "generate": Setting("prompts", before=()),
     "ingest": Setting("ingest", "run", before=()),
     "cache": Setting("latents", fresh=True),
     "collect": Setting("latents", fresh=True),

@@ -288,7 +288,7 @@ def test_groups_of_steps_are_by_default_no_more_than_the_steps(
     assert done.code == 0, done.err
     assert f"note: {STEPS} groups of steps, one for each that was collected" in done.err
     (path,) = (path for path in open_store(store) if path.startswith("reconstruction"))
-    assert open_store(store)[path].attrs["run"]["time_groups"] == STEPS
+    assert attribute_of(open_store(store)[path], "run")["time_groups"] == STEPS
 
 
 def test_what_cannot_be_is_refused(store: Path, run: Callable[..., Any]) -> None:

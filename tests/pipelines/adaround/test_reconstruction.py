@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from taqstore.pipelines.adaround import adaround as pipeline
-from taqstore.pipelines.adaround import one_block
+from taqstore.pipelines.adaround import job, one_block
 from taqstore.pipelines.adaround.activation_inputs import ActivationPlan
 from taqstore.pipelines.adaround.adaround import adaround, block_errors
 from taqstore.pipelines.adaround.result_groups import rounding_templates
@@ -202,7 +202,7 @@ def test_seconds_are_those_of_all_sessions(
         return learn(self, batch)
 
     monkeypatch.setattr(Optimiser, "learn", timed)
-    for module in (pipeline, one_block):
+    for module in (job, one_block):
         monkeypatch.setattr(module, "monotonic", lambda: now[0])
     with pytest.raises(KeyboardInterrupt):
         run(store, filled, chosen=[BLOCK], checkpoint_seconds=0.0)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from taqstore.pipelines.adaround import adaround as module
+from taqstore.pipelines.adaround import job
 from taqstore.pipelines.adaround.adaround import adaround, block_errors
 from taqstore.pipelines.models.rounding import Settings
 
@@ -129,7 +130,7 @@ def test_documents_of_old_and_new_stores_are_equal(
     filled: Path, tmp_path: Path, run: Callable[..., Any], old_run: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(module, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(job, "monotonic", lambda: 0.0)
     stores = [Path(shutil.copytree(filled, tmp_path / f"{n}.zarr")) for n in ("old", "new")]
     old_run(stores[0])
     run(stores[1])

@@ -226,7 +226,7 @@ def test_what_cannot_be_collected_is_said(tmp_path: Path) -> None:
     weights = tmp_path / "w.safetensors"
     with pytest.raises(MissingError, match=r"complete latents of image 9.*complete: 0, 1, 2"):
         collect(store, images=[0, 9], local_ckpt=weights)
-    with pytest.raises(MisuseError, match=r"site mlp\.fc3"):
+    with pytest.raises(MisuseError, match=r"site 'mlp\.fc3' is not known; did you mean mlp\.fc2\?"):
         collect(store, sites=["mlp.fc3"], local_ckpt=weights)
     with pytest.raises(TaqError, match="images-per-batch"):
         collect(store, per_channel=["mlp.fc2"], images_per_batch=2, local_ckpt=weights)
