@@ -47,7 +47,7 @@ Examples:
 """
 
 
-@click.command("plot", cls=Command, help=_HELP)
+@click.command("plot", cls=Command, help=_HELP, no_args_is_help=True)
 @click.argument("kind", type=Word(tuple(FIGURES)), metavar="KIND")
 @store_argument
 @output_option(help="Folder.", required=True, only="folder")
