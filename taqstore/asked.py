@@ -62,7 +62,11 @@ def nearest(value: Any, known: Iterable[str]) -> str:
     """The name that a value is most like; empty where it is like none.
 
     Case, and which of ``-``, ``_`` and ``.`` is written, do not count; the last parts of a path
-    stand for the first path that ends so.
+    stand for the first path that ends so. A path like none is taken for the first that ends as it
+    does: another source may hold the same site.
+
+    >>> nearest("activations/mlp.fc2", ("latents", "pooled/timestep_stats/mlp.fc2"))
+    'pooled/timestep_stats/mlp.fc2'
     """
     text, plain = str(value).strip(), dict[str, str]()
     for name in known:
@@ -74,7 +78,10 @@ def nearest(value: Any, known: Iterable[str]) -> str:
     if wanted not in plain and ends:
         return ends[0]
     near = get_close_matches(wanted, list(plain), n=1)
-    return plain[near[0]] if near else ""
+    if near:
+        return plain[near[0]]
+    _, slash, last = wanted.rpartition("/")
+    return next((name for key, name in plain.items() if slash and key.endswith(f"/{last}")), "")
 
 
 def _plain(name: str) -> str:
@@ -91,7 +98,8 @@ def listed(names: Collection[str]) -> str:
     if len(text) <= _ROOM:
         return text
     *shown, _ = text[:_ROOM].split(", ")
-    return f"{', '.join(shown)}, ... ({len(names)} in all)"
+    cut = f"{', '.join(shown)}, ... ({len(names)} in all)"
+    return text if len(text) <= len(cut) else cut
 
 
 def whole_number(

@@ -77,6 +77,8 @@ def test_clip_rules_of_a_function(store: Store) -> None:
         ("fc2", ["pooled/fc1", "pooled/fc2"], "pooled/fc2"),
         ("mlp.fc2", ["a/mlp.fc2", "b/mlp.fc2"], "a/mlp.fc2"),
         ("/latents/", ["latents"], "latents"),
+        ("activations/mlp.fc2", ["latents", "pooled/stats/mlp.fc2"], "pooled/stats/mlp.fc2"),
+        ("activations/mlp.fc9", ["latents", "second_moments/x.y"], ""),
         ("nothing like it", ["scales"], ""),
         ("", ["scales"], ""),
         ("scales" * 1000, ["scales"], ""),

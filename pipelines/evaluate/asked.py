@@ -83,7 +83,10 @@ def check_sets(variants: Sequence[Variant], store: Store) -> None:
     strange = [way for way in variants if way.is_set and way.weights not in known]
     if strange:
         what = f"variant {strange[0].name!r} is not known"
-        remedy = meant(strange[0].weights, (*FORMATS, *weight_sets(store)))
+        sets = weight_sets(store)
+        remedy = meant(strange[0].weights, (*FORMATS, *sets))
+        if not sets:
+            remedy += "; the store holds no weight set yet; taqstore gptq STORE makes one"
         raise MisuseError(problem(what, remedy=remedy))
 
 

@@ -51,7 +51,8 @@ def base_weights(
     runs = list(_runs(store))
     named = next((run["model"] for run in runs if run.get("model")), None)
     if named is None:
-        what, remedy = "no group of the store names its model", "weights of a model complete it"
+        what = "no group of the store names its model, whose weights complete this"
+        remedy = "use a store that taqstore generate or taqstore collect filled"
         raise MissingError(problem(what, where=str(store.location), remedy=remedy))
     row = find_model(str(named))
     path = checkpoint_file(row, checkpoint)

@@ -160,7 +160,8 @@ def main() -> None:
     except click.ClickException as error:
         if isinstance(error, click.NoSuchOption):
             error.possibilities = _options_meant(error)  # type: ignore[misc]
-        error.message = printable(error.message, longest=LONGEST // 2)  # type: ignore[misc]
+        if not isinstance(error, click.exceptions.NoArgsIsHelpError):  # a page, not a line
+            error.message = printable(error.message, longest=LONGEST // 2)  # type: ignore[misc]
         error.show()
         sys.exit(error.exit_code)
     except click.exceptions.Exit as stop:

@@ -26,6 +26,12 @@ class _Analyses(WordGroup):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(ANALYSES)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List analyses with all that is said of them."""
+        with formatter.section("Analyses"):
+            rows = ((name, ANALYSES[name]) for name in self.list_commands(ctx))
+            formatter.write_dl([(name, row.doc) for name, row in rows])
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         row = ANALYSES.get(cmd_name)
         return None if row is None else _subcommand(cmd_name, row)

@@ -11,7 +11,7 @@ from taqstore.cli.words import Word
 PROGRAM = "taqstore"
 
 
-@click.command("completion", cls=Command)
+@click.command("completion", cls=Command, no_args_is_help=True)
 @click.argument("shell", metavar="SHELL", type=Word(tuple(SHELLS)))
 def command(shell: str) -> None:
     """Print the script that lets SHELL (bash, zsh, fish) complete words of taqstore by TAB.

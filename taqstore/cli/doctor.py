@@ -8,8 +8,9 @@ from importlib import import_module
 import click
 
 from taqstore.cli import DOCTOR_PIPELINE
-from taqstore.cli.output import json_option, print_json, print_rows
+from taqstore.cli.output import json_option, print_json
 from taqstore.cli.talk import Command, wide_option
+from taqstore.terminal.aligned import print_folded
 
 
 @click.command("doctor", cls=Command)
@@ -31,8 +32,10 @@ def command(place: str, as_json: bool) -> None:
     if as_json:
         print_json({"checks": [one.document for one in checks]})
     else:
-        rows = [(one.what, one.state, one.found) for one in checks]
-        print_rows(("check", "state", "found"), rows)
+        rows = [("check", "state", "found"), *((one.what, one.state, one.found) for one in checks)]
+        what, state = (max(len(row[i]) for row in rows) for i in (0, 1))
+        for row in rows:  # what was found is folded, never cut: it is what one came for
+            print_folded(f"{row[0]:<{what}}  {row[1]:<{state}}  ", row[2])
         remedies = [one for one in checks if one.remedy]
         for one in remedies:
             click.echo(f"{'' if one is not remedies[0] else chr(10)}{one.what}: {one.remedy}")

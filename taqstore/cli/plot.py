@@ -47,7 +47,7 @@ Examples:
 """
 
 
-@click.command("plot", cls=Command, help=_HELP)
+@click.command("plot", cls=Command, help=_HELP, no_args_is_help=True)
 @click.argument("kind", type=Word(tuple(FIGURES)), metavar="KIND")
 @store_argument
 @output_option(help="Folder.", required=True, only="folder")
@@ -61,7 +61,7 @@ Examples:
 @click.option(
     "--group",
     type=Named(vocabulary.groups),
-    help="Group to draw [default: post-GELU statistics, else all sites].",
+    help="Group to draw [default: all sites of the source that can show it, post-GELU first].",
 )
 @click.option("--bits", type=click.IntRange(2, 16), help="Bit width, where a kind prices one.")
 @click.option(

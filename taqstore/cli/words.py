@@ -13,6 +13,10 @@ from taqstore.errors import problem
 class Word(click.Choice[str]):
     """A word of a list."""
 
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        """Which there are, in one line."""
+        return f"There is {', '.join(self.normalize_choice(one, ctx) for one in self.choices)}"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The word; one that is not of the list is refused by saying which was meant."""
         words = [self.normalize_choice(choice, ctx) for choice in self.choices]

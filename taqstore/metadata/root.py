@@ -112,7 +112,7 @@ def read_root(backend: Backend, where: str) -> Root:
 
 def no_store(where: str) -> StoreError:
     """The error of a place where there is none: it names what was meant, where that can be seen."""
-    remedy = near_path(where, stores=True) or "make one with taqstore ingest"
+    remedy = near_path(where, stores=True) or "make one with taqstore generate or taqstore ingest"
     return StoreError(problem("no store here", where=where, remedy=remedy))
 
 

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 GROWING = ("image", "batch")
 MADE_BY = "run"
 """Attribute of a group: what made it; another configuration may not add to it."""
-KEEP_OR_REPLACE = "write to another store to keep what is here, or delete it with --force"
+KEEP_OR_REPLACE = (
+    "ask as it was made to go on with it, write to another store to keep what is here, "
+    "or delete it with --force"
+)
 """What may be done where a group was made otherwise."""
 # Chunks of coordinates along a dim that grows: a file for so many labels, whatever was there when
 # the group was made. zstd makes nothing of what is not used yet.
@@ -209,7 +212,7 @@ def check_compatible(group: zarr.Group, template: Template, done: np.ndarray) ->
     if differing:
         raise LayoutError(
             problem(
-                f"the store's group differs from the source in {'; '.join(differing)}",
+                f"the store's group differs from what is to be written in {'; '.join(differing)}",
                 where=template.path,
                 remedy=KEEP_OR_REPLACE,
             )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
-from taqstore.asked import meant
+from taqstore.asked import listed, meant
 from taqstore.errors import MissingError, StoreError, problem
 from taqstore.items.flags import read_group
 from taqstore.metadata.provenance import BadRecord, each_record
@@ -281,6 +281,8 @@ class Store(Mapping[str, xr.Dataset]):
         sites = dict.fromkeys(site for path in self if "." in (site := site_of(path)))
         sited = [path for path in self if site_of(path) == layer.site]
         if not sited:
+            if not layer.site and layer.stream and sites:
+                return f"name a linear, such as {layer.full}.{next(iter(sites))}; {listed(sites)}"
             return f"sites: {meant(layer.site, sites)}"
         labels = dict.fromkeys(label for path in sited for label in sorted(self._layers(path)))
         return meant(layer.full, [f"{label}.{layer.site}" for label in labels])

@@ -50,9 +50,9 @@ def print_fitted(
     """Print columns as `print_aligned` does; on a terminal that is narrower, what it has room for.
 
     There, columns that say the same in all rows are said in one line above; then long cells of text
-    are cut, never numbers, and in the first column none that would look like another; then columns
-    that still do not fit are named below. A single row becomes
-    a line for each column. `--wide` shows all (`width.show_everything`).
+    are cut, never numbers, and in the first column none that would look like another, which a line
+    below says; then columns that still do not fit are named there. A single row becomes a line for
+    each column. `--wide` shows all (`width.show_everything`).
 
     Parameters
     ----------
@@ -82,6 +82,8 @@ def print_fitted(
     if left:
         names = [columns[i][0] for i in kept if i in left]
         _print_list("no room for ", names, width, stream, end="; --wide shows all")
+    elif shown != [list(columns[i]) for i in kept]:
+        print("cut at ...; --wide shows all", file=stream)
 
 
 def cut(text: str, length: int) -> str:

@@ -15,8 +15,10 @@ import pytest
 from support.cli_runner import Runner
 from taqstore import __version__
 from taqstore.analysis import FitRule, Thresholds
+from taqstore.analysis.table import ANALYSES
 from taqstore.cli import COMMANDS, cli
 from taqstore.errors import TaqError
+from taqstore.export.formats import FORMATS as EXPORTS
 from taqstore.plot import FIGURES
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Counts, Outcome
@@ -50,6 +52,28 @@ def test_commands_stand_in_the_order_of_a_days_work() -> None:
     assert [name for name in COMMANDS if name in expected] == expected
     analyses = ["scales", "shifts", "outliers", "temporal", "tiers", "schedule"]
     assert [n for n in analyses if f"analyze {n}" in commands()] == analyses
+
+
+@pytest.mark.parametrize("name", ["", *(name for name in commands() if name != "doctor")])
+def test_called_bare_it_shows_its_whole_help_or_says_in_one_line_what_is_missing(
+    taq: Runner, name: str
+) -> None:
+    bare = taq(*name.split())
+    assert (bare.code, bare.out) == (2, "")
+    *usage, last = bare.err.splitlines()
+    if last.startswith("Error: Missing "):
+        assert [line.split()[0] for line in usage if line] == ["Usage:", "Try"]
+    else:
+        assert bare.err == taq(*name.split(), "--help").out
+
+
+def test_where_the_first_word_is_one_of_a_list_the_list_is_shown(taq: Runner) -> None:
+    for name, words in (("analyze", ANALYSES), ("export", EXPORTS), ("plot", FIGURES)):
+        shown = taq(name).err.splitlines()
+        for word in words:
+            assert any(line.split()[:1] == [word] for line in shown), (name, word)
+        assert not [line for line in shown[1:] if line.endswith("...")]
+    assert taq("completion").err.startswith("Usage: taqstore completion")
 
 
 @pytest.mark.parametrize("name", commands())

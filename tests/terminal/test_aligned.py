@@ -62,7 +62,9 @@ def test_columns_that_say_the_same_go_first_then_cells_are_cut(
         "mm0.txt  mm0    a photo of a dog            31.5",
         "mm1.img  mm1    a zero                         4",
     ]
-    assert printed(40, monkeypatch)[2] == "mm0.img  mm0    a photo of a ...   1.25"
+    tight = printed(40, monkeypatch)
+    assert tight[2] == "mm0.img  mm0    a photo of a ...   1.25"
+    assert tight[-1] == "cut at ...; --wide shows all"
 
 
 def test_then_columns_are_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,3 +154,8 @@ def test_what_cannot_be_drawn_takes_no_number_with_it(
     assert all((folder / f"{name}.csv").is_file() for name in tables)
     assert (folder / "evaluation.png").is_file() == (lost != "evaluation.png")
     assert (folder / "contact_sheet.png").is_file() == (lost == "evaluation.png")
+
+
+def test_where_nothing_was_rounded_the_command_that_rounds_is_named(bare: Path) -> None:
+    with pytest.raises(MisuseError, match=r"'gptq/a8-static' .*; taqstore gptq STORE makes one"):
+        evaluate(bare, variants=[Variant.parse("gptq/a8-static")])

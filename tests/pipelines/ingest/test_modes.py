@@ -200,7 +200,9 @@ def test_growth_of_streams_whose_outputs_are_kept(tmp_path: Path) -> None:
 def test_statistics_of_other_steps_do_not_fit(tmp_path: Path) -> None:
     ingest([make_activations(tmp_path / "a", shape=SHAPE)], tmp_path / "s.zarr")
     finer = make_activations(tmp_path / "b", shape=replace(SHAPE, stats_stride=1))
-    with pytest.raises(StoreError, match=r"differs from the source in .*step.*another store"):
+    with pytest.raises(
+        StoreError, match=r"differs from what is to be written in .*step.*another store"
+    ):
         ingest([finer], tmp_path / "s.zarr", mode=Mode(resume=True))
 
 

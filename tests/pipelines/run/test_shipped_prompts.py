@@ -42,6 +42,17 @@ def test_without_prompts_those_that_ship_are_recorded(taq: Runner, tmp_path: Pat
     assert (told["name"], told["bytes"]) == ("prompts.txt", prompts_path().stat().st_size)
 
 
+@needs_models
+def test_prompts_that_start_over_are_told(taq: Runner, tmp_path: Path) -> None:
+    path, file = tmp_path / "run.zarr", tmp_path / "prompts.txt"
+    file.write_text("one\ntwo\n", encoding="utf-8")
+    asked = ("generate", path, "--model", "reference", "--prompts", file, "--steps", 1)
+    assert "start over" not in taq(*asked, "--num-images", 2).err
+    told = taq(*asked, "--num-images", 3, "--resume")
+    assert "note: 3 images of 2 prompts, which start over" in told.err
+    assert open_store(path)["latents"]["prompt"].values.tolist() == ["one", "two", "one"]
+
+
 @pytest.mark.parametrize("name", sorted(set(MODELS) - set(SHIPPED)))
 def test_a_model_without_prompts_asks_for_some(taq: Runner, tmp_path: Path, name: str) -> None:
     done = taq("generate", tmp_path / "run.zarr", "--model", name, "--num-images", 1)
