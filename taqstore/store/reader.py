@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
-from taqstore.asked import meant
+from taqstore.asked import listed, meant
 from taqstore.errors import MissingError, StoreError, problem
 from taqstore.items.flags import read_group
 from taqstore.metadata.provenance import BadRecord, each_record
@@ -278,6 +278,11 @@ class Store(Mapping[str, xr.Dataset]):
 
     def _near(self, layer: LayerName) -> str:
         """What to say of a layer that is not there."""
+        if not layer.site:
+            has = [path for path in self if layer.layer in self._layers(path)]
+            full = dict.fromkeys(f"{layer.layer}.{site_of(path)}" for path in has)
+            if full:
+                return f"name what it is the input of: {listed(full)}"
         sites = dict.fromkeys(site for path in self if "." in (site := site_of(path)))
         sited = [path for path in self if site_of(path) == layer.site]
         if not sited:
