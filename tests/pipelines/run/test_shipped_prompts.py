@@ -42,6 +42,22 @@ def test_without_prompts_those_that_ship_are_recorded(taq: Runner, tmp_path: Pat
     assert (told["name"], told["bytes"]) == ("prompts.txt", prompts_path().stat().st_size)
 
 
+@needs_models
+@pytest.mark.parametrize(("images", "told"), [(3, True), (2, False)])
+def test_more_images_than_prompts_are_said(
+    taq: Runner, tmp_path: Path, images: int, told: bool
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("zero\none\n", encoding="utf-8")
+    words = ("--model", "reference", "--prompts", prompts, "--steps", 1)
+    done = taq("generate", tmp_path / "run.zarr", *words, "--num-images", images)
+    assert done.code == 0, done.err
+    note = f"note: 2 prompts for {images} images: they are taken in turn"
+    assert (note in done.err) == told
+    made = open_store(tmp_path / "run.zarr")["latents"]["prompt"].values.tolist()
+    assert made == ["zero", "one", "zero"][:images]
+
+
 @pytest.mark.parametrize("name", sorted(set(MODELS) - set(SHIPPED)))
 def test_a_model_without_prompts_asks_for_some(taq: Runner, tmp_path: Path, name: str) -> None:
     done = taq("generate", tmp_path / "run.zarr", "--model", name, "--num-images", 1)
