@@ -117,8 +117,10 @@ def generate(
     read = read_prompts(source)
     prompts = list(read.texts)
     outcome.notes += [*notes, *read.notes]
-    if len(prompts) < request.images:
-        outcome.notes.append(f"{request.images} images of {len(prompts)} prompts, which start over")
+    if request.images > len(prompts):
+        outcome.notes.append(
+            f"{len(prompts)} prompts for {request.images} images: they are taken in turn"
+        )
     check_use(find_model(request.model), _use(request))
     with fetching(not mode.dry_run):
         model = load_pipeline(

@@ -38,7 +38,8 @@ class _Face(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name in self._rooms:
             return import_module(f"{self.__name__}.{name}")
-        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        what = f"module {self.__name__!r} has no attribute {name!r}"
+        raise AttributeError(what, name=name, obj=self)  # Python then says what was meant
 
     def __dir__(self) -> list[str]:
         dunder = [name for name in self.__dict__ if name.startswith("__")]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from taqstore.asked import meant
+from taqstore.asked import listed, nearest
 from taqstore.errors import MisuseError, problem
 from taqstore.kinds.weight_sets import ADAROUND, FORMATS, set_folders, weight_sets
 from taqstore.store.reader import Store
@@ -82,9 +82,12 @@ def check_sets(variants: Sequence[Variant], store: Store) -> None:
     known = {ADAROUND, *set_folders(store)}
     strange = [way for way in variants if way.is_set and way.weights not in known]
     if strange:
-        what = f"variant {strange[0].name!r} is not known"
-        sets = weight_sets(store)
-        remedy = meant(strange[0].weights, (*FORMATS, *sets))
+        name, weights = strange[0].name, strange[0].weights
+        what, sets = f"variant {name!r} is not known", weight_sets(store)
+        words = dict.fromkeys((*FORMATS, *sets))
+        remedy = listed(words)
+        if near := nearest(weights, words):
+            remedy = f"did you mean {name.replace(weights, near, 1)}? Weights are {remedy}"
         if not sets:
             remedy += "; the store holds no weight set yet; taqstore gptq STORE makes one"
         raise MisuseError(problem(what, remedy=remedy))

@@ -36,7 +36,10 @@ def print_plan(outcome: Outcome, *, as_json: bool, **also: Any) -> None:
         raise plan.refused
     if plan.free is not None and plan.bytes > plan.free:
         say("note: more than is free")
-    say("nothing was written; without --dry-run this is done")
+    if any(group.to_write for group in plan.groups.values()) or plan.amount:
+        say("nothing was written; without --dry-run it is")
+    else:
+        say("nothing was written; the store has all of it")
 
 
 def print_run(outcome: Outcome, *, as_json: bool) -> None:

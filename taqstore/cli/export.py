@@ -11,6 +11,7 @@ import click
 
 from taqstore.analysis.shared.option import Option
 from taqstore.analysis.table import ANALYSES
+from taqstore.asked import listed
 from taqstore.cli import BASE_WEIGHTS
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.options import click_option, given_of, settled
@@ -70,8 +71,14 @@ class _Command(Command):
         except click.NoSuchOption as error:
             if error.option_name in _SPELLINGS:
                 what = f"{error.option_name} does not go with {self.name}"
+                if takers := [name for name, row in FORMATS.items() if _takes(row, error)]:
+                    what += f"; it goes with {listed(takers)}"
                 raise click.UsageError(what, ctx) from None
             raise
+
+
+def _takes(row: Format, error: click.NoSuchOption) -> bool:
+    return any(error.option_name in option.spellings for option in row.options)
 
 
 def _subcommand(name: str, row: Format) -> click.Command:

@@ -34,8 +34,8 @@ from taqstore.run.mode import Mode
 @click.option(
     "--prompts",
     type=Source(Path),
-    help="A .txt file with one prompt per line, or a .csv file with a prompt column; image i takes "
-    "prompt i, starting over where there are fewer [default: those that come with the model].",
+    help="A .txt file with one prompt per line, or a .csv file with a prompt column; taken in turn "
+    "where images are more [default: those that come with the model].",
 )
 @renamed(
     "--num-images",

@@ -42,6 +42,6 @@ def command(store: str, dry_run: bool, as_json: bool) -> None:
         if not steps:
             click.echo("whole: nothing to mend")
         elif dry_run:
-            say("nothing was changed; without --dry-run this is done")
+            say("nothing was changed; without --dry-run it is")
     if any(not step.done for step in steps):
         sys.exit(1)

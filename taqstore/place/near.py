@@ -79,12 +79,17 @@ def _mended(text: str, *, stores: bool) -> str:
             names = [one for one in _names(found) if part[0] == "." or one[0] != "."]
             if stores and number == len(parts):
                 names = [one for one in names if _is_store(Path(found, one))]
-            there = nearest(part, names)
+            there = nearest(part, [one for one in names if _alike(part, one)])
         if not there:
             return ""
         found = os.path.join(found, there)
     good = found != text and (not stores or _is_store(Path(found)))
     return found if good else ""
+
+
+def _alike(typed: str, there: str) -> bool:
+    """Whether names are alike without their suffixes, which most names of a folder share."""
+    return bool(nearest(Path(typed).stem, [Path(there).stem]))
 
 
 def _as_typed(text: str, place: Path) -> str:

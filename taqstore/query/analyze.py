@@ -108,11 +108,16 @@ def _check_summed(name: str, source: str | None, chosen: Mapping[str, str | None
         raise MisuseError(problem(what, remedy=f"leave --{asked[0]} out"))
 
 
+# What `analyze` itself takes besides the options of an analysis.
+_CHOOSING = ("source", "sites", "selection", "other")
+
+
 def _check_names(name: str, options: Mapping[str, Any]) -> None:
     known = inspect.signature(ANALYSES[name].load()).parameters
     unknown = [option for option in options if option not in known]
     if unknown:
-        remedy = meant(unknown[0], [option.name for option in ANALYSES[name].options])
+        own = [option.name for option in ANALYSES[name].options]
+        remedy = meant(unknown[0], [*own, *_CHOOSING])
         raise MisuseError(problem(f"{name} takes no {unknown[0]}", remedy=remedy))
 
 

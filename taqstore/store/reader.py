@@ -278,6 +278,11 @@ class Store(Mapping[str, xr.Dataset]):
 
     def _near(self, layer: LayerName) -> str:
         """What to say of a layer that is not there."""
+        if not layer.site:
+            has = [path for path in self if layer.layer in self._layers(path)]
+            full = dict.fromkeys(f"{layer.layer}.{site_of(path)}" for path in has)
+            if full:
+                return f"name what it is the input of: {listed(full)}"
         sites = dict.fromkeys(site for path in self if "." in (site := site_of(path)))
         sited = [path for path in self if site_of(path) == layer.site]
         if not sited:

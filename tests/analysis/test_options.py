@@ -189,6 +189,8 @@ def test_what_applies_has_its_default(group: xr.Dataset) -> None:
 def test_options_of_no_analysis_are_refused(group: xr.Dataset) -> None:
     with pytest.raises(MisuseError, match=r"scales takes no count; .*bits, symmetric"):
         analyze("scales", {"activations/mlp.fc2": group}, count=3)
+    with pytest.raises(MisuseError, match=r"scales takes no site; did you mean sites\?"):
+        analyze("scales", {"activations/mlp.fc2": group}, site="mlp.fc2")
     with pytest.raises(MisuseError, match="analysis 'scale' is not known; did you mean scales"):
         analyze("scale", {"activations/mlp.fc2": group})
 

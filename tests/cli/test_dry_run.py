@@ -156,7 +156,15 @@ def test_the_table_is_short_and_plain(made: Path) -> None:
     assert lines[2].startswith("writes 24.8 kB (24828 bytes), ")
     assert lines[3].startswith("forwards 9, about ")
     assert len(lines) == 4
-    assert "nothing was written" in done.stderr
+    assert "nothing was written; without --dry-run it is" in done.stderr
+
+
+def test_what_has_nothing_left_to_write_says_so(made: Path, tmp_path: Path) -> None:
+    words = f"{CASES['generate'].words} --resume"
+    work = copy_for(words, made, tmp_path / "w")
+    invoke(words, work)
+    done = invoke(words, work, "--dry-run")
+    assert done.stderr.splitlines()[-1] == "nothing was written; the store has all of it"
 
 
 def test_profile_plans_what_it_would_collect(made: Path, tmp_path: Path) -> None:

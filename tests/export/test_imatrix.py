@@ -148,7 +148,7 @@ def test_on_the_command_line(store: Store, tmp_path: Path, taq: Runner) -> None:
     assert shown.code == 2
     shown = taq("export", "act-scales", path, "-o", tmp_path / "a.npz", "--names", "taqstore")
     assert shown.code == 2
-    assert "--names does not go with act-scales" in shown.err
+    assert "--names does not go with act-scales; it goes with imatrix" in shown.err
     shown = taq("export", "imatrix", path, "-o", tmp_path / "i.dat")
     assert shown.code == 0, shown.err
     assert "note: tensors have taqstore's names" in shown.err

@@ -28,6 +28,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("runs/mondy.zarr", "did you mean runs/monday.zarr?"),
         ("runs/Monday.zarr", "did you mean runs/monday.zarr?"),
+        ("runs/monday.zr", "did you mean runs/monday.zarr?"),
+        ("runs/nothing.zarr", "there is runs/monday.zarr"),
         ("rusn/monday.zarr", "did you mean runs/monday.zarr?"),
         ("rusn/mondy.zarr", "did you mean runs/monday.zarr?"),
         ("runs", "did you mean runs/monday.zarr?"),
@@ -53,6 +55,7 @@ def test_a_store(folder: Path, typed: str, said: str) -> None:
         ("runs/mondy.txt", "did you mean runs/monday.txt?"),
         ("rusn/monday.txt", "did you mean runs/monday.txt?"),
         ("runs/hidden.txt", ""),
+        ("runs/noted.txt", ""),
         ("runs/.hiddenn.txt", "did you mean runs/.hidden.txt?"),
         ("rusn/nothing.doc", ""),
     ],

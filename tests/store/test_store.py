@@ -78,6 +78,8 @@ def test_layer_by_any_spelling(path: Path) -> None:
         store.layer("mm_09_img")
     with pytest.raises(MissingError, match=r"no statistics of mm1\.img\.attn\.qkv"):
         store.layer("mm1.img.attn.qkv")
+    with pytest.raises(MissingError, match=r"name what it is the input of: .*mm1\.img\.mlp\.fc2"):
+        store.layer("mm1.img")
 
 
 def test_plain_xarray_reads_the_same(path: Path) -> None:

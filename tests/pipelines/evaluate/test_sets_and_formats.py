@@ -223,5 +223,5 @@ def test_every_linear_acts_in_the_forward(store: Path, model: LoadedModel) -> No
 
 
 def test_a_word_that_is_no_set_is_misuse(store: Path) -> None:
-    with pytest.raises(MisuseError, match=r"'wholly/a16' is not known; did you mean whole\? "):
+    with pytest.raises(MisuseError, match=r"'wholly/a16' is not known; did you mean whole/a16\? "):
         evaluate(store, variants=[Variant.parse("rtn"), Variant.parse("wholly/a16")])

@@ -43,14 +43,19 @@ def test_without_prompts_those_that_ship_are_recorded(taq: Runner, tmp_path: Pat
 
 
 @needs_models
-def test_prompts_that_start_over_are_told(taq: Runner, tmp_path: Path) -> None:
-    path, file = tmp_path / "run.zarr", tmp_path / "prompts.txt"
-    file.write_text("one\ntwo\n", encoding="utf-8")
-    asked = ("generate", path, "--model", "reference", "--prompts", file, "--steps", 1)
-    assert "start over" not in taq(*asked, "--num-images", 2).err
-    told = taq(*asked, "--num-images", 3, "--resume")
-    assert "note: 3 images of 2 prompts, which start over" in told.err
-    assert open_store(path)["latents"]["prompt"].values.tolist() == ["one", "two", "one"]
+@pytest.mark.parametrize(("images", "told"), [(3, True), (2, False)])
+def test_more_images_than_prompts_are_said(
+    taq: Runner, tmp_path: Path, images: int, told: bool
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("zero\none\n", encoding="utf-8")
+    words = ("--model", "reference", "--prompts", prompts, "--steps", 1)
+    done = taq("generate", tmp_path / "run.zarr", *words, "--num-images", images)
+    assert done.code == 0, done.err
+    note = f"note: 2 prompts for {images} images: they are taken in turn"
+    assert (note in done.err) == told
+    made = open_store(tmp_path / "run.zarr")["latents"]["prompt"].values.tolist()
+    assert made == ["zero", "one", "zero"][:images]
 
 
 @pytest.mark.parametrize("name", sorted(set(MODELS) - set(SHIPPED)))
