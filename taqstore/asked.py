@@ -51,11 +51,13 @@ def meant(value: Any, known: Iterable[object]) -> str:
     >>> meant("scale", ("bits", "scales"))
     'did you mean scales? There is bits, scales'
     >>> meant("x", ("bits", "scales"))
-    'bits, scales'
+    'there is bits, scales'
     """
     names = list(dict.fromkeys(map(str, known)))
     near = nearest(value, names)
-    return f"did you mean {near}? There is {listed(names)}" if near else listed(names)
+    if near:
+        return f"did you mean {near}? There is {listed(names)}"
+    return f"there is {listed(names)}" if names else ""
 
 
 def nearest(value: Any, known: Iterable[str]) -> str:

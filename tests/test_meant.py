@@ -100,7 +100,7 @@ def test_long_lists_are_cut_and_counted() -> None:
 
 
 def test_a_word_that_is_like_none_is_told_all() -> None:
-    with pytest.raises(MisuseError, match=r"rule 'zzz' is not known; poly, lut$"):
+    with pytest.raises(MisuseError, match=r"rule 'zzz' is not known; there is poly, lut$"):
         word_of("zzz", ("poly", "lut"), "rule")
 
 

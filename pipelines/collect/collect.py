@@ -256,7 +256,7 @@ def _checked_per_channel(
     outside = [site for site in per_channel if site not in sites]
     if outside:
         what = f"histograms of channels are asked for {', '.join(outside)}, which is not observed"
-        raise MisuseError(problem(what, remedy=f"sites: {meant(outside[0], sites)}"))
+        raise MisuseError(problem(what, remedy=meant(outside[0], sites)))
     if per_channel and images_per_batch > 1:
         what = "histograms of channels are written tensor by tensor"
         remedy = "leave --images-per-batch at 1; batches add exactly"

@@ -288,7 +288,7 @@ class Store(Mapping[str, xr.Dataset]):
         if not sited:
             if not layer.site and layer.stream and sites:
                 return f"name a linear, such as {layer.full}.{next(iter(sites))}; {listed(sites)}"
-            return f"sites: {meant(layer.site, sites)}"
+            return meant(layer.site, sites)
         labels = dict.fromkeys(label for path in sited for label in sorted(self._layers(path)))
         return meant(layer.full, [f"{label}.{layer.site}" for label in labels])
 

@@ -61,7 +61,7 @@ def test_without_histograms_the_rest_is_told(group: xr.Dataset) -> None:
     got = temporal(group.drop_vars("histogram"))
     assert "static_cost" not in got
     assert "lut_r2" in got
-    with pytest.raises(TaqError, match="clip 'p999' is not known; absmax, mse"):
+    with pytest.raises(TaqError, match="clip 'p999' is not known; there is absmax, mse"):
         temporal(group, clip="p999")  # type: ignore[arg-type]
 
 

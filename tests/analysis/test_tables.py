@@ -117,14 +117,14 @@ def test_a_new_rule_is_in_choices_and_help(taq: Runner) -> None:
 def test_what_a_new_rule_does_not_take_is_refused(taq: Runner, group: xr.Dataset) -> None:
     with pytest.raises(TaqError, match="order goes with clip ema, not with half"):
         scales(group, clip="half", order=(0, 1, 2, 3))
-    with pytest.raises(TaqError, match=r"'thirds' is not known; absmax, .*entropy, half"):
+    with pytest.raises(TaqError, match=r"'thirds' is not known; there is absmax, .*entropy, half"):
         scales(group, clip="thirds")
 
 
 def test_a_new_rule_without_options_has_a_static_cost(
     rule: ClipRule, taq: Runner, group: xr.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(TaqError, match=r"'half' is not known; absmax, mse$"):
+    with pytest.raises(TaqError, match=r"'half' is not known; there is absmax, mse$"):
         temporal(group, clip="half")
     monkeypatch.setitem(RULES, "half", replace(rule, options=()))
     assert "[absmax|mse|half]" in printed(taq, "analyze", "temporal", "--help")

@@ -278,7 +278,7 @@ def test_refusals(store: Path, tmp_path: Path) -> None:
     assert "input or output of mm2 was not kept (found boundaries 0, 1, 2)" in refused("mm2")
     assert "no residual stream blocks/img.other" in refused(streams=["img.other"])
     assert "a batch of 11 is more than the samples of mm0 (found 10)" in refused(batch_size=11)
-    assert "shuffle 'sorted' is not known; global, window" in refused(shuffle="sorted")
+    assert "shuffle 'sorted' is not known; there is global, window" in refused(shuffle="sorted")
     assert "a window must hold a batch of 2 (found 1)" in refused(shuffle="window", window=1)
     assert "must be at least 1" in refused(batch_size=0)
     assert SHAPES["uni"] == open_block(store, "uni0").read([0]).inputs["uni"].shape[1:]

@@ -144,6 +144,7 @@ ALLOWED = {
         'words = (self.flag or self.name.replace("_", "-")).split("/")',
     ),
     ("pipelines/evaluate/variants.py", 'weights, slash, inputs = name.partition("/")'),
+    ("taqstore/asked.py", '_, slash, last = wanted.rpartition("/")'),
     ("taqstore/cli/vocabulary.py", 'weights, slash, _ = asked.typed.partition("/")'),
     ("taqstore/names/vocabulary.py", 'source, _, site = path.rpartition("/")'),
     ("taqstore/names/vocabulary.py", 'return path.partition("/")[0]'),

@@ -70,7 +70,7 @@ def test_attributes_name_the_layout() -> None:
 @pytest.mark.parametrize(
     ("dtype", "bits", "message"),
     [
-        ("bfloat16", 5, "'bfloat16' is not known; float16 or float32"),
+        ("bfloat16", 5, r"'bfloat16' is not known; did you mean float16\?"),
         ("float16", 11, "mantissa_bits must be 0 to 10 .found 11."),
         ("float16", -1, "mantissa_bits"),
     ],

@@ -72,7 +72,7 @@ def test_layer_by_any_spelling(path: Path) -> None:
     store = open_store(path)
     for spelling in ("mm_01_img", "mm1.img.mlp.fc2", "mm1_img_mlp_fc2", "blocks.1.image.mlp.fc2"):
         assert store.layer(spelling).layer.item() == "mm1.img"
-    with pytest.raises(MissingError, match=r"name a linear, such as mm1\.img\.mlp\.fc2; mlp\.fc2"):
+    with pytest.raises(MissingError, match=r"name what it is the input of: mm1\.img\.mlp\.fc2"):
         store.layer("mm1.img")
     with pytest.raises(MissingError, match=r"no statistics of mm9\.img\.mlp\.fc2"):
         store.layer("mm_09_img")

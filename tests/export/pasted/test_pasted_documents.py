@@ -145,7 +145,7 @@ def test_the_command_prints_writes_and_refuses(taq: Runner, store: Path, tmp_pat
         (("--paste", "policy", "--csv"), "a text of its own"),
         (("-o", tmp_path / "x.py"), "needs --paste"),
         (("--paste", "policy", "-o", tmp_path / "x.csv"), "is written as FILE.json"),
-        (("--paste", "mlx"), "is not one of"),
+        (("--paste", "mlx"), "'mlx' is not known; there is policy, quant-config"),
     ):
         refused = taq(*ask, *words)
         assert refused.code == 2

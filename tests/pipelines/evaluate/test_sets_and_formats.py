@@ -160,7 +160,7 @@ def test_the_command_takes_sets(store: Path, tmp_path: Path) -> None:
     assert "note: judged on images 0: none of them was observed" in done.stderr
     words[3] = "rtn"
     missing = CliRunner().invoke(cli, [*words, "--weights", "nothing"])
-    assert "no weight set 'nothing' in the store; some, whole" in str(missing.exception)
+    assert "no weight set 'nothing' in the store; there is some, whole" in str(missing.exception)
     file = CliRunner().invoke(cli, [*words, "--weights", "nothing.safetensors"])
     assert file.exit_code == 2
     assert "'nothing.safetensors' does not exist" in file.stderr
