@@ -180,8 +180,8 @@ def command(
         sys.exit(1)
 
 
-_HEADER = ("variant", "gate", "cosine", "interval", "worst_cosine", "bifurcated",
-           "latent_error", "interval", "psnr", "interval", "picture_psnr")  # fmt: skip
+_HEADER = ("variant", "gate", "cosine", "cosine_interval", "worst_cosine", "bifurcated",
+           "latent_error", "error_interval", "psnr", "psnr_interval", "picture_psnr")  # fmt: skip
 
 
 def _row(verdict: Any) -> tuple[str, ...]:

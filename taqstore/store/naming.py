@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
+from taqstore.asked import listed, meant
 from taqstore.errors import MissingError, problem
 from taqstore.names import (
     ACTIVATIONS,
@@ -48,7 +49,7 @@ def name_in_store(text: str, paths: Iterable[str], layers: Layers, *, where: str
         return _block_in_store(block, there, layers, where)
     what = f"{text!r} is no spelling of a group, a site, a layer or a block"
     remedy = "write it like activations/mlp.fc2, mlp.fc2, mm0.img, mm0.img.attn.k_proj or mm0"
-    raise MissingError(problem(what, where=where, found=_some(there), remedy=remedy))
+    raise MissingError(problem(what, where=where, found=listed(there), remedy=remedy))
 
 
 def path_in_store(text: str, paths: Iterable[str]) -> str:
@@ -77,8 +78,7 @@ def name_in_group(text: str, group: xr.Dataset, path: str) -> str:
     MissingError
         The spelling is not known, or the group has no such label.
     """
-    meant = _meant(text)
-    for dim, names in meant.items():
+    for dim, names in _meant(text).items():
         if dim not in group.dims:
             continue
         labels = list(map(str, group[dim].values))
@@ -86,7 +86,7 @@ def name_in_group(text: str, group: xr.Dataset, path: str) -> str:
             if name in labels:
                 return name
         what = f"no {dim} {text!r}"
-        raise MissingError(problem(what, where=path, found=_some(labels)))
+        raise MissingError(problem(what, where=path, remedy=meant(text, labels)))
     what, found = "nothing is called by a layer or a block here", ", ".join(map(str, group.dims))
     raise MissingError(problem(what, where=path, found=found))
 
@@ -112,7 +112,7 @@ def _site_in_store(site: str, paths: list[str], where: str) -> str:
     if site in sites or len(of_tensor) == 1:
         return site if site in sites else of_tensor[0]
     what = f"{site} is in several groups, of one width each" if of_tensor else f"no site {site}"
-    raise MissingError(problem(what, where=where, found=_some(of_tensor or sites)))
+    raise MissingError(problem(what, where=where, remedy=meant(site, of_tensor or sites)))
 
 
 def _layer_in_store(name: LayerName, paths: list[str], layers: Layers, where: str) -> str:
@@ -126,7 +126,9 @@ def _layer_in_store(name: LayerName, paths: list[str], layers: Layers, where: st
             if label in labels:
                 return label
         seen |= dict.fromkeys(labels)
-    raise MissingError(problem(f"no layer {name.full}", where=where, found=_some(seen or paths)))
+    raise MissingError(
+        problem(f"no layer {name.full}", where=where, remedy=meant(name.layer, seen or paths))
+    )
 
 
 def _block_in_store(block: str, paths: list[str], layers: Layers, where: str) -> str:
@@ -136,7 +138,9 @@ def _block_in_store(block: str, paths: list[str], layers: Layers, where: str) ->
         if block in blocks:
             return block
         seen |= {name: None for name in blocks if _tried(parse_block, name)}
-    raise MissingError(problem(f"no block {block}", where=where, found=_some(seen or paths)))
+    raise MissingError(
+        problem(f"no block {block}", where=where, remedy=meant(block, seen or paths))
+    )
 
 
 def _tried(parse: Callable[[str], _T], text: str) -> _T | None:
@@ -144,9 +148,3 @@ def _tried(parse: Callable[[str], _T], text: str) -> _T | None:
         return parse(text)
     except MissingError:
         return None
-
-
-def _some(names: Iterable[str], most: int = 12) -> str:
-    shown = list(names)
-    rest = f", ... ({len(shown)} in all)" if len(shown) > most else ""
-    return ", ".join(shown[:most]) + rest or "nothing"

@@ -31,7 +31,7 @@ def test_exit_codes_and_streams(store: Path, tmp_path: Path) -> None:
     good = run(store, "--variant", "whole/a8-static", "-o", str(out))
     assert good.exit_code == 0, (good.output, good.exception)
     header, row = good.stdout.splitlines()
-    assert header.split()[:4] == ["variant", "gate", "cosine", "interval"]
+    assert header.split()[:4] == ["variant", "gate", "cosine", "cosine_interval"]
     assert row.split()[:2] == ["whole/a8-static", "passes"]
     assert f"wrote {out}" in good.stderr
     bad = run(store, "--variant", "float/a2-static", "--json")

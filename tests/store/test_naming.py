@@ -88,7 +88,7 @@ def test_every_spelling_of_a_site_is_a_site_of_the_store(
         if site in map(names.site_of, store):
             assert store.name(text) == site
         else:
-            with pytest.raises(MissingError, match=f"no site {site} "):
+            with pytest.raises(MissingError, match=f"no site {site};"):
                 store.name(text)
 
 
@@ -148,9 +148,9 @@ def test_a_label_is_that_of_the_group_asked_for(store: taqstore.Store) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("mm77.img", "no layer mm77.img .*mm0.img"),
-        ("mm_77", "no block mm77 .*mm0"),
-        ("pooled.fc1", "no site pooled.fc1 .*mlp.fc2"),
+        ("mm77.img", "no layer mm77.img; .*mm0.img"),
+        ("mm_77", "no block mm77; .*mm0"),
+        ("pooled.fc1", "no site pooled.fc1; .*mlp.fc2"),
         ("mm0.img.fc9", "no spelling of a group, a site, a layer or a block"),
         ("", "no spelling"),
         ("../latents", "no spelling"),
