@@ -138,7 +138,7 @@ def test_asymmetry_by_hand(text: str, page: Page, raw: dict[str, list[np.ndarray
     count = sum(value >= 0.25 for value in middles.values())
     assert 0 < count < len(middles) / 2
     assert f"{count} of {len(middles)} layers lie to one side of zero." in page.text
-    section = text[text.index('<section id="asymmetry">') :]
+    section = text[text.index('<section id="asymmetry"') :]
     assert section.index("in part") < section.index("</h2>")
     first = next(r for n, rows in page.tables.items() if n.startswith("By site") for r in rows[1:])
     mine = [n for n in raw if n.endswith(first[0]) and f".{first[1]}." in n]

@@ -71,7 +71,7 @@ class Page(HTMLParser):
         within = self._open[-1] if self._open else ""
         if within == "h2":
             self.headings[-1] += data.strip()
-        elif within == "caption":
+        elif "caption" in self._open:
             self._caption += data
         elif within in ("td", "th"):
             self.tables[self._caption][-1][-1] += data
