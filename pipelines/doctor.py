@@ -94,7 +94,9 @@ def _reachable(row: ModelRow, model_io: Any) -> Check:
         return Check(what, "comes with taqstore")
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
-    name = model_io._MMDIT[row.hub][row.hub]
+    name = model_io._MMDIT.get(row.hub, {}).get(row.hub)
+    if name is None:
+        return Check(what, "weights are those of --local-ckpt FILE")
     cached = try_to_load_from_cache(row.hub, name)
     if isinstance(cached, str):
         return Check(what, f"weights in the cache of the hub: {cached}")

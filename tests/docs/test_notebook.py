@@ -49,6 +49,7 @@ def test_every_cell_runs_and_shows_something(
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    pyplot.close("all")  # what earlier tests left open
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "__main__"}
     figures, seen = 0, []

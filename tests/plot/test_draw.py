@@ -129,8 +129,8 @@ def test_kinds_over_sites_get_both_stores_sliced_to_the_layers(
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("range", {"bits": 4}, r"plot range takes no option 'bits' \(found none\)"),
-        ("sqnr", {"momentum": 0.5}, r"plot sqnr takes no option 'momentum' \(found bits\)"),
+        ("range", {"bits": 4}, r"plot range takes no option 'bits'; it takes none"),
+        ("sqnr", {"momentum": 0.5}, r"plot sqnr takes no option 'momentum'; there is bits"),
         ("summary", {"bits": 4}, r"plot summary takes no option 'bits'"),
         ("echo", {}, r"plot echo needs the option 'other'"),
     ],

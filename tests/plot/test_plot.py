@@ -269,7 +269,7 @@ def test_a_failed_write_leaves_the_old_file_whole(
 @pytest.mark.parametrize(
     ("kind", "drop", "options", "message"),
     [
-        ("pie", [], {}, r"figure 'pie' is not known; choose range, histogram"),
+        ("pie", [], {}, r"figure 'pie' is not known; there is range, histogram"),
         ("range", [], {"formats": ["bmp"]}, r"picture format 'bmp' is not known"),
         ("range", [], {"site": "../up"}, r"site '../up' is not known"),
         ("range", [], {"layers": ["mm9.img"]}, r"mm9.img"),

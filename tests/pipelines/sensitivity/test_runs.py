@@ -154,7 +154,7 @@ def test_few_bits_cost_more_than_many(store: Path) -> None:
         ({"unit": "layer"}, "unit 'layer' is not known"),
         ({"targets": ["mm9.*"]}, "no target 'mm9"),
         ({"sites": ["mlp.fc3"]}, "site 'mlp.fc3' is not known"),
-        ({"blocks": ["mm77"], "targets": ()}, "no target in block mm77"),
+        ({"blocks": ["mm77"], "targets": ()}, r"block 'mm77' is not known; there is .*mm0"),
         ({"unit": "step", "sites": ["mlp.fc1"], "formats": ["a4-static"]}, "does not choose among"),
         ({"seeds": 0}, "seeds must be"),
     ],

@@ -17,6 +17,7 @@ from support.cli_runner import Runner
 from support.source_runs import dump, one_line
 from taqstore import open_store
 from taqstore.errors import SourceError
+from taqstore.store.attributes import attribute_of
 from taqstore.testing import RunShape, make_activations
 from taqstore.upkeep.verify import verify_store
 
@@ -100,7 +101,7 @@ def test_smoothing_factors_are_kept_and_compared(tmp_path: Path, run: Path) -> N
     theirs = stored(document, tmp_path)
     kept = theirs["pooled/smoothquant_scales/mlp.fc1"]
     assert np.array_equal(kept["factor"].values, factor)
-    assert kept.attrs["source_document"]["weights_dir"] == "w"
+    assert attribute_of(kept, "source_document")["weights_dir"] == "w"
     known = xr.DataArray(weight, dims=("layer", "channel"), coords={"layer": layers})
     (found,) = diff_analysis(
         theirs, open_store(run), group="pooled/smoothquant_scales/mlp.fc1", variable="factor",
@@ -131,7 +132,7 @@ def test_groups_of_steps_and_their_shifts(tmp_path: Path) -> None:
     assert group["sigma_upper"].values.tolist() == [1.0, 0.5]
     assert group["shift"].sel(time_group=1).values.tolist() == [[0.1, -3.0], [7.0, 8.0]]
     assert np.isnan(group["shift"].sel(time_group=0, layer="mm0.txt").values).all()
-    assert group.attrs["source_document"]["global_groups"] == HTG["global_groups"]
+    assert attribute_of(group, "source_document")["global_groups"] == HTG["global_groups"]
 
 
 def test_configs_of_groups(tmp_path: Path) -> None:
