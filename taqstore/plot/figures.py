@@ -106,10 +106,8 @@ class FigureKind:
         """
         for name in given:
             if name not in self.options:
-                what, remedy = (
-                    f"plot {word} takes no option {name!r}",
-                    meant(name, self.options) or "it takes none",
-                )
+                what = f"plot {word} takes no option {name!r}"
+                remedy = meant(name, self.options) or "it takes none"
                 raise MisuseError(problem(what, remedy=remedy))
         for name in self.needs:
             if name not in given:

@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from taqstore.pipelines.doctor import model_checks
 from taqstore.pipelines.machine.packages import package_checks, unmet
 from taqstore.pipelines.machine.place import place_checks
+from taqstore.pipelines.models.table import MODELS
 
 from support.cli_runner import Runner
 from support.live_capture import needs_models
@@ -103,6 +106,17 @@ def test_the_command_says_what_runs_models_and_what_does_not(taq: Runner, tmp_pa
     assert found["model sd3-medium"]["state"] == "absent"
     assert "--local-ckpt" in found["model sd3-medium"]["remedy"]
     assert done.code == int(any(one["state"] == "wrong" for one in found.values()))
+
+
+@needs_models
+def test_a_model_of_ones_own_has_its_weights_from_the_user(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A row whose weights neither ship nor lie on the hub that DiffusionKit knows."""
+    own = replace(MODELS["reference"], name="mine", hub="me/mine", checkpoint="")
+    monkeypatch.setitem(MODELS, "mine", own)
+    found = {one.what: one for one in model_checks()}["model mine"]
+    assert (found.state, found.found) == ("ok", "weights are those of --local-ckpt FILE")
 
 
 def test_misuse_is_told() -> None:
