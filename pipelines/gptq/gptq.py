@@ -33,6 +33,8 @@ from .settings import DEFAULT_SITES, SET, GptqSettings
 from .site_groups import Place, Rounded, by_input, put_layer, site_templates
 from .statistics import Known, SiteStatistics, path_of, run_of_statistics, statistics_of
 
+_ADD = "taqstore collect STORE --second-moment full"
+
 
 def gptq(
     store: Store | str | os.PathLike[str],
@@ -122,7 +124,7 @@ def _chosen(store: Store, asked: Sequence[str] | None, settings: GptqSettings) -
     if asked is None and len(without) < len(sites):
         return [site for site in sites if site not in without]
     what = f"no second moments and no activations of {', '.join(without)}"
-    remedy = "taqstore collect keeps them; --fallback nearest does without"
+    remedy = f"{_ADD} keeps them; --fallback nearest does without"
     raise MissingError(problem(what, where=str(store.location), remedy=remedy))
 
 
@@ -161,7 +163,7 @@ def _notes(
         also = "; --sigma-power does not reach them" if settings.sigma_power else ""
         notes.append(
             f"{', '.join(squares)}: no second moments, squares of inputs alone: rounded to "
-            f"nearest{_bounds(settings)}{also}"
+            f"nearest{_bounds(settings)}{also}; {_ADD} --resume adds them"
         )
     left = [] if asked is not None else [site for site in DEFAULT_SITES if site not in known]
     if left:

@@ -21,6 +21,7 @@ Selection = Mapping[str, str | None]
 _Asked = TypeVar("_Asked")
 _Answer = TypeVar("_Answer")
 
+_MEANT = "did you mean"
 _GLOB = "*?["
 
 
@@ -82,8 +83,9 @@ def choose_source(groups: Iterable[str], source: str | None = None) -> str:
     chosen = prefix_of(source) if source else next(iter(known), "")
     if not chosen or chosen not in there:
         what = f"no statistics {source or ''}".rstrip()
-        remedy = f"ingest or collect them{', or name a source that is there' if known else ''}"
-        found = listed(known)
+        remedy = "taqstore collect STORE, or taqstore ingest, brings them"
+        remedy += "; or name a source that is there" if known else ""
+        found = listed(known) if known else ""
         near = nearest(source, known) if source else ""
         remedy = f"did you mean {near}? Else {remedy}" if near else remedy
         raise MissingError(problem(what, found=found, remedy=remedy))
@@ -151,7 +153,7 @@ def each_able(
     Raises
     ------
     MissingError
-        None can answer; what the first one lacks.
+        None can answer; what the first one lacks, or the first that knows what was meant.
     """
     first: MissingError | None = None
     answered = False
@@ -161,7 +163,8 @@ def each_able(
                 answered = True
                 yield answer
         except MissingError as error:
-            first = first or error
+            if first is None or (_MEANT in str(error) and _MEANT not in str(first)):
+                first = error
             if on_skip is not None:
                 on_skip(str(error))
     if first is not None and not answered:

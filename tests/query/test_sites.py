@@ -46,7 +46,7 @@ def test_observations_are_preferred_and_others_can_be_asked_for() -> None:
 def test_a_source_that_is_not_there_is_named_with_those_that_are(source: str) -> None:
     with pytest.raises(MissingError, match=r"no statistics .*found activations, pooled/timestep"):
         choose_source(PATHS, source)
-    with pytest.raises(MissingError, match=r"no statistics.*found none"):
+    with pytest.raises(MissingError, match=r"no statistics.*taqstore collect STORE"):
         choose_source(["latents"])
 
 
@@ -134,6 +134,15 @@ def test_slices_leave_out_sites_without_the_layer() -> None:
 def test_a_layer_of_no_site_is_an_error_not_a_traceback() -> None:
     with pytest.raises(MissingError, match=r"no site of layer mm0\.img\.mlp\.fc2"):
         analyze("scales", groups(), selection={"layer": "mm0.img.mlp.fc2"})
+
+
+def test_of_sites_that_all_lack_a_layer_the_one_that_knows_what_was_meant_speaks() -> None:
+    every = groups()
+    first = {
+        "activations/adaln.linear": every["activations/mlp.fc1"].assign_coords(layer=["modulation"])
+    }
+    with pytest.raises(MissingError, match=r"did you mean mm0\.img\? There is mm0\.img, mm0\.txt"):
+        slices(first | every, [*first, *every], {"layer": "mm9.img"})
 
 
 SPLITS = re.compile(r"""split\(\s*["']/["']|partition\(\s*["']/["']""")
