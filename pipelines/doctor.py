@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from taqstore.errors import TaqError, printable
-from taqstore.upkeep.info import format_bytes
+from taqstore.place.sizes import format_bytes
 
 from .machine.blas import CHOICE, used_blas
 from .machine.check import Check

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from taqstore.upkeep.info import format_bytes
+from taqstore.place.sizes import format_bytes
 
 from .check import Check
 
@@ -38,10 +38,14 @@ def place_checks(folder: Path) -> Iterator[Check]:
         yield Check("writing", text, "absent", "choose a folder of yours for new stores")
 
 
-def memory_check() -> Check:
+def memory_bytes() -> int:
     """Memory of the machine."""
-    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Check("memory", format_bytes(size))
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def memory_check() -> Check:
+    """The same, for people."""
+    return Check("memory", format_bytes(memory_bytes()))
 
 
 def _flush(folder: Path) -> Check:

@@ -23,6 +23,7 @@ from typing import Any
 from taqstore.errors import TaqError, problem
 
 from ..machine.blas import load_blas, used_blas
+from ..machine.place import memory_bytes
 
 INSTALL = (
     "pip install 'taqstore[models]' and pip install --no-deps diffusionkit==0.5.2 "
@@ -121,5 +122,5 @@ def _tell_memory_size(mx: Any) -> None:
     """Let DiffusionKit's T5 ask for the memory size where there is no Apple GPU to tell it."""
     if mx.metal.is_available():
         return
-    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    size = memory_bytes()
     mx.metal.device_info = lambda: {"memory_size": size}

@@ -51,7 +51,7 @@ def command(
 
 
 def _say_space(space: Any) -> None:
-    from taqstore.upkeep.info import format_bytes
+    from taqstore.place.sizes import format_bytes
 
     free = "unknown" if space.free is None else format_bytes(space.free)
     say(f"will write {format_bytes(space.needed)} ({space.needed} bytes), free: {free}")

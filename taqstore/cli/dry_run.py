@@ -69,7 +69,7 @@ def document(plan: Plan) -> dict[str, Any]:
 
 
 def _print(plan: Plan) -> None:
-    from taqstore.upkeep.info import format_bytes
+    from taqstore.place.sizes import format_bytes
 
     rows = [
         (path, group.of, str(group.to_write), str(group.done), format_bytes(group.bytes))

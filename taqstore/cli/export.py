@@ -108,8 +108,8 @@ def _export(
     multitier: bool = False,
     **given: Any,
 ) -> None:
+    from taqstore.place.sizes import format_bytes
     from taqstore.store.reader import open_store
-    from taqstore.upkeep.info import format_bytes
 
     chosen = f"{name}{MULTITIER}" if multitier else name
     options = _options(name, chosen, given)

@@ -48,8 +48,9 @@ def command(store: str, group: str | None, as_json: bool) -> None:
 
 
 def _print_store(description: Mapping[str, Any]) -> None:
+    from taqstore.place.sizes import format_bytes
     from taqstore.upkeep import kept
-    from taqstore.upkeep.info import format_bytes, summary_lines
+    from taqstore.upkeep.info import summary_lines
     from taqstore.upkeep.made_by import run_lines
 
     lines = [
@@ -116,7 +117,7 @@ def _first_and_count(names: Sequence[str]) -> str:
 
 
 def _print_group(group: Mapping[str, Any]) -> None:
-    from taqstore.upkeep.info import format_bytes
+    from taqstore.place.sizes import format_bytes
 
     items = group["items"]
     print_folded("group   ", f"{group['group']} ({group['kind']})")

@@ -107,7 +107,7 @@ def _document(outcome: Outcome) -> dict[str, Any]:
 
 
 def _print_outcome(outcome: Outcome) -> None:
-    from taqstore.upkeep.info import format_bytes
+    from taqstore.place.sizes import format_bytes
 
     counted = {name: name for name in ("written", "skipped", "refused")}
     print_groups(outcome, {**counted, "stored": "bytes_out"})

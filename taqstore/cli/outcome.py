@@ -15,7 +15,7 @@ _COLUMNS = {"written": "written", "skipped": "skipped", "stored": "bytes_out"}
 
 def print_groups(outcome: Outcome, columns: Mapping[str, str]) -> None:
     """A row of counts for each group on stdout; `columns` are fields of `Counts` by title."""
-    from taqstore.upkeep.info import format_bytes
+    from taqstore.place.sizes import format_bytes
 
     def cell(counts: Counts, field: str) -> str:
         value: int = getattr(counts, field)

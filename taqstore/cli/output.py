@@ -236,7 +236,7 @@ def replacing(path: Path, *, force: bool) -> Iterator[None]:
 
 
 def _described(path: Path) -> str | None:
-    from taqstore.upkeep.info import format_bytes
+    from taqstore.place.sizes import format_bytes
 
     if path.is_symlink():
         return f"a link to {os.readlink(path)}"

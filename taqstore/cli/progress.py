@@ -120,7 +120,7 @@ def duration(seconds: float) -> str:
 
 
 def _size(count: float) -> str:
-    from taqstore.upkeep.info import format_bytes
+    from taqstore.place.sizes import format_bytes
 
     return format_bytes(int(count))
 

@@ -95,7 +95,7 @@ def _flag(groups: int | None, images: int | None) -> str:
 
 def say_space(space: Any) -> None:
     """Say what second moments will take, before the start."""
-    from taqstore.upkeep.info import format_bytes
+    from taqstore.place.sizes import format_bytes
 
     free = "unknown" if space.free is None else format_bytes(space.free)
     say(

@@ -21,7 +21,7 @@ def command(store: str, as_json: bool) -> None:
 
     Exit code 1 if anything is damaged; what is damaged is named on stdout.
     """
-    from taqstore.upkeep.info import format_bytes
+    from taqstore.place.sizes import format_bytes
     from taqstore.upkeep.verify import verify_store
 
     report = verify_store(store)

@@ -12,12 +12,13 @@ import xarray as xr
 
 from taqstore.kinds.nonfinite import at, listed
 from taqstore.names import LATENTS, site_of
+from taqstore.place.sizes import format_bytes
 from taqstore.query.sites import Groups
 from taqstore.report.findings import Plan
 from taqstore.report.page import Number, Table, number
 from taqstore.store.attributes import attribute_of
 from taqstore.store.reader import Store
-from taqstore.upkeep.info import describe_store, format_bytes, summary_lines
+from taqstore.upkeep.info import describe_store, summary_lines
 from taqstore.upkeep.kept import SET_COLUMNS, set_lines
 
 _PROMPTS = 6

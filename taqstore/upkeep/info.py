@@ -11,7 +11,7 @@ import numpy as np
 
 from taqstore.errors import StoreError
 from taqstore.names import dimension_order
-from taqstore.place.sizes import format_bytes as format_bytes
+from taqstore.place.sizes import format_bytes
 from taqstore.store.given import handed
 from taqstore.store.leftovers import find_leftovers
 from taqstore.upkeep.kept import describe_sensitivities, describe_sets, describe_trajectories

@@ -6,13 +6,11 @@ import os
 import pty
 from pathlib import Path
 
-import click
 import pytest
 from taqstore.pipelines.ingest import ingest
 
 from support.cli_runner import Runner
-from support.docs_tables import command_of, root_context
-from taqstore.cli import COMMANDS
+from support.docs_tables import command_of, every_command
 from taqstore.testing import RunShape, make_run_folder
 
 SHAPE = RunShape(images=2, steps=6, blocks=1, hidden=4, image_tokens=5, text_tokens=3)
@@ -23,17 +21,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("talk")
     ingest([make_run_folder(folder / "run", shape=SHAPE)], folder / "run.zarr")
     return folder / "run.zarr"
-
-
-def every_command() -> list[tuple[str, ...]]:
-    """Words of every command, and of what is below it."""
-    found: list[tuple[str, ...]] = []
-    for name in COMMANDS:
-        command = command_of(name)
-        found.append((name,))
-        if isinstance(command, click.Group):
-            found += [(name, word) for word in command.list_commands(root_context())]
-    return found
 
 
 @pytest.mark.parametrize("words", every_command(), ids=" ".join)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import pytest
 
-from support.docs_tables import command_of, root_context
+from support.docs_tables import command_of, every_command, root_context
 from support.pages import PAGES, read_page
 from support.rooms import ROOT
 from taqstore.cli import COMMANDS
@@ -41,16 +41,6 @@ def toctree(text: str) -> list[str]:
     lines = [line.strip() for block in blocks for line in block.splitlines()]
     entries = [line for line in lines if line and not line.startswith(":")]
     return [entry.rpartition("<")[2].rstrip(">").lstrip("/") for entry in entries]
-
-
-def every_command() -> list[tuple[str, ...]]:
-    found: list[tuple[str, ...]] = []
-    for name in COMMANDS:
-        command = command_of(name)
-        found.append((name,))
-        if isinstance(command, click.Group):
-            found += [(name, word) for word in command.list_commands(root_context())]
-    return found
 
 
 def test_the_toctree_holds_every_page_once() -> None:

@@ -38,6 +38,17 @@ def command_of(*words: str) -> click.Command:
     return found
 
 
+def every_command() -> list[tuple[str, ...]]:
+    """Words of every command, and of what is below it."""
+    found: list[tuple[str, ...]] = []
+    for name in COMMANDS:
+        command = command_of(name)
+        found.append((name,))
+        if isinstance(command, click.Group):
+            found += [(name, word) for word in command.list_commands(root_context())]
+    return found
+
+
 def commands_table() -> str:
     """Markdown: every command with its arguments, its line of help, its options."""
     rows = []
