@@ -148,12 +148,12 @@ def stride_option(*, latents: int, help: str = "Every how many steps") -> Callab
     )
 
 
-def check_draw(options: dict[str, Any]) -> None:
+def check_draw(options: dict[str, Any], *, seed: str = "--seed") -> None:
     """Refuse options of samples and of latents that do not go together."""
     if options["num_samples"] is not None and options["images"] is not None:
         raise click.UsageError("--num-samples draws samples, --images chooses latents: give one")
     if options["seed"] is not None and options["num_samples"] is None:
-        raise click.UsageError("--seed draws --num-samples: give both")
+        raise click.UsageError(f"{seed} draws --num-samples: give both")
 
 
 def rerun_options(*, stride: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -42,6 +42,7 @@ from taqstore.place.backend import WORK, Backend
 from taqstore.place.disk import disk_errors, lock
 from taqstore.place.location import Location
 from taqstore.place.plain_files import flush_path, is_foreign
+from taqstore.store.dropped import drop_groups, is_dropped
 from taqstore.store.group_writer import GroupWriter
 from taqstore.store.groups import check_compatible, create_arrays
 from taqstore.store.growth import grow_group
@@ -157,7 +158,8 @@ class StoreWriter:
 
     def _refuse_damaged(self, path: str, root: Root) -> None:
         """Refuse to make a group where there is one whose document is lost."""
-        if path in root.groups or holds_flags(self.backend, path):
+        listed = path in root.groups
+        if listed or (holds_flags(self.backend, path) and not is_dropped(self.backend, path)):
             what = "this group's document is missing, and its data are not"
             where = f"{self.location} {path}"
             raise StoreError(problem(what, where=where, remedy="see taqstore repair"))
@@ -188,6 +190,13 @@ class StoreWriter:
         """
         with disk_errors(self.location), self.locked():
             remove_unfilled(self.location, self.backend, paths, among=among)
+
+    def drop(self, paths: Collection[str]) -> None:
+        """Remove groups that are needed no more, whatever they hold; see `drop_groups`."""
+        with disk_errors(self.location), self.locked():
+            drop_groups(self.backend, paths, where=str(self.location))
+            for path in paths:
+                self._opened.pop(path, None)
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Append a provenance record."""

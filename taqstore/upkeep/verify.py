@@ -18,6 +18,7 @@ from taqstore.metadata.tree import parents_of
 from taqstore.names import PROVENANCE
 from taqstore.place.backend import Backend
 from taqstore.place.location import Location
+from taqstore.store.dropped import is_dropped
 from taqstore.store.leftovers import find_leftovers
 from taqstore.upkeep.group_check import Finding, GroupCheck
 
@@ -248,7 +249,9 @@ def group_paths(backend: Backend, base: str = "", depth: int = 0) -> Iterator[st
 
 
 def _is_unfinished(backend: Backend, path: str) -> bool:
-    """Whether a writer was stopped while it made the group: the next one makes it again."""
+    """Whether a writer was stopped while it made or dropped the group: the next one goes on."""
+    if is_dropped(backend, path):
+        return True
     return backend.size(f"{path}/{KEY}") is None and not holds_flags(backend, path)
 
 
