@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import MisuseError, TaqError, problem
+from taqstore.files.remote import output_path
 from taqstore.kinds.templates import latents_template
 from taqstore.layout.template import Template
 from taqstore.names import LATENTS
@@ -151,7 +152,7 @@ def generate(
             forget_pictures(writer, ids, kept)
         pictures = None
         if save_images is not None:
-            pictures = Pictures(writer, model, ids, kept, Path(save_images), outcome)
+            pictures = Pictures(writer, model, ids, kept, output_path(save_images), outcome)
         parameters = {**run, "images": request.images}
         if request.prompts is None:
             parameters["prompts"] = f"those that come with {request.model}"

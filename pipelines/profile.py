@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import TaqError, problem
+from taqstore.files.remote import output_path
 from taqstore.kinds.statistics_sources import STATISTICS
 from taqstore.names import ACTIVATIONS, LATENTS, parse_layer, split_group
 from taqstore.query.select import select
@@ -96,7 +97,7 @@ def profile(
     _check_layers(opened, group, layers)
     for kind in KINDS:
         with extra(f"figure {kind}", outcome.notes):
-            _draw(kind, opened, Path(out), group, layers, outcome)
+            _draw(kind, opened, output_path(out), group, layers, outcome)
     if not outcome.files:
         raise TaqError(problem("nothing could be drawn", found=outcome.notes[-1]))
     # Figures are drawn from what was collected, and say so again.

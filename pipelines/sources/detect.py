@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taqstore.errors import SourceError
+from taqstore.files.near import near_path
 from taqstore.files.refusal import problem, what_it_is
 from taqstore.names import is_block_key
-from taqstore.place.near import near_path
 
 from .parts.place import Place
 from .table import SOURCES

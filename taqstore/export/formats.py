@@ -13,6 +13,7 @@ from taqstore.asked import word_of
 from taqstore.errors import MisuseError, printable, problem
 from taqstore.export import options
 from taqstore.export.packed.layouts import CHECKPOINT, MLX
+from taqstore.files.remote import output_path
 from taqstore.store.given import handed
 
 if TYPE_CHECKING:
@@ -231,7 +232,8 @@ def export(
     """
     row = FORMATS[word_of(name, FORMATS, "export format")]
     values = settle(row.options, given, who=name)
-    row.check_name(Path(out))
+    target = output_path(out)
+    row.check_name(target)
     _check_base(name, row, values.get(options.BASE.name))
     from taqstore.export.batches import Batches
     from taqstore.export.complete import Complete
@@ -242,7 +244,7 @@ def export(
     allowed = bool(values.pop(options.INCOMPLETE.name, False))
     whole = Complete(groups, allow_incomplete=allowed, blocks_only=row.blocks_only)
     made = bundled(row.options, options.BUNDLES, values)
-    summary = _written(row, whole, Path(out), force, made)
+    summary = _written(row, whole, target, force, made)
     return replace(summary, notes=(*summary.notes, *notes, *whole.notes))
 
 

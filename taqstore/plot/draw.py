@@ -13,6 +13,7 @@ import xarray as xr
 from taqstore.analysis.shared.inputs import first_complete
 from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.files.datasets import write_table
+from taqstore.files.remote import output_path
 from taqstore.files.tables import print_table, to_table
 from taqstore.kinds import nonfinite
 from taqstore.kinds.statistics_sources import Use, preferred
@@ -114,7 +115,7 @@ def draw(
     """
     known("figure", kind, FIGURES)
     check_formats(formats)
-    row, folder, notes = FIGURES[kind], Path(out), list[str]()
+    row, folder, notes = FIGURES[kind], output_path(out), list[str]()
     if row.made == "table":
         row.check_options(kind, options)
 

@@ -11,6 +11,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from taqstore.files.datasets import write_table
+from taqstore.files.remote import output_path
 from taqstore.files.staged import whole_file
 from taqstore.plot.figures import FIGURES, check_formats, known
 from taqstore.plot.parts.panels import Page
@@ -47,7 +48,7 @@ def render(
     """
     check_formats(formats)
     made = make_pages(kind, dataset, layers=layers, site=site, **options)
-    return [path for page in made for path in write_page(page, Path(out_dir), formats)]
+    return [path for page in made for path in write_page(page, output_path(out_dir), formats)]
 
 
 @handed
