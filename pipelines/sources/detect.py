@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taqstore.errors import SourceError
-from taqstore.files.near import near_path
 from taqstore.files.refusal import problem, what_it_is
+from taqstore.metadata.near import near_path
 from taqstore.names import is_block_key
 
 from .parts.place import Place

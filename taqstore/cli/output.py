@@ -54,7 +54,7 @@ class Source(click.Path):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> str | bytes | os.PathLike[str]:
         """The path, if there is such a file and it serves for nothing else."""
-        from taqstore.files.near import near_path
+        from taqstore.metadata.near import near_path
 
         text = str(value)
         if not os.path.lexists(text) and (remedy := near_path(text, stores=False)):

@@ -14,6 +14,7 @@ from taqstore.errors import MisuseError, printable, problem
 from taqstore.export import options
 from taqstore.export.packed.layouts import CHECKPOINT, MLX
 from taqstore.files.remote import output_path
+from taqstore.place.options import StorageOptions, takes_storage_options
 from taqstore.store.given import handed
 
 if TYPE_CHECKING:
@@ -196,6 +197,7 @@ def taking(option: str) -> list[str]:
     return [n for n, row in FORMATS.items() if option in {taken.name for taken in row.options}]
 
 
+@takes_storage_options
 @handed
 def export(
     name: str,
@@ -203,6 +205,7 @@ def export(
     out: Path | str,
     *,
     force: bool = False,
+    storage_options: StorageOptions | None = None,
     **given: Any,
 ) -> Summary:
     """Write one format from a store (or any mapping of group paths to Datasets).
@@ -218,6 +221,8 @@ def export(
     given
         Options in the format's row. Those of clip ranges are as in `analysis.scales` and give the
         same numbers.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------

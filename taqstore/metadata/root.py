@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from taqstore.errors import NewerError, StoreError, problem
-from taqstore.files.near import near_path
+from taqstore.metadata.near import near_path
 from taqstore.metadata.sealed import (
     Document,
     check_seal,

@@ -18,6 +18,7 @@ from taqstore.files.tables import print_table, to_table
 from taqstore.kinds import nonfinite
 from taqstore.kinds.statistics_sources import Use, preferred
 from taqstore.names import ACTIVATIONS, Alternatives, kind_of, parse_layer, site_of
+from taqstore.place.options import StorageOptions, takes_storage_options
 from taqstore.plot.figures import FIGURES, FigureKind, check_formats, known
 from taqstore.query.sites import Groups, each_able, first_source, slices
 from taqstore.store.given import handed
@@ -84,6 +85,7 @@ def pages(
     return each_able(ask, _paths(kind, row, groups, group), on_skip=on_skip)
 
 
+@takes_storage_options
 @handed
 def draw(
     kind: str,
@@ -93,6 +95,7 @@ def draw(
     group: str | None = None,
     layers: Sequence[str] | None = None,
     formats: Sequence[str] = ("png",),
+    storage_options: StorageOptions | None = None,
     **options: Any,
 ) -> tuple[list[Path], list[str]]:
     """Write what `pages` makes, or of a kind that is a table the rows, which are printed as well.
@@ -103,6 +106,8 @@ def draw(
         As in `pages`.
     formats
         Suffixes out of `plot.FORMATS`.
+    storage_options
+        As of `taqstore.open_store`.
 
     Returns
     -------

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from taqstore.files.datasets import write_table
 from taqstore.files.remote import output_path
 from taqstore.files.staged import whole_file
+from taqstore.place.options import StorageOptions, takes_storage_options
 from taqstore.plot.figures import FIGURES, check_formats, known
 from taqstore.plot.parts.panels import Page
 from taqstore.plot.parts.views import linear_view, require
@@ -21,6 +22,7 @@ from taqstore.store.given import handed
 _DPI = 120
 
 
+@takes_storage_options
 @handed
 def render(
     kind: str,
@@ -30,6 +32,7 @@ def render(
     layers: Sequence[str] | None = None,
     site: str = "",
     formats: Sequence[str] = ("png",),
+    storage_options: StorageOptions | None = None,
     **options: Any,
 ) -> list[Path]:
     """Draw the figures of one kind and write them, a CSV beside each; return what was written.
@@ -40,6 +43,8 @@ def render(
         As in `make_pages`.
     formats
         Suffixes out of `FORMATS`; none for the CSV alone.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------
