@@ -16,6 +16,7 @@ from taqstore.place.backend import Backend
 from taqstore.place.local_backend import LocalBackend
 from taqstore.place.object_backend import ObjectBackend
 from taqstore.place.object_stores import OBJECT_STORES, client_of
+from taqstore.place.options import ambient
 from taqstore.place.zarr_backend import ZarrBackend
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Location:
                 )
             text = unquote(parts.path)
         elif "://" in text:
-            return cls(text.rstrip("/"), None, dict(options or {}))
+            return cls(text.rstrip("/"), None, dict(ambient() if options is None else options))
         folder = _absolute(text)
         return cls(str(folder), folder)
 

@@ -6,8 +6,10 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from taqstore.errors import StoreError, problem
+from taqstore.place.options import settings_of
 
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl")
 """Schemes of addresses that obstore serves, with conditional puts."""
@@ -31,4 +33,11 @@ def _client(url: str, options: str) -> Any:
     except ImportError as error:
         what, remedy = "object stores need obstore", "pip install 'taqstore[remote]'"
         raise StoreError(problem(what, where=url, remedy=remedy)) from error
-    return from_url(url, config=json.loads(options))
+    settings = settings_of(urlsplit(url).scheme, json.loads(options), where=url)
+    make: Any = from_url
+    return make(
+        url,
+        config=dict(settings.config),
+        client_options=dict(settings.client),
+        retry_config=dict(settings.retry),
+    )

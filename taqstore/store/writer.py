@@ -42,6 +42,7 @@ from taqstore.place.backend import Backend
 from taqstore.place.disk import disk_errors
 from taqstore.place.local_backend import WORK
 from taqstore.place.location import Location
+from taqstore.place.options import StorageOptions, takes_storage_options
 from taqstore.place.plain_files import flush_path, is_foreign
 from taqstore.store.group_writer import GroupWriter
 from taqstore.store.groups import check_compatible, create_arrays
@@ -58,13 +59,17 @@ _log = logging.getLogger(__name__)
 _TRIES = 5
 
 
-def create_store(address: Any) -> StoreWriter:
+@takes_storage_options
+def create_store(address: Any, *, storage_options: StorageOptions | None = None) -> StoreWriter:
     """Open a store for writing, creating it when there is none.
 
     Parameters
     ----------
     address
         A path, a URL, or a storage object of zarr.
+    storage_options
+        How buckets and servers are reached, by name, as obstore or fsspec calls it. Default: what
+        the environment says.
 
     Raises
     ------
