@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -40,12 +40,24 @@ Piece = bytes | memoryview
 class Backend(Protocol):
     """What a store asks of the place that it lies in."""
 
+    remote: bool
+    """Whether each request takes its time: better a few large ones, several at once."""
+
     @property
     def name(self) -> str:
         """The place, for messages."""
 
     def read(self, key: str) -> bytes | None:
         """The whole content; None where there is no such key."""
+
+    def read_range(self, key: str, start: int, length: int) -> bytes | None:
+        """Part of the content, cut at its end; None where there is no such key."""
+
+    def read_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The whole content of each, in order."""
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Bytes of what lies directly below a prefix, by name, leftovers left out."""
 
     def write(self, key: str, pieces: Iterable[Piece]) -> int:
         """Put pieces one after another under a key, whole or not at all; returns their bytes."""
@@ -72,6 +84,8 @@ class LocalBackend:
     Files are made in a work folder beside it and renamed into place, so that what a killed writer
     leaves is found without looking through the store.
     """
+
+    remote = False
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -116,6 +130,28 @@ class LocalBackend:
                 return file.read()
         except OSError as error:
             raise unreadable(self.path(key), error) from error
+
+    def read_range(self, key: str, start: int, length: int) -> bytes | None:
+        """Part of a file, cut at its end; None where there is no such file."""
+        try:
+            fd = open_regular(self.path(key))
+        except ABSENT:
+            return None
+        try:
+            with open(fd, "rb") as file:
+                file.seek(start)
+                return file.read(length)
+        except OSError as error:
+            raise unreadable(self.path(key), error) from error
+
+    def read_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """One after the other: a disk has no use for several at once."""
+        return [self.read(key) for key in keys]
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Bytes of the plain files directly below a folder, by name."""
+        found = {name: self.size(f"{prefix}/{name}") for name in self.names(prefix)}
+        return {name: size for name, size in found.items() if size is not None}
 
     def write(self, key: str, pieces: Iterable[Piece]) -> int:
         """Write beside the file, flush, rename; the name is durable after `flush`."""

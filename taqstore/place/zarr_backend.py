@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from taqstore.place.at_once import at_once
 from taqstore.place.backend import Piece
 from taqstore.place.plain_files import ABSENT, check_key, is_foreign, unreadable
 
 
 class ZarrBackend:
     """Any zarr storage object: URLs, memory."""
+
+    remote = True
 
     def __init__(self, store: Any) -> None:
         self.store = store
@@ -31,6 +34,29 @@ class ZarrBackend:
         except OSError as error:
             raise unreadable(Path(key), error) from error
         return None if found is None else found.to_bytes()
+
+    def read_range(self, key: str, start: int, length: int) -> bytes | None:
+        """Part of an object, cut at its end; None where there is none."""
+        from zarr.abc.store import RangeByteRequest
+        from zarr.core.buffer import default_buffer_prototype
+
+        check_key(key)
+        wanted = RangeByteRequest(start, start + length)
+        try:
+            found = _sync(self.store.get(key, default_buffer_prototype(), wanted))
+        except OSError as error:
+            raise unreadable(Path(key), error) from error
+        return None if found is None else found.to_bytes()
+
+    def read_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Whole objects, several at a time, in order."""
+        return at_once(self.read, keys)
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Bytes of what lies directly below a prefix."""
+        names = self.names(prefix)
+        found = at_once(lambda name: self.size(f"{prefix}/{name}"), names)
+        return {name: size for name, size in zip(names, found, strict=True) if size is not None}
 
     def write(self, key: str, pieces: Iterable[Piece]) -> int:
         """One put of all pieces: an object is whole or not there."""
