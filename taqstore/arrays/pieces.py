@@ -16,10 +16,10 @@ from threading import Lock
 from typing import Any
 from weakref import WeakValueDictionary
 
+from taqstore.arrays.at_once import at_once
+from taqstore.arrays.staged import Staged, staged_here
 from taqstore.layout.item_records import Identity
-from taqstore.place.at_once import at_once
 from taqstore.place.backend import Backend
-from taqstore.place.staged import Staged, staged_here
 
 KEPT_BYTES = 64 << 20
 """Of files fetched lately that a store keeps in memory."""

@@ -124,6 +124,8 @@ class Items:
         if item in self.fresh:
             with suppress(KeyError):
                 return self.fresh[item]
+            if item not in self.fresh:
+                return None
             self._look_at_closed()
         elif not self.closed[self.region(item)].any():
             return None

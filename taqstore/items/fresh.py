@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from taqstore.items.flag_files import item_of_flag, record_of_flag
+from taqstore.items.flag_files import is_claim, item_of_flag, record_of_flag
 from taqstore.layout.item_records import Item, ItemLayout
 from taqstore.layout.shards import CRC_BYTES
 from taqstore.metadata.sealed import damaged
@@ -85,10 +85,15 @@ class FreshRecords(Mapping[Item, bytes]):
         """
         known = self._records.keys() | self.gone
         asked = [item for item in items if item in self._names and item not in known]
-        keys = [f"{self._loaded.path}/{COMMIT}/{self._names[item]}" for item in asked]
-        for item, key, raw in zip(asked, keys, self._backend.read_many(keys), strict=True):
+        keys = {item: f"{self._loaded.path}/{COMMIT}/{self._names[item]}" for item in asked}
+        raws = self._backend.read_many(keys.values())
+        for item, key in keys.items():
+            raw = raws[key]
             if raw is None:
                 self.gone.add(item)
+                continue
+            if is_claim(raw):
+                del self._names[item]
                 continue
             record = record_of_flag(raw, self._loaded.scope, self._layout, item)
             if record is None:
@@ -107,18 +112,27 @@ def listed_flags(
 ) -> dict[Item, str]:
     """Names of the flags of a group, by item; sizes are compared, contents are not.
 
+    Claims of items that are being written lie among them, and are never as long as a flag.
+
     Raises
     ------
     StoreError
-        A flag is not as long as a record.
+        A file is not as long as a record, and no claim.
     """
-    found, expected = {}, layout.record_bytes + CRC_BYTES
-    prefix = f"{loaded.path}/{COMMIT}"
-    for name, size in backend.sizes(prefix).items():
-        item = item_of_flag(name, dims)
-        if item is None:
-            continue
-        if size != expected:
-            raise damaged(f"{prefix}/{name}", f"{size} bytes", "damaged completion flag")
-        found[item] = name
-    return found
+    prefix, expected = f"{loaded.path}/{COMMIT}", layout.record_bytes + CRC_BYTES
+    if not backend.remote:  # each is read, which tells more than its size
+        named = ((item_of_flag(name, dims), name) for name in backend.names(prefix))
+        return {item: name for item, name in named if item is not None}
+    sizes = {
+        name: size
+        for name, size in backend.sizes(prefix).items()
+        if item_of_flag(name, dims) is not None
+    }
+    others = [f"{prefix}/{name}" for name, size in sizes.items() if size != expected]
+    for key, raw in backend.read_many(others).items():
+        if raw is not None and not is_claim(raw) and len(raw) != expected:
+            raise damaged(key, "not what was written", "damaged completion flag")
+        if raw is None or is_claim(raw):
+            del sizes[key.removeprefix(f"{prefix}/")]
+    items = ((item_of_flag(name, dims), name) for name in sizes)
+    return {item: name for item, name in items if item is not None}

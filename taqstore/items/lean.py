@@ -42,8 +42,7 @@ def few_files(backend: Backend, path: str, record: GroupRecord) -> Mapping[str, 
     missing = [key for key in labels if key not in found]
     if not small or any(key not in there for key in records):
         missing += [key for key in flags if key not in found]
-    again = dict(zip(missing, _raws(backend, path, missing), strict=True))
-    return {**found, **again}
+    return {**found, **_raws(backend, path, missing)}
 
 
 def _below(record: GroupRecord, prefix: str) -> list[str]:
@@ -55,15 +54,16 @@ def _number(key: str) -> int:
     return int(number) if number.isdecimal() and len(number) < 10 else 0
 
 
-def _raws(backend: Backend, path: str, keys: Sequence[str]) -> list[bytes | None]:
-    return backend.read_many([f"{path}/{key}" for key in keys])
+def _raws(backend: Backend, path: str, keys: Sequence[str]) -> dict[str, bytes | None]:
+    raws = backend.read_many(f"{path}/{key}" for key in keys)
+    return {key: raws[f"{path}/{key}"] for key in keys}
 
 
 def _read(
     backend: Backend, path: str, record: GroupRecord, keys: Sequence[str]
 ) -> dict[str, bytes]:
     """Those of some files that are there and are what was written."""
-    raws = zip(keys, _raws(backend, path, keys), strict=True)
+    raws = _raws(backend, path, keys).items()
     return {key: raw for key, raw in raws if raw is not None and record.fits_file(key, raw)}
 
 

@@ -44,7 +44,8 @@ def every_file(backend: Backend, path: str, record: GroupRecord) -> Mapping[str,
     """Coordinates and closed flags of a group, each from its own file."""
     # Records are read when an item is, copies when something is mended.
     keys = [key for key in record.keys if not key.startswith(f"{ITEMS}/")]
-    return dict(zip(keys, backend.read_many([f"{path}/{key}" for key in keys]), strict=True))
+    raws = backend.read_many(f"{path}/{key}" for key in keys)
+    return {key: raws[f"{path}/{key}"] for key in keys}
 
 
 @dataclass(frozen=True)
@@ -197,8 +198,7 @@ def _members(
     """Documents of a group's arrays and groups, by key below the root."""
     found, copied = {}, copies or {}
     names = [f"{path}/{name}" for name in record.paths]
-    lying = [f"{name}/{KEY}" for name in names if name not in copied]
-    read = dict(zip(lying, backend.read_many(lying), strict=True))
+    read = backend.read_many(f"{name}/{KEY}" for name in names if name not in copied)
     for name in names:
         key, label = f"{name}/{KEY}", f"{where} {name}/{KEY}".strip()
         raw = encoded(copied[name]) if name in copied else read[key]
@@ -254,7 +254,7 @@ def put_in_place(
 
 
 def _write_document(backend: Backend, path: str, document: Document) -> None:
-    backend.write(f"{path}/{KEY}", [encoded(document)])
+    backend.write_all({f"{path}/{KEY}": encoded(document)})
     backend.flush()
 
 
@@ -266,10 +266,9 @@ def parents_of(path: str) -> list[str]:
 
 def make_parents(backend: Backend, path: str) -> None:
     """Plain groups above a data group, where they are missing."""
-    for above in parents_of(path):
-        key = f"{above}/{KEY}"
-        if backend.read(key) is None:
-            backend.write(key, [encoded(GROUP_DOCUMENT)])
+    keys = [f"{above}/{KEY}" for above in parents_of(path)]
+    missing = [key for key, raw in backend.read_many(keys).items() if raw is None]
+    backend.write_all(dict.fromkeys(missing, encoded(GROUP_DOCUMENT)))
     backend.flush()
 
 
