@@ -15,8 +15,8 @@ from taqstore.errors import MisuseError, StoreError, problem
 from taqstore.place.backend import Backend
 from taqstore.place.local_backend import LocalBackend
 from taqstore.place.object_backend import ObjectBackend
-from taqstore.place.object_stores import OBJECT_STORES, client_of
-from taqstore.place.options import ambient
+from taqstore.place.remote.object_stores import OBJECT_STORES, client_of
+from taqstore.place.remote.options import ambient
 from taqstore.place.zarr_backend import ZarrBackend
 
 if TYPE_CHECKING:

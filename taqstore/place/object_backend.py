@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from taqstore.errors import TaqError
 from taqstore.place.backend import Item, Piece
-from taqstore.place.object_claims import Claims
-from taqstore.place.objects import PART, Objects
 from taqstore.place.plain_files import check_key, is_foreign
-from taqstore.place.single_writer import SingleWriter
-from taqstore.place.store_lock import StoreLock, superseded
+from taqstore.place.remote.claims import Claims
+from taqstore.place.remote.objects import PART, Objects
+from taqstore.place.remote.single_writer import SingleWriter
+from taqstore.place.remote.store_lock import StoreLock, superseded
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as Client
@@ -95,7 +95,8 @@ class ObjectBackend:
         for piece in rest:
             if len(small) + memoryview(piece).nbytes > PART:
                 pieces = itertools.chain([bytes(small), piece], rest)
-                return self.objects.put_parts(key, pieces, self._claims.check)
+                # Parts take no condition: the claim is asked about when all of them are there.
+                return self.objects.put_parts(key, pieces, partial(self._claims.check, sure=True))
             small += memoryview(piece).cast("B")
         self._put_once(key, bytes(small))
         return len(small)

@@ -15,7 +15,7 @@ from typing import Any
 from taqstore.errors import StoreError, problem
 from taqstore.place.backend import Item, Piece
 from taqstore.place.plain_files import ABSENT, check_key, is_foreign, unreadable
-from taqstore.place.single_writer import SingleWriter
+from taqstore.place.remote.single_writer import SingleWriter
 
 # Of this process, by name of the store: other processes are kept away by a note.
 _LOCKS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from taqstore.place.backend import Piece
-from taqstore.place.remote_errors import remote_errors
+from taqstore.place.remote.remote_errors import remote_errors
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as Client
@@ -108,11 +107,11 @@ class Objects:
                     return
 
     def create(self, key: str, content: bytes) -> str | None:
-        """Put where nothing is; the tag, None where something is already."""
+        """Put where nothing is, or the very same; the tag, None where something else is."""
         return self._conditional(key, content, None)
 
     def replace(self, key: str, content: bytes, tag: str) -> str | None:
-        """Put where the object has that tag; the new one, None where it has another."""
+        """Put where the object has that tag, or this content; the new tag, or None."""
         return self._conditional(key, content, tag)
 
     def _conditional(self, key: str, content: bytes, tag: str | None) -> str | None:
@@ -146,7 +145,9 @@ class Objects:
         with remote_errors(self.name, key):
             put(self.client, key, content, use_multipart=False)
 
-    def put_parts(self, key: str, pieces: Iterator[Piece], at_last: Callable[[], None]) -> int:
+    def put_parts(
+        self, key: str, pieces: Iterator[bytes | memoryview], at_last: Callable[[], None]
+    ) -> int:
         """Put a large object as a stream of parts; its bytes.
 
         Parameters

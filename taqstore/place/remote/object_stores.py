@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from taqstore.errors import StoreError, problem
-from taqstore.place.options import settings_of
+from taqstore.place.remote.options import settings_of
 
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl")
 """Schemes of addresses that obstore serves, with conditional puts."""
