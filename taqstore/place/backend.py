@@ -17,6 +17,9 @@ Item = tuple[int, ...]
 class Backend(Protocol):
     """A local folder, an object store, or whatever else zarr can reach."""
 
+    remote: bool
+    """Whether each request takes its time: better few large ones, several at once."""
+
     @property
     def name(self) -> str:
         """The place, for messages."""

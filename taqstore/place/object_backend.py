@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 class ObjectBackend:
     """The objects below one prefix; safe to use from several threads."""
 
+    remote = True
+
     def __init__(self, client: Client, name: str) -> None:
         self.client, self._name = client, name
         self.objects = Objects(client, name)
