@@ -14,6 +14,7 @@ from taqstore.errors import MisuseError, StoreError, problem
 from taqstore.files.staged import whole_file
 from taqstore.metadata.provenance import each_record, make_record
 from taqstore.place.location import Location
+from taqstore.place.options import StorageOptions, takes_storage_options
 from taqstore.run.outcome import Outcome
 from taqstore.run.progress import SILENT, Progress
 from taqstore.store.reader import Store, open_store
@@ -26,12 +27,14 @@ _COMMAND = "merge"
 _WORK = "merge.json"
 
 
+@takes_storage_options
 def merge(
     *addresses: str | os.PathLike[str],
     groups: Sequence[str] = (),
     renumber: bool = False,
     duplicates: Duplicates = "refuse",
     progress: Progress = SILENT,
+    storage_options: StorageOptions | None = None,
 ) -> Outcome:
     """Concatenate stores along image and batch into a new one, in one pass over each.
 
@@ -58,6 +61,8 @@ def merge(
         which counts its statistics twice.
     progress
         Told of bytes, item by item.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------

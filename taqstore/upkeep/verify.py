@@ -18,6 +18,7 @@ from taqstore.metadata.tree import parents_of
 from taqstore.names import PROVENANCE
 from taqstore.place.backend import Backend
 from taqstore.place.location import Location
+from taqstore.place.options import StorageOptions, takes_storage_options
 from taqstore.store.leftovers import find_leftovers
 from taqstore.upkeep.group_check import Finding, GroupCheck
 
@@ -67,8 +68,16 @@ class Survey:
     notes: list[Finding] = field(default_factory=list)
 
 
-def verify_store(address: str | os.PathLike[str]) -> Report:
+@takes_storage_options
+def verify_store(
+    address: str | os.PathLike[str], *, storage_options: StorageOptions | None = None
+) -> Report:
     """Check a whole store.
+
+    Parameters
+    ----------
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------
