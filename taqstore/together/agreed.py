@@ -72,7 +72,7 @@ def put_together(
     duplicates
         What to do with images that an earlier store has too.
     trust
-        Items of united groups are the same where their records say so, unread.
+        Believe labels and records where they tell which images and items are the same, unread.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def put_together(
         ours = {p: part for p, parts in found.items() if (part := parts[number]) is not None}
         united = {path: part for path, part in ours.items() if path not in taken}
         ours = {path: part for path, part in ours.items() if path in taken}
-        ours = without_doubles(ours, *known.doubles(ours), duplicates)
+        ours = without_doubles(ours, *known.doubles(ours, trust=trust), duplicates)
         if renumber and number:
             every = (part for parts in taken.values() for part in parts)
             offsets[number] = max(first_free(every), unity.first_free)
@@ -106,13 +106,17 @@ def put_together(
     return Together({path: every_part[path] for path in paths}, offsets)
 
 
-def shared_groups(stores: Sequence[Store], groups: Sequence[str], notes: list[str]) -> list[str]:
+def shared_groups(
+    stores: Sequence[Store], groups: Sequence[str], notes: list[str], *, leave_out: bool = False
+) -> list[str]:
     """Groups that stores have together: all that are made of images or batches, or those named.
 
     Parameters
     ----------
     notes
         Told of what is left out, a line each.
+    leave_out
+        Leave out what some of the stores lack, unless it is named.
 
     Raises
     ------
@@ -126,6 +130,10 @@ def shared_groups(stores: Sequence[Store], groups: Sequence[str], notes: list[st
     alone = [path for path in growing if _may_be_alone(path) and lacking[path]]
     if not groups:
         notes += [f"{path} is not of all stores, and can be made again; left out" for path in alone]
+    if leave_out and not groups:
+        part = [p for p in growing if lacking[p] and kind_of(p) not in ALONE and p not in alone]
+        notes += [f"{path} is not of {lacking[path][0].location}; left out" for path in part]
+        alone += part
     wanted = list(dict.fromkeys(groups)) or [path for path in growing if path not in alone]
     for path in wanted:
         if path not in growing:

@@ -52,11 +52,20 @@ class Known:
     def __init__(self) -> None:
         self._first: dict[str, dict[Any, str]] = {}
 
-    def doubles(self, parts: Mapping[str, Part]) -> tuple[set[int], str]:
-        """Image ids of one more store that show what an earlier one has, and which one has it."""
+    def doubles(self, parts: Mapping[str, Part], *, trust: bool) -> tuple[set[int], str]:
+        """Image ids of one more store that show what an earlier one has, and which one has it.
+
+        Parameters
+        ----------
+        trust
+            Leave observations unread of images whose prompts and seeds the store has.
+        """
         found, where = set[int](), ""
+        told = [part.images for part in parts.values() if trust and _has_prompts(part)]
         for path, part in parts.items():
             known = self._first.setdefault(path, {})
+            if not _has_prompts(part) and any(_covers(images, part.images) for images in told):
+                continue
             each = _identities(part)
             same = [known.get(one, "") for one in each]
             where = where or next(filter(None, same), "")
@@ -129,7 +138,7 @@ def _fresh(path: str, part: Part, same: set[int]) -> np.ndarray:
 def _identities(part: Part) -> Sequence[Any]:
     """What makes an item itself, whatever its number; nothing where the group does not tell."""
     coords = part.template.coords
-    if {"prompt", "seed"} <= set(coords):
+    if _has_prompts(part):
         told = [name for name in ("prompt", "seed", "cfg_weight") if name in coords]
         return list(zip(*(coords[name][1].tolist() for name in told), strict=True))
     there = {array.name for array in part.template.arrays}
@@ -142,3 +151,12 @@ def _identities(part: Part) -> Sequence[Any]:
         sha256(b"".join(column[i].tobytes() for column in columns)).digest()
         for i in range(len(part.places))
     ]
+
+
+def _has_prompts(part: Part) -> bool:
+    return {"prompt", "seed"} <= set(part.template.coords)
+
+
+def _covers(images: np.ndarray, others: np.ndarray) -> bool:
+    """Whether all of some images, empty slots left out, are among others."""
+    return bool(np.isin(others[others >= 0], images).all())

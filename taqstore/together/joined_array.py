@@ -52,7 +52,8 @@ class JoinedArray(StoreArray):
         if len(owners) == 1:
             at = self._places[owners[0]][asked[0]]
             rows = int(at[0]) if _is_number(key[0]) else as_slice(at)
-            return self._arrays[owners[0]].read((rows, *key[1:]))
+            array: StoreArray = self._arrays[owners[0]]
+            return array.read((rows, *key[1:]))
         kept = [
             slice(int(one[0]), int(one[0]) + 1) if _is_number(k) else k
             for k, one in zip(key[1:], asked[1:], strict=True)

@@ -1,11 +1,10 @@
-"""Groups of several stores side by side: what they hold, how they differ, what they are together."""
+"""Groups of several stores side by side: what each holds, how they differ, what they make."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +15,11 @@ from taqstore.layout.template import Array, Template
 from taqstore.names import VARIABLES, WRITTEN
 from taqstore.place.backend import Backend
 from taqstore.store.groups import GROWING, dimension_names, equal, read_coordinate
+from taqstore.store.opening import Way
 
 if TYPE_CHECKING:
     import zarr
 
-    from taqstore.store.opening import Identities
     from taqstore.store.reader import Store
 
 CONFIGURATION = (
@@ -43,6 +42,7 @@ CONFIGURATION = (
 """What documents and runs say of the model and its settings; the rest tells runs apart."""
 _COUNTS = ("num_images", "n_completed", "n_samples", "samples", "images", "selected_image_ids")
 _OWN = ("coordinates", "taqstore")
+_CHECKED: Way = (None, True, True)
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Part:
     ----------
     store
         Address of the store, for messages.
-    node, folder
-        The Zarr group, and its folder on a local disk.
+    node
+        The Zarr group.
     template
         What it holds.
     places
@@ -62,8 +62,8 @@ class Part:
         begin with.
     mask
         Their flags, over the item dims.
-    identities
-        For each array, what tells its files from any others; None where nothing does.
+    lazy
+        Gives its arrays by name, read in a way.
     backend
         Where its bytes lie.
     taken
@@ -72,19 +72,16 @@ class Part:
 
     store: str
     node: zarr.Group
-    folder: Path | None
     template: Template
     places: np.ndarray
     mask: np.ndarray
-    identities: Callable[[str], Identities | None]
+    lazy: Callable[[str, Way], StoreArray]
     backend: Backend
     taken: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def array(self, name: str) -> StoreArray:
-        """One of its arrays as it lies in the store, checked as it is read."""
-        stored: Any = self.node[name]
-        folder = None if self.folder is None else self.folder / name
-        return StoreArray(stored, folder=folder, shape=stored.shape, identity=self.identities(name))
+    def array(self, name: str, way: Way = _CHECKED) -> StoreArray:
+        """One of its arrays as it lies in the store; as it is read, it is checked."""
+        return self.lazy(name, way)
 
     @property
     def grows(self) -> str:
@@ -166,7 +163,7 @@ def read_part(store: Store, path: str) -> Part:
 
 def read_any_part(store: Store, path: str) -> Part:
     """A group as it lies in a store, of images and batches those that hold data."""
-    node, folder = store.node(path), store.location.real
+    node = store.node(path)
     mask = store.mask(path)
     marker: Any = node.attrs["taqstore"]
     item_dims = tuple(marker["item_dims"])
@@ -190,11 +187,10 @@ def read_any_part(store: Store, path: str) -> Part:
     return Part(
         store=str(store.location),
         node=node,
-        folder=None if folder is None else folder / path,
         template=template,
         places=places,
         mask=mask[places],
-        identities=partial(store.identities, path),
+        lazy=partial(store.array, path),
         backend=store.backend,
     )
 

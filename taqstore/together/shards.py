@@ -31,9 +31,13 @@ class Shards:
 
     def identities(self, number: Item) -> list[Identity | None] | None:
         """Size and fingerprint of each of an item's files; None where the format tells none."""
-        if any(self._arrays[name].identity is None for name in self._arrays):
+        if not all(map(self.known, self._arrays)):
             return None
         return [self.identity(name, coords) for name, coords in self.of(number)]
+
+    def known(self, name: str) -> bool:
+        """Whether records tell the files of an array from any others."""
+        return self._arrays[name].identity is not None
 
     def identity(self, name: str, coords: tuple[int, ...]) -> Identity | None:
         """Size and fingerprint of a shard's file; None where its item is not flagged.

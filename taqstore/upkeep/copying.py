@@ -111,7 +111,7 @@ class Copier:
         cut = [d for d in part.taken if d in dimension_names(mine)]
         # Of items one index long, files are whole whichever are taken.
         single = [d for d in cut if extents[dimension_names(mine).index(d)] == 1]
-        known = part.identities(name) is not None
+        known = self.shards.known(name)
         return known and cut == single and _framing(mine) == _framing(theirs)
 
 

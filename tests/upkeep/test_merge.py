@@ -136,7 +136,9 @@ def test_resume_after_a_kill(
 def test_renumbered_runs_that_both_count_from_zero(tmp_path: Path) -> None:
     first, second = make(tmp_path / "a", [0, 1]), make(tmp_path / "b", [5, 6])
     Hostile(second).coordinate("latents", "image", np.array([0, 1]))
-    with pytest.raises(TaqError, match=r"latents: both \S+/a and \S+/b have image 0, 1; --renumber"):
+    with pytest.raises(
+        TaqError, match=r"latents: both \S+/a and \S+/b have image 0, 1; --renumber"
+    ):
         merge(first, second, tmp_path / "out", groups=["latents"])
     merge(first, second, tmp_path / "out", groups=["latents"], renumber=True)
     out = zarr.open_group(tmp_path / "out", mode="r")["latents"]
