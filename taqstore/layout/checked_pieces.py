@@ -64,7 +64,7 @@ def damaged_file(where: str, found: str) -> StoreError:
 def _fetching(backend: Backend, key: str, size: int, where: str) -> _Fetch:
     """A function that gives bytes of a file; a small one is read at once."""
     whole: bytes | None = None
-    if size <= PIECE or not hasattr(backend, "read_range"):
+    if size <= PIECE:
         whole = backend.read(key)
         if whole is None:
             raise damaged_file(where, "missing, though its item is flagged")
@@ -74,7 +74,7 @@ def _fetching(backend: Backend, key: str, size: int, where: str) -> _Fetch:
     def fetch(start: int, length: int) -> bytes:
         if whole is not None:
             return whole[start : start + length]
-        raw: bytes | None = backend.read_range(key, start, length)
+        raw = backend.read_range(key, start, length)
         if raw is None:
             raise damaged_file(where, "missing, though its item is flagged")
         if len(raw) != length:

@@ -46,7 +46,9 @@ class JoinedArray(StoreArray):
     def read(self, key: Key) -> np.ndarray:
         """Read an orthogonal selection: integers, slices and 1-D integer arrays, one per axis."""
         key = (*key, *(slice(None),) * (self.ndim - len(key)))
-        asked = [np.asarray(normalised(k, n)) for k, n in zip(key, self.shape, strict=True)]
+        asked = [
+            np.asarray(normalised(k, n), np.int64) for k, n in zip(key, self.shape, strict=True)
+        ]
         owner = self._owner[np.ix_(*asked[: self._owner.ndim])]
         owners = np.unique(owner)
         if len(owners) == 1:

@@ -32,15 +32,21 @@ from taqstore.together.parts import Part
 if TYPE_CHECKING:
     import zarr
 
+_SCHEME = "several://"
+"""Of an address that nobody can take for one of a store to write to."""
+
 
 @dataclass(frozen=True)
 class Places(Location):
     """Where several stores are. Nothing is written there."""
 
+    def __str__(self) -> str:
+        return self.url.removeprefix(_SCHEME)
+
     def backend(self, *, read_only: bool = True) -> NoReturn:
         """Refuse: there is no one place."""
         what, remedy = "several stores read as one are no store to write to", "taqstore merge"
-        raise MisuseError(problem(what, where=self.url, remedy=remedy))
+        raise MisuseError(problem(what, where=str(self), remedy=remedy))
 
     def zarr_store(self, *, read_only: bool) -> NoReturn:
         """Refuse: there is no one place."""
@@ -73,7 +79,7 @@ class JoinedStore(Store):
         self._asked = tuple(path.strip("/") for path in groups)
         self._renumber, self._duplicates = renumber, duplicates
         self._chunks, self._checksum, self._incomplete = way
-        self.location = Places(" + ".join(str(store.location) for store in stores), None)
+        self.location = Places(_SCHEME + " + ".join(str(store.location) for store in stores), None)
         self._datasets, self._views, self._labels = {}, {}, {}
         self._ways = {way: self}
         self._put_together()

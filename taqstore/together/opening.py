@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 from taqstore.errors import MisuseError, problem
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.reader import Store
 from taqstore.store.reader import open_store as open_one
 from taqstore.together.checks import Duplicates
@@ -18,7 +18,7 @@ Address = Store | str | os.PathLike[str]
 
 @takes_storage_options
 def open_store(
-    address: Address | list[Address] | tuple[Address, ...],
+    address: Address | Sequence[Address],
     *,
     chunks: Literal["auto"] | None = "auto",
     checksum: bool | None = None,
@@ -73,12 +73,13 @@ def open_store(
         if groups or renumber or duplicates != "refuse":
             what = "groups, renumber and duplicates are of several stores"
             raise MisuseError(problem(what, remedy="give a list of them"))
-        return open_one(address, chunks=chunks, checksum=checksum, incomplete=incomplete)
+        one = cast(Address, address)
+        return open_one(one, chunks=chunks, checksum=checksum, incomplete=incomplete)
     if not address:
         raise MisuseError(problem("no store is named", found="an empty list"))
     check = chunks is not None if checksum is None else checksum
     return JoinedStore(
-        [open_one(one) for one in address],
+        [open_one(each) for each in address],
         way=(chunks, check, incomplete),
         groups=groups,
         renumber=renumber,

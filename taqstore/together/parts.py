@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
@@ -97,7 +98,7 @@ class Part:
     def images(self) -> np.ndarray:
         """Image ids ``(item, slot)``; -1 where a slot is empty."""
         values = np.asarray(self.template.coords["image"][1])
-        return values.reshape(len(values), -1)
+        return values.reshape(len(values), math.prod(values.shape[1:]))
 
     @property
     def nbytes(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,10 +11,15 @@ import numpy as np
 from taqstore.errors import StoreError, problem
 from taqstore.layout.checked_pieces import checked_pieces
 from taqstore.layout.item_records import ABSENT, Identity, Item
+from taqstore.run.outcome import Outcome
+from taqstore.run.progress import Progress
 from taqstore.store.group_writer import GroupWriter
 from taqstore.store.groups import dimension_names
 from taqstore.together.parts import Part
 from taqstore.together.shards import Shards
+
+_WAIT = 1.0
+"""Seconds between two looks at what other processes are at."""
 
 
 class Copier:
@@ -27,28 +34,54 @@ class Copier:
     rows
         Where the images or batches of the part, or what else its items begin with, are in the
         template that the group was opened with.
+    compare
+        Compare what is there already with what would be copied, by the records of both.
     """
 
-    def __init__(self, group: GroupWriter, part: Part, rows: np.ndarray) -> None:
-        self.group, self.part, self.rows = group, part, rows
+    def __init__(
+        self, group: GroupWriter, part: Part, rows: np.ndarray, *, compare: bool = True
+    ) -> None:
+        self.group, self.part, self.rows, self.compare = group, part, rows, compare
         self.shards = Shards(part)
         names = [array.name for array in part.template.arrays]
         self._whole = {name for name in names if self._stays_whole(name)}
 
-    def copy(self, number: Item) -> int | None:
-        """Copy every shard of an item, compare it, then flag it.
+    def copy_all(self, numbers: Iterable[Item], outcome: Outcome, progress: Progress) -> None:
+        """Copy items, each compared and then flagged; those that are there already are skipped.
 
-        Returns
-        -------
-        Bytes, or None where it is another's: another process is at it, or has finished it by now.
+        What other processes are at is waited for: it is theirs when they have finished it, and ours
+        when they are gone.
 
         Raises
         ------
         StoreError
-            A file of it is not the one that was written: the item is not flagged.
+            A file is not the one that was written, or the target has another item in its place.
         """
-        positions, size = self.positions(number), 0
-        targets = [self.target(position) for position in positions]
+        path, done = self.part.template.path, self.group.written()
+        counts, left = outcome.count(path), list(numbers)
+        while left:
+            busy = []
+            for number in left:
+                targets = [self.target(position) for position in self.positions(number)]
+                size = None
+                if not all(done[target] for target in targets):
+                    size = self._copy(number, targets)
+                    if size is None and not self.group.complete(targets):
+                        busy.append(number)
+                        continue
+                if size is None:
+                    self._check_same(number)
+                    counts.skipped += 1
+                else:
+                    outcome.wrote(path, size=size)
+                progress.advance(path, self.shards.item_bytes)
+            if len(busy) == len(left):
+                time.sleep(_WAIT)
+            left = busy
+
+    def _copy(self, number: Item, targets: list[Item]) -> int | None:
+        """Bytes of an item, or None where another process is at it or has finished it by now."""
+        size = 0
         with self.group.claim(targets[0]) as held:
             if not held or self.group.complete(targets):
                 return None
@@ -69,18 +102,19 @@ class Copier:
         """Where a position of the part is in the template of the group."""
         return (int(self.rows[position[0]]), *position[1:])
 
-    def same(self, number: Item) -> bool:
-        """Whether the group has the item as it is here, told by the records of both.
-
-        Where these cannot tell, as of an item that was cut, it is taken for the same.
-        """
-        there = self.group.owned(self.target(self.positions(number)[0]))
-        shards = self.shards.of(number)
-        if there is None or len(self._whole) < len({name for name, _ in shards}):
-            return True
-        mine = [self.shards.identity(name, coords) for name, coords in shards]
+    def _check_same(self, number: Item) -> None:
+        """Refuse an item that the target has otherwise, as far as records of both tell."""
+        position = self.positions(number)[0]
+        there, shards = self.group.owned(self.target(position)), self.shards.of(number)
+        if there is None or not all(name in self._whole for name, _ in shards):
+            return
         # Both list the shards of an item in one order.
-        return mine == list(there.values())
+        if self.compare and [self.shards.identity(*shard) for shard in shards] != [*there.values()]:
+            named = ", ".join(map(str, position))
+            what = f"item {named} of {self.part.template.path} is there, and another one"
+            where, found = str(self.group.location), f"not that of {self.part.store}"
+            remedy = "choose another store"
+            raise StoreError(problem(what, where=where, found=found, remedy=remedy))
 
     def _copy_shard(self, name: str, coords: tuple[int, ...]) -> int:
         start = self.shards.start(name, coords)
@@ -127,9 +161,3 @@ def _capacity(array: Any) -> int | None:
         return None
     pairs = zip(array.shards, array.chunks, strict=True)
     return int(np.prod([shard // chunk for shard, chunk in pairs]))
-
-
-def differs(where: str, item: str) -> StoreError:
-    """The error of an item that two stores have, and not the same."""
-    what = f"the target has another item {item}"
-    return StoreError(problem(what, where=where, remedy="choose another store"))

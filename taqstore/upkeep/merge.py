@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from taqstore.errors import MisuseError, StoreError, problem
 from taqstore.files.staged import whole_file
 from taqstore.metadata.provenance import each_record, make_record
 from taqstore.place.location import Location
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.outcome import Outcome
 from taqstore.run.progress import SILENT, Progress
 from taqstore.store.reader import Store, open_store
@@ -25,6 +24,7 @@ from taqstore.upkeep.copying import Copier
 
 _COMMAND = "merge"
 _WORK = "merge.json"
+_KEY = f".taqstore/{_WORK}"
 
 
 @takes_storage_options
@@ -101,8 +101,7 @@ def merge(
                 _COMMAND, parameters=options, inputs=inputs, groups=paths, counts=counts
             )
             writer.record(record)
-    if writer.location.folder is not None:
-        writer.location.beside(_WORK).unlink(missing_ok=True)
+    _Note(writer).drop()
     return outcome
 
 
@@ -124,25 +123,49 @@ def _begun(
     location = Location.parse(out)
     if any(location.same_as(store.location) for store in stores):
         raise StoreError(problem("the target is one of the sources", where=str(location)))
-    writer = create_store(location.url)
-    recorded = _recorded(writer, work["inputs"])
-    note = None if location.folder is None else location.beside(_WORK)
-    begun = note is not None and _read_note(note) == work
-    if writer.root_record().groups and not begun and not recorded:
+    writer = create_store(location)
+    note, recorded = _Note(writer), _recorded(writer, work["inputs"])
+    if writer.root_record().groups and not recorded and note.read() != work:
         what, remedy = "the target holds something else", "choose another path"
         raise StoreError(problem(what, where=str(location), remedy=remedy))
-    if note is not None and not recorded:
-        with whole_file(note, force=True) as fresh:
-            fresh.write_text(json.dumps(work), encoding="utf-8")
+    if not recorded:
+        note.write(work)
     return writer
 
 
-def _read_note(path: Path) -> Any:
-    """What a merge that was cut short left beside its target; None where there is nothing."""
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, ValueError, RecursionError):
-        return None
+class _Note:
+    """What a merge that is under way keeps about itself, so that the same call goes on with it.
+
+    It lies beside a local store, and among the work files of others.
+    """
+
+    def __init__(self, writer: StoreWriter) -> None:
+        self._backend = writer.backend
+        self._path = None if writer.location.folder is None else writer.location.beside(_WORK)
+
+    def read(self) -> Any:
+        """What was written; None where there is nothing, or nothing whole."""
+        try:
+            raw = self._backend.read(_KEY) if self._path is None else self._path.read_bytes()
+            return None if raw is None else json.loads(raw)
+        except (FileNotFoundError, ValueError, RecursionError):
+            return None
+
+    def write(self, work: Mapping[str, Any]) -> None:
+        """Put it down, in place of an earlier one."""
+        text = json.dumps(work)
+        if self._path is None:
+            self._backend.write(_KEY, [text.encode()])
+            return
+        with whole_file(self._path, force=True) as fresh:
+            fresh.write_text(text, encoding="utf-8")
+
+    def drop(self) -> None:
+        """The merge is done."""
+        if self._path is None:
+            self._backend.delete(_KEY)
+        else:
+            self._path.unlink(missing_ok=True)
 
 
 def _recorded(writer: StoreWriter, inputs: Sequence[Mapping[str, Any]]) -> bool:
@@ -168,13 +191,7 @@ def _copy_group(
     writer: StoreWriter, path: str, together: Together, outcome: Outcome, progress: Progress
 ) -> None:
     group = writer.group(together.template(path))
-    done, counts = group.written(), outcome.count(path)
     for part, rows in zip(together.parts[path], together.rows(path), strict=True):
-        copier = Copier(group, part, rows)
-        for item in map(tuple, np.argwhere(part.mask).tolist()):
-            size = None if done[copier.target(item)] else copier.copy(item)
-            if size is None:
-                counts.skipped += 1
-            else:
-                outcome.wrote(path, size=size)
-            progress.advance(path, copier.shards.item_bytes)
+        # What an earlier store has of a united group was compared with this one's.
+        copier = Copier(group, part, rows, compare=False)
+        copier.copy_all(map(tuple, np.argwhere(part.mask).tolist()), outcome, progress)

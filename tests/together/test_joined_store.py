@@ -19,7 +19,7 @@ from support.same_stores import assert_same_bits
 from support.sensitivity_store import TARGETS, write_sensitivities
 from taqstore import open_store
 from taqstore.errors import LayoutError, MissingError, MisuseError, TaqError
-from taqstore.place.backend import LocalBackend
+from taqstore.place.local_backend import LocalBackend
 from taqstore.query import analyze
 from taqstore.store.writer import create_store
 from taqstore.testing import RunShape, make_store
@@ -162,7 +162,7 @@ def test_analyses_layers_names_and_figures(tmp_path: Path) -> None:
     merge(*stores, tmp_path / "out", groups=groups, renumber=True)
     ours = open_store(stores, groups=groups, renumber=True)
     theirs = open_store(tmp_path / "out")
-    for word in ("scales", "drift", "outliers", "enough"):
+    for word in ("scales", "outliers", "enough", "temporal"):
         mine, other = (analyze(word, s) for s in (ours, theirs))
         assert list(mine) == list(other)
         for site in other:
@@ -189,7 +189,9 @@ def test_what_merge_refuses_is_refused(tmp_path: Path) -> None:
     assert skipped["latents"]["image"].values.tolist() == [2, 0, 1, 5]
     with pytest.raises(TaqError, match=r"both \S+/a and \S+/d have batch 1; --renumber"):
         open_store([same, first, again], duplicates="keep", groups=[SITE])
-    assert open_store([first, again], duplicates="keep", renumber=True)["latents"].sizes["image"] == 4
+    assert (
+        open_store([first, again], duplicates="keep", renumber=True)["latents"].sizes["image"] == 4
+    )
 
 
 def test_images_are_told_apart_without_latents(tmp_path: Path) -> None:
@@ -228,7 +230,7 @@ def test_what_was_written_since_is_seen(tmp_path: Path) -> None:
     [
         (lambda store: open_store([]), "no store is named"),
         (lambda store: open_store(store, renumber=True), "are of several stores"),
-        (lambda store: create_store(open_store([store, store], duplicates="skip").location.url),
+        (lambda store: create_store(open_store([store, store], duplicates="skip").location),
          "several stores"),
     ],
 )  # fmt: skip
