@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,6 +14,7 @@ from xarray.core import indexing
 from taqstore.arrays.dask_blocks import as_dask
 from taqstore.arrays.lazy import LazyArray
 from taqstore.arrays.lazy_text import LazyText
+from taqstore.arrays.pieces import Pieces
 from taqstore.arrays.store_array import StoreArray
 from taqstore.items.flags import Items
 from taqstore.layout.item_records import Identity
@@ -38,12 +39,14 @@ Way: TypeAlias = tuple[str | None, bool, bool]
 class Opened:
     """One group as it was found: for zarr, its flags, and in format 2 its items' records.
 
-    `array_of` gives its arrays by name where they are not those of `node`, read in a way.
+    Off the local disk, `pieces` are where the bytes of its data come from. `array_of` gives its
+    arrays by name where they are not those of `node`, read in a way.
     """
 
     node: zarr.Group
     mask: np.ndarray
     items: Items | None = None
+    pieces: Pieces | None = None
     array_of: Callable[[str, Way], StoreArray] | None = None
 
 
@@ -61,6 +64,11 @@ class Identities:
             return None  # beyond `written`: a growth that was cut short
         owned = self.items.owned(item)
         return None if owned is None else owned[self.name, coords]
+
+    def ahead(self, places: Iterable[tuple[int, ...]]) -> None:
+        """Read the records of the items at some places together."""
+        if self.items.fresh:
+            self.items.ahead({self.items.layout.item_of(self.name, coords) for coords in places})
 
 
 def identities_of(view: Opened, name: str) -> Identities | None:
@@ -124,6 +132,7 @@ def lazy_array(view: Opened, array: zarr.Array[Any], folder: Path | None, way: W
         sparse=view.items is None and (name in format1.SPARSE or not leading),
         checksum=checksum,
         mapped_bytes=None if chunks is None else _MAPPED_BYTES,
+        pieces=view.pieces,
     )
 
 
