@@ -86,11 +86,6 @@ class PlannedWriter(StoreWriter):
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         """Leave everything as it is."""
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold nothing: nothing is changed."""
-        yield
-
     def root_record(self) -> Root:
         """What the root says, or would say of a store that is made."""
         return self._root

@@ -85,7 +85,7 @@ def verify_store(
         There is no store, or it is of a newer format.
     """
     location = Location.parse(address)
-    found = _format1(location) or survey(location)
+    found = _format1(location) or survey(location, location.backend())
     checks = found.groups.values()
     return Report(
         tuple(found.damage),
@@ -136,20 +136,19 @@ def _format1(location: Location) -> Survey | None:
     return found
 
 
-def survey(location: Location, *, read_only: bool = True) -> Survey:
+def survey(location: Location, backend: Backend) -> Survey:
     """Look at everything in a store of format 2.
 
     Parameters
     ----------
-    read_only
-        False: what is found is to be mended through the same back end.
+    backend
+        Of the store; what is found is mended through the same one.
 
     Raises
     ------
     StoreError
         There is no store.
     """
-    backend = location.backend(read_only=read_only)
     before = _raw(backend, KEY)
     root, damage = _root(backend, location)
     if root is not None and _is_foreign(backend, root):
