@@ -31,7 +31,7 @@ from taqstore.names import (
     split_group,
 )
 from taqstore.place.location import Location
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store import format1
 from taqstore.store.groups import read_coordinate
 from taqstore.store.naming import name_in_group, name_in_store, path_in_store

@@ -42,8 +42,8 @@ from taqstore.place.backend import Backend
 from taqstore.place.disk import disk_errors
 from taqstore.place.local_backend import WORK
 from taqstore.place.location import Location
-from taqstore.place.options import StorageOptions, takes_storage_options
 from taqstore.place.plain_files import flush_path, is_foreign
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.group_writer import GroupWriter
 from taqstore.store.groups import check_compatible, create_arrays
 from taqstore.store.growth import grow_group

@@ -23,7 +23,7 @@ from taqstore.metadata.tree import Loaded
 from taqstore.names import COMMIT, COPIES, PROVENANCE, RECORD
 from taqstore.place.disk import disk_errors
 from taqstore.place.location import Location
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.leftovers import find_leftovers, remove
 from taqstore.store.writer import write_with_copies
 from taqstore.upkeep.group_check import Finding, GroupCheck

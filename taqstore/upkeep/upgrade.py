@@ -47,7 +47,7 @@ from taqstore.names import FORMAT_VERSION, ITEMS, WRITTEN
 from taqstore.place.disk import disk_errors
 from taqstore.place.local_backend import LocalBackend
 from taqstore.place.location import Location
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store import format1
 from taqstore.store.groups import create_flags
 from taqstore.store.leftovers import remove_leftovers

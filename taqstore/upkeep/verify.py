@@ -18,7 +18,7 @@ from taqstore.metadata.tree import parents_of
 from taqstore.names import PROVENANCE
 from taqstore.place.backend import Backend
 from taqstore.place.location import Location
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.leftovers import find_leftovers
 from taqstore.upkeep.group_check import Finding, GroupCheck
 

@@ -152,9 +152,17 @@ def server_errors(where: str) -> Iterator[None]:
         raise refusal(error, where) from error
 
 
-def is_missing_bucket(error: BaseException) -> bool:
-    """Whether what was not found is the bucket itself, not an object of it."""
-    return bool(_RULES[0].words.search(str(error)))
+@contextmanager
+def remote_errors(name: str, key: str) -> Iterator[None]:
+    """As `server_errors`, of an object in a store of that name."""
+    with server_errors(f"{name}/{key}" if key else name):
+        yield
+
+
+def check_absent(error: FileNotFoundError, name: str) -> None:
+    """Raise what is more than an object that is not there: a bucket that is not."""
+    if _RULES[0].words.search(str(error)):
+        raise refusal(error, name) from error
 
 
 def _every_text(error: BaseException) -> Iterator[str]:

@@ -68,6 +68,11 @@ EXTRA = "pip install 'taqstore[remote]'"
 """How what these need is installed."""
 
 
+def scheme_name(url: str) -> str:
+    """What a URL begins with."""
+    return url.partition("://")[0].lower()
+
+
 def scheme_of(url: str) -> Scheme | None:
     """The kind of place of a URL; None where fsspec alone may know it.
 
@@ -81,7 +86,7 @@ def scheme_of(url: str) -> Scheme | None:
         what, remedy = "an address with a password", "give it as a storage option"
         where = f"{parts.scheme}://...@{parts.hostname}"
         raise MisuseError(problem(what, where=where, remedy=remedy))
-    name = url.partition("://")[0].lower()
+    name = scheme_name(url)
     found = next((row for row in SCHEMES if name in row.names), None)
     if found is None:
         from fsspec.registry import known_implementations, registry

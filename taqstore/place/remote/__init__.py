@@ -1,0 +1,1 @@
+"""How places are reached: options, clients, archives, and what servers refuse."""
