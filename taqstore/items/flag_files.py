@@ -9,7 +9,7 @@ from crc32c import crc32c
 from taqstore.layout.item_records import Item, ItemLayout
 from taqstore.names import COMMIT, RECORD, WRITTEN
 from taqstore.place.backend import Backend
-from taqstore.place.owners import MAGIC
+from taqstore.place.remote.owners import MAGIC
 
 
 def record_of_flag(raw: bytes, scope: str, layout: ItemLayout, item: Item) -> bytes | None:

@@ -17,7 +17,7 @@ from taqstore.place.backend import Backend
 from taqstore.place.local_backend import LocalBackend
 from taqstore.place.object_backend import ObjectBackend
 from taqstore.place.remote.file_systems import fsspec_store, open_file
-from taqstore.place.remote.given_stores import client_in, folder_of, is_zarr_store, url_of
+from taqstore.place.remote.given_stores import client_in, folder_of, is_zarr_store, ready, url_of
 from taqstore.place.remote.object_stores import client_of
 from taqstore.place.remote.options import ambient
 from taqstore.place.remote.schemes import BUCKETS, WEB, scheme_name, scheme_of
@@ -88,7 +88,7 @@ class Location:
         """The location of a storage object of zarr; a folder where it is one."""
         if (folder := folder_of(store)) is not None:
             return cls.parse(folder)
-        return cls(url_of(store), None, store=store)
+        return cls(url_of(store), None, store=ready(store))
 
     @property
     def archive(self) -> bool:
@@ -129,7 +129,7 @@ class Location:
         if (client := self._client()) is not None:
             from taqstore.place.bucket_store import BucketStore
 
-            return BucketStore(client, self.url, read_only=read_only)
+            return BucketStore(client, read_only=read_only, url=self.url, options=self.options)
         return fsspec_store(self.url, self.options, read_only=read_only)
 
     def _archive_store(self) -> Any:
@@ -140,7 +140,8 @@ class Location:
     def _check_writable(self) -> None:
         scheme = scheme_of(self.url) if "://" in self.url and self.store is None else None
         if self.archive or (scheme is not None and not scheme.writes):
-            what = "a zip file can only be read" if self.archive else f"{scheme_name(self.url)}:// can only be read"
+            place = "a zip file" if self.archive else f"{scheme_name(self.url)}://"
+            what = f"{place} can only be read"
             remedy = "write to a folder or a bucket"
             raise StoreError(problem(what, where=self.url, remedy=remedy))
         if getattr(self.store, "read_only", False):
@@ -179,7 +180,7 @@ class Location:
         if (client := self._client()) is not None:
             return ObjectBackend(client, self.url)
         store = self.zarr_store(read_only=read_only)
-        return WebBackend(store, self.url) if self._is_web() else ZarrBackend(store)
+        return (WebBackend if self._is_web() else ZarrBackend)(store, self.url)
 
     def _client(self) -> Any:
         """The client of an object store; None where this is none."""

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from taqstore.errors import TaqError
 from taqstore.place.backend import Item, Piece
-from taqstore.place.object_claims import Claims
-from taqstore.place.objects import PART, Objects
 from taqstore.place.plain_files import check_key, is_foreign
-from taqstore.place.single_writer import SingleWriter
-from taqstore.place.store_lock import StoreLock, superseded
+from taqstore.place.remote.claims import Claims
+from taqstore.place.remote.objects import PART, Objects
+from taqstore.place.remote.single_writer import SingleWriter
+from taqstore.place.remote.store_lock import StoreLock, superseded
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as Client

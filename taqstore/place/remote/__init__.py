@@ -1,1 +1,1 @@
-"""How places are reached: options, clients, archives, and what servers refuse."""
+"""Object stores: reached, asked, and shared by writers."""

@@ -13,6 +13,14 @@ def is_zarr_store(given: object) -> bool:
     return abc is not None and isinstance(given, abc.Store)
 
 
+def ready(store: Any) -> Any:
+    """The same, open: some are opened only when zarr itself first uses them."""
+    from zarr.core.sync import sync
+
+    sync(store._ensure_open())
+    return store
+
+
 def folder_of(store: Any) -> Path | None:
     """The folder of this disk that it is; None where it is none."""
     from zarr.storage import LocalStore

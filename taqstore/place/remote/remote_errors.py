@@ -110,8 +110,9 @@ _RULES = (
 
 def is_of_server(error: BaseException) -> bool:
     """Whether an error was raised by what reaches a server, and so is no bug."""
-    module = type(error).__module__.split(".")[0]
-    return module in _REMOTE or (isinstance(error, OSError) and _is_told(str(error)))
+    return type(error).__module__.startswith(_REMOTE) or (
+        isinstance(error, OSError) and _is_told(str(error))
+    )
 
 
 def _is_told(text: str) -> bool:
@@ -130,7 +131,9 @@ def refusal(error: BaseException, where: str) -> StoreError:
     text = " ".join(_every_text(error))
     rule = next((row for row in _RULES if row.words.search(text)), None)
     what, remedy = (rule.what, rule.remedy) if rule else (_first(text), "check the address")
-    return StoreError(problem(what, where=where, found=_found(text) if rule else "", remedy=remedy))
+    return StoreError(
+        problem(what, where=where, found=_found(str(error)) if rule else "", remedy=remedy)
+    )
 
 
 @contextmanager

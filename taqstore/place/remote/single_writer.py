@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from taqstore.errors import StoreError, TaqError, problem
-from taqstore.place.owners import Lease, is_gone, is_ours, told_by, who
+from taqstore.place.remote.owners import Lease, is_gone, is_ours, told_by, who
 
 _VALID, _SETTLES = 60.0, 0.2
 

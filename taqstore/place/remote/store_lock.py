@@ -11,8 +11,8 @@ import random
 import time
 
 from taqstore.errors import StoreError, SupersededError, problem
-from taqstore.place.objects import Objects
-from taqstore.place.owners import Lease, Silence, is_gone, told_by, who
+from taqstore.place.remote.objects import Objects
+from taqstore.place.remote.owners import Lease, Silence, is_gone, told_by, who
 
 _log = logging.getLogger(__name__)
 LEASE_SECONDS = 30.0

@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from taqstore.errors import SupersededError, TaqError, problem
-from taqstore.place.objects import Objects
-from taqstore.place.owners import Lease, Silence, told_by
+from taqstore.place.remote.objects import Objects
+from taqstore.place.remote.owners import Lease, Silence, told_by
 
 CLAIM_SECONDS = float(os.environ.get("TAQSTORE_CLAIM_SECONDS", "120"))
 """How long a claim holds that is not renewed: a writer may be stopped, or off line, for so long."""

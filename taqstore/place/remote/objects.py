@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from taqstore.place.backend import Piece
 from taqstore.place.remote.remote_errors import check_absent, remote_errors
 
 if TYPE_CHECKING:
@@ -149,7 +148,9 @@ class Objects:
         with remote_errors(self.name, key):
             put(self.client, key, content, use_multipart=False)
 
-    def put_parts(self, key: str, pieces: Iterator[Piece], at_last: Callable[[], None]) -> int:
+    def put_parts(
+        self, key: str, pieces: Iterator[bytes | memoryview], at_last: Callable[[], None]
+    ) -> int:
         """Put a large object as a stream of parts; its bytes.
 
         Parameters
