@@ -33,6 +33,8 @@ class ZarrBackend:
         What it is called in messages, where it has an address.
     """
 
+    remote = True
+
     def __init__(self, store: Any, url: str = "") -> None:
         self.store, self._url = store, url
         self._alone = None if _in_process(store) else _single_writer(store)
