@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.kinds.boundaries import Boundary
 from taqstore.names import BLOCKS, STREAMS, WRITTEN, Block
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.reader import Store, open_store
 
 Array = NDArray[Any]
@@ -174,8 +175,13 @@ class BlockSamples:
         return None if known is None else np.array([known[int(label)] for label in step])
 
 
+@takes_storage_options
 def open_block(
-    store: Store | str | os.PathLike[str], block: str, *, streams: Sequence[str] | None = None
+    store: Store | str | os.PathLike[str],
+    block: str,
+    *,
+    streams: Sequence[str] | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> BlockSamples:
     """Find the samples of a block in `blocks/<stream>`.
 
@@ -190,6 +196,8 @@ def open_block(
         the stream img, from the group `blocks/img.quantized`, and has no target. One like
         `img.boundary-3` is the stream img at a boundary that is kept alone (`boundaries.py`), and
         its target the boundary after it.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------

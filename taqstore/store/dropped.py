@@ -29,7 +29,7 @@ def drop_groups(backend: Backend, paths: Collection[str], *, where: str) -> None
 
 def _remove(backend: Backend, path: str) -> None:
     # The document goes last, saying nothing: flags without one would be data that are lost.
-    backend.write(f"{path}/{KEY}", [encoded(GROUP_DOCUMENT)])
+    backend.write_all({f"{path}/{KEY}": encoded(GROUP_DOCUMENT)})
     backend.flush()
     for name in backend.names(path):
         if name != KEY:

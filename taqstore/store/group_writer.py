@@ -16,14 +16,14 @@ import numpy as np
 
 from taqstore.errors import StoreError, problem
 from taqstore.items.closing import close_items
-from taqstore.items.flag_files import write_flag
+from taqstore.items.flag_files import flag_bytes, flag_key, write_flag
 from taqstore.items.flags import Items, read_group
 from taqstore.layout.item_records import ABSENT, Identity, Item, ItemLayout, Shard
 from taqstore.layout.shards import Frames, fingerprint_of
 from taqstore.layout.template import Array, Template
 from taqstore.metadata.root import without_copies
-from taqstore.place.backend import Backend
-from taqstore.place.disk import disk_errors, lock, try_lock
+from taqstore.place.backend import Backend, Piece
+from taqstore.place.disk import disk_errors
 from taqstore.place.location import Location
 from taqstore.store.groups import MADE_BY, array_differences
 from taqstore.store.growth import match_items
@@ -103,12 +103,10 @@ class GroupWriter:
     @contextmanager
     def claim(self, item: Item) -> Iterator[bool]:
         """Hold an item's lock; yields False where another process holds it."""
-        location = self.location
-        if location.folder is None:
-            yield True
-            return
-        name = location.item_lock_name(self.template.path, self._placed(item))
-        with try_lock(location.beside("locks") / name, location) as held:
+        path, placed = self.template.path, self._placed(item)
+        flag = f"{path}/{flag_key(self._number(placed))}"
+        size = flag_bytes(self._layout)
+        with self.backend.claimed(path, placed, flag, size) as held:
             yield held
 
     def put(self, name: str, start: Sequence[int], values: Values) -> int:
@@ -147,11 +145,48 @@ class GroupWriter:
         self._put[name, moved.coords] = (size, frames.fingerprint)
         return size
 
+    def put_file(
+        self, name: str, start: Sequence[int], pieces: Iterable[Piece], identity: Identity
+    ) -> int:
+        """Write one whole shard as it lies in another store; returns bytes written.
+
+        Parameters
+        ----------
+        name, start
+            As of `put`.
+        pieces
+            Its bytes, compared on the way: it is whole or not there.
+        identity
+            Its size and fingerprint.
+
+        Raises
+        ------
+        LayoutError
+            Not aligned.
+        StoreError
+            The disk is full or cannot be written.
+        """
+        array = self.template.array(name)
+        moved = Region.of(self.template, array, start).moved(self._moved, array.dims)
+        key = "/".join((self.template.path, name, "c", *map(str, moved.coords)))
+        with disk_errors(self.location):
+            size = self.backend.write(key, pieces)
+        self._put[name, moved.coords] = identity
+        return size
+
+    def owned(self, item: Item) -> dict[Shard, Identity] | None:
+        """Files of an item of the template, as `Items.owned` tells them: by place in the store."""
+        return self._items.owned(self._number(self._placed(item)))
+
     def _placed(self, item: Item) -> Item:
         return tuple(
             int(self._moved[d][i]) if d in self._moved else i
             for d, i in zip(self.template.item_dims, item, strict=True)
         )
+
+    def _number(self, placed: Item) -> Item:
+        """The item that a position is in."""
+        return tuple(i // n for i, n in zip(placed, self._items.size, strict=True))
 
     def complete(self, items: Iterable[Item]) -> bool:
         """Whether every item is flagged by now."""
@@ -183,7 +218,7 @@ class GroupWriter:
         """Flags of the items' positions, and of those flagged before, by number of the item."""
         size, found = self._items.size, dict[Item, np.ndarray]()
         for place in map(self._placed, items):
-            number = tuple(i // n for i, n in zip(place, size, strict=True))
+            number = self._number(place)
             if number not in found:
                 found[number] = self._flagged(number)
             found[number][tuple(i % n for i, n in zip(place, size, strict=True))] = True
@@ -217,7 +252,7 @@ class GroupWriter:
             if self._alone < _CLOSED_AFTER:
                 return
             self._alone = 0
-        with disk_errors(self.location), lock(self.location, "lock"):
+        with disk_errors(self.location), self.backend.locked():
             self.close()
 
     def close(self) -> None:

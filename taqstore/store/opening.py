@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -14,6 +14,7 @@ from xarray.core import indexing
 from taqstore.arrays.dask_blocks import as_dask
 from taqstore.arrays.lazy import LazyArray
 from taqstore.arrays.lazy_text import LazyText
+from taqstore.arrays.pieces import Pieces
 from taqstore.arrays.store_array import StoreArray
 from taqstore.items.flags import Items
 from taqstore.layout.item_records import Identity
@@ -30,15 +31,23 @@ _MAPPED_BYTES = 16 << 20
 
 
 _WIDEST_LABELS = 256 << 20
+Way: TypeAlias = tuple[str | None, bool, bool]
+"""How a group is read: `chunks`, `checksum` and `incomplete` of `open_store`."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """One group as it was found: for zarr, its flags, and in format 2 its items' records."""
+    """One group as it was found: for zarr, its flags, and in format 2 its items' records.
+
+    Off the local disk, `pieces` are where the bytes of its data come from. `array_of` gives its
+    arrays by name where they are not those of `node`, read in a way.
+    """
 
     node: zarr.Group
     mask: np.ndarray
     items: Items | None = None
+    pieces: Pieces | None = None
+    array_of: Callable[[str, Way], StoreArray] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,14 +65,15 @@ class Identities:
         owned = self.items.owned(item)
         return None if owned is None else owned[self.name, coords]
 
+    def ahead(self, places: Iterable[tuple[int, ...]]) -> None:
+        """Read the records of the items at some places together."""
+        if self.items.fresh:
+            self.items.ahead({self.items.layout.item_of(self.name, coords) for coords in places})
+
 
 def identities_of(view: Opened, name: str) -> Identities | None:
     """What tells the files of an array from any others; None in format 1."""
     return None if view.items is None else Identities(view.items, name)
-
-
-Way = tuple[str | None, bool, bool]
-"""How a group is read: `chunks`, `checksum` and `incomplete` of `open_store`."""
 
 
 def dataset_of(view: Opened, name: str, folder: Path | None, digest: str, way: Way) -> xr.Dataset:
@@ -91,7 +101,7 @@ def dataset_of(view: Opened, name: str, folder: Path | None, digest: str, way: W
         if label in coordinates or names == (label,):
             coords[label] = _coordinate(node, label, names, sizes, mask)
         else:
-            lazy = _lazy(array, folder, sizes, dims, view, way)
+            lazy = lazy_array(view, array, folder, way)
             whole = LazyArray(lazy) if way[0] is None else as_dask(lazy, f"{name}/{label}")
             data[label] = xr.Variable(names, whole, as_held(array.attrs))
     attrs = {k: v for k, v in node.attrs.items() if k not in ("coordinates", "taqstore")}
@@ -103,26 +113,26 @@ def dataset_of(view: Opened, name: str, folder: Path | None, digest: str, way: W
     return dataset if incomplete else _completed(dataset, dims, mask)
 
 
-def _lazy(
-    array: zarr.Array[Any],
-    folder: Path | None,
-    sizes: Mapping[str, int],
-    item_dims: tuple[str, ...],
-    view: Opened,
-    way: Way,
-) -> StoreArray:
+def lazy_array(view: Opened, array: zarr.Array[Any], folder: Path | None, way: Way) -> StoreArray:
+    """One data variable of a group, nothing of it read; parameters as of `dataset_of`."""
+    name = array.basename
+    if view.array_of is not None:
+        return view.array_of(name, way)
+    item_dims = dimension_names(view.node[WRITTEN])
+    sizes = dict(zip(item_dims, view.mask.shape, strict=True))
     names, (chunks, checksum, _) = dimension_names(array), way
     shape = tuple(min(n, sizes.get(d, n)) for d, n in zip(names, array.shape, strict=True))
     leading = names[: len(item_dims)] == item_dims and _one_item_per_shard(array, len(item_dims))
     return StoreArray(
         array,
-        folder=None if folder is None else folder / array.basename,
+        folder=None if folder is None else folder / name,
         shape=shape,
         complete=view.mask if leading and view.items is None else None,
-        identity=identities_of(view, array.basename),
-        sparse=view.items is None and (array.basename in format1.SPARSE or not leading),
+        identity=identities_of(view, name),
+        sparse=view.items is None and (name in format1.SPARSE or not leading),
         checksum=checksum,
         mapped_bytes=None if chunks is None else _MAPPED_BYTES,
+        pieces=view.pieces,
     )
 
 

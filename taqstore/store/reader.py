@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
+from taqstore.arrays.pieces import Pieces
+from taqstore.arrays.store_array import StoreArray
 from taqstore.asked import listed, meant
 from taqstore.errors import MissingError, StoreError, problem
 from taqstore.items.flags import read_group
@@ -31,10 +33,18 @@ from taqstore.names import (
     split_group,
 )
 from taqstore.place.location import Location
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store import format1
 from taqstore.store.groups import read_coordinate
 from taqstore.store.naming import name_in_group, name_in_store, path_in_store
-from taqstore.store.opening import Identities, Opened, dataset_of, identities_of
+from taqstore.store.opening import (
+    Identities,
+    Opened,
+    Way,
+    dataset_of,
+    identities_of,
+    lazy_array,
+)
 from taqstore.store.shown import html_of, lines_of
 
 if TYPE_CHECKING:
@@ -44,12 +54,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+@takes_storage_options
 def open_store(
     address: Store | str | os.PathLike[str],
     *,
     chunks: Literal["auto"] | None = "auto",
     checksum: bool | None = None,
     incomplete: bool = False,
+    storage_options: StorageOptions | None = None,
 ) -> Store:
     """Open a store for reading.
 
@@ -66,6 +78,9 @@ def open_store(
         views (`verify` checks everything at once).
     incomplete
         Also show items whose flag is not set; they read as NaN or zero.
+    storage_options
+        How buckets and servers are reached, by name, as obstore or fsspec calls it. Default: what
+        the environment says.
 
     Raises
     ------
@@ -105,6 +120,7 @@ class Store(Mapping[str, xr.Dataset]):
         self.location, self._chunks = location, chunks
         self._checksum, self._incomplete = checksum, incomplete
         self.backend = location.backend()
+        self._pieces = Pieces(self.backend) if self.backend.remote else None
         self.root = read_root(self.backend, str(location))
         self._datasets: dict[str, xr.Dataset] = {}
         self._views: dict[str, Opened] = {}
@@ -155,6 +171,18 @@ class Store(Mapping[str, xr.Dataset]):
         """What tells the files of an array from any others; None in format 1. Raises as `node`."""
         return identities_of(self._view(path), name)
 
+    def array(self, path: str, name: str, way: Way | None = None) -> StoreArray:
+        """A data variable of a group, nothing of it read; raises as `node`.
+
+        Parameters
+        ----------
+        way
+            How to read it; by default as the store is.
+        """
+        view, own = self._view(path), (self._chunks, self._checksum, self._incomplete)
+        array: Any = view.node[name]
+        return lazy_array(view, array, self._folder(path), way or own)
+
     def _view(self, path: str) -> Opened:
         if path not in self._views:
             if path not in self.paths:
@@ -170,10 +198,17 @@ class Store(Mapping[str, xr.Dataset]):
         if self.root.format == 1 and self._version(path) != FORMAT_VERSION:
             loaded = format1.load_group(self.backend, path, self._format1)
             mask = format1.read_mask(self.backend, loaded)
-            return Opened(loaded.node(store), mask)
+            return Opened(loaded.node(store), mask, pieces=self._pieces)
         root = self.root
         try:
-            items = read_group(self.backend, path, copies=root.copies, uuid=root.uuid, where=where)
+            items = read_group(
+                self.backend,
+                path,
+                copies=root.copies,
+                uuid=root.uuid,
+                where=where,
+                lean=self.backend.remote,
+            )
         except StoreError:
             if self.backend.names(path):
                 raise
@@ -182,7 +217,7 @@ class Store(Mapping[str, xr.Dataset]):
             what = "this group is lost: the root lists it, and it is not there"
             remedy = "see taqstore verify, then taqstore repair"
             raise StoreError(problem(what, where=f"{where} {path}", remedy=remedy))
-        return Opened(items.loaded.node(store), items.mask, items)
+        return Opened(items.loaded.node(store), items.mask, items, self._pieces)
 
     def _version(self, path: str) -> Any:
         return marker_of(self._format1.documents.get(path, {})).get("version")
