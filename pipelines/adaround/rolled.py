@@ -13,6 +13,7 @@ import numpy as np
 
 from taqstore.errors import TaqError, problem
 from taqstore.kinds.boundaries import Boundary
+from taqstore.kinds.float16 import bfloat16_bits, of_bfloat16_bits
 from taqstore.kinds.minibatches import check_batch
 from taqstore.kinds.weight_sets import ADAROUND
 from taqstore.names import BLOCKS, STREAMS
@@ -55,14 +56,17 @@ class StreamShape:
     dtype: str
 
     @property
-    def stored(self) -> np.dtype[Any]:
-        """The dtype that holds its values exactly."""
-        return np.dtype(np.float16 if self.dtype == "float16" else np.float32)
-
-    @property
     def nbytes(self) -> int:
         """Bytes of one sample, as stored."""
-        return prod(self.shape) * self.stored.itemsize
+        return prod(self.shape) * (4 if self.dtype == "float32" else 2)
+
+    def stored(self, values: np.ndarray) -> np.ndarray:
+        """Values of the model as they are stored: exactly."""
+        return bfloat16_bits(values) if self.dtype == "bfloat16" else values
+
+    def read(self, stored: np.ndarray) -> np.ndarray:
+        """What was stored, as numbers."""
+        return of_bfloat16_bits(stored) if self.dtype == "bfloat16" else stored
 
 
 @dataclass(frozen=True)

@@ -262,8 +262,9 @@ class Rolling:
             x = self.store[boundary.path]["x"].sel(
                 image=found.images[at[0]], step=found.steps[at[1]], boundary=boundary.index
             )
-            dtype = getattr(mx, self.rolled.shape_of(boundary).dtype)
-            yield boundary.stream, mx.array(x.values)[:, :, None].astype(dtype)
+            known = self.rolled.shape_of(boundary)
+            values, dtype = known.read(x.values), getattr(mx, known.dtype)
+            yield boundary.stream, mx.array(values)[:, :, None].astype(dtype)
 
     def _write(
         self, boundary: Boundary, group: GroupWriter, at: tuple[int, int], tensor: Tensor
@@ -273,7 +274,7 @@ class Rolling:
         what = f"boundary {boundary.index} of stream {boundary.stream} at {label}"
         # Kept as the model made it, which the block after it needs, and read in float16.
         as_float16(values, what, remedy="leave its blocks out with --blocks")
-        exact = values[:, :, 0][None, None, None].astype(self.rolled.shape_of(boundary).stored)
+        exact = self.rolled.shape_of(boundary).stored(values[:, :, 0])[None, None, None]
         group.put("x", (*at, 0, 0, 0, 0), exact)
 
     def _refresh(self, paths: Collection[str]) -> None:

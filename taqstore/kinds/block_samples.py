@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.kinds.boundaries import Boundary
+from taqstore.kinds.float16 import of_bfloat16_bits
 from taqstore.names import BLOCKS, STREAMS, WRITTEN, Block
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.reader import Store, open_store
@@ -112,7 +113,7 @@ class StreamTensor:
         if self.own is not None and self.own[numbers].any():
             rows = np.flatnonzero(self.own[numbers])
             found[rows] = self._points("output", self.boundary - 1, numbers[rows])
-        return found.astype(np.float16, copy=False) if self.half else found
+        return _half(found) if self.half else found
 
     def _points(self, name: str, boundary: int, numbers: Array) -> Array:
         image, step = (xr.DataArray(v[numbers], dims="sample") for v in (self.image, self.step))
@@ -125,6 +126,12 @@ class StreamTensor:
         return prod(x.sizes[d] for d in ("row", "token", "channel")) * (
             2 if self.half else x.dtype.itemsize
         )
+
+
+def _half(values: Array) -> Array:
+    """A boundary that is kept as it was computed, as a cache has it."""
+    exact = of_bfloat16_bits(values) if values.dtype == np.uint16 else values
+    return exact.astype(np.float16, copy=False)
 
 
 @dataclass(frozen=True)

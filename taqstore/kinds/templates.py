@@ -112,9 +112,11 @@ def blocks_template(
     shape
         Rows, tokens and channels of the stream.
     dtype
-        What the model computed in, where the stream is kept as it is: bfloat16 as float32.
+        What the model computed in, where the stream is kept as it is; bits of bfloat16 in uint16,
+        as no array of numbers has it.
     """
-    stored = "float16" if dtype == "float16" else "float32"
+    stored = "uint16" if dtype == "bfloat16" else dtype
+    bits = {"bits_of": dtype} if stored != dtype else {}
     sizes = (len(images), np.size(steps), len(boundaries), *shape)
     coords: Coords = {
         "image": (("image",), np.array(images, np.int64)),
@@ -126,7 +128,7 @@ def blocks_template(
         path=f"{BLOCKS}/{stream}",
         kind=BLOCKS,
         sizes=dict(zip(_BLOCK, sizes, strict=True)),
-        arrays=(Array("x", _BLOCK, stored, split="boundary"),),
+        arrays=(Array("x", _BLOCK, stored, split="boundary", attrs=bits),),
         coords=coords,
         item_dims=("image", "step"),
         attrs=attrs,
