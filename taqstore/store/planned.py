@@ -34,7 +34,7 @@ from taqstore.store.groups import check_compatible
 from taqstore.store.growth import match_items
 from taqstore.store.regions import Region, Values, whole
 from taqstore.store.unfilled import unfilled
-from taqstore.store.writer import StoreWriter, check_format, check_place, new_root, not_empty
+from taqstore.store.writer import StoreWriter, check_format, check_free, check_place, new_root
 
 
 @takes_storage_options
@@ -76,8 +76,8 @@ class PlannedWriter(StoreWriter):
             if self._writable:
                 _check_writable(self.location)
             check_below_store(folder)
-        elif backend.read(KEY) is None and backend.names(""):
-            raise not_empty(str(self.location))
+        elif backend.read(KEY) is None:
+            check_free(self.location, backend)
         self._absent = backend.read(KEY) is None
         self._root = new_root() if self._absent else read_root(backend, str(self.location))
         check_format(self._root, self.location)
