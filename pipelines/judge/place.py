@@ -43,7 +43,7 @@ def keeping(store: Store, notes: list[str]) -> Iterator[StoreWriter]:
 
 def planning(store: Store) -> StoreWriter:
     """The store, to plan with: what it has is not made again, though it may not be written."""
-    return plan_store(store.location.url, writable=False)
+    return plan_store(store.location, writable=False)
 
 
 def _writer(store: Store) -> StoreWriter:
@@ -62,4 +62,4 @@ def _writer(store: Store) -> StoreWriter:
         read_only = not os.access(location.folder, os.W_OK)
     if read_only:
         raise StoreError(problem("the store cannot be written", where=str(location)))
-    return create_store(location.url)
+    return create_store(location)

@@ -108,7 +108,7 @@ def recorded_pace(
     from taqstore.store.reader import open_store  # brings xarray, which ingest does without
 
     try:
-        records = open_store(writer.location.url).provenance
+        records = open_store(writer.location).provenance
     except (StoreError, TaqError):
         return None
     wanted = _alike(parameters, beside)

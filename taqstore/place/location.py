@@ -77,7 +77,9 @@ class Location:
             text = unquote(parts.path)
         elif "://" in text:
             scheme_of(text)
-            return cls(text.rstrip("/"), None, dict(ambient() if options is None else options))
+            scheme, _, rest = text.partition("://")
+            url = f"{scheme}://{rest.rstrip('/')}"
+            return cls(url, None, dict(ambient() if options is None else options))
         folder = _absolute(text)
         if folder.suffix == _ARCHIVE and not folder.is_dir():
             return cls(str(folder), None)

@@ -93,7 +93,7 @@ def upgrade_store(
         raise StoreError(problem(what, where=str(location), remedy=remedy))
     backend = LocalBackend(location.folder)
     with disk_errors(location), backend.locked():
-        store = open_store(location.url, incomplete=True)
+        store = open_store(location, incomplete=True)
         if store.root.format >= FORMAT_VERSION:
             return done
         remove_leftovers(location)

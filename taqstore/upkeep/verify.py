@@ -105,7 +105,7 @@ def _nonfinite(found: Survey) -> tuple[NonFinite, ...]:
     damaged = [finding.where for finding in found.damage]
     whole = [path for path in found.groups if not any(d.startswith(path) for d in damaged)]
     try:
-        return tuple(nonfinite(open_store(found.location.url, chunks=None, checksum=True), whole))
+        return tuple(nonfinite(open_store(found.location, chunks=None, checksum=True), whole))
     except TaqError:  # named already: the root is lost, or what a group needs outside of it
         return ()
 
@@ -122,7 +122,7 @@ def _format1(location: Location) -> Survey | None:
             return None
     except StoreError:
         return None  # the survey says what is wrong with it
-    store = open_store(location.url, incomplete=True)
+    store = open_store(location, incomplete=True)
     check = check_format1(store)
     found = Survey(location, backend, store.root)
     found.damage, found.notes = check.damage, check.notes
