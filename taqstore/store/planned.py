@@ -26,7 +26,7 @@ from taqstore.layout.template import Array, Template
 from taqstore.metadata.root import KEY, Root, read_root
 from taqstore.place.backend import Backend
 from taqstore.place.disk import disk_errors
-from taqstore.place.location import Location
+from taqstore.place.location import Address, Location
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.format1 import SPARSE
 from taqstore.store.group_writer import GroupWriter, encoder
@@ -39,7 +39,7 @@ from taqstore.store.writer import StoreWriter, check_format, check_free, check_p
 
 @takes_storage_options
 def plan_store(
-    address: str | os.PathLike[str],
+    address: Address,
     *,
     writable: bool = True,
     storage_options: StorageOptions | None = None,

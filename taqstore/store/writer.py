@@ -41,7 +41,7 @@ from taqstore.names import FORMAT_VERSION, PROVENANCE
 from taqstore.place.backend import Backend
 from taqstore.place.disk import disk_errors
 from taqstore.place.local_backend import WORK
-from taqstore.place.location import Location
+from taqstore.place.location import Address, Location
 from taqstore.place.plain_files import flush_path, is_foreign
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.group_writer import GroupWriter
@@ -60,7 +60,7 @@ _TRIES = 5
 
 
 @takes_storage_options
-def create_store(address: Any, *, storage_options: StorageOptions | None = None) -> StoreWriter:
+def create_store(address: Address, *, storage_options: StorageOptions | None = None) -> StoreWriter:
     """Open a store for writing, creating it when there is none.
 
     Parameters

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -17,7 +16,7 @@ from taqstore.metadata.sealed import check_seal, marker_of, parsed
 from taqstore.metadata.tree import parents_of
 from taqstore.names import PROVENANCE
 from taqstore.place.backend import Backend
-from taqstore.place.location import Location
+from taqstore.place.location import Address, Location
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.leftovers import find_leftovers
 from taqstore.upkeep.group_check import Finding, GroupCheck
@@ -69,9 +68,7 @@ class Survey:
 
 
 @takes_storage_options
-def verify_store(
-    address: str | os.PathLike[str], *, storage_options: StorageOptions | None = None
-) -> Report:
+def verify_store(address: Address, *, storage_options: StorageOptions | None = None) -> Report:
     """Check a whole store.
 
     Parameters
