@@ -28,6 +28,11 @@ def flag_key(item: Item) -> str:
     return f"{COMMIT}/c.{'.'.join(map(str, item))}.0"
 
 
+def flag_bytes(layout: ItemLayout) -> int:
+    """Size of a flag: a record and its checksum."""
+    return layout.record_bytes + 4
+
+
 def item_of_flag(name: str, dims: int) -> Item | None:
     """The item that a file of `items/commit` is the flag of; None for a foreign file."""
     head, *numbers = name.split(".")

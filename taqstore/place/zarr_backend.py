@@ -144,7 +144,7 @@ class ZarrBackend:
             held.release()
 
     @contextmanager
-    def claimed(self, group: str, item: Item, flag: str) -> Iterator[bool]:
+    def claimed(self, group: str, item: Item, flag: str, *, unlike: int = 0) -> Iterator[bool]:
         """Hold an item among the threads of this process."""
         claim = self.name, f"{group}/{item}"
         if claim in _CLAIMED:
