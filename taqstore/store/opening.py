@@ -35,15 +35,11 @@ _WIDEST_LABELS = 256 << 20
 
 @dataclass(frozen=True)
 class Opened:
-    """One group as it was found: for zarr, its flags, and in format 2 its items' records.
-
-    Off the local disk, `pieces` are where the bytes of its data come from.
-    """
+    """One group as it was found: for zarr, its flags, and in format 2 its items' records."""
 
     node: zarr.Group
     mask: np.ndarray
     items: Items | None = None
-    pieces: Pieces | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,9 @@ Way = tuple[str | None, bool, bool]
 """How a group is read: `chunks`, `checksum` and `incomplete` of `open_store`."""
 
 
-def dataset_of(view: Opened, name: str, folder: Path | None, digest: str, way: Way) -> xr.Dataset:
+def dataset_of(
+    view: Opened, name: str, folder: Path | None, digest: str, way: Way, pieces: Pieces | None
+) -> xr.Dataset:
     """A lazy Dataset of what is complete in a group.
 
     Parameters
@@ -89,6 +87,8 @@ def dataset_of(view: Opened, name: str, folder: Path | None, digest: str, way: W
         Of its store.
     way
         How to read it.
+    pieces
+        Off the local disk, where the bytes of its data come from.
     """
     node, mask = view.node, view.mask
     dims = dimension_names(node[WRITTEN])
@@ -101,7 +101,7 @@ def dataset_of(view: Opened, name: str, folder: Path | None, digest: str, way: W
         if label in coordinates or names == (label,):
             coords[label] = _coordinate(node, label, names, sizes, mask)
         else:
-            lazy = _lazy(array, folder, sizes, dims, view, way)
+            lazy = _lazy(array, folder, sizes, dims, view, way, pieces)
             whole = LazyArray(lazy) if way[0] is None else as_dask(lazy, f"{name}/{label}")
             data[label] = xr.Variable(names, whole, as_held(array.attrs))
     attrs = {k: v for k, v in node.attrs.items() if k not in ("coordinates", "taqstore")}
@@ -120,6 +120,7 @@ def _lazy(
     item_dims: tuple[str, ...],
     view: Opened,
     way: Way,
+    pieces: Pieces | None,
 ) -> StoreArray:
     names, (chunks, checksum, _) = dimension_names(array), way
     shape = tuple(min(n, sizes.get(d, n)) for d, n in zip(names, array.shape, strict=True))
@@ -133,7 +134,7 @@ def _lazy(
         sparse=view.items is None and (array.basename in format1.SPARSE or not leading),
         checksum=checksum,
         mapped_bytes=None if chunks is None else _MAPPED_BYTES,
-        pieces=view.pieces,
+        pieces=pieces,
     )
 
 

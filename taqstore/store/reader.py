@@ -117,7 +117,7 @@ class Store(Mapping[str, xr.Dataset]):
         self._datasets: dict[str, xr.Dataset] = {}
         self._views: dict[str, Opened] = {}
         self._labels: dict[str, tuple[str, ...]] = {}
-        self._ways = {(chunks, checksum, incomplete): self}
+        self._ways: dict[tuple[Any, ...], Store] = {(chunks, checksum, incomplete): self}
         _log.debug("opened %s, format %d", location, self.root.format)
 
     def __repr__(self) -> str:
@@ -178,7 +178,7 @@ class Store(Mapping[str, xr.Dataset]):
         if self.root.format == 1 and self._version(path) != FORMAT_VERSION:
             loaded = format1.load_group(self.backend, path, self._format1)
             mask = format1.read_mask(self.backend, loaded)
-            return Opened(loaded.node(store), mask, pieces=self._pieces)
+            return Opened(loaded.node(store), mask)
         root = self.root
         try:
             items = read_group(
@@ -197,7 +197,7 @@ class Store(Mapping[str, xr.Dataset]):
             what = "this group is lost: the root lists it, and it is not there"
             remedy = "see taqstore verify, then taqstore repair"
             raise StoreError(problem(what, where=f"{where} {path}", remedy=remedy))
-        return Opened(items.loaded.node(store), items.mask, items, self._pieces)
+        return Opened(items.loaded.node(store), items.mask, items)
 
     def _version(self, path: str) -> Any:
         return marker_of(self._format1.documents.get(path, {})).get("version")
@@ -214,6 +214,25 @@ class Store(Mapping[str, xr.Dataset]):
         if way not in self._ways:
             view = copy(self)
             view._chunks, view._checksum, view._incomplete = way
+            view._datasets, view._labels = {}, {}
+            self._ways[way] = view
+        return self._ways[way]
+
+    def staging(self, most: int) -> Store:
+        """The same open store; what it fetches is staged on the local disk and fetched once.
+
+        Parameters
+        ----------
+        most
+            Bytes at most, of all stores of this process together; what was used least lately makes
+            room. 0, or a store that is on a local disk: nothing is staged.
+        """
+        if self._pieces is None or not most:
+            return self
+        way = self._chunks, self._checksum, self._incomplete, most
+        if way not in self._ways:
+            view = copy(self)
+            view._pieces = Pieces(self.backend, staged=most)
             view._datasets, view._labels = {}, {}
             self._ways[way] = view
         return self._ways[way]
@@ -376,7 +395,14 @@ class Store(Mapping[str, xr.Dataset]):
     def _open(self, path: str, view: Opened) -> xr.Dataset:
         way = self._chunks, self._checksum, self._incomplete
         with foreign(f"{self.location} {path}"):
-            return dataset_of(view, f"{self.location}/{path}", self._folder(path), self.digest, way)
+            return dataset_of(
+                view,
+                f"{self.location}/{path}",
+                self._folder(path),
+                self.digest,
+                way,
+                self._pieces,
+            )
 
     def _folder(self, path: str) -> Path | None:
         folder = self.location.real
