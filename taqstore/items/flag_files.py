@@ -7,6 +7,7 @@ import struct
 from crc32c import crc32c
 
 from taqstore.layout.item_records import Item, ItemLayout
+from taqstore.layout.shards import CRC_BYTES
 from taqstore.names import COMMIT, RECORD, WRITTEN
 from taqstore.place.backend import Backend
 from taqstore.place.remote.owners import MAGIC
@@ -23,14 +24,14 @@ def is_claim(raw: bytes) -> bool:
     return raw.startswith(MAGIC)
 
 
+def flag_bytes(layout: ItemLayout) -> int:
+    """Bytes of every flag of a group."""
+    return layout.record_bytes + CRC_BYTES
+
+
 def flag_key(item: Item) -> str:
     """Key of an item's flag, below its group."""
     return f"{COMMIT}/c.{'.'.join(map(str, item))}.0"
-
-
-def flag_bytes(layout: ItemLayout) -> int:
-    """Size of a flag: a record and its checksum."""
-    return layout.record_bytes + 4
 
 
 def item_of_flag(name: str, dims: int) -> Item | None:

@@ -230,7 +230,7 @@ def open_block(
     known = Block.parse(block)
     index = known.index
     opened = open_store(store, chunks=None, checksum=True)
-    if opened.backend.remote:
+    if opened.remote:
         opened = opened.staging(staging_bytes(staging))
     where = str(opened.location)
     names = streams or known.streams
@@ -242,7 +242,7 @@ def open_block(
         raise MissingError(problem(what, where=where, remedy="run taqstore cache --resume"))
     image, step = (np.array(labels, np.int64) for labels in zip(*pairs, strict=True))
     inputs = {name: _tensor(group, index, image, step) for name, group in groups.items()}
-    far = opened.backend.remote
+    far = opened.remote
     outputs = {n: _output(g, index, image, step, far) for n, g in groups.items() if n in STREAMS}
     targets = {name: tensor for name, tensor in outputs.items() if tensor is not None}
     if None in inputs.values() or not targets:

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.arrays.pieces import Pieces
+from taqstore.arrays.store_array import StoreArray
 from taqstore.asked import listed, meant
 from taqstore.errors import MissingError, StoreError, problem
 from taqstore.items.flags import read_group
@@ -36,7 +38,14 @@ from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store import format1
 from taqstore.store.groups import read_coordinate
 from taqstore.store.naming import name_in_group, name_in_store, path_in_store
-from taqstore.store.opening import Identities, Opened, dataset_of, identities_of
+from taqstore.store.opening import (
+    Identities,
+    Opened,
+    Way,
+    dataset_of,
+    identities_of,
+    lazy_array,
+)
 from taqstore.store.shown import html_of, lines_of
 
 if TYPE_CHECKING:
@@ -106,6 +115,8 @@ class Store(Mapping[str, xr.Dataset]):
         Where its bytes are read.
     """
 
+    _pieces: Pieces | None = None
+
     def __init__(
         self, location: Location, *, chunks: str | None, checksum: bool, incomplete: bool
     ) -> None:
@@ -163,6 +174,19 @@ class Store(Mapping[str, xr.Dataset]):
         """What tells the files of an array from any others; None in format 1. Raises as `node`."""
         return identities_of(self._view(path), name)
 
+    def array(self, path: str, name: str, way: Way | None = None) -> StoreArray:
+        """A data variable of a group, nothing of it read; raises as `node`.
+
+        Parameters
+        ----------
+        way
+            How to read it; by default as the store is.
+        """
+        view, own = self._view(path), (self._chunks, self._checksum, self._incomplete)
+        array: Any = view.node[name]
+        found = replace(view, pieces=self._pieces)
+        return lazy_array(found, array, self._folder(path), way or own)
+
     def _view(self, path: str) -> Opened:
         if path not in self._views:
             if path not in self.paths:
@@ -178,7 +202,7 @@ class Store(Mapping[str, xr.Dataset]):
         if self.root.format == 1 and self._version(path) != FORMAT_VERSION:
             loaded = format1.load_group(self.backend, path, self._format1)
             mask = format1.read_mask(self.backend, loaded)
-            return Opened(loaded.node(store), mask)
+            return Opened(loaded.node(store), mask, pieces=self._pieces)
         root = self.root
         try:
             items = read_group(
@@ -197,7 +221,7 @@ class Store(Mapping[str, xr.Dataset]):
             what = "this group is lost: the root lists it, and it is not there"
             remedy = "see taqstore verify, then taqstore repair"
             raise StoreError(problem(what, where=f"{where} {path}", remedy=remedy))
-        return Opened(items.loaded.node(store), items.mask, items)
+        return Opened(items.loaded.node(store), items.mask, items, self._pieces)
 
     def _version(self, path: str) -> Any:
         return marker_of(self._format1.documents.get(path, {})).get("version")
@@ -218,6 +242,11 @@ class Store(Mapping[str, xr.Dataset]):
             self._ways[way] = view
         return self._ways[way]
 
+    @property
+    def remote(self) -> bool:
+        """Whether it is on no local disk, so that each request takes its time."""
+        return self.backend.remote
+
     def staging(self, most: int) -> Store:
         """The same open store; what it fetches is staged on the local disk and fetched once.
 
@@ -227,7 +256,7 @@ class Store(Mapping[str, xr.Dataset]):
             Bytes at most, of all stores of this process together; what was used least lately makes
             room. 0, or a store that is on a local disk: nothing is staged.
         """
-        if self._pieces is None or not most:
+        if not self.remote or not most:
             return self
         way = self._chunks, self._checksum, self._incomplete, most
         if way not in self._ways:
@@ -395,13 +424,9 @@ class Store(Mapping[str, xr.Dataset]):
     def _open(self, path: str, view: Opened) -> xr.Dataset:
         way = self._chunks, self._checksum, self._incomplete
         with foreign(f"{self.location} {path}"):
+            found = replace(view, pieces=self._pieces)
             return dataset_of(
-                view,
-                f"{self.location}/{path}",
-                self._folder(path),
-                self.digest,
-                way,
-                self._pieces,
+                found, f"{self.location}/{path}", self._folder(path), self.digest, way
             )
 
     def _folder(self, path: str) -> Path | None:

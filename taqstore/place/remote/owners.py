@@ -48,10 +48,10 @@ class Lease:
     """
 
     valid: float
+    unlike: int = 0
     token: str = field(default_factory=lambda: secrets.token_hex(8))
     since: str = field(default_factory=lambda: _now())
     beats: int = 0
-    unlike: int = 0
 
     def text(self, *, free: bool = False) -> bytes:
         """The next content; it is never the same twice.
