@@ -48,6 +48,11 @@ scheduler_option = click.option(
 )
 
 
+def in_process(scheduler: str) -> bool:
+    """Whether a scheduler is this process, which needs no copy of what it has."""
+    return scheduler in _IN_PROCESS
+
+
 @contextmanager
 def computing(scheduler: str, *stores: str) -> Iterator[None]:
     """Compute what is computed inside on a scheduler; results do not depend on which.
@@ -112,7 +117,7 @@ def _pool(scheduler: str) -> tuple[Any, int]:
 
 def _check_reach(scheduler: str, stores: tuple[str, ...]) -> None:
     here = next((store for store in stores if store.startswith("memory://")), None)
-    if here is not None and scheduler not in _IN_PROCESS:
+    if here is not None and not in_process(scheduler):
         what = "other processes cannot read a store in this one's memory"
         raise TaqError(problem(what, where=here, remedy="use --scheduler threads"))
 

@@ -46,9 +46,7 @@ def dealt(pool: Executor, workers: int) -> Each:
         there is room for them: all of a store's need not be there at once.
     """
 
-    def each(
-        function: Callable[[_Part], _Answer], parts: Iterable[_Part], /
-    ) -> Iterator[_Answer]:
+    def each(function: Callable[[_Part], _Answer], parts: Iterable[_Part], /) -> Iterator[_Answer]:
         waiting: deque[Future[Any]] = deque()
         try:
             for part in parts:
