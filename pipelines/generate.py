@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import MisuseError, TaqError, problem
+from taqstore.files.remote import output_path
 from taqstore.kinds.templates import latents_template
 from taqstore.layout.template import Template
 from taqstore.names import LATENTS
+from taqstore.place.options import StorageOptions, takes_storage_options
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.run.plan import Plan
@@ -86,12 +88,14 @@ class Request:
     local_ckpt: Path | None = None
 
 
+@takes_storage_options
 def generate(
     store: str | os.PathLike[str],
     request: Request,
     *,
     save_images: str | os.PathLike[str] | None = None,
     mode: Mode | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> Outcome:
     """Write the latents of each image; one image, one commit.
 
@@ -101,6 +105,8 @@ def generate(
         Folder for pictures of the final latents, ``0000.png``; the store keeps them too, in the
         group `pictures`, those of images that were there before among them. One that cannot be
         had is a note.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------
@@ -151,7 +157,7 @@ def generate(
             forget_pictures(writer, ids, kept)
         pictures = None
         if save_images is not None:
-            pictures = Pictures(writer, model, ids, kept, Path(save_images), outcome)
+            pictures = Pictures(writer, model, ids, kept, output_path(save_images), outcome)
         parameters = {**run, "images": request.images}
         if request.prompts is None:
             parameters["prompts"] = f"those that come with {request.model}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from taqstore.errors import NewerError, StoreError, problem
+from taqstore.metadata.near import near_path
 from taqstore.metadata.sealed import (
     Document,
     check_seal,
@@ -25,7 +26,6 @@ from taqstore.metadata.sealed import (
 )
 from taqstore.names import FORMAT_VERSION
 from taqstore.place.backend import Backend
-from taqstore.place.near import near_path
 
 KEY = "zarr.json"
 NEW = "new"

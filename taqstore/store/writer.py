@@ -41,6 +41,7 @@ from taqstore.names import FORMAT_VERSION, PROVENANCE
 from taqstore.place.backend import WORK, Backend
 from taqstore.place.disk import disk_errors, lock
 from taqstore.place.location import Location
+from taqstore.place.options import StorageOptions, takes_storage_options
 from taqstore.place.plain_files import flush_path, is_foreign
 from taqstore.store.group_writer import GroupWriter
 from taqstore.store.groups import check_compatible, create_arrays
@@ -55,8 +56,17 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def create_store(address: str | os.PathLike[str]) -> StoreWriter:
+@takes_storage_options
+def create_store(
+    address: str | os.PathLike[str], *, storage_options: StorageOptions | None = None
+) -> StoreWriter:
     """Open a store for writing, creating it when there is none.
+
+    Parameters
+    ----------
+    storage_options
+        How buckets and servers are reached, by name, as obstore or fsspec calls it. Default: what
+        the environment says.
 
     Raises
     ------

@@ -22,6 +22,7 @@ from taqstore.metadata.tree import Loaded
 from taqstore.names import COMMIT, COPIES, PROVENANCE, RECORD
 from taqstore.place.disk import disk_errors, lock
 from taqstore.place.location import Location
+from taqstore.place.options import StorageOptions, takes_storage_options
 from taqstore.store.leftovers import find_leftovers, remove
 from taqstore.store.writer import write_with_copies
 from taqstore.upkeep.group_check import Finding, GroupCheck
@@ -46,13 +47,21 @@ class Step:
     done: bool = True
 
 
-def repair_store(address: str | os.PathLike[str], *, dry_run: bool = False) -> list[Step]:
+@takes_storage_options
+def repair_store(
+    address: str | os.PathLike[str],
+    *,
+    dry_run: bool = False,
+    storage_options: StorageOptions | None = None,
+) -> list[Step]:
     """Mend a store of format 2.
 
     Parameters
     ----------
     dry_run
         Say what would be done, and change nothing.
+    storage_options
+        As of `taqstore.open_store`.
 
     Returns
     -------

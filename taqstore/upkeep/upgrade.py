@@ -47,6 +47,7 @@ from taqstore.names import FORMAT_VERSION, ITEMS, WRITTEN
 from taqstore.place.backend import LocalBackend
 from taqstore.place.disk import disk_errors, lock
 from taqstore.place.location import Location
+from taqstore.place.options import StorageOptions, takes_storage_options
 from taqstore.store import format1
 from taqstore.store.groups import create_flags
 from taqstore.store.leftovers import remove_leftovers
@@ -65,8 +66,12 @@ class Upgraded:
     notes: list[str] = field(default_factory=list)
 
 
+@takes_storage_options
 def upgrade_store(
-    address: str | os.PathLike[str], *, on_group: Callable[[str], object] | None = None
+    address: str | os.PathLike[str],
+    *,
+    on_group: Callable[[str], object] | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> Upgraded:
     """Bring a store to the present format.
 
@@ -74,6 +79,8 @@ def upgrade_store(
     ----------
     on_group
         Called with the path of each group before its turn.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------

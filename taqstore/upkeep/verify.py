@@ -18,6 +18,7 @@ from taqstore.metadata.tree import parents_of
 from taqstore.names import PROVENANCE
 from taqstore.place.backend import Backend
 from taqstore.place.location import Location
+from taqstore.place.options import StorageOptions, takes_storage_options
 from taqstore.run.dealing import Each, one_by_one
 from taqstore.store.leftovers import find_leftovers
 from taqstore.upkeep.group_check import Finding, GroupCheck
@@ -71,7 +72,13 @@ class Survey:
     notes: list[Finding] = field(default_factory=list)
 
 
-def verify_store(address: str | os.PathLike[str], *, each: Each = one_by_one) -> Report:
+@takes_storage_options
+def verify_store(
+    address: str | os.PathLike[str],
+    *,
+    each: Each = one_by_one,
+    storage_options: StorageOptions | None = None,
+) -> Report:
     """Check a whole store.
 
     Parameters
@@ -79,6 +86,8 @@ def verify_store(address: str | os.PathLike[str], *, each: Each = one_by_one) ->
     each
         Like `map`: who compares the data files, which are dealt out in parts of about 64 MB.
         The report does not depend on it.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------
