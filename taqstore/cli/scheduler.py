@@ -73,11 +73,15 @@ def computing(scheduler: str, *stores: str) -> Iterator[None]:
     import dask.config
 
     _check_reach(scheduler, stores)
-    if scheduler in _LOCAL:
-        with _lost_workers(scheduler), dask.config.set(scheduler=scheduler):
-            yield
-        return
-    with cluster(scheduler):
+    with ExitStack() as stack:
+        if scheduler == "processes":  # kept for all that is computed: they take seconds to begin
+            stack.enter_context(_lost_workers(scheduler))
+            pool = stack.enter_context(_pool(scheduler)[0])
+            stack.enter_context(dask.config.set(scheduler=scheduler, pool=pool))
+        elif scheduler in _LOCAL:
+            stack.enter_context(dask.config.set(scheduler=scheduler))
+        else:
+            stack.enter_context(cluster(scheduler))
         yield
 
 
