@@ -19,7 +19,7 @@ from taqstore.kinds.templates import blocks_template, pooled_conditioning_templa
 from taqstore.layout.template import Template, nbytes
 from taqstore.names import BLOCKS, site_of
 from taqstore.place.location import Location
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.run.plan import Plan

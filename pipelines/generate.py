@@ -17,7 +17,7 @@ from taqstore.files.remote import output_path
 from taqstore.kinds.templates import latents_template
 from taqstore.layout.template import Template
 from taqstore.names import LATENTS
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.run.plan import Plan

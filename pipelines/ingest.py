@@ -15,7 +15,7 @@ import numpy as np
 from taqstore.errors import MisuseError, SourceError, TaqError, problem
 from taqstore.kinds.weight_sets import ADAROUND, check_set, folder_of
 from taqstore.names import SAMPLES, WEIGHTS
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.run.plan import Plan as RunPlan

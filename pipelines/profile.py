@@ -14,7 +14,7 @@ from taqstore.errors import TaqError, problem
 from taqstore.files.remote import output_path
 from taqstore.kinds.statistics_sources import STATISTICS
 from taqstore.names import ACTIVATIONS, LATENTS, parse_layer, split_group
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.query.select import select
 from taqstore.query.sites import answers
 from taqstore.run.extras import extra

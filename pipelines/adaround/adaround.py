@@ -16,7 +16,7 @@ from taqstore.kinds import nonfinite
 from taqstore.kinds.weight_sets import ADAROUND, check_set, folder_of, reconstruction_path
 from taqstore.kinds.weights import INPUTS, START
 from taqstore.names import ACTIVATIONS, BLOCKS, STREAMS, WEIGHTS, Block
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.query.sites import paths_of
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome

@@ -18,7 +18,7 @@ from taqstore.kinds.coverage import coverage_attrs
 from taqstore.kinds.templates import activations_template, channel_histograms_template
 from taqstore.layout.template import Template
 from taqstore.names import ACTIVATIONS, EVERY_SITE
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.statistics.bins import Layout

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.mode import Mode
 from taqstore.run.progress import SILENT, Progress
 from taqstore.store.reader import Store, open_store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.plan import Plan
 from taqstore.store.planned import plan_store
 from taqstore.store.reader import Store, open_store

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import MisuseError, problem
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.extras import extra
 from taqstore.run.outcome import Outcome
 from taqstore.run.plan import Plan

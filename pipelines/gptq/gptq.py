@@ -13,7 +13,7 @@ from taqstore.errors import MissingError, MisuseError, TaqError, problem
 from taqstore.kinds import nonfinite, second_moments
 from taqstore.kinds.weight_sets import check_set, set_folders
 from taqstore.names import ACTIVATIONS, EVERY_SITE, SECOND_MOMENTS, WEIGHTS, split_group
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.quantization.gptq import gptq as round_weight
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome

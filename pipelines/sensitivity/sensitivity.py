@@ -12,7 +12,7 @@ import numpy as np
 from taqstore.asked import whole_number, word_of
 from taqstore.errors import StoreError, problem
 from taqstore.kinds.sensitivity import UNITS, sensitivities
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.store.reader import Store, open_store

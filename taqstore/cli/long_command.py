@@ -11,7 +11,7 @@ import click
 
 from taqstore.cli.common import complain
 from taqstore.cli.talk import Command, wide_option
-from taqstore.place.options import without_secrets
+from taqstore.place.remote.options import without_secrets
 
 _ARGUMENTS = "taqstore.arguments"
 

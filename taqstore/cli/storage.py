@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from taqstore.errors import problem
-from taqstore.place.options import WORD, storage
+from taqstore.place.remote.options import WORD, storage
 
 ADDRESS = "is_address"
 """Attribute of the types of parameters that are addresses of stores or outputs."""

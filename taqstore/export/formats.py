@@ -14,7 +14,7 @@ from taqstore.errors import MisuseError, printable, problem
 from taqstore.export import options
 from taqstore.export.packed.layouts import CHECKPOINT, MLX
 from taqstore.files.remote import output_path
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.given import handed
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.names import BLOCKS, STREAMS, WRITTEN, Block
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.reader import Store, open_store
 
 Array = NDArray[Any]

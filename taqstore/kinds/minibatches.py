@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from taqstore.asked import word_of
 from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.kinds.block_samples import Batch, BlockSamples, joined, open_block
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.reader import Store
 
 Shuffle = Literal["global", "window"]

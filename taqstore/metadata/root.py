@@ -192,5 +192,5 @@ def copies_now(backend: Backend) -> Mapping[str, Document] | None:
 
 def write_root(backend: Backend, root: Root) -> None:
     """Replace the root document; it is durable afterwards. The caller holds the store's lock."""
-    backend.write(KEY, [encoded(root.document)])
+    backend.write_all({KEY: encoded(root.document)})
     backend.flush()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from taqstore.errors import StoreError, printable, problem
 from taqstore.place.location import Location
-from taqstore.place.options import without_secrets
+from taqstore.place.remote.options import without_secrets
 
 _log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from taqstore.files.tables import print_table, to_table
 from taqstore.kinds import nonfinite
 from taqstore.kinds.statistics_sources import Use, preferred
 from taqstore.names import ACTIVATIONS, Alternatives, kind_of, parse_layer, site_of
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.plot.figures import FIGURES, FigureKind, check_formats, known
 from taqstore.query.sites import Groups, each_able, first_source, slices
 from taqstore.store.given import handed

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from taqstore.files.datasets import write_table
 from taqstore.files.remote import output_path
 from taqstore.files.staged import whole_file
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.plot.figures import FIGURES, check_formats, known
 from taqstore.plot.parts.panels import Page
 from taqstore.plot.parts.views import linear_view, require

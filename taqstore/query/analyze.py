@@ -17,7 +17,7 @@ from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.faces import named
 from taqstore.files.tables import to_tables
 from taqstore.names import SECOND_MOMENTS, dimension_order, site_of
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.query.select import select
 from taqstore.query.sites import answers, choose_groups, slices
 from taqstore.query.whole import ask_whole

@@ -27,7 +27,7 @@ from taqstore.metadata.root import KEY, Root, read_root
 from taqstore.place.backend import Backend
 from taqstore.place.disk import disk_errors
 from taqstore.place.location import Location
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.format1 import SPARSE
 from taqstore.store.group_writer import GroupWriter, encoder
 from taqstore.store.groups import check_compatible
@@ -85,11 +85,6 @@ class PlannedWriter(StoreWriter):
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         """Leave everything as it is."""
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold nothing: nothing is changed."""
-        yield
 
     def root_record(self) -> Root:
         """What the root says, or would say of a store that is made."""

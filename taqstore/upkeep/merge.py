@@ -20,7 +20,7 @@ from taqstore.layout.template import Array, Template
 from taqstore.metadata.provenance import each_record, make_record
 from taqstore.names import TRAJECTORIES, kind_of, split_group
 from taqstore.place.location import Location
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.outcome import Outcome
 from taqstore.run.progress import SILENT, Progress
 from taqstore.store.group_writer import GroupWriter

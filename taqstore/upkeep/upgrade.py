@@ -44,10 +44,10 @@ from taqstore.metadata.sealed import (
 from taqstore.metadata.staging import Staging
 from taqstore.metadata.tree import Loaded, check_version
 from taqstore.names import FORMAT_VERSION, ITEMS, WRITTEN
-from taqstore.place.backend import LocalBackend
-from taqstore.place.disk import disk_errors, lock
+from taqstore.place.disk import disk_errors
+from taqstore.place.local_backend import LocalBackend
 from taqstore.place.location import Location
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store import format1
 from taqstore.store.groups import create_flags
 from taqstore.store.leftovers import remove_leftovers
@@ -92,7 +92,7 @@ def upgrade_store(
         what, remedy = "only stores on a local disk are upgraded", "copy it to one"
         raise StoreError(problem(what, where=str(location), remedy=remedy))
     backend = LocalBackend(location.folder)
-    with disk_errors(location), lock(location, "lock"):
+    with disk_errors(location), backend.locked():
         store = open_store(location.url, incomplete=True)
         if store.root.format >= FORMAT_VERSION:
             return done

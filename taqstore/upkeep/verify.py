@@ -18,7 +18,7 @@ from taqstore.metadata.tree import parents_of
 from taqstore.names import PROVENANCE
 from taqstore.place.backend import Backend
 from taqstore.place.location import Location
-from taqstore.place.options import StorageOptions, takes_storage_options
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.dealing import Each, one_by_one
 from taqstore.store.leftovers import find_leftovers
 from taqstore.upkeep.group_check import Finding, GroupCheck
@@ -95,7 +95,7 @@ def verify_store(
         There is no store, or it is of a newer format.
     """
     location = Location.parse(address)
-    found = _format1(location) or survey(location, each=each)
+    found = _format1(location) or survey(location, location.backend(), each=each)
     checks = found.groups.values()
     return Report(
         tuple(found.damage),
@@ -146,13 +146,13 @@ def _format1(location: Location) -> Survey | None:
     return found
 
 
-def survey(location: Location, *, read_only: bool = True, each: Each = one_by_one) -> Survey:
+def survey(location: Location, backend: Backend, *, each: Each = one_by_one) -> Survey:
     """Look at everything in a store of format 2.
 
     Parameters
     ----------
-    read_only
-        False: what is found is to be mended through the same back end.
+    backend
+        Of the store; what is found is mended through the same one.
     each
         As in `verify_store`.
 
@@ -161,7 +161,6 @@ def survey(location: Location, *, read_only: bool = True, each: Each = one_by_on
     StoreError
         There is no store.
     """
-    backend = location.backend(read_only=read_only)
     before = _raw(backend, KEY)
     root, damage = _root(backend, location)
     if root is not None and _is_foreign(backend, root):

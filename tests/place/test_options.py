@@ -11,8 +11,8 @@ import pytest
 
 from support.pages import read_table, ticked
 from taqstore.errors import MisuseError
-from taqstore.place.known_options import SERVICES
-from taqstore.place.options import (
+from taqstore.place.remote.known_options import SERVICES
+from taqstore.place.remote.options import (
     ambient,
     settings_of,
     storage,

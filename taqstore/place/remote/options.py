@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 
 from taqstore.asked import meant
 from taqstore.errors import MisuseError, problem
-from taqstore.place.known_options import (
+from taqstore.place.remote.known_options import (
     CLIENT,
     CLIENT_BOOLEANS,
     RETRY,
