@@ -96,14 +96,13 @@ def dealing(scheduler: str, *stores: str) -> Iterator[Each]:
         if scheduler in _LOCAL:
             stack.enter_context(_lost_workers(scheduler))
             pool, workers = _pool(scheduler)
+            stack.enter_context(pool)
         else:
             client = stack.enter_context(cluster(scheduler))
             pool = client.get_executor(pure=False)
+            stack.callback(pool.shutdown, wait=False)  # what still runs is cancelled
             workers = sum(client.ncores().values()) or 1
-        try:
-            yield dealt(pool, workers)
-        finally:
-            pool.shutdown(wait=scheduler in _LOCAL, cancel_futures=True)
+        yield dealt(pool, workers)
 
 
 def _pool(scheduler: str) -> tuple[Any, int]:
