@@ -13,6 +13,7 @@ import numpy as np
 from taqstore.errors import StoreError, TaqError
 from taqstore.layout.item_bytes import item_bytes, numbers_of
 from taqstore.layout.item_records import ItemLayout
+from taqstore.place.location import Location
 from taqstore.run.mode import Mode
 from taqstore.run.plan import Plan
 from taqstore.store.group_writer import GroupWriter
@@ -20,16 +21,21 @@ from taqstore.store.planned import PlannedGroup, plan_store
 from taqstore.store.writer import StoreWriter, create_store
 
 from .space import free_bytes
+from .task_writer import TaskWriter
 
 FLUSH_SECONDS = 0.005
 """What a file takes to be flushed on a disk of its time; a dry run tries none."""
 FORWARDS, ITERATIONS, LINEARS, BYTES = "forwards", "iterations", "linears", "bytes"
+SHARD = "shard"
+"""Parameter of a provenance record: which part of the run it is of."""
 MILLISECONDS = "milliseconds"
 """Count of a provenance record: wall time of the work, beside how much of it there was."""
 
 
 def open_writer(address: str | os.PathLike[str], mode: Mode) -> StoreWriter:
-    """The store, open for writing; with `Mode.dry_run`, for planning."""
+    """The store, open for writing; with `Mode.dry_run`, for planning; as `Mode.only` says."""
+    if mode.only is not None:
+        return TaskWriter(Location.parse(address))
     return plan_store(address) if mode.dry_run else create_store(address)
 
 
@@ -126,7 +132,8 @@ def _is_count(value: Any) -> bool:
 
 
 def _alike(parameters: Mapping[str, Any], beside: Collection[str]) -> dict[str, Any]:
-    return {name: value for name, value in parameters.items() if name not in beside}
+    left = {*beside, SHARD}
+    return {name: value for name, value in parameters.items() if name not in left}
 
 
 def timed(plan: Plan, seconds: float, what: str) -> None:

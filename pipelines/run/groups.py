@@ -28,7 +28,8 @@ def open_groups(
     """Open or create the groups, by path.
 
     A group that would be refused and holds no whole item, which nobody works on, makes way: a run
-    that fails before its first item leaves nothing that refuses a corrected one.
+    that fails before its first item leaves nothing that refuses a corrected one. Not to a process
+    that has a part of a run: what was made for all of them stays.
 
     Parameters
     ----------
@@ -43,7 +44,8 @@ def open_groups(
         A group holds complete items, and neither resume nor force was asked for.
     """
     fresh = {t.path for t in templates if mode.force} if replaced is None else replaced
-    _remove_unfilled(writer, [t for t in templates if t.path not in fresh])
+    if not mode.shared:
+        _remove_unfilled(writer, [t for t in templates if t.path not in fresh])
     for template in templates:
         if template.path not in fresh:
             _check_run(writer, template)

@@ -189,6 +189,12 @@ class StoreWriter:
         with disk_errors(self.location), self.locked():
             remove_unfilled(self.location, self.backend, paths, among=among)
 
+    def close_flags(self, *paths: str) -> None:
+        """Close the flags that are set by now in these groups, by any process; none: of all."""
+        with disk_errors(self.location), self.locked():
+            for path in paths or self._opened:
+                self._opened[path].close()
+
     def record(self, record: Mapping[str, Any]) -> None:
         """Append a provenance record."""
         with disk_errors(self.location), self.locked():

@@ -1,0 +1,257 @@
+"""Units of a run as tasks of dask: one each, in processes that keep the model they have loaded.
+
+A task calls the pipeline again for its unit, opens the store itself, claims, writes and flags as
+any process does. So a worker that is lost costs its unit, which dask gives to another; whoever sent
+the tasks closes the groups and records the run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from threading import Lock
+from typing import Any
+
+from taqstore.asked import meant
+from taqstore.errors import MisuseError, TaqError, problem
+from taqstore.run.mode import Mode
+from taqstore.run.outcome import Outcome
+
+from ..models.kept import keeping_models
+
+HERE, PROCESSES, DISTRIBUTED = ("threads", "synchronous"), "processes", "distributed"
+CONNECT_SECONDS = 10
+# Flags of tasks are closed after so many units: each lies in a file of its own until then.
+_CLOSED_AFTER = 500
+# A pool of processes is made anew so often: what ends its processes every time is no accident.
+_POOLS = 3
+_NAMED = re.compile(rf"({PROCESSES}|{DISTRIBUTED})(?::(\d{{1,4}}))?")
+# Of a process: a model is not to be run by two threads, whose hooks would meet.
+_ALONE = Lock()
+Run, Told = Callable[[Mode], Outcome], Callable[["Done"], None]
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """Where tasks run.
+
+    Parameters
+    ----------
+    kind
+        `processes`, `distributed` (workers on this machine), or the address of a scheduler.
+    workers
+        How many there are of the first two; None: one for each core.
+    """
+
+    kind: str
+    workers: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Scheduler | None:
+        """Understand `processes`, `distributed:4`, `tcp://host:8786`; None: here, no tasks.
+
+        Raises
+        ------
+        MisuseError
+            It is none of these.
+        """
+        if text in HERE:
+            return None
+        match = _NAMED.fullmatch(text)
+        if match is not None and match[2] != "0":
+            return cls(match[1], None if match[2] is None else int(match[2]))
+        if re.match(r"[a-z+]+://.", text):
+            return cls(text)
+        remedy = f"{meant(text, (PROCESSES, DISTRIBUTED))}, each with a number of workers like "
+        remedy += f"{DISTRIBUTED}:4, or an address like tcp://HOST:8786"
+        raise MisuseError(problem(f"scheduler {text!r} is not known", remedy=remedy))
+
+
+@dataclass
+class Done:
+    """What a task did.
+
+    Parameters
+    ----------
+    label, amount
+        What it told of its progress: the last label, and all amounts.
+    error
+        What it was refused with, which ends the run.
+    """
+
+    number: int
+    outcome: Outcome = field(default_factory=Outcome)
+    label: str = ""
+    amount: int = 0
+    error: TaqError | None = None
+
+    def start(self, total: int) -> None:
+        """Progress of a task is told as it ends."""
+
+    def advance(self, label: str, amount: int = 1) -> None:
+        """Count on."""
+        self.label, self.amount = label, self.amount + amount
+
+
+def spread(
+    run: Run,
+    numbers: Collection[int],
+    *,
+    mode: Mode,
+    outcome: Outcome,
+    close: Callable[[], None],
+) -> list[int]:
+    """Do units as tasks; returns the numbers of those that other processes hold.
+
+    Parameters
+    ----------
+    run
+        Calls the pipeline in a mode.
+    outcome
+        What tasks wrote and noted is added here.
+    close
+        Called now and then.
+
+    Raises
+    ------
+    TaqError
+        What a task raised, or no scheduler answers, or workers are lost again and again.
+    """
+    assert mode.scheduler is not None
+    where, left = Scheduler.parse(mode.scheduler), list[int]()
+    assert where is not None
+    finished = 0
+
+    def told(done: Done) -> None:
+        nonlocal finished
+        if done.error is not None:
+            raise done.error
+        outcome.add(done.outcome)
+        left.extend(done.outcome.left)
+        mode.progress.advance(done.label, done.amount)
+        finished += 1
+        if finished % _CLOSED_AFTER == 0:
+            close()
+
+    each = _in_processes if where.kind == PROCESSES else _on_cluster
+    each(where, run, list(numbers), told)
+    return left
+
+
+def one_unit(run: Run, number: int) -> Done:
+    """Do one unit, in the process of a worker."""
+    done = Done(number)
+    with _ALONE, keeping_models():
+        try:
+            done.outcome = run(Mode(resume=True, only=frozenset({number}), progress=done))
+        except TaqError as error:
+            done.error = error
+    done.outcome.plan = None
+    return done
+
+
+def _on_cluster(where: Scheduler, run: Run, numbers: list[int], told: Told) -> None:
+    distributed = _distributed(where)
+    with _client(distributed, where) as client:
+        # Not pure: a unit that was left is asked for again.
+        futures = client.map(partial(one_unit, run), numbers, pure=False)
+        try:
+            for future in distributed.as_completed(futures):
+                told(_result(distributed, future))
+        finally:
+            client.cancel(futures)
+
+
+def _result(distributed: Any, future: Any) -> Done:
+    try:
+        done: Done = future.result()
+    except distributed.KilledWorker as error:
+        what = "workers were lost one after another at the same unit"
+        remedy = "see their logs (memory?), then run again with --resume"
+        raise TaqError(problem(what, found=str(error).splitlines()[0], remedy=remedy)) from error
+    except ModuleNotFoundError as error:
+        what, remedy = "a worker lacks what is needed", "install taqstore on all workers alike"
+        raise TaqError(problem(what, found=str(error), remedy=remedy)) from error
+    return done
+
+
+def _distributed(where: Scheduler) -> Any:
+    try:
+        return import_module("distributed")
+    except ModuleNotFoundError as error:
+        remedy = "pip install 'taqstore[distributed]'"
+        what = f"--scheduler {where.kind} needs dask.distributed"
+        raise TaqError(problem(what, remedy=remedy)) from error
+
+
+@contextmanager
+def _client(distributed: Any, where: Scheduler) -> Iterator[Any]:
+    if where.kind == DISTRIBUTED:
+        with (
+            distributed.LocalCluster(
+                n_workers=where.workers or os.cpu_count(),
+                threads_per_worker=1,
+                dashboard_address=None,
+            ) as cluster,
+            distributed.Client(cluster) as client,
+        ):
+            yield client
+        return
+    try:
+        client = distributed.Client(where.kind, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        what = "no dask scheduler answers"
+        raise TaqError(problem(what, where=where.kind, found=str(error))) from error
+    with client:
+        yield client
+
+
+def _in_processes(where: Scheduler, run: Run, numbers: list[int], told: Told) -> None:
+    """By dask's own scheduler of local processes; those that are lost are replaced some times."""
+    import dask
+    from dask.callbacks import Callback
+
+    missing, task = dict.fromkeys(numbers), dask.delayed(one_unit, pure=False)
+
+    def finished(key: Any, done: Done, *_: Any) -> None:
+        if isinstance(done, Done):
+            missing.pop(done.number, None)
+            told(done)
+
+    for attempt in range(_POOLS):
+        tasks = [task(run, number) for number in missing]
+        try:
+            with Callback(posttask=finished):
+                dask.compute(
+                    *tasks,
+                    scheduler=PROCESSES,
+                    num_workers=where.workers,
+                    initializer=_begin_worker,
+                    chunksize=1,
+                    optimize_graph=False,
+                )
+        except BrokenProcessPool as error:
+            if attempt == _POOLS - 1:
+                what = f"worker processes were lost {_POOLS} times"
+                remedy = "see whether memory suffices, then run again with --resume"
+                raise TaqError(problem(what, remedy=remedy)) from error
+        else:
+            return
+
+
+def _interrupted(*_: object) -> None:
+    """Ctrl-C reaches all processes of a terminal: one at work stops it, an idle one just ends."""
+    if _ALONE.locked():
+        raise KeyboardInterrupt
+    os._exit(130)
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, _interrupted)
