@@ -28,7 +28,7 @@ def config_contenders(inputs: Inputs, *, outliers: bool) -> list[Contender]:
 
         # As `taqstore export` does it, the store's opening included.
         store, out = inputs.store("statistics"), target / "ours.json"
-        options = {"outliers": True} if outliers else {}
+        options: dict[str, Any] = {"outliers": True} if outliers else {}
 
         def run(call: int) -> Path:
             groups = open_store(store, chunks=None)

@@ -19,6 +19,7 @@ from taqstore.kinds.templates import blocks_template, pooled_conditioning_templa
 from taqstore.layout.template import Template, nbytes
 from taqstore.names import BLOCKS, site_of
 from taqstore.place.location import Location
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.run.plan import Plan
@@ -72,6 +73,7 @@ class Space:
     free: int | None
 
 
+@takes_storage_options
 def cache(
     store: Store | str | os.PathLike[str],
     *,
@@ -84,6 +86,7 @@ def cache(
     local_ckpt: str | os.PathLike[str] | None = None,
     on_space: Callable[[Space], None] | None = None,
     mode: Mode | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> Outcome:
     """Run latents or samples of a store through their model and keep the residual streams.
 
@@ -98,6 +101,8 @@ def cache(
         Weights, where the latents were made with a checkpoint of the user's own.
     on_space
         Told, before anything is written, how much will be.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------

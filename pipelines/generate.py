@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import MisuseError, TaqError, problem
+from taqstore.files.remote import output_path
 from taqstore.kinds.templates import latents_template
 from taqstore.layout.template import Template
 from taqstore.names import LATENTS
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.run.plan import Plan
@@ -89,12 +91,14 @@ class Request:
     local_ckpt: Path | None = None
 
 
+@takes_storage_options
 def generate(
     store: str | os.PathLike[str],
     request: Request,
     *,
     save_images: str | os.PathLike[str] | None = None,
     mode: Mode | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> Outcome:
     """Write the latents of each image; one image, one commit.
 
@@ -104,6 +108,8 @@ def generate(
         Folder for pictures of the final latents, ``0000.png``; the store keeps them too, in the
         group `pictures`, those of images that were there before among them. One that cannot be
         had is a note.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------
@@ -158,7 +164,7 @@ def generate(
             forget_pictures(writer, ids, kept)
         pictures = None
         if save_images is not None:
-            folder = Path(save_images) if mode.only is None else None
+            folder = output_path(save_images) if mode.only is None else None
             pictures = Pictures(writer, model, ids, kept, folder, outcome, mine)
         parameters = {**run, "images": request.images}
         if request.prompts is None:
@@ -175,7 +181,7 @@ def generate(
         run_units(
             {position: position for position in pending},
             partial(_one_image, job, group, outcome=outcome, pictures=pictures),
-            called=Call(generate, (store, request), {"save_images": save_images}),
+            called=Call(generate, (writer.location, request), {"save_images": save_images}),
             mode=mode,
             outcome=outcome,
             left_note=lambda position: (

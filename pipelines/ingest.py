@@ -15,6 +15,7 @@ import numpy as np
 from taqstore.errors import MisuseError, SourceError, TaqError, problem
 from taqstore.kinds.weight_sets import ADAROUND, check_set, folder_of
 from taqstore.names import SAMPLES, WEIGHTS
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.run.plan import Plan as RunPlan
@@ -31,6 +32,7 @@ from .sources.parts.plan import Options, Plan
 _WORKERS = 4
 
 
+@takes_storage_options
 def ingest(
     paths: Sequence[str | os.PathLike[str]],
     store: str | os.PathLike[str],
@@ -41,6 +43,7 @@ def ingest(
     prompts: str | os.PathLike[str] | None = None,
     set: str | None = None,
     mode: Mode | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> Outcome:
     """Bring run folders or files into a store.
 
@@ -62,6 +65,8 @@ def ingest(
         Name of the weight set that quantized weights become; None: `adaround`.
     mode
         What to do with what is there already, and whom to tell of input bytes, unit by unit.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import TaqError, problem
+from taqstore.files.remote import output_path
 from taqstore.kinds.statistics_sources import STATISTICS
 from taqstore.names import ACTIVATIONS, LATENTS, parse_layer, split_group
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.query.select import select
 from taqstore.query.sites import answers
 from taqstore.run.extras import extra
@@ -34,6 +36,7 @@ SITE = "mlp.fc2"
 GROUP = f"{ACTIVATIONS}/{SITE}"
 
 
+@takes_storage_options
 def profile(
     store: Store | str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -47,6 +50,7 @@ def profile(
     local_ckpt: str | os.PathLike[str] | None = None,
     progress: Progress = SILENT,
     dry_run: bool = False,
+    storage_options: StorageOptions | None = None,
 ) -> Outcome:
     """Print the summary table of post-GELU tensors and draw the five figures into `out`.
 
@@ -61,6 +65,8 @@ def profile(
         Told how far collecting is.
     dry_run
         Draw and write nothing: `Outcome.plan` says what would be collected.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------
@@ -96,7 +102,7 @@ def profile(
     _check_layers(opened, group, layers)
     for kind in KINDS:
         with extra(f"figure {kind}", outcome.notes):
-            _draw(kind, opened, Path(out), group, layers, outcome)
+            _draw(kind, opened, output_path(out), group, layers, outcome)
     if not outcome.files:
         raise TaqError(problem("nothing could be drawn", found=outcome.notes[-1]))
     # Figures are drawn from what was collected, and say so again.

@@ -35,6 +35,10 @@ class StoreError(TaqError):
     """A store is missing, damaged, of another format, or busy."""
 
 
+class SupersededError(StoreError):
+    """Another writer has changed in the meantime what was to be changed."""
+
+
 class NewerError(StoreError):
     """A store, or a group of it, is of a format that this version does not know."""
 

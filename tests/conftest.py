@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from support.cli_runner import taq  # noqa: F401 - a fixture for all
 from support.openings import openings  # noqa: F401
+from support.s3_server import bucket, closed_port, s3  # noqa: F401
 
 # No test fetches a model; asking for one that is not there would wait for a network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

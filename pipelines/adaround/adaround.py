@@ -16,6 +16,7 @@ from taqstore.kinds import nonfinite
 from taqstore.kinds.weight_sets import ADAROUND, check_set, folder_of, reconstruction_path
 from taqstore.kinds.weights import INPUTS, START
 from taqstore.names import ACTIVATIONS, BLOCKS, STREAMS, WEIGHTS, Block
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.query.sites import paths_of
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
@@ -43,6 +44,7 @@ from .weight_start import WeightSet
 _CHECKPOINT_SECONDS = 60.0
 
 
+@takes_storage_options
 def adaround(
     store: Store | str | os.PathLike[str],
     *,
@@ -56,6 +58,7 @@ def adaround(
     set: str = ADAROUND,
     start: str | None = None,
     mode: Mode | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> Outcome:
     """Quantize the weights of a store's model, block by block, from its cached streams.
 
@@ -83,6 +86,8 @@ def adaround(
         Weight set to begin from, such as `gptq`, whose grids are kept: bits, group size and clip of
         `settings` are then not used. Each weight chooses between its integer there and the
         neighbour on the side of the floating-point weight.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------

@@ -18,6 +18,7 @@ from taqstore.kinds.coverage import coverage_attrs
 from taqstore.kinds.templates import activations_template, channel_histograms_template
 from taqstore.layout.template import Template
 from taqstore.names import ACTIVATIONS, EVERY_SITE
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.statistics.bins import Layout
@@ -48,6 +49,7 @@ SHARD_BYTES = 16 << 20
 CHANNEL_MANTISSA_BITS = 3
 
 
+@takes_storage_options
 def collect(
     store: Store | str | os.PathLike[str],
     *,
@@ -66,6 +68,7 @@ def collect(
     reducer: Reducer | None = None,
     on_space: Callable[[MomentSpace], None] | None = None,
     mode: Mode | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> Outcome:
     """Run latents or samples of a store through their model and keep statistics of linear inputs.
 
@@ -96,6 +99,8 @@ def collect(
         What makes observations of tensors; None: as `default_reducer` chooses.
     on_space
         Told, before anything is written, what second moments will take.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------

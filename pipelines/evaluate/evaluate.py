@@ -11,6 +11,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.mode import Mode
 from taqstore.run.progress import SILENT, Progress
 from taqstore.store.reader import Store, open_store
@@ -37,6 +38,7 @@ from .variants import Variant
 from .written import write_evaluation as write_evaluation
 
 
+@takes_storage_options
 def evaluate(
     store: Store | str | os.PathLike[str],
     *,
@@ -51,6 +53,7 @@ def evaluate(
     model: str | None = None,
     local_ckpt: str | os.PathLike[str] | None = None,
     progress: Progress = SILENT,
+    storage_options: StorageOptions | None = None,
 ) -> Evaluation:
     """Measure variants against the model as it is, which always comes first.
 
@@ -73,6 +76,8 @@ def evaluate(
     pictures
         Let the final latents be decoded, once `Evaluation.pictures` is asked for, which takes the
         model's VAE.
+    storage_options
+        As of `taqstore.open_store`.
 
     Returns
     -------

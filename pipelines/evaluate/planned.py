@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.plan import Plan
 from taqstore.store.planned import plan_store
 from taqstore.store.reader import Store, open_store
@@ -18,6 +19,7 @@ from .linears_of_variant import Options
 from .variants import Variant
 
 
+@takes_storage_options
 def evaluate_costs(
     store: Store | str | os.PathLike[str],
     *,
@@ -30,10 +32,16 @@ def evaluate_costs(
     prompts: str | os.PathLike[str] | None = None,
     model: str | None = None,
     local_ckpt: str | os.PathLike[str] | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> Plan:
     """What `evaluate` would run, and keep of held-out images; parameters and errors as of it.
 
     Some forwards of the model as it is are run to time them; nothing is written.
+
+    Parameters
+    ----------
+    storage_options
+        As of `taqstore.open_store`.
     """
     opened, options = open_store(store), options or Options()
     check(opened, variants, options, images=images, held_out=held_out, prompts=prompts)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import MisuseError, problem
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.extras import extra
 from taqstore.run.outcome import Outcome
 from taqstore.run.plan import Plan
@@ -81,6 +82,7 @@ class Gate:
         )
 
 
+@takes_storage_options
 def gate(
     store: Store | str | os.PathLike[str],
     *,
@@ -95,6 +97,7 @@ def gate(
     local_ckpt: str | os.PathLike[str] | None = None,
     against: dict[str, Any] | None = None,
     progress: Progress = SILENT,
+    storage_options: StorageOptions | None = None,
 ) -> Gate:
     """Judge variants by their trajectories beside those of the model as it is.
 
@@ -119,6 +122,8 @@ def gate(
         Compare pictures also where they take the model's VAE.
     against
         Record of an earlier gate; see `read_record`.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------
@@ -273,6 +278,7 @@ def kept_of(beside: Judged, subject: Subject) -> Kept:
     )
 
 
+@takes_storage_options
 def gate_costs(
     store: Store | str | os.PathLike[str],
     *,
@@ -285,12 +291,18 @@ def gate_costs(
     pictures: bool = False,
     model: str | None = None,
     local_ckpt: str | os.PathLike[str] | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> Plan:
     """What `gate` would run and keep: images, forwards and bytes of each group of trajectories.
 
     Weights are rounded, which says what is kept already; some forwards of the model as it is are
     run to time them, and nothing is written. `bounds` and `pictures` cost nothing here. Raises as
     `gate`.
+
+    Parameters
+    ----------
+    storage_options
+        As of `taqstore.open_store`.
     """
     options, opened = options or Options(), open_store(store)
     _check(opened, variants, packed, options)

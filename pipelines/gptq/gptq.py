@@ -13,6 +13,7 @@ from taqstore.errors import MissingError, MisuseError, TaqError, problem
 from taqstore.kinds import nonfinite, second_moments
 from taqstore.kinds.weight_sets import check_set, set_folders
 from taqstore.names import ACTIVATIONS, EVERY_SITE, SECOND_MOMENTS, WEIGHTS, split_group
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.quantization.gptq import gptq as round_weight
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
@@ -36,6 +37,7 @@ from .statistics import Known, SiteStatistics, path_of, run_of_statistics, stati
 _ADD = "taqstore collect STORE --second-moment full"
 
 
+@takes_storage_options
 def gptq(
     store: Store | str | os.PathLike[str],
     *,
@@ -45,6 +47,7 @@ def gptq(
     model: str | None = None,
     local_ckpt: str | os.PathLike[str] | None = None,
     mode: Mode | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> Outcome:
     """Round the weights of a store's model from the second moments of their inputs.
 
@@ -64,6 +67,8 @@ def gptq(
         Name of the weight set to write; others are left alone.
     model, local_ckpt
         As of `cache`.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------

@@ -16,3 +16,4 @@ class TaskWriter(StoreWriter):
 
     def finish(self, *, succeeded: bool = True) -> None:
         """Leave flags as they were committed."""
+        self.backend.end()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
+from taqstore.errors import SupersededError
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 
@@ -73,12 +74,21 @@ def run_units(
     def attempt(numbers: Collection[int]) -> list[int]:
         if mode.scheduler is not None and numbers:
             return spread(called.run, numbers, mode=mode, outcome=outcome, close=close)
-        return [number for number in numbers if not do(units[number])]
+        return [number for number in numbers if not _done(do, units[number])]
 
     left = _waited(attempt, attempt(list(units)), mode.wait)
     outcome.left += left
     if mode.only is None:
         outcome.notes += [left_note(units[number]) for number in left]
+
+
+def _done(do: Callable[[Unit], bool], unit: Unit) -> bool:
+    """Do a unit; one that another process has taken over meanwhile is that one's."""
+    try:
+        return do(unit)
+    except SupersededError as error:
+        _log.warning("%s", error)
+        return False
 
 
 def _waited(

@@ -12,6 +12,7 @@ import numpy as np
 from taqstore.asked import whole_number, word_of
 from taqstore.errors import StoreError, problem
 from taqstore.kinds.sensitivity import UNITS, sensitivities
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.store.reader import Store, open_store
@@ -29,6 +30,7 @@ from .targets import Asked
 SEEDS = 4
 
 
+@takes_storage_options
 def sensitivity(
     store: Store | str | os.PathLike[str],
     *,
@@ -42,6 +44,7 @@ def sensitivity(
     model: str | None = None,
     local_ckpt: str | os.PathLike[str] | None = None,
     mode: Mode | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> Outcome:
     """Quantize one target at a time, and keep what it does to trajectories of held-out images.
 
@@ -64,6 +67,8 @@ def sensitivity(
         File with prompts of the images; None: as of `judged`.
     model, local_ckpt
         As of `cache`.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------

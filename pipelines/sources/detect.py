@@ -8,8 +8,8 @@ from pathlib import Path
 
 from taqstore.errors import SourceError
 from taqstore.files.refusal import problem, what_it_is
+from taqstore.metadata.near import near_path
 from taqstore.names import is_block_key
-from taqstore.place.near import near_path
 
 from .parts.place import Place
 from .table import SOURCES

@@ -82,6 +82,8 @@ class Named(click.types.StringParamType):
 class StoreAddress(click.types.StringParamType):
     """A store: a folder, or a URL, which is left alone."""
 
+    is_address = True
+
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:

@@ -11,6 +11,7 @@ import click
 
 from taqstore.cli.common import complain
 from taqstore.cli.talk import Command, wide_option
+from taqstore.place.remote.options import without_secrets
 
 _ARGUMENTS = "taqstore.arguments"
 
@@ -49,7 +50,7 @@ class LongCommand(Command):
 
 def _going_on(ctx: click.Context) -> str:
     """The command as it was typed; with --resume, and so without --force, where it has that."""
-    options, operands = _split(ctx.meta[_ARGUMENTS])
+    options, operands = _split(tuple(without_secrets(ctx.meta[_ARGUMENTS])))
     if "resume" in ctx.params:
         flags = {f"--{name}" for name in ("resume", "force") if ctx.params.get(name)}
         options = [*(word for word in options if word not in flags), "--resume"]

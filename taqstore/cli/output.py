@@ -54,7 +54,7 @@ class Source(click.Path):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> str | bytes | os.PathLike[str]:
         """The path, if there is such a file and it serves for nothing else."""
-        from taqstore.place.near import near_path
+        from taqstore.metadata.near import near_path
 
         text = str(value)
         if not os.path.lexists(text) and (remedy := near_path(text, stores=False)):
@@ -87,19 +87,23 @@ class SetOrSource(Source):
 
 
 class Target(click.Path):
-    """A path to write to; URLs, stores and what lies in or around a store are refused at once.
+    """A path or URL to write to; stores and what lies in or around one are refused at once.
 
     So is a file that another option reads.
     """
+
+    is_address = True
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> str | bytes | os.PathLike[str]:
         """The path, if an output may lie there; else a TaqError."""
+        from taqstore.files.remote import RemotePath
         from taqstore.files.targets import check_target
 
-        check_target(value)
-        found = super().convert(value, param, ctx)
+        target = check_target(value)
+        remote = isinstance(target, RemotePath)
+        found = target if remote else super().convert(os.fspath(target), param, ctx)
         _for_one_option(found, param, ctx)
         return found
 
@@ -236,8 +240,13 @@ def replacing(path: Path, *, force: bool) -> Iterator[None]:
 
 
 def _described(path: Path) -> str | None:
+    from taqstore.files.remote import RemotePath, described
     from taqstore.place.sizes import format_bytes
 
+    if isinstance(path, RemotePath):
+        sizes = described(path)
+        kind = f"{len(sizes)} files" if len(sizes) > 1 else "a file"
+        return f"{kind} of {format_bytes(sum(sizes))}" if sizes else None
     if path.is_symlink():
         return f"a link to {os.readlink(path)}"
     if path.is_file():

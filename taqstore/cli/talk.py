@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from taqstore.cli.storage import storage_options
 from taqstore.errors import FILE_SIZE, printable
 from taqstore.terminal.width import show_everything
 
@@ -137,7 +138,7 @@ def talk_options() -> list[click.Option]:
     ]
 
 
-TALK_OPTIONS = ("quiet", "verbose", "wide")
+TALK_OPTIONS = ("quiet", "verbose", "wide", "storage_option")
 """Options by their names in Python that are said once for all commands."""
 
 wide_option = click.option(
@@ -154,4 +155,4 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, **particulars: Any) -> None:
         super().__init__(*args, **particulars)
-        self.params = [*self.params, *talk_options()]
+        self.params = [*self.params, *storage_options(self.params), *talk_options()]

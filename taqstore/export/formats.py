@@ -13,6 +13,8 @@ from taqstore.asked import word_of
 from taqstore.errors import MisuseError, printable, problem
 from taqstore.export import options
 from taqstore.export.packed.layouts import CHECKPOINT, MLX
+from taqstore.files.remote import output_path
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.given import handed
 
 if TYPE_CHECKING:
@@ -195,6 +197,7 @@ def taking(option: str) -> list[str]:
     return [n for n, row in FORMATS.items() if option in {taken.name for taken in row.options}]
 
 
+@takes_storage_options
 @handed
 def export(
     name: str,
@@ -202,6 +205,7 @@ def export(
     out: Path | str,
     *,
     force: bool = False,
+    storage_options: StorageOptions | None = None,
     **given: Any,
 ) -> Summary:
     """Write one format from a store (or any mapping of group paths to Datasets).
@@ -217,6 +221,8 @@ def export(
     given
         Options in the format's row. Those of clip ranges are as in `analysis.scales` and give the
         same numbers.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------
@@ -231,7 +237,8 @@ def export(
     """
     row = FORMATS[word_of(name, FORMATS, "export format")]
     values = settle(row.options, given, who=name)
-    row.check_name(Path(out))
+    target = output_path(out)
+    row.check_name(target)
     _check_base(name, row, values.get(options.BASE.name))
     from taqstore.export.batches import Batches
     from taqstore.export.complete import Complete
@@ -242,7 +249,7 @@ def export(
     allowed = bool(values.pop(options.INCOMPLETE.name, False))
     whole = Complete(groups, allow_incomplete=allowed, blocks_only=row.blocks_only)
     made = bundled(row.options, options.BUNDLES, values)
-    summary = _written(row, whole, Path(out), force, made)
+    summary = _written(row, whole, target, force, made)
     return replace(summary, notes=(*summary.notes, *notes, *whole.notes))
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from taqstore.errors import TaqError, problem
+from taqstore.files.remote import output_path
 from taqstore.files.staged import whole_file, whole_folder
 from taqstore.files.tables import to_table, write_csv
 from taqstore.files.targets import TABLES, check_suffix
@@ -40,7 +41,7 @@ def write_file(dataset: xr.Dataset, path: Path, *, force: bool = False) -> None:
     MisuseError
         The suffix is not known.
     """
-    path = Path(path)
+    path = output_path(path)
     check_suffix(path)
     writer = _WRITERS[path.suffix]
     if path.suffix == _FOLDER:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from taqstore.files.remote import output_path
 from taqstore.files.schema import validate, validate_member
 from taqstore.files.staged import whole_file
 from taqstore.files.written import Summary, summarize
@@ -69,7 +70,7 @@ def write_document(
     TaqError
         The target exists and `force` is false, or the disk refuses.
     """
-    target = Path(path)
+    target = output_path(path)
     with whole_file(target, force=force) as fresh, fresh.open("wb") as file:
         validate(schema_name, _envelope(document), where=target.name)
         _write(file, document, schema_name, target.name)

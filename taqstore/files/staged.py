@@ -2,7 +2,8 @@
 
 Everything is made in `.NAME.partial` beside the output NAME and renamed at the end. Such a folder
 is locked by the process that makes it: what a killed one left behind is taken up by the next writer
-of that output, which first puts an old output back that was already set aside.
+of that output, which first puts an old output back that was already set aside. An output with a URL
+is made in the folder of temporary files, and sent.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from taqstore.errors import TaqError, problem
+from taqstore.files.remote import Place, RemotePath, sent_file, sent_folder
 from taqstore.files.targets import check_target
 
 # Entries of a `.NAME.partial`: its lock, what is being made, the old output, and that once it has
@@ -53,14 +55,23 @@ def whole_file(out: str | os.PathLike[str], *, force: bool = False) -> Iterator[
         The target exists and `force` is false, is no file, or has to do with a store; another
         process writes it; the disk refuses.
     """
-    with _staged(check_target(out), force, _refuse_folder) as fresh:
+    target = check_target(out)
+    if isinstance(target, RemotePath):
+        with sent_file(Place.of(target), force=force) as fresh:
+            yield fresh
+        return
+    with _staged(target, force, _refuse_folder) as fresh:
         yield fresh
         _flush(fresh)
 
 
 def check_file(out: str | os.PathLike[str], *, force: bool = False) -> None:
     """Refuse a target before the work is done that `whole_file` would refuse after it."""
-    _check_standing(check_target(out), force, _refuse_folder)
+    target = check_target(out)
+    if isinstance(target, RemotePath):
+        Place.of(target).check_file(force=force)
+        return
+    _check_standing(target, force, _refuse_folder)
 
 
 @contextmanager
@@ -85,11 +96,16 @@ def whole_folder(
     TaqError
         As by `whole_file`; or the folder that stands there is not such an output.
     """
+    target = check_target(out)
+    if isinstance(target, RemotePath):
+        with sent_folder(Place.of(target), content=content, force=force) as fresh:
+            yield fresh
+        return
 
     def refuse(standing: Path) -> None:
         _refuse_foreign(standing, content)
 
-    with _staged(check_target(out), force, refuse) as fresh:
+    with _staged(target, force, refuse) as fresh:
         yield fresh
 
 

@@ -1,25 +1,20 @@
-"""Where an output may lie: on this machine's disk, and never over, around or in a store."""
+"""Where an output may lie: anywhere, but never over, around or in a store."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 
 from taqstore.errors import MisuseError, TaqError, problem
+from taqstore.files.remote import ELSEWHERE, METADATA, Place, RemotePath, output_path
 
-_METADATA = "zarr.json"
 _MARKER = "taqstore"
-# `Path` turns `s3://bucket` into `s3:/bucket`. One letter is a drive of Windows.
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 # What a writer of the format could have left; larger metadata is not read to be judged.
 _MOST_BYTES = 1 << 26
 TABLES = (".parquet", ".csv")
 DATASETS = (".nc", ".zarr", *TABLES)
 """Suffixes of what a table, and a Dataset, is written as."""
-
-_ELSEWHERE = "choose a path that has nothing to do with a store"
 
 
 def check_target(out: str | os.PathLike[str]) -> Path:
@@ -28,22 +23,28 @@ def check_target(out: str | os.PathLike[str]) -> Path:
     A store is a folder whose `zarr.json` carries the marker of taqstore, or cannot be read.
     Symbolic links are followed.
 
+    Returns
+    -------
+    pathlib.Path
+        Of this disk; or a `RemotePath`, where it is a URL.
+
     Raises
     ------
     TaqError
-        It is a URL; or it is a store, lies in one, or is a folder that holds one.
+        It is a store, lies in one, or is a folder that holds one; or its server refuses.
     """
-    text = os.fspath(out)
-    if _URL.match(text):
-        what = "outputs are written to a local disk, not to a URL"
-        raise TaqError(problem(what, where=text, remedy="write to a path and copy it there"))
+    path = output_path(out)
+    if isinstance(path, RemotePath):
+        Place.of(path).check(_is_marked, most=_MOST_BYTES)
+        return path
+    text = os.fspath(path)
     try:
         _check_above(text)
         _check_below(text)
     except OSError as error:
         what = f"no place for an output: {error.strerror or error}"
         raise TaqError(problem(what, where=text, remedy="choose another path")) from error
-    return Path(text)
+    return path
 
 
 def check_suffix(path: Path, known: tuple[str, ...] = DATASETS) -> None:
@@ -78,27 +79,33 @@ def _check_above(text: str, *, itself: bool = True) -> None:
         for folder in ((place,) * itself) + tuple(place.parents):
             if is_store(folder):
                 what = "is a store" if folder == place else "lies in a store"
-                raise TaqError(problem(what, where=text, found=str(folder), remedy=_ELSEWHERE))
+                raise TaqError(problem(what, where=text, found=str(folder), remedy=ELSEWHERE))
 
 
 def _check_below(text: str) -> None:
     for folder, folders, files in os.walk(os.path.realpath(text)):
         folders.sort()
-        if _METADATA in files and is_store(Path(folder)):
+        if METADATA in files and is_store(Path(folder)):
             what = "a store lies in this folder"
-            raise TaqError(problem(what, where=text, found=folder, remedy=_ELSEWHERE))
+            raise TaqError(problem(what, where=text, found=folder, remedy=ELSEWHERE))
 
 
 def is_store(folder: Path) -> bool:
     """Whether a folder's metadata carry the marker of taqstore, or cannot be read."""
-    path = os.path.join(folder, _METADATA)
+    path = os.path.join(folder, METADATA)
     if not os.path.isfile(path):
         return False
     try:
         if os.path.getsize(path) > _MOST_BYTES:
             return True
         with open(path, "rb") as file:
-            node = json.load(file)
-        return _MARKER in node.get("attributes", {})
-    except (OSError, ValueError, RecursionError, AttributeError, TypeError):
+            return _is_marked(file.read())
+    except OSError:
+        return True
+
+
+def _is_marked(raw: bytes) -> bool:
+    try:
+        return _MARKER in json.loads(raw).get("attributes", {})
+    except (ValueError, RecursionError, AttributeError, TypeError):
         return True  # what cannot be read may be a damaged store

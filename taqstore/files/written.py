@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from taqstore.files.remote import RemotePath, described
+
 # Deflating releases the GIL; two threads keep memory at two files.
 _THREADS = 2
 
@@ -36,9 +38,13 @@ class Summary:
 
 def summarize(path: Path, *notes: str) -> Summary:
     """Count what lies at `path`, a file or a folder; empty notes are left out."""
+    told = tuple(note for note in notes if note)
+    if isinstance(path, RemotePath):
+        sizes = described(path)
+        return Summary(path, len(sizes), sum(sizes), told)
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     size = sum(file.stat().st_size for file in files)
-    return Summary(path, len(files), size, tuple(note for note in notes if note))
+    return Summary(path, len(files), size, told)
 
 
 def save_npz(

@@ -27,8 +27,7 @@ def close_items(items: Items) -> None:
     files = {**mask_files(items.mask), **record_files(items, items.fresh)}
     record = settled(backend, items.loaded)
     put_in_place(backend, path, record, items.loaded.document, {}, files)
-    for item in items.fresh:
-        backend.delete(f"{path}/{flag_key(item)}")
+    backend.delete_all(f"{path}/{flag_key(item)}" for item in items.fresh)
 
 
 def mask_files(mask: np.ndarray) -> dict[str, bytes]:
@@ -82,8 +81,7 @@ def rebuild_flags(items: Items, *, without: Iterable[Item] = ()) -> None:
             if tuple(i // n for i, n in zip(item, chunk, strict=False)) == number:
                 block[tuple(i % n for i, n in zip(item, chunk, strict=False))] = 0
         files[key] = packed(block)
-    for item in dropped:
-        items.backend.delete(f"{items.loaded.path}/{flag_key(item)}")
+    items.backend.delete_all(f"{items.loaded.path}/{flag_key(item)}" for item in dropped)
     record = settled(items.backend, items.loaded, unless=tuple(files))
     put_in_place(items.backend, items.loaded.path, record, items.loaded.document, {}, files)
 

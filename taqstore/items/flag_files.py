@@ -9,12 +9,18 @@ from crc32c import crc32c
 from taqstore.layout.item_records import Item, ItemLayout
 from taqstore.names import COMMIT, RECORD, WRITTEN
 from taqstore.place.backend import Backend
+from taqstore.place.remote.owners import MAGIC
 
 
 def record_of_flag(raw: bytes, scope: str, layout: ItemLayout, item: Item) -> bytes | None:
     """The record in a flag's file; None if it is not this item's, whole."""
     framed = len(raw) > 4 and crc32c(raw[:-4]) == struct.unpack("<I", raw[-4:])[0]
     return raw[:-4] if framed and layout.fits(raw[:-4], scope, item) else None
+
+
+def is_claim(raw: bytes) -> bool:
+    """Whether a file in the place of a flag is a writer's claim: its item is not flagged yet."""
+    return raw.startswith(MAGIC)
 
 
 def flag_key(item: Item) -> str:
@@ -33,7 +39,7 @@ def item_of_flag(name: str, dims: int) -> Item | None:
 
 def write_flag(backend: Backend, path: str, item: Item, record: bytes) -> None:
     """Put the record of one item, which is its flag; durable after the backend's flush."""
-    backend.write(f"{path}/{flag_key(item)}", [record, struct.pack("<I", crc32c(record))])
+    backend.put_flag(f"{path}/{flag_key(item)}", record + struct.pack("<I", crc32c(record)))
 
 
 def holds_flags(backend: Backend, path: str) -> bool:

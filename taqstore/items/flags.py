@@ -10,7 +10,7 @@ import numpy as np
 
 from taqstore.errors import StoreError, problem
 from taqstore.items.claims import checked_layout
-from taqstore.items.flag_files import item_of_flag, record_of_flag
+from taqstore.items.flag_files import is_claim, item_of_flag, record_of_flag
 from taqstore.layout.item_records import Identity, Item, ItemLayout, Shard, mask_chunk, record_chunk
 from taqstore.layout.packed import unpacked
 from taqstore.metadata.root import copies_now
@@ -194,9 +194,10 @@ def read_items(
         if item is not None:
             before = (known or {}).get(item)
             fresh[item] = before or _fresh_record(backend, loaded, layout, name, item)
-    there = {item: raw for item, raw in fresh.items() if raw is not None}
+    vanished = any(raw is None for raw in fresh.values())
+    there = {item: raw for item, raw in fresh.items() if raw}
     items = Items(backend, loaded, layout, tuple(shape), closed_mask(loaded, tuple(shape)), there)
-    return items, len(there) < len(fresh)
+    return items, vanished
 
 
 def _fresh_record(
@@ -206,6 +207,8 @@ def _fresh_record(
     raw = backend.read(where)
     if raw is None:
         return None  # closed by another writer since it was listed
+    if is_claim(raw):
+        return b""  # of an item that is being written
     record = record_of_flag(raw, loaded.scope, layout, item)
     if record is None:
         raise damaged(where, "not what was written", "damaged completion flag")

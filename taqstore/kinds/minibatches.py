@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from taqstore.asked import word_of
 from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.kinds.block_samples import Batch, BlockSamples, joined, open_block
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.reader import Store
 
 Shuffle = Literal["global", "window"]
@@ -24,6 +25,7 @@ MEMORY_BUDGET = 2 << 30
 _IN_HAND = 2
 
 
+@takes_storage_options
 def iter_batches(
     store: Store | str | os.PathLike[str],
     block: str,
@@ -37,6 +39,7 @@ def iter_batches(
     prefetch: int = 2,
     streams: Sequence[str] | None = None,
     memory_budget: int = MEMORY_BUDGET,
+    storage_options: StorageOptions | None = None,
 ) -> Generator[Batch, None, None]:
     """Yield minibatches of a block for ever; stop taking them, or `close` the iterator.
 
@@ -66,6 +69,8 @@ def iter_batches(
     memory_budget
         Bytes that batches and a window may take. Pages of mapped files, which the system takes
         back when it needs them, are not counted.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------

@@ -75,7 +75,7 @@ def append_record(backend: Backend, root: Root, record: Mapping[str, Any]) -> Ro
 
     numbered = {**record, "number": root.records}
     validate("provenance", numbered)
-    backend.write(_key(root.records), [_encoded(json.dumps(numbered, sort_keys=True))])
+    backend.write_all({_key(root.records): _encoded(json.dumps(numbered, sort_keys=True))})
     grown = root.recording(numbered)
     put_documents(backend, grown)
     return grown

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from taqstore.errors import NewerError, StoreError, problem
+from taqstore.metadata.near import near_path
 from taqstore.metadata.sealed import (
     Document,
     check_seal,
@@ -25,7 +26,6 @@ from taqstore.metadata.sealed import (
 )
 from taqstore.names import FORMAT_VERSION
 from taqstore.place.backend import Backend
-from taqstore.place.near import near_path
 
 KEY = "zarr.json"
 NEW = "new"
@@ -192,5 +192,5 @@ def copies_now(backend: Backend) -> Mapping[str, Document] | None:
 
 def write_root(backend: Backend, root: Root) -> None:
     """Replace the root document; it is durable afterwards. The caller holds the store's lock."""
-    backend.write(KEY, [encoded(root.document)])
+    backend.write_all({KEY: encoded(root.document)})
     backend.flush()

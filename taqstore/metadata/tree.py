@@ -242,7 +242,7 @@ def put_in_place(
 
 
 def _write_document(backend: Backend, path: str, document: Document) -> None:
-    backend.write(f"{path}/{KEY}", [encoded(document)])
+    backend.write_all({f"{path}/{KEY}": encoded(document)})
     backend.flush()
 
 
@@ -254,10 +254,9 @@ def parents_of(path: str) -> list[str]:
 
 def make_parents(backend: Backend, path: str) -> None:
     """Plain groups above a data group, where they are missing."""
-    for above in parents_of(path):
-        key = f"{above}/{KEY}"
-        if backend.read(key) is None:
-            backend.write(key, [encoded(GROUP_DOCUMENT)])
+    keys = [f"{above}/{KEY}" for above in parents_of(path)]
+    missing = [key for key, raw in backend.read_many(keys).items() if raw is None]
+    backend.write_all(dict.fromkeys(missing, encoded(GROUP_DOCUMENT)))
     backend.flush()
 
 

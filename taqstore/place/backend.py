@@ -1,44 +1,21 @@
-"""Where the bytes of a store lie: a local folder, or whatever zarr can reach.
+"""What a store asks of the place where its bytes lie.
 
-Keys are those of Zarr: names joined by `/`, below the root of the store. What `write` leaves is
+Keys are those of Zarr: names joined by `/`, below the root of the store. What a write leaves is
 whole or not there; after `flush` it is there even if the power fails.
 """
 
 from __future__ import annotations
 
-import itertools
-import os
-import secrets
-import shutil
-import stat
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from pathlib import Path
-from threading import Lock
+from contextlib import AbstractContextManager
 from typing import Protocol
 
-from taqstore.place.plain_files import (
-    ABSENT,
-    PARTIAL,
-    check_folder,
-    check_key,
-    flush_path,
-    is_foreign,
-    not_plain,
-    open_regular,
-    owner,
-    unreadable,
-)
-
-# Folders that were flushed and need not be again: enough for a group, little for the memory.
-_MOST_KNOWN = 4096
-WORK = "work"
-"""Suffix of the folder beside a store in which files are made."""
 Piece = bytes | memoryview
+Item = tuple[int, ...]
 
 
 class Backend(Protocol):
-    """What a store asks of the place that it lies in."""
+    """A local folder, an object store, or whatever else zarr can reach."""
 
     @property
     def name(self) -> str:
@@ -47,209 +24,57 @@ class Backend(Protocol):
     def read(self, key: str) -> bytes | None:
         """The whole content; None where there is no such key."""
 
-    def write(self, key: str, pieces: Iterable[Piece]) -> int:
-        """Put pieces one after another under a key, whole or not at all; returns their bytes."""
+    def read_range(self, key: str, start: int, length: int) -> bytes | None:
+        """So many bytes from a place on, fewer where it ends; None where there is no such key."""
 
-    def write_all(self, files: Mapping[str, bytes]) -> None:
-        """Put several small files, in this order, each whole or not at all."""
-
-    def flush(self) -> None:
-        """Make the names of all that was written durable."""
+    def read_many(self, keys: Iterable[str]) -> dict[str, bytes | None]:
+        """The whole contents of several keys, read side by side where that is faster."""
 
     def names(self, prefix: str) -> list[str]:
         """Names directly below a prefix, leftovers of killed writers left out."""
 
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Bytes of what lies directly below a prefix, by name; what lies deeper is left out."""
+
     def size(self, key: str) -> int | None:
         """Bytes under a key; None where there is no such key."""
 
-    def delete(self, key: str) -> None:
-        """Remove a key that may not be there."""
-
-
-class LocalBackend:
-    """A folder of a local disk; safe to use from several threads.
-
-    Files are made in a work folder beside it and renamed into place, so that what a killed writer
-    leaves is found without looking through the store.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._real = Path(os.path.realpath(folder))
-        self._unflushed: dict[Path, int] = {}
-        self._known: set[Path] = set()
-        self._clock = itertools.count()
-        self._lock, self._flushing = Lock(), Lock()
-
-    @property
-    def name(self) -> str:
-        """The folder."""
-        return str(self.folder)
-
-    def __getstate__(self) -> Path:
-        return self.folder
-
-    def __setstate__(self, folder: Path) -> None:
-        self.__init__(folder)  # type: ignore[misc]
-
-    def path(self, key: str) -> Path:
-        """The file of a key.
-
-        Raises
-        ------
-        StoreError
-            It, or a link on the way to it, may lead out of the store.
-        """
-        check_key(key)
-        path = self._real / key
-        check_folder(path.parent)
-        return path
-
-    def read(self, key: str) -> bytes | None:
-        """The whole content; None where there is no such file."""
-        try:
-            fd = open_regular(self.path(key))
-        except ABSENT:
-            return None
-        try:
-            with open(fd, "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise unreadable(self.path(key), error) from error
-
     def write(self, key: str, pieces: Iterable[Piece]) -> int:
-        """Write beside the file, flush, rename; the name is durable after `flush`."""
-        path = self.path(key)
-        temporary, total = self._temporary(path), 0
-        try:
-            with temporary.open("wb", buffering=0) as file:
-                for piece in pieces:
-                    total += _write_all(file.fileno(), piece)
-                os.fsync(file.fileno())
-            self._put(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-        return total
+        """Put pieces one after another under a key, whole or not at all; returns their bytes.
+
+        For what one writer owns: the data of an item that it has claimed.
+        """
 
     def write_all(self, files: Mapping[str, bytes]) -> None:
-        """Write all beside their places, flush them, rename them in order.
+        """Put several small files, each whole or not at all.
 
-        Flushed together, small files share the disk's commits: a group of 25 takes a tenth of the
-        time that one after the other takes.
+        For what writers share: the caller holds the lock. Where another has taken it over in the
+        meantime, nothing of his is overwritten.
         """
-        waiting: list[tuple[Path, Path]] = []
-        try:
-            for key, content in files.items():
-                path = self.path(key)
-                waiting.append((self._temporary(path), path))
-                waiting[-1][0].write_bytes(content)
-            for temporary, _ in waiting:
-                flush_path(temporary)
-            while waiting:
-                self._put(*waiting[0])
-                waiting.pop(0)
-        except BaseException:
-            for temporary, _ in waiting:
-                with suppress(OSError):
-                    temporary.unlink()
-            raise
-
-    def _temporary(self, path: Path) -> Path:
-        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-            raise not_plain(path)
-        self._make_folders(path.parent)
-        name = f"{path.name}.{owner()}.{secrets.token_hex(4)}{PARTIAL}"
-        work = self._real.with_name(f".{self._real.name}.{WORK}")
-        work.mkdir(exist_ok=True)
-        # A store may be a disk of its own, where nothing can be renamed into from beside.
-        beside = work.stat().st_dev == path.parent.stat().st_dev
-        return work / name if beside else path.with_name(name)
-
-    def _put(self, temporary: Path, path: Path) -> None:
-        temporary.replace(path)
-        # After the rename: another thread's flush may take and forget the folder at any time.
-        self._appeared_in(path.parent)
-
-    def _appeared_in(self, folder: Path) -> None:
-        with self._lock:
-            self._unflushed[folder] = next(self._clock)
-
-    def _make_folders(self, folder: Path) -> None:
-        if not folder.is_dir() and (folder in self._known or len(self._known) > _MOST_KNOWN):
-            self._known.clear()
-        try:
-            self._make_unknown(folder)
-        except FileNotFoundError:  # one on the way was removed since
-            self._known.clear()
-            self._make_unknown(folder)
-
-    def _make_unknown(self, folder: Path) -> None:
-        way = []
-        while self._real in folder.parents and folder not in self._known:
-            way.append(folder)
-            folder = folder.parent
-        for new in reversed(way):
-            new.mkdir(exist_ok=True)
-            # Also where it was there: another process may have made it, and not flushed it yet.
-            self._appeared_in(new.parent)
-            self._known.add(new)
 
     def flush(self) -> None:
-        """Flush every folder in which a name has appeared.
-
-        One thread after the other: what the first has flushed the next need not.
-        """
-        with self._flushing:
-            with self._lock:
-                folders = dict(self._unflushed)
-            for folder in sorted(folders):
-                flush_path(folder)
-            with self._lock:
-                for folder, time in folders.items():
-                    if self._unflushed.get(folder) == time:
-                        del self._unflushed[folder]
-
-    def names(self, prefix: str) -> list[str]:
-        """Names directly below a folder, sorted: no disk's order is anybody's answer."""
-        folder = self.path(f"{prefix}/x" if prefix else "x").parent
-        try:
-            found = os.listdir(folder)
-        except ABSENT:
-            return []
-        except OSError as error:
-            raise unreadable(folder, error) from error
-        return sorted(name for name in found if not is_foreign(name))
-
-    def size(self, key: str) -> int | None:
-        """Bytes of a plain file; None where there is none."""
-        try:
-            found = os.lstat(self.path(key))
-        except ABSENT:
-            return None
-        except OSError as error:
-            raise unreadable(self.path(key), error) from error
-        if not stat.S_ISREG(found.st_mode):
-            raise not_plain(self.path(key))
-        return found.st_size
+        """Make the names of all that was written durable."""
 
     def delete(self, key: str) -> None:
-        """Remove a file, or a folder with all that is in it."""
-        path = self.path(key)
-        if path.is_dir() and not path.is_symlink():
-            with self._lock:
-                gone = [folder for folder in self._unflushed if folder.is_relative_to(path)]
-                for folder in gone:
-                    del self._unflushed[folder]
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        """Remove a key that may not be there, or all below a prefix."""
 
+    def delete_all(self, keys: Iterable[str]) -> None:
+        """Remove several keys that may not be there; nothing below them."""
 
-def _write_all(fd: int, piece: Piece) -> int:
-    view = memoryview(piece)
-    done = 0
-    while done < view.nbytes:  # os.write may stop short of 2 GiB or at a signal
-        done += os.write(fd, view[done:])
-    return done
+    def begin(self, *, owner: str) -> None:
+        """A writer opens the store; StoreError where another one may not be at work as well."""
+
+    def end(self) -> None:
+        """The writer is done."""
+
+    def locked(self, *, timeout: float | None = None) -> AbstractContextManager[None]:
+        """Hold the lock of what writers share; StoreError where another holds it for long."""
+
+    def claimed(self, group: str, item: Item, flag: str) -> AbstractContextManager[bool]:
+        """Hold an item of a group whose flag has that key; False where another process does."""
+
+    def any_claimed(self, group: str, items: Iterable[Item], flags: str) -> bool:
+        """Whether any process holds one of these items; `flags` is the prefix of their flags."""
+
+    def put_flag(self, key: str, content: bytes) -> None:
+        """Flag an item; StoreError where another writer has taken it over."""

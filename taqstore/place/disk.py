@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from taqstore.errors import StoreError, printable, problem
 from taqstore.place.location import Location
+from taqstore.place.remote.options import without_secrets
 
 _log = logging.getLogger(__name__)
 
@@ -113,9 +114,15 @@ def _myself() -> dict[str, object]:
     return {
         "host": socket.gethostname(),
         "process": os.getpid(),
-        "command": printable(" ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]]))[:200],
+        "command": _command(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _command() -> str:
+    """The command line as others may read it: what reaches a bucket may be a secret."""
+    words = [os.path.basename(sys.argv[0]), *without_secrets(sys.argv[1:])]
+    return printable(" ".join(words))[:200]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from zarr.storage import LocalStore
 
-from taqstore.place.backend import LocalBackend
+from taqstore.place.local_backend import LocalBackend
 from taqstore.place.plain_files import is_foreign
 
 if TYPE_CHECKING:

@@ -1,17 +1,22 @@
-"""Where a store is: a local folder, or any URL that fsspec knows."""
+"""Where a store is: a local folder, a bucket, any URL that fsspec knows, or a zarr store."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from taqstore.errors import MisuseError, StoreError, problem
-from taqstore.place.backend import Backend, LocalBackend
+from taqstore.place.backend import Backend
+from taqstore.place.local_backend import LocalBackend
+from taqstore.place.object_backend import ObjectBackend
+from taqstore.place.remote.object_stores import OBJECT_STORES, client_of
+from taqstore.place.remote.options import ambient
 from taqstore.place.zarr_backend import ZarrBackend
 
 if TYPE_CHECKING:
@@ -20,14 +25,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Location:
-    """A store's address. `folder` is None where the store is not on a local disk."""
+    """A store's address. `folder` is None where the store is not on a local disk.
+
+    Parameters
+    ----------
+    options
+        How the place is reached: credentials, end points. They are never shown.
+    store
+        The storage object of zarr that was given in the place of an address.
+    """
 
     url: str
     folder: Path | None
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    store: Any = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def parse(cls, address: str | os.PathLike[str]) -> Location:
-        """Understand a path, `file://…` or another URL.
+    def parse(cls, address: Any, options: Mapping[str, Any] | None = None) -> Location:
+        """Understand a path, `file://…` or another URL, or a storage object of zarr.
 
         Raises
         ------
@@ -36,7 +51,11 @@ class Location:
         MisuseError
             It is no text and no path.
         """
+        if isinstance(address, Location):
+            return address if options is None else replace(address, options=options)
         given: object = address  # whatever it is declared to be
+        if _is_zarr_store(given):
+            return cls(str(given), None, store=given)
         text = os.fspath(given) if isinstance(given, str | os.PathLike) else given
         if not isinstance(text, str):
             what, found = "a store is named by a path or a URL", type(address).__name__
@@ -49,7 +68,7 @@ class Location:
                 )
             text = unquote(parts.path)
         elif "://" in text:
-            return cls(text.rstrip("/"), None)
+            return cls(text.rstrip("/"), None, dict(ambient() if options is None else options))
         folder = _absolute(text)
         return cls(str(folder), folder)
 
@@ -68,14 +87,20 @@ class Location:
 
     def zarr_store(self, *, read_only: bool) -> Any:
         """The Zarr storage object behind this address."""
-        from zarr.storage import FsspecStore
+        from zarr.storage import FsspecStore, ObjectStore
 
         from taqstore.place.folder_store import FolderStore
 
         if self.folder is not None:
             return FolderStore(self.folder, read_only=read_only)
+        if self.store is not None:
+            return self.store
+        if (client := self._client()) is not None:
+            return ObjectStore(client, read_only=read_only)
         try:
-            return FsspecStore.from_url(self.url, read_only=read_only)
+            return FsspecStore.from_url(
+                self.url, storage_options=dict(self.options), read_only=read_only
+            )
         except (ValueError, ImportError) as error:
             what, remedy = "no place that can be reached", "use a path or another URL"
             raise StoreError(
@@ -109,7 +134,17 @@ class Location:
             raise StoreError(problem(what, where=self.url, remedy="unset PYTHONOPTIMIZE"))
         if self.folder is not None:
             return LocalBackend(self.folder)
+        if (client := self._client()) is not None:
+            return ObjectBackend(client, self.url)
         return ZarrBackend(self.zarr_store(read_only=read_only))
+
+    def _client(self) -> Any:
+        """The client of an object store; None where this is none."""
+        if self.store is not None:
+            return getattr(self.store, "store", None) if _is_object_store(self.store) else None
+        if urlsplit(self.url).scheme not in OBJECT_STORES:
+            return None
+        return client_of(self.url, self.options)
 
     def beside(self, suffix: str) -> Path:
         """A path beside a local store for locks and work files, never inside it."""
@@ -127,6 +162,18 @@ class Location:
         """File name of an item's lock, free of anything that came from data."""
         digest = hashlib.sha256(f"{group}\0{item}".encode()).hexdigest()[:16]
         return f"{digest}.lock"
+
+
+def _is_zarr_store(given: object) -> bool:
+    """Whether it is a storage object of zarr; zarr is not imported to find out."""
+    abc = sys.modules.get("zarr.abc.store")
+    return abc is not None and isinstance(given, abc.Store)
+
+
+def _is_object_store(given: object) -> bool:
+    from zarr.storage import ObjectStore
+
+    return isinstance(given, ObjectStore)
 
 
 def _absolute(text: str) -> Path:

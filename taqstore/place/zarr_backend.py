@@ -1,13 +1,26 @@
-"""A store in any storage object of zarr: behind a URL, or in memory."""
+"""A store in any storage object of zarr: memory, file systems of fsspec, archives.
+
+These know no conditional puts: one process at a time may write.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from taqstore.place.backend import Piece
+from taqstore.errors import StoreError, problem
+from taqstore.place.backend import Item, Piece
 from taqstore.place.plain_files import ABSENT, check_key, is_foreign, unreadable
+from taqstore.place.remote.single_writer import SingleWriter
+
+# Of this process, by name of the store: other processes are kept away by a note.
+_LOCKS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+_CLAIMED: set[tuple[str, str]] = set()
+_PATIENCE = 60.0
 
 
 class ZarrBackend:
@@ -15,22 +28,40 @@ class ZarrBackend:
 
     def __init__(self, store: Any) -> None:
         self.store = store
+        self._alone = None if _in_process(store) else _single_writer(store)
 
     @property
     def name(self) -> str:
         """The storage object."""
         return str(self.store)
 
+    def __getstate__(self) -> Any:
+        return self.store
+
+    def __setstate__(self, store: Any) -> None:
+        self.__init__(store)  # type: ignore[misc]
+
     def read(self, key: str) -> bytes | None:
         """The whole object; None where there is none."""
-        from zarr.core.buffer import default_buffer_prototype
+        check_key(key)
+        found: bytes | None = _sync(_get(self.store, key, None))
+        return found
+
+    def read_range(self, key: str, start: int, length: int) -> bytes | None:
+        """A part of an object; None where there is none."""
+        from zarr.abc.store import RangeByteRequest
 
         check_key(key)
-        try:
-            found = _sync(self.store.get(key, default_buffer_prototype()))
-        except OSError as error:
-            raise unreadable(Path(key), error) from error
-        return None if found is None else found.to_bytes()
+        part = RangeByteRequest(start, start + length)
+        found: bytes | None = _sync(_get(self.store, key, part))
+        return found
+
+    def read_many(self, keys: Iterable[str]) -> dict[str, bytes | None]:
+        """The whole objects, asked for side by side."""
+        wanted = list(keys)
+        for key in wanted:
+            check_key(key)
+        return dict(zip(wanted, _sync(_get_all(self.store, wanted)), strict=True))
 
     def write(self, key: str, pieces: Iterable[Piece]) -> int:
         """One put of all pieces: an object is whole or not there."""
@@ -59,6 +90,15 @@ class ZarrBackend:
         found = [name.rstrip("/").rpartition("/")[2] for name in listed]
         return sorted(name for name in found if not is_foreign(name))
 
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Bytes of the objects directly below a prefix, by name."""
+        found = {}
+        for name in self.names(prefix):
+            size = self.size(f"{prefix}/{name}" if prefix else name)
+            if size is not None:
+                found[name] = size
+        return found
+
     def size(self, key: str) -> int | None:
         """Bytes of an object; None where there is none."""
         try:
@@ -71,9 +111,99 @@ class ZarrBackend:
         _sync(self.store.delete_dir(key))
         _sync(self.store.delete(key))
 
+    def delete_all(self, keys: Iterable[str]) -> None:
+        """Remove objects, one after the other."""
+        for key in keys:
+            _sync(self.store.delete(key))
+
+    def begin(self, *, owner: str) -> None:
+        """Be the only process that writes; StoreError where it may not be written."""
+        if self.store.read_only:
+            what, remedy = "this store can only be read", "write to a folder or a bucket"
+            raise StoreError(problem(what, where=owner, remedy=remedy))
+        if self._alone is not None:
+            self._alone.begin()
+
+    def end(self) -> None:
+        """Let others write."""
+        if self._alone is not None:
+            self._alone.end()
+
+    @contextmanager
+    def locked(self, *, timeout: float | None = None) -> Iterator[None]:
+        """Hold the store among the threads of this process."""
+        held = _LOCKS[self.name]
+        if not held.acquire(timeout=_PATIENCE if timeout is None else timeout):
+            what = "another thread has been writing to this store for long"
+            raise StoreError(problem(what, where=self.name, remedy="wait for it, and try again"))
+        try:
+            yield
+        finally:
+            held.release()
+
+    @contextmanager
+    def claimed(self, group: str, item: Item, flag: str) -> Iterator[bool]:
+        """Hold an item among the threads of this process."""
+        claim = self.name, f"{group}/{item}"
+        if claim in _CLAIMED:
+            yield False
+            return
+        _CLAIMED.add(claim)
+        try:
+            yield True
+        finally:
+            _CLAIMED.discard(claim)
+
+    def any_claimed(self, group: str, items: Iterable[Item], flags: str) -> bool:
+        """Whether a thread of this process holds any of these items."""
+        return any((self.name, f"{group}/{item}") in _CLAIMED for item in items)
+
+    def put_flag(self, key: str, content: bytes) -> None:
+        """Write the flag."""
+        self.write(key, [content])
+
+
+def _in_process(store: Any) -> bool:
+    """Whether no other process can reach it."""
+    from zarr.storage import MemoryStore
+
+    protocol = getattr(getattr(store, "fs", None), "protocol", ())
+    return isinstance(store, MemoryStore) or "memory" in protocol
+
+
+def _single_writer(store: Any) -> SingleWriter:
+    """Its note lies beside the store where that can be reached, else in it."""
+    from zarr.storage import FsspecStore
+
+    note, place = ".taqstore.writer", store
+    if isinstance(store, FsspecStore) and "/" in store.path.strip("/"):
+        above, _, last = store.path.rstrip("/").rpartition("/")
+        place, note = FsspecStore(store.fs, path=above), f".{last}.writer"
+    backend = object.__new__(ZarrBackend)
+    backend.store = place
+    return SingleWriter(
+        lambda: backend.read(note), lambda text: backend.write(note, [text]), str(store)
+    )
+
 
 async def _listed(store: Any, prefix: str) -> list[str]:
     return [name async for name in store.list_dir(prefix)]
+
+
+async def _get(store: Any, key: str, part: Any) -> bytes | None:
+    from zarr.core.buffer import default_buffer_prototype
+
+    try:
+        found = await store.get(key, default_buffer_prototype(), part)
+    except OSError as error:
+        raise unreadable(Path(key), error) from error
+    return None if found is None else bytes(found.to_bytes())
+
+
+async def _get_all(store: Any, keys: Sequence[str]) -> list[bytes | None]:
+    import asyncio
+
+    return await asyncio.gather(*(_get(store, key, None) for key in keys))
 
 
 def _sync(coroutine: Any) -> Any:

@@ -13,10 +13,12 @@ import xarray as xr
 from taqstore.analysis.shared.inputs import first_complete
 from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.files.datasets import write_table
+from taqstore.files.remote import output_path
 from taqstore.files.tables import print_table, to_table
 from taqstore.kinds import nonfinite
 from taqstore.kinds.statistics_sources import Use, preferred
 from taqstore.names import ACTIVATIONS, Alternatives, kind_of, parse_layer, site_of
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.plot.figures import FIGURES, FigureKind, check_formats, known
 from taqstore.query.sites import Groups, each_able, first_source, slices
 from taqstore.store.given import handed
@@ -83,6 +85,7 @@ def pages(
     return each_able(ask, _paths(kind, row, groups, group), on_skip=on_skip)
 
 
+@takes_storage_options
 @handed
 def draw(
     kind: str,
@@ -92,6 +95,7 @@ def draw(
     group: str | None = None,
     layers: Sequence[str] | None = None,
     formats: Sequence[str] = ("png",),
+    storage_options: StorageOptions | None = None,
     **options: Any,
 ) -> tuple[list[Path], list[str]]:
     """Write what `pages` makes, or of a kind that is a table the rows, which are printed as well.
@@ -102,6 +106,8 @@ def draw(
         As in `pages`.
     formats
         Suffixes out of `plot.FORMATS`.
+    storage_options
+        As of `taqstore.open_store`.
 
     Returns
     -------
@@ -114,7 +120,7 @@ def draw(
     """
     known("figure", kind, FIGURES)
     check_formats(formats)
-    row, folder, notes = FIGURES[kind], Path(out), list[str]()
+    row, folder, notes = FIGURES[kind], output_path(out), list[str]()
     if row.made == "table":
         row.check_options(kind, options)
 

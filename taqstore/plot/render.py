@@ -11,7 +11,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from taqstore.files.datasets import write_table
+from taqstore.files.remote import output_path
 from taqstore.files.staged import whole_file
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.plot.figures import FIGURES, check_formats, known
 from taqstore.plot.parts.panels import Page
 from taqstore.plot.parts.views import linear_view, require
@@ -20,6 +22,7 @@ from taqstore.store.given import handed
 _DPI = 120
 
 
+@takes_storage_options
 @handed
 def render(
     kind: str,
@@ -29,6 +32,7 @@ def render(
     layers: Sequence[str] | None = None,
     site: str = "",
     formats: Sequence[str] = ("png",),
+    storage_options: StorageOptions | None = None,
     **options: Any,
 ) -> list[Path]:
     """Draw the figures of one kind and write them, a CSV beside each; return what was written.
@@ -39,6 +43,8 @@ def render(
         As in `make_pages`.
     formats
         Suffixes out of `FORMATS`; none for the CSV alone.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------
@@ -47,7 +53,7 @@ def render(
     """
     check_formats(formats)
     made = make_pages(kind, dataset, layers=layers, site=site, **options)
-    return [path for page in made for path in write_page(page, Path(out_dir), formats)]
+    return [path for page in made for path in write_page(page, output_path(out_dir), formats)]
 
 
 @handed

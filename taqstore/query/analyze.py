@@ -17,6 +17,7 @@ from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.faces import named
 from taqstore.files.tables import to_tables
 from taqstore.names import SECOND_MOMENTS, dimension_order, site_of
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.query.select import select
 from taqstore.query.sites import answers, choose_groups, slices
 from taqstore.query.whole import ask_whole
@@ -167,9 +168,15 @@ def _joined(dims: list[str], tables: list[pd.DataFrame]) -> pd.DataFrame:
     return joined
 
 
+@takes_storage_options
 @handed
 def write_results(
-    results: Results, path: str | PathLike[str], *, force: bool = False, whole: bool = False
+    results: Results,
+    path: str | PathLike[str],
+    *,
+    force: bool = False,
+    whole: bool = False,
+    storage_options: StorageOptions | None = None,
 ) -> None:
     """Write results by suffix: tables of all, or one as a Dataset.
 
@@ -177,6 +184,8 @@ def write_results(
     ----------
     whole
         Results of whole stores, not of sites.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------

@@ -16,14 +16,14 @@ import numpy as np
 
 from taqstore.errors import StoreError, problem
 from taqstore.items.closing import close_items
-from taqstore.items.flag_files import write_flag
+from taqstore.items.flag_files import flag_key, write_flag
 from taqstore.items.flags import Items, read_group
 from taqstore.layout.item_records import ABSENT, Identity, Item, ItemLayout, Shard
 from taqstore.layout.shards import Frames, fingerprint_of
 from taqstore.layout.template import Array, Template
 from taqstore.metadata.root import without_copies
 from taqstore.place.backend import Backend
-from taqstore.place.disk import disk_errors, lock, try_lock
+from taqstore.place.disk import disk_errors
 from taqstore.place.location import Location
 from taqstore.store.groups import MADE_BY, array_differences
 from taqstore.store.growth import match_items
@@ -103,12 +103,9 @@ class GroupWriter:
     @contextmanager
     def claim(self, item: Item) -> Iterator[bool]:
         """Hold an item's lock; yields False where another process holds it."""
-        location = self.location
-        if location.folder is None:
-            yield True
-            return
-        name = location.item_lock_name(self.template.path, self._placed(item))
-        with try_lock(location.beside("locks") / name, location) as held:
+        path, placed = self.template.path, self._placed(item)
+        flag = f"{path}/{flag_key(self._number(placed))}"
+        with self.backend.claimed(path, placed, flag) as held:
             yield held
 
     def put(self, name: str, start: Sequence[int], values: Values) -> int:
@@ -153,6 +150,10 @@ class GroupWriter:
             for d, i in zip(self.template.item_dims, item, strict=True)
         )
 
+    def _number(self, placed: Item) -> Item:
+        """The item that a position is in."""
+        return tuple(i // n for i, n in zip(placed, self._items.size, strict=True))
+
     def complete(self, items: Iterable[Item]) -> bool:
         """Whether every item is flagged by now."""
         placed = [self._placed(item) for item in items]
@@ -183,7 +184,7 @@ class GroupWriter:
         """Flags of the items' positions, and of those flagged before, by number of the item."""
         size, found = self._items.size, dict[Item, np.ndarray]()
         for place in map(self._placed, items):
-            number = tuple(i // n for i, n in zip(place, size, strict=True))
+            number = self._number(place)
             if number not in found:
                 found[number] = self._flagged(number)
             found[number][tuple(i % n for i, n in zip(place, size, strict=True))] = True
@@ -217,7 +218,7 @@ class GroupWriter:
             if self._alone < _CLOSED_AFTER:
                 return
             self._alone = 0
-        with disk_errors(self.location), lock(self.location, "lock"):
+        with disk_errors(self.location), self.backend.locked():
             self.close()
 
     def close(self) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from taqstore.errors import StoreError
 from taqstore.items.flags import read_group
-from taqstore.place.backend import WORK
 from taqstore.place.disk import HOLDER, is_held
+from taqstore.place.local_backend import WORK
 from taqstore.place.location import Location
 from taqstore.place.plain_files import PARTIAL, is_foreign, is_leftover
 

@@ -27,6 +27,7 @@ from taqstore.metadata.root import KEY, Root, read_root
 from taqstore.place.backend import Backend
 from taqstore.place.disk import disk_errors
 from taqstore.place.location import Location
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.format1 import SPARSE
 from taqstore.store.group_writer import GroupWriter, encoder
 from taqstore.store.groups import check_compatible
@@ -36,13 +37,21 @@ from taqstore.store.unfilled import unfilled
 from taqstore.store.writer import StoreWriter, check_format, check_place, new_root, not_empty
 
 
-def plan_store(address: str | os.PathLike[str], *, writable: bool = True) -> PlannedWriter:
+@takes_storage_options
+def plan_store(
+    address: str | os.PathLike[str],
+    *,
+    writable: bool = True,
+    storage_options: StorageOptions | None = None,
+) -> PlannedWriter:
     """Open a store to plan a run; there need not be one.
 
     Parameters
     ----------
     writable
         Refuse a place that cannot be written.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------
@@ -76,11 +85,6 @@ class PlannedWriter(StoreWriter):
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         """Leave everything as it is."""
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold nothing: nothing is changed."""
-        yield
 
     def root_record(self) -> Root:
         """What the root says, or would say of a store that is made."""

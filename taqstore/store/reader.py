@@ -31,6 +31,7 @@ from taqstore.names import (
     split_group,
 )
 from taqstore.place.location import Location
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store import format1
 from taqstore.store.groups import read_coordinate
 from taqstore.store.naming import name_in_group, name_in_store, path_in_store
@@ -44,12 +45,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+@takes_storage_options
 def open_store(
     address: Store | str | os.PathLike[str],
     *,
     chunks: Literal["auto"] | None = "auto",
     checksum: bool | None = None,
     incomplete: bool = False,
+    storage_options: StorageOptions | None = None,
 ) -> Store:
     """Open a store for reading.
 
@@ -66,6 +69,9 @@ def open_store(
         views (`verify` checks everything at once).
     incomplete
         Also show items whose flag is not set; they read as NaN or zero.
+    storage_options
+        How buckets and servers are reached, by name, as obstore or fsspec calls it. Default: what
+        the environment says.
 
     Raises
     ------

@@ -10,8 +10,8 @@ import numpy as np
 from taqstore.errors import StoreError
 from taqstore.items.flags import Items, read_group
 from taqstore.metadata.root import without_copies, write_root
+from taqstore.names import COMMIT
 from taqstore.place.backend import Backend
-from taqstore.place.disk import is_held
 from taqstore.place.location import Location
 
 
@@ -37,7 +37,7 @@ def unfilled(
 ) -> list[str]:
     """Those of these groups that hold no whole item; none while `among` is worked on."""
     found = {path: _items(backend, path, str(location)) for path in sorted({*paths, *among})}
-    if any(items is not None and _claimed(location, p, items) for p, items in found.items()):
+    if any(items is not None and _claimed(backend, p, items) for p, items in found.items()):
         return []
     return [p for p in paths if (items := found[p]) is not None and not items.mask.any()]
 
@@ -49,13 +49,6 @@ def _items(backend: Backend, path: str, where: str) -> Items | None:
         return None
 
 
-def _claimed(location: Location, path: str, items: Items) -> bool:
+def _claimed(backend: Backend, path: str, items: Items) -> bool:
     """Whether any process holds an item of a group."""
-    if location.folder is None:
-        return False
-    locks = location.beside("locks")
-    there = {lock.name for lock in locks.iterdir()} if locks.is_dir() else set()
-    if not there:
-        return False
-    names = (location.item_lock_name(path, item) for item in np.ndindex(*items.shape))
-    return any(is_held(locks / name) for name in names if name in there)
+    return backend.any_claimed(path, np.ndindex(*items.shape), f"{path}/{COMMIT}")

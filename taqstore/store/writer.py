@@ -8,16 +8,16 @@ by the next run.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import uuid
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taqstore.errors import StoreError, problem
+from taqstore.errors import StoreError, SupersededError, problem
 from taqstore.files.targets import check_above_store, check_below_store
 from taqstore.items.copies import copy_coordinates
 from taqstore.items.flag_files import holds_flags
@@ -38,10 +38,12 @@ from taqstore.metadata.sealed import parsed
 from taqstore.metadata.staging import Staging
 from taqstore.metadata.tree import load_group, make_parents, parents_of, put_in_place, settled
 from taqstore.names import FORMAT_VERSION, PROVENANCE
-from taqstore.place.backend import WORK, Backend
-from taqstore.place.disk import disk_errors, lock
+from taqstore.place.backend import Backend
+from taqstore.place.disk import disk_errors
+from taqstore.place.local_backend import WORK
 from taqstore.place.location import Location
 from taqstore.place.plain_files import flush_path, is_foreign
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.group_writer import GroupWriter
 from taqstore.store.groups import check_compatible, create_arrays
 from taqstore.store.growth import grow_group
@@ -53,10 +55,21 @@ if TYPE_CHECKING:
 
 
 _log = logging.getLogger(__name__)
+# Changes that another writer was faster with are tried again.
+_TRIES = 5
 
 
-def create_store(address: str | os.PathLike[str]) -> StoreWriter:
+@takes_storage_options
+def create_store(address: Any, *, storage_options: StorageOptions | None = None) -> StoreWriter:
     """Open a store for writing, creating it when there is none.
+
+    Parameters
+    ----------
+    address
+        A path, a URL, or a storage object of zarr.
+    storage_options
+        How buckets and servers are reached, by name, as obstore or fsspec calls it. Default: what
+        the environment says.
 
     Raises
     ------
@@ -85,28 +98,36 @@ class StoreWriter:
     def _open(self) -> Backend:
         folder = self.location.folder
         backend = self.location.backend(read_only=False)
-        if folder is not None:
-            check_place(folder)
-        with self.locked():
+        backend.begin(owner=str(self.location))
+        try:
             if folder is not None:
-                # Under the lock: a store that another process is making is one by now.
-                check_below_store(folder)
-                _make_folder(folder)
-                remove_leftovers(self.location)
-            if backend.read(KEY) is None:
-                if folder is None and backend.names(""):
-                    raise not_empty(str(self.location))
-                write_root(backend, new_root())
-            root = read_root(backend, str(self.location))
-        check_format(root, self.location)
+                check_place(folder)
+            # Off the local disk there is nothing to clear away: who comes later needs no lock.
+            if folder is not None or backend.read(KEY) is None:
+                changed(backend, partial(self._make, backend))
+            check_format(read_root(backend, str(self.location)), self.location)
+        except BaseException:
+            backend.end()
+            raise
         _log.debug("opened %s for writing", self.location)
         return backend
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the store's metadata lock: structure changes one writer at a time."""
-        with lock(self.location, "lock"):
-            yield
+    def _make(self, backend: Backend) -> None:
+        folder = self.location.folder
+        if folder is not None:
+            # Under the lock: a store that another process is making is one by now.
+            check_below_store(folder)
+            _make_folder(folder)
+            remove_leftovers(self.location)
+        if backend.read(KEY) is None:
+            if folder is None and backend.names(""):
+                raise not_empty(str(self.location))
+            write_root(backend, new_root())
+
+    def _change(self, what: Callable[[], Any]) -> Any:
+        """Change what writers share: its structure, one writer at a time."""
+        with disk_errors(self.location):
+            return changed(self.backend, what)
 
     def root_record(self) -> Root:
         """What the root says now."""
@@ -138,22 +159,40 @@ class StoreWriter:
         StoreError
             An existing group is damaged; it is left as it is.
         """
-        path = template.path
-        with disk_errors(self.location), self.locked():
-            root = without_copies(self.backend, str(self.location))
-            if replace:
-                root = self._set_aside(path, root)
-            items = read_group(self.backend, path, uuid=root.uuid, where=str(self.location))
-            if items is None:
-                self._refuse_damaged(path, root)
-                _create(self.backend, template, root)
-            else:
-                _grow(self.backend, items, template)
-            if path not in root.groups:
-                write_root(self.backend, root.listing(path))
+        root = None if replace else self._as_it_is(template)
+        if root is None:
+            root = self._change(partial(self._open_group, template, replace=replace))
         opened = GroupWriter(self.location, self.backend, template, root.uuid)
-        self._opened[path] = opened
+        self._opened[template.path] = opened
         return opened
+
+    def _as_it_is(self, template: Template) -> Root | None:
+        """The root, where the group is there and needs no change: then no lock is needed."""
+        where = str(self.location)
+        try:
+            with disk_errors(self.location):
+                root = self.root_record()
+                if template.path not in root.groups:
+                    return None
+                items = read_group(self.backend, template.path, uuid=root.uuid, where=where)
+                return root if items and not any(_growth(items, template)[1:]) else None
+        except StoreError:  # told, or found to be passing, under the lock
+            return None
+
+    def _open_group(self, template: Template, *, replace: bool) -> Root:
+        path = template.path
+        root = without_copies(self.backend, str(self.location))
+        if replace:
+            root = self._set_aside(path, root)
+        items = read_group(self.backend, path, uuid=root.uuid, where=str(self.location))
+        if items is None:
+            self._refuse_damaged(path, root)
+            _create(self.backend, template, root)
+        else:
+            _grow(self.backend, items, template)
+        if path not in root.groups:
+            write_root(self.backend, root.listing(path))
+        return root
 
     def _refuse_damaged(self, path: str, root: Root) -> None:
         """Refuse to make a group where there is one whose document is lost."""
@@ -186,28 +225,26 @@ class StoreWriter:
 
         None while a process is at work on an item of `among`.
         """
-        with disk_errors(self.location), self.locked():
-            remove_unfilled(self.location, self.backend, paths, among=among)
+        self._change(partial(remove_unfilled, self.location, self.backend, paths, among=among))
 
     def close_flags(self, *paths: str) -> None:
         """Close the flags that are set by now in these groups, by any process; none: of all."""
-        with disk_errors(self.location), self.locked():
-            for path in paths or self._opened:
-                self._opened[path].close()
+        self._change(lambda: [self._opened[path].close() for path in paths or self._opened])
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Append a provenance record."""
-        with disk_errors(self.location), self.locked():
-            root = without_copies(self.backend, str(self.location))
-            write_root(self.backend, append_record(self.backend, root, record))
+        self._change(partial(self._record, record))
+
+    def _record(self, record: Mapping[str, Any]) -> None:
+        root = without_copies(self.backend, str(self.location))
+        write_root(self.backend, append_record(self.backend, root, record))
 
     def finish(self, *, succeeded: bool = True) -> None:
         """Close flags and copy metadata to the root; delete what was replaced if all went well."""
-        with disk_errors(self.location), self.locked():
-            for group in self._opened.values():
-                group.close()
-            root = self.root_record()
-            write_with_copies(self.backend, root)
+        try:
+            self._change(self._close)
+        finally:
+            self.backend.end()
         if self.location.folder is None:
             return
         if succeeded:
@@ -217,6 +254,31 @@ class StoreWriter:
         for kind in ("replaced", "locks", WORK):
             with suppress(OSError):  # not empty, or never made: another writer is at work
                 self.location.beside(kind).rmdir()
+
+    def _close(self) -> None:
+        for group in self._opened.values():
+            group.close()
+        root = self.root_record()
+        if root.copies is None:
+            write_with_copies(self.backend, root)
+
+
+def changed(backend: Backend, what: Callable[[], Any]) -> Any:
+    """Change what writers share under their lock; again where another one was faster.
+
+    Raises
+    ------
+    StoreError
+        Others were faster every time, or as the change says.
+    """
+    for _ in range(_TRIES):
+        try:
+            with backend.locked():
+                return what()
+        except SupersededError:
+            continue
+    with backend.locked():
+        return what()
 
 
 def _rewritten(backend: Backend, root: Root, **changes: Any) -> Root:
@@ -278,14 +340,21 @@ def _create(backend: Backend, template: Template, root: Root) -> None:
     put_in_place(backend, template.path, record, document, documents, files, new=True)
 
 
-def _grow(backend: Backend, items: Items, template: Template) -> None:
+def _growth(items: Items, template: Template) -> tuple[Staging, Any, Any, bool]:
+    """What a template changes in a group: documents, files, whether its own document."""
     loaded, done = items.loaded, items.mask
     staging = Staging(loaded)
     group: Any = staging.root[template.path]
     check_compatible(group, template, done)
     grow_group(group, template, done)
     documents, files, document = staging.changed(template.path)
-    if documents or files or document != loaded.document:
+    return staging, documents, files, document != loaded.document
+
+
+def _grow(backend: Backend, items: Items, template: Template) -> None:
+    loaded = items.loaded
+    staging, *differing = _growth(items, template)
+    if any(differing):
         copy_coordinates(staging, template.path)
         documents, files, document = staging.changed(template.path)
         put_in_place(backend, template.path, settled(backend, loaded), document, documents, files)

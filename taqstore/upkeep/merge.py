@@ -20,6 +20,7 @@ from taqstore.layout.template import Array, Template
 from taqstore.metadata.provenance import each_record, make_record
 from taqstore.names import TRAJECTORIES, kind_of, split_group
 from taqstore.place.location import Location
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.outcome import Outcome
 from taqstore.run.progress import SILENT, Progress
 from taqstore.store.group_writer import GroupWriter
@@ -41,6 +42,7 @@ _COMMAND = "merge"
 _WORK = "merge.json"
 
 
+@takes_storage_options
 def merge(
     first: str | os.PathLike[str],
     second: str | os.PathLike[str],
@@ -50,6 +52,7 @@ def merge(
     renumber: bool = False,
     duplicates: Duplicates = "refuse",
     progress: Progress = SILENT,
+    storage_options: StorageOptions | None = None,
 ) -> Outcome:
     """Concatenate two stores along image and batch into a new one.
 
@@ -75,6 +78,8 @@ def merge(
         twice, which counts its statistics twice.
     progress
         Told of bytes, item by item.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------

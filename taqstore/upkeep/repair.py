@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,8 +21,9 @@ from taqstore.metadata.root import GROUP_DOCUMENT, KEY, Root, write_root
 from taqstore.metadata.sealed import encoded
 from taqstore.metadata.tree import Loaded
 from taqstore.names import COMMIT, COPIES, PROVENANCE, RECORD
-from taqstore.place.disk import disk_errors, lock
+from taqstore.place.disk import disk_errors
 from taqstore.place.location import Location
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.leftovers import find_leftovers, remove
 from taqstore.store.writer import write_with_copies
 from taqstore.upkeep.group_check import Finding, GroupCheck
@@ -46,13 +48,21 @@ class Step:
     done: bool = True
 
 
-def repair_store(address: str | os.PathLike[str], *, dry_run: bool = False) -> list[Step]:
+@takes_storage_options
+def repair_store(
+    address: str | os.PathLike[str],
+    *,
+    dry_run: bool = False,
+    storage_options: StorageOptions | None = None,
+) -> list[Step]:
     """Mend a store of format 2.
 
     Parameters
     ----------
     dry_run
         Say what would be done, and change nothing.
+    storage_options
+        As of `taqstore.open_store`.
 
     Returns
     -------
@@ -64,8 +74,11 @@ def repair_store(address: str | os.PathLike[str], *, dry_run: bool = False) -> l
         There is no store, it is of format 1, or nothing in it tells which store it was.
     """
     location = Location.parse(address)
-    with disk_errors(location), lock(location, "lock"):
-        return list(_Repair(survey(location, read_only=dry_run), dry_run).run())
+    backend = location.backend(read_only=dry_run)
+    # Where nothing is changed nothing is put in a bucket either, a lock's lease least of all.
+    held = nullcontext() if dry_run and location.folder is None else backend.locked()
+    with disk_errors(location), held:
+        return list(_Repair(survey(location, backend), dry_run).run())
 
 
 @dataclass
@@ -133,7 +146,7 @@ class _Repair:
 
     def _written(self, key: str, raw: bytes, source: str) -> Step:
         def write() -> None:
-            self.found.backend.write(key, [raw])
+            self.found.backend.write_all({key: raw})
             self.found.backend.flush()
 
         return self._step(key, f"written again {source}", write)
@@ -224,7 +237,7 @@ class _Repair:
         """Leave an empty record in place of a bad one; plain readers pass over it."""
         if self.found.location.folder is not None and self.found.backend.size(key) is not None:
             set_aside(self.found.location, key)
-        self.found.backend.write(key, [EMPTY_RECORD])
+        self.found.backend.write_all({key: EMPTY_RECORD})
         self.found.backend.flush()
 
     def _leftovers(self) -> Iterator[Step]:

@@ -44,9 +44,10 @@ from taqstore.metadata.sealed import (
 from taqstore.metadata.staging import Staging
 from taqstore.metadata.tree import Loaded, check_version
 from taqstore.names import FORMAT_VERSION, ITEMS, WRITTEN
-from taqstore.place.backend import LocalBackend
-from taqstore.place.disk import disk_errors, lock
+from taqstore.place.disk import disk_errors
+from taqstore.place.local_backend import LocalBackend
 from taqstore.place.location import Location
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store import format1
 from taqstore.store.groups import create_flags
 from taqstore.store.leftovers import remove_leftovers
@@ -65,8 +66,12 @@ class Upgraded:
     notes: list[str] = field(default_factory=list)
 
 
+@takes_storage_options
 def upgrade_store(
-    address: str | os.PathLike[str], *, on_group: Callable[[str], object] | None = None
+    address: str | os.PathLike[str],
+    *,
+    on_group: Callable[[str], object] | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> Upgraded:
     """Bring a store to the present format.
 
@@ -74,6 +79,8 @@ def upgrade_store(
     ----------
     on_group
         Called with the path of each group before its turn.
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------
@@ -85,7 +92,7 @@ def upgrade_store(
         what, remedy = "only stores on a local disk are upgraded", "copy it to one"
         raise StoreError(problem(what, where=str(location), remedy=remedy))
     backend = LocalBackend(location.folder)
-    with disk_errors(location), lock(location, "lock"):
+    with disk_errors(location), backend.locked():
         store = open_store(location.url, incomplete=True)
         if store.root.format >= FORMAT_VERSION:
             return done

@@ -18,6 +18,7 @@ from taqstore.metadata.tree import parents_of
 from taqstore.names import PROVENANCE
 from taqstore.place.backend import Backend
 from taqstore.place.location import Location
+from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.leftovers import find_leftovers
 from taqstore.upkeep.group_check import Finding, GroupCheck
 
@@ -67,8 +68,16 @@ class Survey:
     notes: list[Finding] = field(default_factory=list)
 
 
-def verify_store(address: str | os.PathLike[str]) -> Report:
+@takes_storage_options
+def verify_store(
+    address: str | os.PathLike[str], *, storage_options: StorageOptions | None = None
+) -> Report:
     """Check a whole store.
+
+    Parameters
+    ----------
+    storage_options
+        As of `taqstore.open_store`.
 
     Raises
     ------
@@ -76,7 +85,7 @@ def verify_store(address: str | os.PathLike[str]) -> Report:
         There is no store, or it is of a newer format.
     """
     location = Location.parse(address)
-    found = _format1(location) or survey(location)
+    found = _format1(location) or survey(location, location.backend())
     checks = found.groups.values()
     return Report(
         tuple(found.damage),
@@ -127,20 +136,19 @@ def _format1(location: Location) -> Survey | None:
     return found
 
 
-def survey(location: Location, *, read_only: bool = True) -> Survey:
+def survey(location: Location, backend: Backend) -> Survey:
     """Look at everything in a store of format 2.
 
     Parameters
     ----------
-    read_only
-        False: what is found is to be mended through the same back end.
+    backend
+        Of the store; what is found is mended through the same one.
 
     Raises
     ------
     StoreError
         There is no store.
     """
-    backend = location.backend(read_only=read_only)
     before = _raw(backend, KEY)
     root, damage = _root(backend, location)
     if root is not None and _is_foreign(backend, root):

@@ -16,7 +16,7 @@ from support.cli_runner import Runner
 from support.hostile import LATENTS, POOLED, make_small
 from taqstore import create_store, open_store
 from taqstore.errors import StoreError
-from taqstore.place.backend import LocalBackend
+from taqstore.place.local_backend import LocalBackend
 from taqstore.place.plain_files import is_foreign
 from taqstore.upkeep.verify import verify_store
 

@@ -19,7 +19,7 @@ from taqstore.arrays.lazy import LazyArray
 from taqstore.arrays.store_array import StoreArray, framing_of
 from taqstore.errors import StoreError
 from taqstore.layout.shards import Frames, Framing, MappedShard
-from taqstore.place.backend import LocalBackend
+from taqstore.place.local_backend import LocalBackend
 
 SHAPE, CHUNK, SHARD = (3, 5, 7, 4), (1, 5, 1, 4), (1, 5, 3, 4)
 VALUES = np.random.default_rng(3).normal(size=SHAPE).astype(np.float32)

@@ -28,7 +28,7 @@ from taqstore.layout.template import Template
 from taqstore.metadata.group_record import GroupRecord, claim_of
 from taqstore.metadata.root import KEY
 from taqstore.metadata.sealed import Document, checksum, encoded, sealed
-from taqstore.place.backend import LocalBackend
+from taqstore.place.local_backend import LocalBackend
 from taqstore.store.writer import create_store
 
 Change = Callable[[Document], object]

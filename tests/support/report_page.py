@@ -10,7 +10,7 @@ from pathlib import Path
 from support.builders import write_latents
 from taqstore.metadata.root import read_root, write_root
 from taqstore.metadata.tree import load_group, put_in_place
-from taqstore.place.backend import LocalBackend
+from taqstore.place.local_backend import LocalBackend
 from taqstore.testing import RunShape, make_store
 
 SHAPE = RunShape(

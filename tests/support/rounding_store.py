@@ -21,7 +21,7 @@ from support.live_models import write_checkpoint
 from taqstore.kinds.block_samples import open_block
 from taqstore.metadata.root import read_root, write_root
 from taqstore.names import LayerName
-from taqstore.place.backend import LocalBackend
+from taqstore.place.local_backend import LocalBackend
 
 IMAGES, STEPS = 2, 3
 

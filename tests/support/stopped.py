@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from taqstore.place.backend import LocalBackend
+from taqstore.place.local_backend import LocalBackend
 
 
 def stopped_before_each(

@@ -18,7 +18,7 @@ from support.hostile import Hostile
 from taqstore import open_store
 from taqstore.items.closing import record_files
 from taqstore.items.flags import read_group
-from taqstore.place.backend import LocalBackend
+from taqstore.place.local_backend import LocalBackend
 from taqstore.upkeep.repair import repair_store
 from taqstore.upkeep.verify import verify_store
 

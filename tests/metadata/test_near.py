@@ -9,7 +9,7 @@ import pytest
 from support.cli_runner import Runner
 from support.hostile import make_small
 from taqstore.errors import StoreError
-from taqstore.place.near import near_path
+from taqstore.metadata.near import near_path
 from taqstore.store.reader import open_store
 
 

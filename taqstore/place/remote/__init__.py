@@ -1,0 +1,1 @@
+"""Object stores: reached, asked, and shared by writers."""

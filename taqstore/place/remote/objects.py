@@ -1,0 +1,186 @@
+"""Objects of an object store, each whole or not there: put, put if absent, put if unchanged.
+
+A tag is what the store says of an object's content (an ETag). Where a request was cut off, so that
+nobody knows whether it was done, the object is read back and compared before it is put again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from taqstore.place.remote.remote_errors import remote_errors
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore as Client
+
+SIDE_BY_SIDE = 16
+"""Requests under way at once."""
+PART = 8 << 20
+"""Bytes of a part of a large object; what is no larger is put by one request."""
+_PARTS_UNDER_WAY = 2
+_TRIES = 5
+
+
+class Objects:
+    """The objects of one store, through obstore; safe to use from several threads."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self.client, self.name = client, name
+
+    def get(self, key: str) -> tuple[bytes, str] | None:
+        """Content and tag; None where there is no such object."""
+        import obstore
+
+        with remote_errors(self.name, key):
+            try:
+                found = obstore.get(self.client, key)
+                return bytes(found.bytes()), str(found.meta["e_tag"])
+            except FileNotFoundError:
+                return None
+
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        """A part of the content, cut where it ends; None where there is no such object."""
+        import obstore
+
+        with remote_errors(self.name, key):
+            try:
+                return bytes(obstore.get_range(self.client, key, start=start, length=length))
+            except FileNotFoundError:
+                return None
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, tuple[bytes, str] | None]:
+        """Contents and tags of several objects, asked for side by side."""
+        wanted = list(keys)
+        return dict(zip(wanted, self.each(self.get, wanted), strict=True))
+
+    def each(self, ask: Callable[[Any], Any], over: Iterable[Any]) -> Iterator[Any]:
+        """A function of each, side by side; in order."""
+        wanted = list(over)
+        if len(wanted) < 2:
+            return iter([ask(one) for one in wanted])
+        with ThreadPoolExecutor(min(SIDE_BY_SIDE, len(wanted))) as pool:
+            return iter(list(pool.map(ask, wanted)))
+
+    def head(self, key: str) -> tuple[int, str] | None:
+        """Bytes and tag; None where there is no such object."""
+        import obstore
+
+        with remote_errors(self.name, key):
+            try:
+                found = obstore.head(self.client, key)
+            except FileNotFoundError:
+                return None
+            return int(found["size"]), str(found["e_tag"])
+
+    def listed(self, prefix: str) -> tuple[list[str], dict[str, int]]:
+        """Names of folders, and sizes of objects by name, directly below a prefix."""
+        import obstore
+
+        with remote_errors(self.name, prefix):
+            found = obstore.list_with_delimiter(self.client, prefix or None)
+            return (
+                [str(name).rpartition("/")[2] for name in found["common_prefixes"]],
+                {str(o["path"]).rpartition("/")[2]: int(o["size"]) for o in found["objects"]},
+            )
+
+    def below(self, prefix: str) -> list[str]:
+        """Keys of all objects below a prefix."""
+        import obstore
+
+        with remote_errors(self.name, prefix):
+            pages = obstore.list(self.client, prefix, chunk_size=1000)
+            return [str(found["path"]) for page in pages for found in page]
+
+    def delete(self, keys: list[str]) -> None:
+        """Remove objects that may not be there."""
+        import obstore
+
+        if keys:
+            with remote_errors(self.name, keys[0]):
+                try:
+                    obstore.delete(self.client, keys)
+                except FileNotFoundError:
+                    return
+
+    def create(self, key: str, content: bytes) -> str | None:
+        """Put where nothing is; the tag, None where something is already."""
+        return self._conditional(key, content, None)
+
+    def replace(self, key: str, content: bytes, tag: str) -> str | None:
+        """Put where the object has that tag; the new one, None where it has another."""
+        return self._conditional(key, content, tag)
+
+    def _conditional(self, key: str, content: bytes, tag: str | None) -> str | None:
+        from obstore import put
+        from obstore.exceptions import AlreadyExistsError, GenericError, PreconditionError
+
+        mode: Any = "create" if tag is None else {"e_tag": tag}
+        for attempt in itertools.count(1):
+            with remote_errors(self.name, key):
+                try:
+                    return str(put(self.client, key, content, mode=mode)["e_tag"])
+                except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+                    # It may be ours: an answer that was lost on its way, and asked for again.
+                    found = self.get(key)
+                    return found[1] if found is not None and found[0] == content else None
+                except GenericError:
+                    found = self.get(key)
+                    if found is not None and found[0] == content:
+                        return found[1]
+                    if (None if found is None else found[1]) != tag:
+                        return None
+                    if attempt == _TRIES:
+                        raise
+            time.sleep(0.1 * 2**attempt)
+        raise AssertionError
+
+    def put(self, key: str, content: bytes) -> None:
+        """Put, whatever is there."""
+        from obstore import put
+
+        with remote_errors(self.name, key):
+            put(self.client, key, content, use_multipart=False)
+
+    def put_parts(
+        self, key: str, pieces: Iterator[bytes | memoryview], at_last: Callable[[], None]
+    ) -> int:
+        """Put a large object as a stream of parts; its bytes.
+
+        Parameters
+        ----------
+        at_last
+            Called when all has been sent, before it becomes an object: what it raises leaves all
+            as it was.
+        """
+        from obstore import put
+
+        total = 0
+
+        def parts() -> Iterator[bytes]:
+            nonlocal total
+            waiting = bytearray()
+            for piece in pieces:
+                view = memoryview(piece).cast("B")
+                total += view.nbytes
+                for start in range(0, view.nbytes, PART):
+                    waiting += view[start : start + PART]
+                    if len(waiting) >= PART:
+                        yield bytes(waiting)
+                        waiting.clear()
+            at_last()
+            yield bytes(waiting)
+
+        with remote_errors(self.name, key):
+            put(
+                self.client,
+                key,
+                parts(),
+                use_multipart=True,
+                chunk_size=PART,
+                max_concurrency=_PARTS_UNDER_WAY,
+            )
+        return total
