@@ -173,9 +173,9 @@ def generate(
             outcome.plan = _planned(job, writer, group, parameters, pictures)
             return outcome
         if mode.groups_only:
-            made = {LATENTS: group} | ({} if pictures is None else pictures.make(job.noise))
+            laid = {LATENTS: group} | ({} if pictures is None else pictures.make(job.noise))
             forwards = len(pending) * schedule.steps
-            outcome.plan = laid_out(writer, made, unit=FORWARDS, amount=forwards)
+            outcome.plan = laid_out(writer, laid, unit=FORWARDS, amount=forwards)
             return outcome
         clock = Clock()
         run_units(

@@ -35,7 +35,8 @@ _POOLS = 3
 _NAMED = re.compile(rf"({PROCESSES}|{DISTRIBUTED})(?::(\d{{1,4}}))?")
 # Of a process: a model is not to be run by two threads, whose hooks would meet.
 _ALONE = Lock()
-Run, Told = Callable[[Mode], Outcome], Callable[["Done"], None]
+Run = Callable[[Mode], Outcome]
+Told = Callable[["Done"], None]
 
 
 @dataclass(frozen=True)
@@ -215,9 +216,8 @@ def _client(distributed: Any, where: Scheduler) -> Iterator[Any]:
 
 def _in_processes(where: Scheduler, run: Run, numbers: list[int], told: Told) -> None:
     """By dask's own scheduler of local processes; those that are lost are replaced some times."""
-    import dask
-    from dask.callbacks import Callback
-
+    dask: Any = import_module("dask")
+    callbacks: Any = import_module("dask.callbacks")
     missing, task = dict.fromkeys(numbers), dask.delayed(one_unit, pure=False)
 
     def finished(key: Any, done: Done, *_: Any) -> None:
@@ -228,7 +228,7 @@ def _in_processes(where: Scheduler, run: Run, numbers: list[int], told: Told) ->
     for attempt in range(_POOLS):
         tasks = [task(run, number) for number in missing]
         try:
-            with Callback(posttask=finished):
+            with callbacks.Callback(posttask=finished):
                 dask.compute(
                     *tasks,
                     scheduler=PROCESSES,

@@ -76,7 +76,7 @@ def run_units(
             return spread(called.run, numbers, mode=mode, outcome=outcome, close=close)
         return [number for number in numbers if not _done(do, units[number])]
 
-    left = _waited(attempt, attempt(list(units)), mode.wait)
+    left = waited(attempt, attempt(list(units)), mode.wait)
     outcome.left += left
     if mode.only is None:
         outcome.notes += [left_note(units[number]) for number in left]
@@ -91,7 +91,7 @@ def _done(do: Callable[[Unit], bool], unit: Unit) -> bool:
         return False
 
 
-def _waited(
+def waited(
     attempt: Callable[[Collection[int]], list[int]], left: list[int], seconds: float
 ) -> list[int]:
     """What is left once nothing more was finished or let go of for so many seconds."""

@@ -229,7 +229,11 @@ class StoreWriter:
 
     def close_flags(self, *paths: str) -> None:
         """Close the flags that are set by now in these groups, by any process; none: of all."""
-        self._change(lambda: [self._opened[path].close() for path in paths or self._opened])
+        self._change(partial(self._close_groups, paths or tuple(self._opened)))
+
+    def _close_groups(self, paths: Collection[str]) -> None:
+        for path in paths:
+            self._opened[path].close()
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Append a provenance record."""
@@ -256,8 +260,7 @@ class StoreWriter:
                 self.location.beside(kind).rmdir()
 
     def _close(self) -> None:
-        for group in self._opened.values():
-            group.close()
+        self._close_groups(self._opened)
         root = self.root_record()
         if root.copies is None:
             write_with_copies(self.backend, root)
