@@ -164,7 +164,7 @@ def cache(
             "local_ckpt": local_ckpt,
         }
         run_units(
-            {found.images[position]: position for position in mine},
+            {found.images[position]: position for position in mine if job.lacks(position)},
             lambda position: job.one_image(position, first if position == 0 else None),
             called=Call(cache, (opened.location,), named),
             mode=mode,
@@ -315,6 +315,10 @@ class _Job:
                 if path != POOLED:
                     self.outcome.count(path).skipped += int(done.sum())
         return [int(step) for step in np.flatnonzero(seen & ~done)]
+
+    def lacks(self, position: int) -> bool:
+        """Whether anything of an image is missing."""
+        return bool(self.pending(position)) or not self.groups[POOLED].written()[position]
 
     def one_image(self, position: int, prompt: Prompt | None) -> bool:
         """Write what is missing of an image: pooled conditioning, then step by step.

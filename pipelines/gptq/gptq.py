@@ -228,7 +228,7 @@ class _Job:
         self.mode.progress.start(sum(len(place.readers) for place in pending))
         left = set(pending)
         run_units(
-            {number: [p for p in shared if p in left] for number, shared in units.items()},
+            {n: shared for n, shared in units.items() if not left.isdisjoint(shared)},
             self._one_input,
             called=called,
             mode=self.mode,

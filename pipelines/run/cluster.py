@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -33,6 +34,7 @@ _CLOSED_AFTER = 500
 # A pool of processes is made anew so often: what ends its processes every time is no accident.
 _POOLS = 3
 _NAMED = re.compile(rf"({PROCESSES}|{DISTRIBUTED})(?::(\d{{1,4}}))?")
+_CLIENT: ContextVar[Any] = ContextVar("client", default=None)
 # Of a process: a model is not to be run by two threads, whose hooks would meet.
 _ALONE = Lock()
 Run = Callable[[Mode], Outcome]
@@ -75,6 +77,11 @@ class Scheduler:
         raise MisuseError(problem(f"scheduler {text!r} is not known", remedy=remedy))
 
 
+def scheduler_of(mode: Mode) -> Scheduler | None:
+    """Where a run's tasks are; None: it has none."""
+    return None if mode.scheduler is None else Scheduler.parse(mode.scheduler)
+
+
 @dataclass
 class Done:
     """What a task did.
@@ -87,7 +94,7 @@ class Done:
         What it was refused with, which ends the run.
     """
 
-    number: int
+    numbers: tuple[int, ...]
     outcome: Outcome = field(default_factory=Outcome)
     label: str = ""
     amount: int = 0
@@ -103,13 +110,13 @@ class Done:
 
 def spread(
     run: Run,
-    numbers: Collection[int],
+    parts: Sequence[Sequence[int]],
     *,
     mode: Mode,
     outcome: Outcome,
     close: Callable[[], None],
 ) -> list[int]:
-    """Do units as tasks; returns the numbers of those that other processes hold.
+    """Do units as tasks, a part each; returns the numbers of those that other processes hold.
 
     Parameters
     ----------
@@ -125,8 +132,7 @@ def spread(
     TaqError
         What a task raised, or no scheduler answers, or workers are lost again and again.
     """
-    assert mode.scheduler is not None
-    where, left = Scheduler.parse(mode.scheduler), list[int]()
+    where, left = scheduler_of(mode), list[int]()
     assert where is not None
     finished = 0
 
@@ -136,33 +142,34 @@ def spread(
             raise done.error
         outcome.add(done.outcome)
         left.extend(done.outcome.left)
-        mode.progress.advance(done.label, done.amount)
-        finished += 1
-        if finished % _CLOSED_AFTER == 0:
+        if done.amount:
+            mode.progress.advance(done.label, done.amount)
+        before, finished = finished, finished + len(done.numbers)
+        if before // _CLOSED_AFTER < finished // _CLOSED_AFTER:
             close()
 
     each = _in_processes if where.kind == PROCESSES else _on_cluster
-    each(where, run, list(numbers), told)
+    each(where, run, [tuple(part) for part in parts], told)
     return left
 
 
-def one_unit(run: Run, number: int) -> Done:
-    """Do one unit, in the process of a worker."""
-    done = Done(number)
+def one_task(run: Run, numbers: tuple[int, ...]) -> Done:
+    """Do the units of a task, in the process of a worker."""
+    done = Done(numbers)
     with _ALONE, keeping_models():
         try:
-            done.outcome = run(Mode(resume=True, only=frozenset({number}), progress=done))
+            done.outcome = run(Mode(resume=True, only=frozenset(numbers), progress=done))
         except TaqError as error:
             done.error = error
     done.outcome.plan = None
     return done
 
 
-def _on_cluster(where: Scheduler, run: Run, numbers: list[int], told: Told) -> None:
-    distributed = _distributed(where)
-    with _client(distributed, where) as client:
+def _on_cluster(where: Scheduler, run: Run, parts: list[tuple[int, ...]], told: Told) -> None:
+    with connected(where) as client:
+        distributed = import_module("distributed")
         # Not pure: a unit that was left is asked for again.
-        futures = client.map(partial(one_unit, run), numbers, pure=False)
+        futures = client.map(partial(one_task, run), parts, pure=False)
         try:
             for future in distributed.as_completed(futures):
                 told(_result(distributed, future))
@@ -193,6 +200,29 @@ def _distributed(where: Scheduler) -> Any:
 
 
 @contextmanager
+def connected(where: Scheduler | None) -> Iterator[Any]:
+    """A client of dask.distributed for what is spread inside; None where tasks need none.
+
+    Inside another one it is that one: workers are started once.
+
+    Raises
+    ------
+    TaqError
+        dask.distributed is not installed, or nothing answers at the address.
+    """
+    known = _CLIENT.get()
+    if known is not None or where is None or where.kind == PROCESSES:
+        yield known
+        return
+    with _client(_distributed(where), where) as client:
+        before = _CLIENT.set(client)
+        try:
+            yield client
+        finally:
+            _CLIENT.reset(before)
+
+
+@contextmanager
 def _client(distributed: Any, where: Scheduler) -> Iterator[Any]:
     if where.kind == DISTRIBUTED:
         with (
@@ -214,19 +244,19 @@ def _client(distributed: Any, where: Scheduler) -> Iterator[Any]:
         yield client
 
 
-def _in_processes(where: Scheduler, run: Run, numbers: list[int], told: Told) -> None:
+def _in_processes(where: Scheduler, run: Run, parts: list[tuple[int, ...]], told: Told) -> None:
     """By dask's own scheduler of local processes; those that are lost are replaced some times."""
     dask: Any = import_module("dask")
     callbacks: Any = import_module("dask.callbacks")
-    missing, task = dict.fromkeys(numbers), dask.delayed(one_unit, pure=False)
+    missing, task = dict.fromkeys(parts), dask.delayed(one_task, pure=False)
 
     def finished(key: Any, done: Done, *_: Any) -> None:
         if isinstance(done, Done):
-            missing.pop(done.number, None)
+            missing.pop(done.numbers, None)
             told(done)
 
     for attempt in range(_POOLS):
-        tasks = [task(run, number) for number in missing]
+        tasks = [task(run, part) for part in missing]
         try:
             with callbacks.Callback(posttask=finished):
                 dask.compute(

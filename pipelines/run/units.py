@@ -16,7 +16,7 @@ from taqstore.errors import SupersededError
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 
-from .cluster import spread
+from .cluster import connected, scheduler_of, spread
 
 _log = logging.getLogger(__name__)
 Unit = TypeVar("Unit")
@@ -53,7 +53,36 @@ def run_units(
     mode: Mode,
     outcome: Outcome,
     left_note: Callable[[Unit], str],
-    close: Callable[[], None] = lambda: None,
+    close: Callable[[], None],
+) -> None:
+    """Do all units one after another, or as tasks; see `run_attempts`.
+
+    Parameters
+    ----------
+    do
+        Does a unit; False where another process holds it.
+    """
+    run_attempts(
+        units,
+        lambda numbers: [number for number in numbers if not _done(do, units[number])],
+        called=called,
+        mode=mode,
+        outcome=outcome,
+        left_note=left_note,
+        close=close,
+    )
+
+
+def run_attempts(
+    units: Mapping[int, Unit],
+    here: Callable[[Collection[int]], list[int]],
+    *,
+    called: Call,
+    mode: Mode,
+    outcome: Outcome,
+    left_note: Callable[[Unit], str],
+    close: Callable[[], None],
+    tasks: int | None = None,
 ) -> None:
     """Do all units, and wait for those that other processes hold, as long as `Mode.wait` says.
 
@@ -61,22 +90,26 @@ def run_units(
     ----------
     units
         By number in the whole run, in the order they are done.
-    do
-        Does a unit; False where another process holds it.
+    here
+        Does units in this process; returns numbers of those that other processes hold.
     called
-        The run itself, for tasks of a cluster, each of which does one of the units.
+        The run itself, for tasks of a cluster.
     left_note
         What is said of a unit that is left to another process.
     close
         Closes the flags of what tasks have written by now.
+    tasks
+        How many tasks there are at most; None: one for each unit.
     """
 
     def attempt(numbers: Collection[int]) -> list[int]:
-        if mode.scheduler is not None and numbers:
-            return spread(called.run, numbers, mode=mode, outcome=outcome, close=close)
-        return [number for number in numbers if not _done(do, units[number])]
+        if scheduler_of(mode) is not None and numbers:
+            parts = _parts(list(numbers), tasks or len(numbers))
+            return spread(called.run, parts, mode=mode, outcome=outcome, close=close)
+        return here(numbers)
 
-    left = waited(attempt, attempt(list(units)), mode.wait)
+    with connected(scheduler_of(mode)):
+        left = waited(attempt, attempt(list(units)), mode.wait)
     outcome.left += left
     if mode.only is None:
         outcome.notes += [left_note(units[number]) for number in left]
@@ -106,6 +139,11 @@ def waited(
         else:
             pause = min(2 * pause, _LONGEST)
     return left
+
+
+def _parts(numbers: list[int], count: int) -> list[list[int]]:
+    size = -(-len(numbers) // count)
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
 def _units(count: int) -> str:
