@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,9 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from taqstore.arrays.checked_files import CheckedFiles, lost
+from taqstore.arrays.far_files import Asked, FarFiles
+from taqstore.arrays.inner_chunks import framing_of
+from taqstore.arrays.pieces import Pieces
 from taqstore.arrays.selection import (
     Axis,
     Key,
@@ -34,7 +37,8 @@ from taqstore.arrays.selection import (
 )
 from taqstore.errors import StoreError, problem
 from taqstore.layout.item_records import ABSENT, Identity
-from taqstore.layout.shards import CODEC_ERRORS, REMEDY, Framing, MappedShard
+from taqstore.layout.shards import CODEC_ERRORS, REMEDY, MappedShard
+from taqstore.place.zarr_backend import ZarrBackend
 
 if TYPE_CHECKING:
     import zarr
@@ -45,30 +49,6 @@ MAPS_KEPT = 64
 _MADE_UP, _SPARSEST = 256 << 20, 64
 
 
-def framing_of(array: zarr.Array[Any]) -> Framing | None:
-    """The framing of an array's shard files, or None where they cannot be mapped."""
-    metadata: Any = array.metadata
-    codecs: list[Any] = [codec.to_dict() for codec in metadata.codecs]
-    shard = array.shards or array.chunks
-    axes = [i for i, (s, c) in enumerate(zip(shard, array.chunks, strict=True)) if s != c]
-    if array.shards is not None:
-        if len(codecs) != 1 or codecs[0]["name"] != "sharding_indexed":
-            return None
-        configuration: Any = codecs[0]["configuration"]
-        plain_index = [c["name"] for c in configuration["index_codecs"]] == ["bytes", "crc32c"]
-        if not plain_index or configuration["index_location"] != "end":
-            return None
-        codecs = configuration["codecs"]
-        axes = axes or [shard.index(1) if 1 in shard else -1]
-        if len(axes) > 1 or array.chunks[axes[0]] != 1:
-            return None
-    plain = [c["name"] for c in codecs] == ["bytes", "crc32c"]
-    endian = codecs[0].get("configuration", {}).get("endian", "little") if plain else ""
-    if not plain or endian != "little" or array.dtype.kind not in "biuf":
-        return None
-    return Framing(tuple(shard), array.dtype, axes[0] if array.shards is not None else None)
-
-
 class StoreArray(BackendArray):
     """One array of a store, read lazily.
 
@@ -77,7 +57,7 @@ class StoreArray(BackendArray):
     array
         The Zarr array.
     folder
-        Its folder on a local disk; None reads through zarr.
+        Its folder on a local disk; None reads through `pieces`.
     shape
         Shape to present: the array's, clipped to the length of the group's mask.
     complete
@@ -93,6 +73,8 @@ class StoreArray(BackendArray):
         Compare the checksum of every chunk when it is first read.
     mapped_bytes
         Keep maps of about as many bytes between reads, one at least; None: of any size.
+    pieces
+        Where the bytes of files come from that are on no local disk; None: from `array` itself.
     """
 
     def __init__(
@@ -106,6 +88,7 @@ class StoreArray(BackendArray):
         sparse: bool = False,
         checksum: bool = True,
         mapped_bytes: int | None = None,
+        pieces: Pieces | None = None,
     ) -> None:
         self.array, self.folder, self.shape = array, folder, shape
         self.dtype = array.dtype
@@ -114,7 +97,13 @@ class StoreArray(BackendArray):
         self.mapped_bytes = mapped_bytes
         self.framing = framing_of(array) if folder is not None else None
         self.shard_shape = tuple(array.shards or array.chunks)
-        self._files = CheckedFiles(array, folder, identity, sparse=sparse, every_time=checksum)
+        self._files = (
+            None if folder is None else CheckedFiles(array, folder, identity, sparse=sparse)
+        )
+        self._far = None
+        if folder is None:
+            pieces = pieces or Pieces(ZarrBackend(array.store))
+            self._far = FarFiles(array, identity, sparse=sparse, pieces=pieces)
         self._maps: OrderedDict[tuple[int, ...], MappedShard | None] = OrderedDict()
         self._checked: dict[tuple[int, ...], np.ndarray] = {}
 
@@ -145,17 +134,22 @@ class StoreArray(BackendArray):
         key = (*key, *(slice(None),) * (self.ndim - len(key)))
         axes = [Axis(k, n, s) for k, n, s in zip(key, self.shape, self.shard_shape, strict=True)]
         if all(axis.single for axis in axes):
-            part = self._shard_part(tuple(a.shards[0] for a in axes), [a.local(0) for a in axes])
+            one = tuple(a.shards[0] for a in axes), [a.local(0) for a in axes]
+            (part,) = self._parts([one])
             if part is not None:
                 return part[tuple(0 if a.scalar else slice(None) for a in axes)]
         self._check_backed(axes)
         out = np.empty(tuple(a.size for a in axes), self.dtype)
-        for numbers in itertools.product(*(range(len(a.shards)) for a in axes)):
-            target = tuple(a.target(n) for a, n in zip(axes, numbers, strict=True))
-            coords = tuple(a.shards[n] for a, n in zip(axes, numbers, strict=True))
-            part = self._shard_part(
-                coords, [a.local(n) for a, n in zip(axes, numbers, strict=True)]
+        places = list(itertools.product(*(range(len(a.shards)) for a in axes)))
+        asked = [
+            (
+                tuple(a.shards[n] for a, n in zip(axes, numbers, strict=True)),
+                [a.local(n) for a, n in zip(axes, numbers, strict=True)],
             )
+            for numbers in places
+        ]
+        for numbers, part in zip(places, self._parts(asked), strict=True):
+            target = tuple(a.target(n) for a, n in zip(axes, numbers, strict=True))
             out[open_mesh(target, out.shape)] = self.fill if part is None else part
         return out[tuple(0 if a.scalar else slice(None) for a in axes)]
 
@@ -191,21 +185,21 @@ class StoreArray(BackendArray):
             for i, (k, n, s) in enumerate(zip(key, self.shape, self.shard_shape, strict=True))
             if isinstance(k, slice)
         }
-        read = self._one_shard if all(axis.single for axis in fixed.values()) else self._any_shard
-        for row, point in enumerate(zip(*flat, strict=True)):
-            out[row] = read(key, dict(zip(arrays, map(int, point), strict=True)), fixed)
+        rows = [
+            dict(zip(arrays, map(int, point), strict=True)) for point in zip(*flat, strict=True)
+        ]
+        if not all(axis.single for axis in fixed.values()):
+            for row, point in enumerate(rows):  # slices that cross shards
+                out[row] = self.read(tuple(point.get(i, k) for i, k in enumerate(key)))
+            return out.reshape(points[0].shape + out.shape[1:])
+        within = tuple(0 if axis in arrays else slice(None) for axis in range(self.ndim))
+        asked = (self._in_one_shard(point, fixed) for point in rows)
+        for row, part in enumerate(self._parts(asked)):
+            out[row] = self.fill if part is None else part[within]
         return out.reshape(points[0].shape + out.shape[1:])
 
-    def _any_shard(
-        self, key: tuple[Any, ...], point: dict[int, int], fixed: dict[int, Axis]
-    ) -> Any:
-        """One point; its slices may cross shards."""
-        return self.read(tuple(point.get(i, k) for i, k in enumerate(key)))
-
-    def _one_shard(
-        self, key: tuple[Any, ...], point: dict[int, int], fixed: dict[int, Axis]
-    ) -> Any:
-        """One point whose slices, cut once for all points, lie inside one shard."""
+    def _in_one_shard(self, point: dict[int, int], fixed: dict[int, Axis]) -> Asked:
+        """Where a point is whose slices, cut once for all points, lie inside one shard."""
         coords, local = [], []
         for axis, shard in enumerate(self.shard_shape):
             if axis in fixed:
@@ -215,10 +209,7 @@ class StoreArray(BackendArray):
                 (at,) = normalised(point[axis], self.shape[axis])
                 coords.append(at // shard)
                 local.append(slice(at % shard, at % shard + 1))
-        part = self._shard_part(tuple(coords), local)
-        if part is None:
-            return self.fill
-        return part[tuple(0 if axis in point else slice(None) for axis in range(self.ndim))]
+        return tuple(coords), local
 
     def _mesh(
         self, arrays: list[np.ndarray], axes: list[int | None], shape: tuple[int, ...]
@@ -230,11 +221,28 @@ class StoreArray(BackendArray):
         narrow = np.broadcast_shapes(*(array.shape for array in arrays))
         return np.broadcast_to(values.squeeze(single).transpose(order).reshape(narrow), shape)
 
-    def _shard_part(self, coords: tuple[int, ...], local: list[Any]) -> np.ndarray | None:
-        """A selection inside one shard, every axis kept; None where it reads as fill."""
+    def _parts(self, asked: Iterable[Asked]) -> Iterator[np.ndarray | None]:
+        """Selections inside shards, every axis kept; None where one reads as fill."""
+        if self._far is None:
+            yield from (self._shard_part(coords, local) for coords, local in asked)
+            return
+        every = list(asked)
+        there = [self._is_there(coords) for coords, _ in every]
+        found = self._far.parts(
+            [one for one, is_there in zip(every, there, strict=True) if is_there]
+        )
+        for is_there in there:
+            yield next(found) if is_there else None
+
+    def _is_there(self, coords: tuple[int, ...]) -> bool:
+        """Whether the item of a shard is flagged, and has such a file."""
         if not self._is_complete(coords):
-            return None
-        if self.identity is not None and self.identity(coords) in (None, ABSENT):
+            return False
+        return self.identity is None or self.identity(coords) not in (None, ABSENT)
+
+    def _shard_part(self, coords: tuple[int, ...], local: list[Any]) -> np.ndarray | None:
+        """As `_parts`, of one shard on a local disk."""
+        if not self._is_there(coords):
             return None
         if self.framing is None:
             return self._read_zarr(coords, local)
@@ -287,6 +295,7 @@ class StoreArray(BackendArray):
         return min(MAPS_KEPT, max(1, self.mapped_bytes // shard))
 
     def _read_zarr(self, coords: tuple[int, ...], local: list[Any]) -> np.ndarray:
+        assert self._files is not None
         array = self._files.array_of(coords)
         first = [c * s for c, s in zip(coords, self.shard_shape, strict=True)]
         absolute = tuple(shifted(k, f) for k, f in zip(local, first, strict=True))

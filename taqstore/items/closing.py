@@ -24,10 +24,11 @@ def close_items(items: Items) -> None:
     backend, path = items.backend, items.loaded.path
     if not items.fresh:
         return
-    files = {**mask_files(items.mask), **record_files(items, items.fresh)}
+    fresh = items.lying_alone()
+    files = {**mask_files(items.mask), **record_files(items, fresh)}
     record = settled(backend, items.loaded)
     put_in_place(backend, path, record, items.loaded.document, {}, files)
-    backend.delete_all(f"{path}/{flag_key(item)}" for item in items.fresh)
+    backend.delete_all(f"{path}/{flag_key(item)}" for item in fresh)
 
 
 def mask_files(mask: np.ndarray) -> dict[str, bytes]:
@@ -100,7 +101,7 @@ def recorded_mask(items: Items) -> np.ndarray:
             record = block[tuple(inside)].tobytes()
             if layout.fits(record, items.loaded.scope, item):
                 items.put_flags(mask, item, layout.flags(record))
-    for item, record in items.fresh.items():
+    for item, record in items.lying_alone().items():
         items.put_flags(mask, item, layout.flags(record))
     return mask
 

@@ -22,7 +22,7 @@ from taqstore.names import COPIES, ITEMS, WRITTEN
 from taqstore.place.backend import Backend
 
 # Bytes to a file: the copy of a usual group is one.
-_CHUNK = 1 << 18
+COPY_CHUNK = 1 << 18
 # Coordinates are bounded by what they decode to; their copy cannot be much longer.
 _MOST_CHUNKS = 1 << 10
 
@@ -44,7 +44,7 @@ def copy_coordinates(staging: Staging, path: str) -> None:
             name,
             shape=(size,),
             dtype="uint8",
-            chunks=(_CHUNK,),
+            chunks=(COPY_CHUNK,),
             compressors=[ZstdCodec(level=3), Crc32cCodec()],
             fill_value=0,
             dimension_names=("copy_byte",),
@@ -69,10 +69,10 @@ def copied_files(backend: Backend, loaded: Loaded) -> dict[str, bytes]:
     """
     try:
         (size,) = array_document(loaded, COPIES)["shape"]
-        keys = [f"{COPIES}/c/{number}" for number in range(-(-size // _CHUNK))]
+        keys = [f"{COPIES}/c/{number}" for number in range(-(-size // COPY_CHUNK))]
         raws = [backend.read(f"{loaded.path}/{key}") for key in keys[:_MOST_CHUNKS]]
         parts = [
-            unpacked(raw or b"", np.uint8, (_CHUNK,), key)
+            unpacked(raw or b"", np.uint8, (COPY_CHUNK,), key)
             for key, raw in zip(keys, raws, strict=True)
         ]
         found = json.loads(b"".join(part.tobytes() for part in parts)[:size])
@@ -90,9 +90,9 @@ def copy_files(files: Mapping[str, bytes]) -> dict[str, bytes]:
         Small files of the group by key below it; those of flags are passed over.
     """
     text, made = np.frombuffer(_text_of(files), np.uint8), {}
-    for number, start in enumerate(range(0, len(text), _CHUNK)):
-        block = np.zeros(_CHUNK, np.uint8)
-        part = text[start : start + _CHUNK]
+    for number, start in enumerate(range(0, len(text), COPY_CHUNK)):
+        block = np.zeros(COPY_CHUNK, np.uint8)
+        part = text[start : start + COPY_CHUNK]
         block[: len(part)] = part
         made[f"{COPIES}/c/{number}"] = packed(block)
     return made

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from taqstore.errors import StoreError, problem
 from taqstore.items.claims import checked_layout
-from taqstore.items.flag_files import is_claim, item_of_flag, record_of_flag
+from taqstore.items.fresh import FreshRecords, listed_flags
+from taqstore.items.lean import few_files
 from taqstore.layout.item_records import Identity, Item, ItemLayout, Shard, mask_chunk, record_chunk
 from taqstore.layout.packed import unpacked
 from taqstore.metadata.root import copies_now
 from taqstore.metadata.sealed import Document, checksum, damaged
-from taqstore.metadata.tree import Loaded, is_as_before, load_group
-from taqstore.names import COMMIT, RECORD, WRITTEN
+from taqstore.metadata.tree import Loaded, every_file, is_as_before, load_group
+from taqstore.names import RECORD, WRITTEN
 from taqstore.place.backend import Backend
 
 _TRIES = 5
@@ -39,7 +42,7 @@ class Items:
     closed
         Mask of the items whose records are closed.
     fresh
-        Records written alone, by item.
+        Records written alone, by item: all of them, or `FreshRecords` that are read when asked for.
     """
 
     backend: Backend
@@ -47,8 +50,9 @@ class Items:
     layout: ItemLayout
     shape: tuple[int, ...]
     closed: np.ndarray
-    fresh: dict[Item, bytes]
+    fresh: Mapping[Item, bytes]
     _chunks: dict[Item, np.ndarray] = field(default_factory=dict)
+    _seen_closed: set[Item] = field(default_factory=set)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A worker reads flags itself: tasks hold addresses, not data.
@@ -58,9 +62,30 @@ class Items:
     def mask(self) -> np.ndarray:
         """True where there is data, over the item dims."""
         out = self.closed.copy()
-        for item, record in self.fresh.items():
+        if prod(self.size) == 1:  # an item that has a record is flagged
+            places = np.array(list(self.fresh), np.int64).reshape(-1, out.ndim)
+            inside = (places < out.shape).all(axis=1)  # not of a growth that was cut short
+            out[tuple(places[inside].T)] = True
+            return out
+        for item, record in self._every_fresh().items():
             self.put_flags(out, item, self.layout.flags(record))
         return out
+
+    def lying_alone(self) -> Mapping[Item, bytes]:
+        """Records that are written alone now, all read."""
+        self.ahead(self.fresh)
+        return _records_of(self.fresh)
+
+    def _every_fresh(self) -> dict[Item, bytes]:
+        """Records of items that were written alone when it was looked."""
+        self.ahead(self.fresh)
+        found = {item: self.record(item) for item in self.fresh}
+        return {item: record for item, record in found.items() if record is not None}
+
+    def ahead(self, items: Iterable[Item]) -> None:
+        """Read the records of some items together, where they are not there yet."""
+        if isinstance(self.fresh, FreshRecords):
+            self.fresh.read(items)
 
     def put_flags(self, mask: np.ndarray, item: Item, flags: np.ndarray | bool) -> None:
         """Set what a record says of an item in a mask."""
@@ -97,8 +122,12 @@ class Items:
     def record(self, item: Item) -> bytes | None:
         """The record of an item; None where it is not flagged. Raises as `owned`."""
         if item in self.fresh:
-            return self.fresh[item]
-        if not self.closed[self.region(item)].any():
+            with suppress(KeyError):
+                return self.fresh[item]
+            if item not in self.fresh:
+                return None
+            self._look_at_closed()
+        elif not self.closed[self.region(item)].any():
             return None
         found = self._closed_record(item)
         if not self.layout.fits(found, self.loaded.scope, item):
@@ -107,7 +136,7 @@ class Items:
 
     def stored_bytes(self) -> dict[str, int]:
         """Bytes of the data files of all flagged items, by array, as the records tell."""
-        total = self.layout.sizes(list(self.fresh.values()))
+        total = self.layout.sizes(list(self._every_fresh().values()))
         chunk = record_chunk(self.grid, self.layout.record_bytes)
         for number in np.ndindex(*(-(-n // c) for n, c in zip(self.grid, chunk, strict=False))):
             region = tuple(
@@ -120,6 +149,32 @@ class Items:
                 used = rows[:, : self.layout.flag_bytes].any(axis=1)
                 total = total + self.layout.sizes(rows[used])
         return self.layout.by_array(total)
+
+    def add_recorded(self) -> None:
+        """Put into the closed mask what closed records tell that were read with the group."""
+        chunk = record_chunk(self.grid, self.layout.record_bytes)
+        shape = (*self.grid, self.layout.record_bytes)
+        for key in self.loaded.record.keys:
+            place = key.removeprefix(f"{RECORD}/c/")
+            number = None if place == key else number_of(place, "/", shape, chunk)
+            if number is None or self.loaded.file(key) is None:
+                continue
+            block = self._chunk(number[:-1])
+            for inside in np.argwhere(block[..., : self.layout.flag_bytes].any(axis=-1)):
+                item = tuple(int(n * c + i) for n, c, i in zip(number, chunk, inside, strict=False))
+                record = block[tuple(inside)].tobytes()
+                self.put_flags(self.closed, item, self.layout.flags(record))
+
+    def _look_at_closed(self) -> None:
+        """Read the group's documents anew: items were closed after it was opened."""
+        gone = set(self.fresh.gone) if isinstance(self.fresh, FreshRecords) else set()
+        if gone <= self._seen_closed:
+            return
+        self._chunks.clear()
+        again = load_group(self.backend, self.loaded.path, copies=copies_now(self.backend))
+        if again is not None:
+            self.loaded = again
+        self._seen_closed |= gone
 
     def _closed_record(self, item: Item) -> bytes:
         chunk = record_chunk(self.grid, self.layout.record_bytes)
@@ -141,7 +196,9 @@ class Items:
 
     def _record_file(self, key: str) -> bytes:
         """A file of closed records; where a writer has closed more since, by its new claim."""
-        path = self.loaded.path
+        path, raw = self.loaded.path, self.loaded.file(key)
+        if raw is not None:
+            return raw  # read and compared with the group
         for _ in range(_TRIES):
             raw = self.backend.read(f"{path}/{key}")
             if raw is not None and self.loaded.record.fits_file(key, raw):
@@ -161,7 +218,7 @@ def _read_again(backend: Backend, path: str, seal: int) -> Items:
     """The items of a group in another process, read once for all arrays and tasks."""
     key = backend.name, path, seal
     if key not in _KNOWN:
-        found = read_group(backend, path, where=backend.name)
+        found = read_group(backend, path, where=backend.name, lean=backend.remote)
         if found is None:
             raise damaged(f"{backend.name} {path}", "missing")
         _KNOWN.clear()
@@ -188,31 +245,19 @@ def read_items(
     StoreError
         A flag is damaged, or there are more items than any run has.
     """
-    fresh = {}
-    for name in backend.names(f"{loaded.path}/{COMMIT}"):
-        item = item_of_flag(name, len(shape))
-        if item is not None:
-            before = (known or {}).get(item)
-            fresh[item] = before or _fresh_record(backend, loaded, layout, name, item)
-    vanished = any(raw is None for raw in fresh.values())
-    there = {item: raw for item, raw in fresh.items() if raw}
-    items = Items(backend, loaded, layout, tuple(shape), closed_mask(loaded, tuple(shape)), there)
-    return items, vanished
+    fresh = FreshRecords(
+        backend, loaded, layout, listed_flags(backend, loaded, layout, len(shape)), known
+    )
+    # Far away each is a request: what is asked of an item is asked when that is read.
+    whole = backend.remote or fresh.read(list(fresh))
+    items = Items(backend, loaded, layout, tuple(shape), closed_mask(loaded, tuple(shape)), fresh)
+    items.add_recorded()
+    return items, not whole
 
 
-def _fresh_record(
-    backend: Backend, loaded: Loaded, layout: ItemLayout, name: str, item: Item
-) -> bytes | None:
-    where = f"{loaded.path}/{COMMIT}/{name}"
-    raw = backend.read(where)
-    if raw is None:
-        return None  # closed by another writer since it was listed
-    if is_claim(raw):
-        return b""  # of an item that is being written
-    record = record_of_flag(raw, loaded.scope, layout, item)
-    if record is None:
-        raise damaged(where, "not what was written", "damaged completion flag")
-    return record
+def _records_of(fresh: Mapping[Item, bytes]) -> Mapping[Item, bytes]:
+    """Records that have been read."""
+    return fresh.records if isinstance(fresh, FreshRecords) else fresh
 
 
 def _damaged_record(path: str, item: Item) -> StoreError:
@@ -222,11 +267,11 @@ def _damaged_record(path: str, item: Item) -> StoreError:
 
 
 def closed_mask(loaded: Loaded, shape: tuple[int, ...]) -> np.ndarray:
-    """The mask that stands in `written`; StoreError if it cannot be read."""
+    """The mask that stands in `written`, where that was read; StoreError if it cannot be read."""
     chunk = mask_chunk(shape)
     out = np.zeros(shape, bool)
     for key in loaded.record.keys:
-        raw = loaded.file(key)
+        raw = loaded.file(key) if key.startswith(f"{WRITTEN}/") else None
         number = number_of(key.removeprefix(f"{WRITTEN}/c."), ".", shape, chunk)
         if raw is None or number is None:
             continue
@@ -256,6 +301,7 @@ def read_group(
     uuid: str | None = None,
     where: str = "",
     before: Items | None = None,
+    lean: bool = False,
 ) -> Items | None:
     """A group with its flags; None if there is none.
 
@@ -266,6 +312,9 @@ def read_group(
     before
         The same group read earlier: records that were known then are not read again, nor is
         anything else while the group's own document says the same.
+    lean
+        Read with few requests: coordinates from their copy, flags from records where those are
+        small.
 
     Raises
     ------
@@ -277,11 +326,14 @@ def read_group(
         if before is not None and is_as_before(backend, before.loaded):
             loaded, layout, shape = before.loaded, before.layout, before.shape
         else:
-            found = load_group(backend, path, copies=known_copies, uuid=uuid, where=where)
+            read = few_files if lean else every_file
+            found = load_group(
+                backend, path, copies=known_copies, uuid=uuid, where=where, read=read
+            )
             if found is None:
                 return None
             loaded, (layout, shape) = found, checked_layout(found)
-        known = None if before is None else before.fresh
+        known = None if before is None else _records_of(before.fresh)
         items, vanished = read_items(backend, loaded, layout, shape, known)
         if not vanished:
             return items

@@ -9,9 +9,9 @@ is whole: everything is either as it was or as it will be.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taqstore.errors import NewerError, StoreError, problem
 from taqstore.metadata.group_record import VERSION, GroupRecord, claim_of
@@ -36,6 +36,16 @@ if TYPE_CHECKING:
 
 # A writer may put files in place while they are read: what does not fit is read again.
 _TRIES = 5
+ReadFiles: TypeAlias = Callable[[Backend, str, GroupRecord], Mapping[str, bytes | None]]
+"""How the small files of a group are read, by key below it; those left out are not there yet."""
+
+
+def every_file(backend: Backend, path: str, record: GroupRecord) -> Mapping[str, bytes | None]:
+    """Coordinates and closed flags of a group, each from its own file."""
+    # Records are read when an item is, copies when something is mended.
+    keys = [key for key in record.keys if not key.startswith(f"{ITEMS}/")]
+    raws = backend.read_many(f"{path}/{key}" for key in keys)
+    return {key: raws[f"{path}/{key}"] for key in keys}
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,7 @@ def load_group(
     copies: Mapping[str, Document] | None = None,
     uuid: str | None = None,
     where: str = "",
+    read: ReadFiles = every_file,
 ) -> Loaded | None:
     """Read a group; None if there is none, or one that was never finished.
 
@@ -92,6 +103,8 @@ def load_group(
         tree, until the root says something else.
     uuid
         Of the store that it has to belong to; None: not compared.
+    read
+        How its small files are read; each is compared with the record.
 
     Raises
     ------
@@ -103,7 +116,7 @@ def load_group(
         if document is None:
             return None
         try:
-            return _checked(backend, path, document, copies, uuid, where)
+            return _checked(backend, path, document, copies, uuid, where, read)
         except StoreError:
             if attempt == _TRIES - 1:
                 raise
@@ -154,17 +167,14 @@ def _checked(
     copies: Mapping[str, Document] | None,
     uuid: str | None,
     where: str,
+    read: ReadFiles,
 ) -> Loaded:
     record = GroupRecord.of(document, f"{where} {path}")
     if stranger := record.stranger(path, uuid):
         raise damaged(f"{where} {path}/{KEY}".strip(), stranger)
     content = {f"{path}/{KEY}": encoded(document)}
-    for name in record.paths:
-        content[f"{path}/{name}/{KEY}"] = _member(backend, path, name, record, copies, where)
-    for key in record.keys:
-        if key.startswith(f"{ITEMS}/"):
-            continue  # records are read when an item is, copies when something is mended
-        raw = backend.read(f"{path}/{key}")
+    content |= _members(backend, path, record, copies, where)
+    for key, raw in read(backend, path, record).items():
         if raw is None and not record.expects(key):
             continue
         if raw is None or not record.fits_file(key, raw):
@@ -178,24 +188,26 @@ def _called(key: str) -> str:
     return "damaged completion flags" if key.startswith(f"{WRITTEN}/") else "damaged coordinate"
 
 
-def _member(
+def _members(
     backend: Backend,
     path: str,
-    name: str,
     record: GroupRecord,
     copies: Mapping[str, Document] | None,
     where: str,
-) -> bytes:
-    label = f"{where} {path}/{name}/{KEY}".strip()
-    if copies is not None and f"{path}/{name}" in copies:
-        raw: bytes | None = encoded(copies[f"{path}/{name}"])
-    else:
-        raw = backend.read(f"{path}/{name}/{KEY}")
-    if raw is None:
-        raise damaged(label, "missing")
-    if not record.fits_document(name, checksum_of(raw, label)):
-        raise damaged(label, "not what was written")
-    return raw
+) -> dict[str, bytes]:
+    """Documents of a group's arrays and groups, by key below the root."""
+    found, copied = {}, copies or {}
+    names = [f"{path}/{name}" for name in record.paths]
+    read = backend.read_many(f"{name}/{KEY}" for name in names if name not in copied)
+    for name in names:
+        key, label = f"{name}/{KEY}", f"{where} {name}/{KEY}".strip()
+        raw = encoded(copied[name]) if name in copied else read[key]
+        if raw is None:
+            raise damaged(label, "missing")
+        if not record.fits_document(name.removeprefix(f"{path}/"), checksum_of(raw, label)):
+            raise damaged(label, "not what was written")
+        found[key] = raw
+    return found
 
 
 def put_in_place(

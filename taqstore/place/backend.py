@@ -17,6 +17,9 @@ Item = tuple[int, ...]
 class Backend(Protocol):
     """A local folder, an object store, or whatever else zarr can reach."""
 
+    remote: bool
+    """Whether each request takes its time: better few large ones, several at once."""
+
     @property
     def name(self) -> str:
         """The place, for messages."""
@@ -25,7 +28,7 @@ class Backend(Protocol):
         """The whole content; None where there is no such key."""
 
     def read_range(self, key: str, start: int, length: int) -> bytes | None:
-        """So many bytes from a place on, fewer where it ends; None where there is no such key."""
+        """So many bytes from a place inside on, fewer where it ends; None where there is no key."""
 
     def read_many(self, keys: Iterable[str]) -> dict[str, bytes | None]:
         """The whole contents of several keys, read side by side where that is faster."""

@@ -39,6 +39,8 @@ class LocalBackend:
     leaves is found without looking through the store.
     """
 
+    remote = False
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._real = Path(os.path.realpath(folder))

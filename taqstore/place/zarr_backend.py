@@ -26,6 +26,8 @@ _PATIENCE = 60.0
 class ZarrBackend:
     """Any zarr storage object: URLs, memory."""
 
+    remote = True
+
     def __init__(self, store: Any) -> None:
         self.store = store
         self._alone = None if _in_process(store) else _single_writer(store)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from xarray.core import indexing
 from taqstore.arrays.dask_blocks import as_dask
 from taqstore.arrays.lazy import LazyArray
 from taqstore.arrays.lazy_text import LazyText
+from taqstore.arrays.pieces import Pieces
 from taqstore.arrays.store_array import StoreArray
 from taqstore.items.flags import Items
 from taqstore.layout.item_records import Identity
@@ -34,11 +35,15 @@ _WIDEST_LABELS = 256 << 20
 
 @dataclass(frozen=True)
 class Opened:
-    """One group as it was found: for zarr, its flags, and in format 2 its items' records."""
+    """One group as it was found: for zarr, its flags, and in format 2 its items' records.
+
+    Off the local disk, `pieces` are where the bytes of its data come from.
+    """
 
     node: zarr.Group
     mask: np.ndarray
     items: Items | None = None
+    pieces: Pieces | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,11 @@ class Identities:
             return None  # beyond `written`: a growth that was cut short
         owned = self.items.owned(item)
         return None if owned is None else owned[self.name, coords]
+
+    def ahead(self, places: Iterable[tuple[int, ...]]) -> None:
+        """Read the records of the items at some places together."""
+        if self.items.fresh:
+            self.items.ahead({self.items.layout.item_of(self.name, coords) for coords in places})
 
 
 def identities_of(view: Opened, name: str) -> Identities | None:
@@ -123,6 +133,7 @@ def _lazy(
         sparse=view.items is None and (array.basename in format1.SPARSE or not leading),
         checksum=checksum,
         mapped_bytes=None if chunks is None else _MAPPED_BYTES,
+        pieces=view.pieces,
     )
 
 

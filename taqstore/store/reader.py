@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
+from taqstore.arrays.pieces import Pieces
 from taqstore.asked import listed, meant
 from taqstore.errors import MissingError, StoreError, problem
 from taqstore.items.flags import read_group
@@ -111,6 +112,7 @@ class Store(Mapping[str, xr.Dataset]):
         self.location, self._chunks = location, chunks
         self._checksum, self._incomplete = checksum, incomplete
         self.backend = location.backend()
+        self._pieces = Pieces(self.backend) if self.backend.remote else None
         self.root = read_root(self.backend, str(location))
         self._datasets: dict[str, xr.Dataset] = {}
         self._views: dict[str, Opened] = {}
@@ -176,10 +178,17 @@ class Store(Mapping[str, xr.Dataset]):
         if self.root.format == 1 and self._version(path) != FORMAT_VERSION:
             loaded = format1.load_group(self.backend, path, self._format1)
             mask = format1.read_mask(self.backend, loaded)
-            return Opened(loaded.node(store), mask)
+            return Opened(loaded.node(store), mask, pieces=self._pieces)
         root = self.root
         try:
-            items = read_group(self.backend, path, copies=root.copies, uuid=root.uuid, where=where)
+            items = read_group(
+                self.backend,
+                path,
+                copies=root.copies,
+                uuid=root.uuid,
+                where=where,
+                lean=self.backend.remote,
+            )
         except StoreError:
             if self.backend.names(path):
                 raise
@@ -188,7 +197,7 @@ class Store(Mapping[str, xr.Dataset]):
             what = "this group is lost: the root lists it, and it is not there"
             remedy = "see taqstore verify, then taqstore repair"
             raise StoreError(problem(what, where=f"{where} {path}", remedy=remedy))
-        return Opened(items.loaded.node(store), items.mask, items)
+        return Opened(items.loaded.node(store), items.mask, items, self._pieces)
 
     def _version(self, path: str) -> Any:
         return marker_of(self._format1.documents.get(path, {})).get("version")

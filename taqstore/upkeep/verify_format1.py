@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taqstore.arrays.store_array import framing_of
+from taqstore.arrays.inner_chunks import framing_of
 from taqstore.errors import MissingError, StoreError, TaqError
 from taqstore.layout.array_documents import is_coordinate
 from taqstore.layout.shards import CODEC_ERRORS, MappedShard

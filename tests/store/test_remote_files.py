@@ -12,7 +12,7 @@ import pytest
 from support import merge_runs
 from support.builders import latents_template
 from taqstore import create_store, open_store
-from taqstore.arrays import checked_files
+from taqstore.arrays import far_files
 from taqstore.errors import StoreError
 
 Change = Callable[[bytes, bytes], tuple[bytes, bytes]]
@@ -83,7 +83,7 @@ def test_a_missing_file_is_refused(url: str, chunks: str | None) -> None:
 def test_sizes_of_large_files_are_compared(
     url: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checked_files, "_FETCHED_WHOLE", most)
+    monkeypatch.setattr(far_files, "FETCHED_WHOLE", most)
     dataset = open_store(url)["latents"]
     assert dataset.x.values[:, 0, 0, 0, 0].tolist() == [1.5, 2.5]
     fs, place = fsspec.core.url_to_fs(url)

@@ -115,14 +115,14 @@ def test_what_cannot_be_done_does_not_stop_the_rest(
     path = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
     (path / "blocks/img/x/zarr.json").unlink()
     (path / "latents/x/zarr.json").unlink()
-    write_file = LocalBackend.write
+    write_files = LocalBackend.write_all
 
-    def refusing(self: LocalBackend, key: str, pieces: list[bytes]) -> int:
-        if key.startswith("blocks/"):
+    def refusing(self: LocalBackend, files: Mapping[str, bytes]) -> None:
+        if any(key.startswith("blocks/") for key in files):
             raise OSError(5, "Input/output error")
-        return write_file(self, key, pieces)
+        write_files(self, files)
 
-    monkeypatch.setattr(LocalBackend, "write", refusing)
+    monkeypatch.setattr(LocalBackend, "write_all", refusing)
     first, second = repair_store(path)
     assert (first.where, first.done) == ("blocks/img/x/zarr.json", False)
     assert "Input/output error" in first.what

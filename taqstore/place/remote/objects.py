@@ -107,11 +107,11 @@ class Objects:
                     return
 
     def create(self, key: str, content: bytes) -> str | None:
-        """Put where nothing is; the tag, None where something is already."""
+        """Put where nothing is, or the very same; the tag, None where something else is."""
         return self._conditional(key, content, None)
 
     def replace(self, key: str, content: bytes, tag: str) -> str | None:
-        """Put where the object has that tag; the new one, None where it has another."""
+        """Put where the object has that tag, or this content; the new tag, or None."""
         return self._conditional(key, content, tag)
 
     def _conditional(self, key: str, content: bytes, tag: str | None) -> str | None:

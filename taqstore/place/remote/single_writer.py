@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -17,6 +18,9 @@ from taqstore.errors import StoreError, TaqError, problem
 from taqstore.place.remote.owners import Lease, is_gone, is_ours, told_by, who
 
 _VALID, _SETTLES = 60.0, 0.2
+# Writers of this process, by store: the last one gives the right back.
+_WRITERS: Counter[str] = Counter()
+_LOCK = threading.Lock()
 
 
 class SingleWriter:
@@ -38,28 +42,26 @@ class SingleWriter:
     ) -> None:
         self._get, self._put, self._name = get, put, name
         self._lease = Lease(_VALID)
-        self._count, self._ended = 0, threading.Event()
+        self._begun, self._ended = False, threading.Event()
 
     def begin(self) -> None:
         """Become the writer; StoreError where another process is."""
-        self._count += 1
-        if self._count > 1:
+        if self._begun:
             return
-        try:
-            self._refuse_other()
-            self._put(self._lease.text())
-            time.sleep(_SETTLES)
-            self._refuse_other()
-        except BaseException:
-            self._count = 0
-            raise
-        self._ended = threading.Event()
+        self._refuse_other()
+        self._put(self._lease.text())
+        time.sleep(_SETTLES)
+        self._refuse_other()
+        self._begun, self._ended = True, threading.Event()
+        with _LOCK:
+            _WRITERS[self._name] += 1
         threading.Thread(target=self._renew, args=(self._ended,), daemon=True).start()
 
     def _refuse_other(self) -> None:
         found = self._get()
         told = None if found is None else told_by(found)
-        if told is None or is_ours(told) or is_gone(told):
+        mine = told is not None and told.get("token") == self._lease.token
+        if told is None or mine or is_ours(told) or is_gone(told):
             return
         what = "another process writes to this store, which can have one writer at a time"
         remedy = "wait for it; several need a store with conditional puts (s3://, gs://, az://)"
@@ -72,8 +74,13 @@ class SingleWriter:
 
     def end(self) -> None:
         """Give the right back."""
-        self._count = max(0, self._count - 1)
-        if self._count == 0 and not self._ended.is_set():
-            self._ended.set()
+        if not self._begun:
+            return
+        self._begun = False
+        self._ended.set()
+        with _LOCK:
+            _WRITERS[self._name] -= 1
+            last = not _WRITERS[self._name]
+        if last:
             with suppress(TaqError, OSError):
                 self._put(self._lease.text(free=True))
