@@ -38,6 +38,7 @@ from .run.dry import (
     FORWARDS,
     Clock,
     add_group,
+    laid_out,
     new_plan,
     open_writer,
     paced,
@@ -48,10 +49,9 @@ from .run.dry import (
 )
 from .run.groups import RUN, open_groups
 from .run.inputs import Inputs, Samples, model_of, read_inputs, stride_of
-from .run.layout import laid_out
 from .run.record import record_run
 from .run.space import check_fits, free_bytes
-from .run.units import Call, run_units
+from .tasks.units import Call, run_units
 
 POOLED = f"{BLOCKS}/pooled"
 # Every how many steps of latents.

@@ -36,6 +36,7 @@ from .run.dry import (
     FORWARDS,
     Clock,
     add_group,
+    laid_out,
     new_plan,
     open_writer,
     paced,
@@ -44,13 +45,12 @@ from .run.dry import (
     work_done,
 )
 from .run.groups import RUN, open_groups
-from .run.layout import laid_out
 from .run.merged_latents import as_merged, merged_images, refuse_again
 from .run.pictures import Pictures, forget_pictures
 from .run.record import record_run
 from .run.trajectories import ID
-from .run.units import Call, run_units
 from .sources.parts.prompt_files import read_prompts
+from .tasks.units import Call, run_units
 
 LATENT_CHANNELS = 16
 # What a forward takes does not depend on these.

@@ -23,15 +23,14 @@ from taqstore.run.progress import SILENT
 from taqstore.store.writer import StoreWriter
 
 from . import sources
-from .run.cluster import connected, scheduler_of
-from .run.dry import BYTES, new_plan, open_writer, timed
+from .run.dry import BYTES, laid_out, new_plan, open_writer, timed
 from .run.groups import open_groups
-from .run.layout import laid_out
 from .run.plan_sample import plan_units
 from .run.plan_units import PlanRun
 from .run.record import record_run
-from .run.units import Call
 from .sources.parts.plan import Options, Plan
+from .tasks.cluster import connected, scheduler_of
+from .tasks.units import Call
 
 _WORKERS = 4
 

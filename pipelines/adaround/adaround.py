@@ -29,12 +29,11 @@ from ..models.inputs import check_floats, every_reader
 from ..models.layers import blocks, chosen_blocks
 from ..models.load import LoadedModel
 from ..models.rounding import Settings
-from ..run.dry import ITERATIONS, Clock, open_writer, work_done
+from ..run.dry import ITERATIONS, Clock, laid_out, open_writer, work_done
 from ..run.groups import RUN, open_groups
-from ..run.layout import laid_out
 from ..run.record import record_run
 from ..run.trajectories import load_model_of
-from ..run.units import Call
+from ..tasks.units import Call
 from .activation_inputs import ActivationPlan, read_inputs
 from .job import Job
 from .one_block import NEAREST_BY_CLIP, check_samples, fitting_batch

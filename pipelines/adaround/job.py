@@ -16,7 +16,7 @@ from taqstore.store.reader import Store
 from ..models.layers import ModelBlock, blocks
 from ..models.load import LoadedModel
 from ..models.rounding import Settings
-from ..run.units import Call, run_units
+from ..tasks.units import Call, run_units
 from .one_block import BlockWork, Checkpoint
 from .prefix import PrefixWriter, prefix_streams
 from .result_groups import BlockResult, RoundingWriter

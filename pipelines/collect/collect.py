@@ -30,12 +30,11 @@ from ..models.backend import LIBRARIES
 from ..models.inputs import Input
 from ..models.load import LoadedModel
 from ..models.reducers import Reducer, default_reducer
-from ..run.dry import FORWARDS, Clock, open_writer, work_done
+from ..run.dry import FORWARDS, Clock, laid_out, open_writer, work_done
 from ..run.groups import RUN, open_groups
 from ..run.inputs import Inputs, Samples, model_of, read_inputs, stride_of
-from ..run.layout import laid_out
 from ..run.record import record_run
-from ..run.units import Call, run_units
+from ..tasks.units import Call, run_units
 from .planned import planned
 from .rounds import Job, Round
 from .second_moments import MomentSpace, check_space, joined_batches

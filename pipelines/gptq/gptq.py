@@ -28,12 +28,11 @@ from ..models.adapter import fetching
 from ..models.backend import LIBRARIES
 from ..models.inputs import Reader, check_floats
 from ..models.load import LoadedModel
-from ..run.dry import LINEARS, Clock, add_group, new_plan, open_writer, timed
+from ..run.dry import LINEARS, Clock, add_group, laid_out, new_plan, open_writer, timed
 from ..run.groups import open_groups
-from ..run.layout import laid_out
 from ..run.record import record_run
 from ..run.trajectories import load_model_of
-from ..run.units import Call, run_units
+from ..tasks.units import Call, run_units
 from .settings import DEFAULT_SITES, SET, GptqSettings
 from .site_groups import Place, Rounded, by_input, put_layer, site_templates
 from .statistics import Known, SiteStatistics, path_of, run_of_statistics, statistics_of

@@ -23,8 +23,8 @@ from ..models.failures import each_placed, placed
 from ..models.load import LoadedModel, Prompt, to_numpy
 from ..models.sampling import Schedule, restored_schedule, trajectory_with_output
 from ..run.trajectories import KEPT, Trajectories, load_model_of, read_trajectories
-from ..run.units import waited
 from ..sources.parts.prompt_files import read_prompts
+from ..tasks.units import waited
 from .asked import Asked, asked_images, numbered
 from .kept import Kept, Sampled, listed, open_kept
 from .place import keeping

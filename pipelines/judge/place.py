@@ -14,7 +14,7 @@ from taqstore.store.planned import plan_store
 from taqstore.store.reader import Store
 from taqstore.store.writer import StoreWriter, create_store
 
-from ..run.task_writer import TaskWriter
+from ..tasks.task_writer import TaskWriter
 
 # Schemes of fsspec whose files are not changed: trying it would spoil an archive.
 _READ_ONLY = {"http", "https", "zip", "tar", "libarchive", "github", "git", "reference"}

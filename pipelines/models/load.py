@@ -17,11 +17,11 @@ from taqstore.errors import TaqError, problem
 from taqstore.files.refusal import what_it_is
 
 from ..machine.blas import load_blas
+from ..tasks.kept import kept
 from .adapter import known, pipeline_class, prefix_of
 from .backend import backend
 from .failures import inside_model
 from .inputs import Input, inputs_of
-from .kept import kept
 from .layers import ModelBlock, blocks, modulated
 from .limits import Use, check_use, seen_in_part, short
 from .modulation import modulated_by, modulation, rows_of

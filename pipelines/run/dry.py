@@ -20,8 +20,8 @@ from taqstore.store.group_writer import GroupWriter
 from taqstore.store.planned import PlannedGroup, plan_store
 from taqstore.store.writer import StoreWriter, create_store
 
+from ..tasks.task_writer import TaskWriter
 from .space import free_bytes
-from .task_writer import TaskWriter
 
 FLUSH_SECONDS = 0.005
 """What a file takes to be flushed on a disk of its time; a dry run tries none."""
@@ -74,6 +74,35 @@ def add_group(plan: Plan, group: GroupWriter, *, wanted: np.ndarray | None = Non
         for name, size in item_bytes(template, number, shares).items()
     )
     counts.bytes += round(size * (len(numbers) if alike else 1))
+
+
+def laid_out(
+    writer: StoreWriter,
+    groups: Mapping[str, GroupWriter],
+    *,
+    unit: str,
+    amount: int,
+    seen: Mapping[str, np.ndarray] | None = None,
+) -> Plan:
+    """Items and bytes that are to come in these groups; how well they compress is not known.
+
+    Parameters
+    ----------
+    unit, amount
+        As of `Plan`: what is left to do.
+    seen
+        Masks of the items that there will be, of groups that leave some out.
+    """
+    plan = Plan(free=free_bytes(writer.location), unit=unit, amount=amount, made=True)
+    for path, group in groups.items():
+        template, done = group.template, group.written()
+        missing = ~done & (seen or {}).get(path, np.True_)
+        counts, numbers = plan.group(path), numbers_of(template, missing)
+        counts.to_write, counts.done = int(missing.sum()), int(done.sum())
+        counts.bytes = sum(sum(item_bytes(template, n, {}).values()) for n in numbers)
+        if numbers and any(array.compress for array in template.arrays):
+            plan.at_most.add(path)
+    return plan
 
 
 def unknown_shares(groups: Iterable[GroupWriter]) -> bool:

@@ -48,7 +48,7 @@ def open_groups(
         _remove_unfilled(writer, [t for t in templates if t.path not in fresh])
     for template in templates:
         if template.path not in fresh:
-            _check_run(writer, template)
+            check_run(writer, template)
     # Those that are there come first: a run that is refused makes no groups.
     ordered = sorted(templates, key=lambda t: t.path in fresh or not _is_there(writer, t.path))
     groups: dict[str, GroupWriter] = {}
@@ -106,7 +106,8 @@ def _settings_that_differ(stored: Any, asked: Any) -> list[str]:
     return found
 
 
-def _check_run(writer: StoreWriter, template: Template) -> None:
+def check_run(writer: StoreWriter, template: Template) -> None:
+    """Refuse a group that a run with other settings has made; each is named."""
     node: Any = writer.node(template.path)
     if node is None or "taqstore" not in node.attrs:
         return

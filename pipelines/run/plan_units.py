@@ -17,8 +17,8 @@ from taqstore.run.outcome import Outcome
 from taqstore.store.writer import StoreWriter
 
 from ..sources.parts.plan import Inexact, Item, Plan, Problem, Put, Unit
+from ..tasks.units import Call, run_attempts
 from .groups import open_groups
-from .units import Call, run_attempts
 
 _log = logging.getLogger(__name__)
 # Of a cluster: each plans the sources anew, which takes its time in a large folder.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,11 +17,11 @@ from ..judge.judged import Judged, make_float
 from ..models.inputs import Reader
 from ..models.quantized.quantized_model import LinearPlan, QuantizedModel, quantize
 from ..run.groups import open_groups
-from ..run.units import Call, run_units
+from ..tasks.units import Call, run_units
 from .effects import effects_of, put_effects, sampled
 from .formats import Format
 from .plans import Plan, Planning
-from .scoring import score
+from .scoring import open_scores, score
 from .targets import Target
 
 Groups = Mapping[str, GroupWriter]
@@ -51,6 +51,17 @@ class Job:
         templates = [plan.template for plan in plans]
         return open_groups(self.judged.writer, templates, self.planning.mode)
 
+    def scores(self, plans: Sequence[Plan]) -> dict[str, GroupWriter]:
+        """The groups of static scores of these plans, by path."""
+        found, planning = dict[str, GroupWriter](), self.planning
+        for plan in plans:
+            if not plan.format.of_inputs:
+                asked = plan.scoring(planning.unit, partial(self._weights, plan.format))
+                store, force = planning.planner.store, planning.mode.force
+                group = open_scores(self.judged.writer, store, asked, force=force)
+                found[group.template.path] = group
+        return found
+
     def units(self, plans: Sequence[Plan]) -> dict[int, tuple[Plan, Target]]:
         """Targets that this process is to measure, by their number over all formats."""
         found, first, columns = dict[int, tuple[Plan, Target]](), 0, self.planning.columns(plans)
@@ -75,6 +86,8 @@ class Job:
         for plan in plans:
             if not plan.format.of_inputs and mode.only is None:
                 asked = plan.scoring(self.planning.unit, partial(self._weights, plan.format))
+                mine = [target for one, target in units.values() if one is plan]
+                asked = replace(asked, chosen=mine)
                 score(
                     writer,
                     self.planning.planner.store,

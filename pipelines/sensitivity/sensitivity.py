@@ -21,10 +21,9 @@ from ..evaluate.linears_of_variant import Planner
 from ..judge.judged import choose, judged
 from ..models.adapter import fetching
 from ..models.backend import LIBRARIES
-from ..run.dry import FORWARDS
-from ..run.layout import laid_out
+from ..run.dry import FORWARDS, laid_out
 from ..run.record import record_run
-from ..run.units import Call
+from ..tasks.units import Call
 from .formats import default_format, parse_format
 from .job import Job
 from .plans import Planning
@@ -115,9 +114,12 @@ def sensitivity(
         job, plans = Job(planning, one), [planning.again(plan) for plan in plans]
         if mode.groups_only:
             groups = job.groups(plans)
+            scored = job.scores(plans)
             kept = {one.kept.path: one.kept.group}
             amount = job.forwards(plans, groups)
-            outcome.plan = laid_out(one.writer, kept | groups, unit=FORWARDS, amount=amount)
+            outcome.plan = laid_out(
+                one.writer, kept | groups | scored, unit=FORWARDS, amount=amount
+            )
             return outcome
         again = {
             "unit": unit,

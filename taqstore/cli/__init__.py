@@ -97,7 +97,7 @@ SENSITIVITY_PIPELINE = "taqstore.pipelines.sensitivity.sensitivity"
 DOCTOR_PIPELINE = "taqstore.pipelines.doctor"
 PROFILE_PIPELINE = "taqstore.pipelines.profile"
 MODEL_WEIGHTS = "taqstore.pipelines.run.model_weights"
-CLUSTER = "taqstore.pipelines.run.cluster"
+CLUSTER = "taqstore.pipelines.tasks.cluster"
 BASE_WEIGHTS = "taqstore.pipelines.run.base_weights"
 
 

@@ -35,7 +35,7 @@ class Mode:
         finished; one that its process has let go of is then done here. 0: they are left to these,
         which is a note.
     scheduler
-        Where units are done, see `taqstore.pipelines.run.cluster`; None: here, one after another.
+        Where units are done, see `taqstore.pipelines.tasks.cluster`; None: here, one after another.
     groups_only
         Make the groups with all coordinates and shapes, and fill none; `Outcome.plan` counts what
         is to be filled.

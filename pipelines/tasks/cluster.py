@@ -25,7 +25,7 @@ from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 
-from ..models.kept import keeping_models
+from .kept import keeping_models
 
 HERE, PROCESSES, DISTRIBUTED = ("threads", "synchronous"), "processes", "distributed"
 CONNECT_SECONDS = 10
