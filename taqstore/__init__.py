@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from taqstore import testing as testing
     from taqstore import upkeep as upkeep
     from taqstore.errors import TaqError
-    from taqstore.store.reader import Store, open_store
+    from taqstore.store.reader import Store
     from taqstore.store.writer import StoreWriter, create_store
+    from taqstore.together.opening import open_store
 
 __all__ = ["Store", "StoreWriter", "TaqError", "__version__", "create_store", "open_store"]
 
@@ -47,7 +48,7 @@ lazy_face(
         "StoreWriter": "taqstore.store.writer",
         "TaqError": "taqstore.errors",
         "create_store": "taqstore.store.writer",
-        "open_store": "taqstore.store.reader",
+        "open_store": "taqstore.together.opening",
     },
     rooms=_ROOMS,
 )

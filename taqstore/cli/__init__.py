@@ -67,7 +67,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Scales, shifts, outliers, temporal drift, tiers, schedules.",
     ),
     "diff": ("taqstore.cli.diff", "Compare two stores: biggest movers first."),
-    "merge": ("taqstore.cli.merge", "Make two runs of one configuration one store."),
+    "merge": ("taqstore.cli.merge", "Make several runs of one configuration one store."),
     "export": ("taqstore.cli.export", "Write configs and files in other tools' formats."),
     "plot": ("taqstore.cli.plot", "Draw the diagnostic figures, with their numbers as CSV."),
     "report": ("taqstore.cli.report", "Write one HTML page of findings, costs and advice."),

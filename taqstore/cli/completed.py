@@ -45,6 +45,8 @@ class Asked:
     def store(self) -> Glance:
         """Names of the store; none where it is not typed yet, or cannot be looked at."""
         address = self.given(self._store)
+        if isinstance(address, tuple):  # of several stores, the first
+            address = next(iter(address), None)
         # A shell hands words over as they are typed.
         here = os.path.expandvars(os.path.expanduser(address)) if isinstance(address, str) else ""
         return (Glance.at(here) if here else None) or Glance(Path())

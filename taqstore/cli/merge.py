@@ -17,42 +17,45 @@ from taqstore.run.outcome import Outcome
 
 
 @click.command("merge", cls=LongCommand)
-@click.argument("first", type=StoreAddress())
-@click.argument("second", type=StoreAddress())
+@click.argument("stores", type=StoreAddress(), nargs=-1, required=True, metavar="STORE STORE...")
 @click.argument("out", type=StoreAddress())
 @click.option(
     "--group",
     "groups",
     multiple=True,
-    type=Named(vocabulary.groups, store="first"),
+    type=Named(vocabulary.groups, store="stores"),
     help="Merge only this group. Repeatable.",
 )
-@click.option("--renumber", is_flag=True, help="Number SECOND's images after FIRST's.")
+@click.option("--renumber", is_flag=True, help="Number each store's images after those before it.")
 @click.option(
     "--duplicates",
     type=Word(["refuse", "skip", "keep"]),
     default="refuse",
     show_default=True,
-    help="Images of SECOND that FIRST has too.",
+    help="Images that an earlier store has too.",
 )
 @json_option
-def command(first: str, second: str, out: str, as_json: bool, **options: Any) -> None:
-    """Concatenate stores FIRST and SECOND along images and batches into the new store OUT.
+def command(stores: tuple[str, ...], out: str, as_json: bool, **options: Any) -> None:
+    """Concatenate every STORE along images and batches into the new store OUT.
 
-    Both must be of one model and one configuration. Values are copied without loss, provenance is
+    All must be of one model and one configuration. Files are copied as they are, provenance is
     carried over; run the same command again to go on after an interruption.
 
-    Sensitivities, scores and trajectories of judged images are united: what both have is one, and
-    must be the same; of copies of one store, --duplicates skip leaves the rest out of SECOND.
+    Sensitivities, scores and trajectories of judged images are united: what two have is one, and
+    must be the same; of copies of one store, --duplicates skip leaves the rest out of the later.
 
     \b
     Examples:
       taqstore merge monday.zarr tuesday.zarr both.zarr --renumber
+      taqstore merge rank0.zarr rank1.zarr rank2.zarr s3://bucket/all.zarr
     """
     from taqstore.upkeep.merge import merge
 
+    if len(stores) < 2:
+        raise click.UsageError("merge takes two stores or more, then the new one")
+
     with progress_bar("copying", unit="bytes") as progress:
-        outcome = merge(first, second, out, progress=progress, **options)
+        outcome = merge(*stores, out, progress=progress, **options)
     if as_json:
         print_json(_document(outcome))
     else:

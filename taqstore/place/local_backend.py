@@ -85,6 +85,10 @@ class LocalBackend:
         except OSError as error:
             raise unreadable(self.path(key), error) from error
 
+    def remembered(self, key: str) -> bytes | None:
+        """Nothing: what is asked for is read."""
+        return None
+
     def read_range(self, key: str, start: int, length: int) -> bytes | None:
         """So many bytes from a place on, fewer where the file ends; None where there is none."""
         try:
@@ -263,7 +267,7 @@ class LocalBackend:
             yield
 
     @contextmanager
-    def claimed(self, group: str, item: Item, flag: str) -> Iterator[bool]:
+    def claimed(self, group: str, item: Item, flag: str, size: int) -> Iterator[bool]:
         """Hold an item's file lock beside the store: it goes when its process does."""
         from taqstore.place.disk import try_lock
         from taqstore.place.location import Location

@@ -1,4 +1,4 @@
-"""Where a store is: a local folder, a bucket, any URL that fsspec knows, or a zarr store."""
+"""Where a store is: a folder, a bucket, a zip file, any URL that fsspec knows, a zarr store."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -15,12 +16,19 @@ from taqstore.errors import MisuseError, StoreError, problem
 from taqstore.place.backend import Backend
 from taqstore.place.local_backend import LocalBackend
 from taqstore.place.object_backend import ObjectBackend
-from taqstore.place.remote.object_stores import OBJECT_STORES, client_of
+from taqstore.place.remote.file_systems import fsspec_store, open_file
+from taqstore.place.remote.given_stores import client_in, folder_of, is_zarr_store, ready, url_of
+from taqstore.place.remote.object_stores import client_of
 from taqstore.place.remote.options import ambient
+from taqstore.place.remote.schemes import BUCKETS, WEB, scheme_name, scheme_of
+from taqstore.place.web_backend import WebBackend
 from taqstore.place.zarr_backend import ZarrBackend
 
 if TYPE_CHECKING:
     import zarr
+
+
+_ARCHIVE = ".zip"
 
 
 @dataclass(frozen=True)
@@ -49,13 +57,13 @@ class Location:
         StoreError
             A `file://` URL that names another host.
         MisuseError
-            It is no text and no path.
+            It is no text and no path; or nobody knows such URLs.
         """
         if isinstance(address, Location):
             return address if options is None else replace(address, options=options)
         given: object = address  # whatever it is declared to be
-        if _is_zarr_store(given):
-            return cls(str(given), None, store=given)
+        if is_zarr_store(given):
+            return cls._given(given)
         text = os.fspath(given) if isinstance(given, str | os.PathLike) else given
         if not isinstance(text, str):
             what, found = "a store is named by a path or a URL", type(address).__name__
@@ -68,9 +76,24 @@ class Location:
                 )
             text = unquote(parts.path)
         elif "://" in text:
+            scheme_of(text)
             return cls(text.rstrip("/"), None, dict(ambient() if options is None else options))
         folder = _absolute(text)
+        if folder.suffix == _ARCHIVE and not folder.is_dir():
+            return cls(str(folder), None)
         return cls(str(folder), folder)
+
+    @classmethod
+    def _given(cls, store: Any) -> Location:
+        """The location of a storage object of zarr; a folder where it is one."""
+        if (folder := folder_of(store)) is not None:
+            return cls.parse(folder)
+        return cls(url_of(store), None, store=ready(store))
+
+    @property
+    def archive(self) -> bool:
+        """Whether it is a zip file."""
+        return self.folder is None and self.store is None and self.url.endswith(_ARCHIVE)
 
     @property
     def real(self) -> Path | None:
@@ -86,26 +109,44 @@ class Location:
         return str(self).rstrip("/").rsplit("/", 1)[-1]
 
     def zarr_store(self, *, read_only: bool) -> Any:
-        """The Zarr storage object behind this address."""
-        from zarr.storage import FsspecStore, ObjectStore
+        """The Zarr storage object behind this address.
 
-        from taqstore.place.folder_store import FolderStore
-
+        Raises
+        ------
+        StoreError
+            What it takes to reach it is not installed, or it refuses; nothing can be written there.
+        """
+        if not read_only:
+            self._check_writable()
         if self.folder is not None:
+            from taqstore.place.folder_store import FolderStore
+
             return FolderStore(self.folder, read_only=read_only)
         if self.store is not None:
             return self.store
+        if self.archive:
+            return self._archive_store()
         if (client := self._client()) is not None:
-            return ObjectStore(client, read_only=read_only)
-        try:
-            return FsspecStore.from_url(
-                self.url, storage_options=dict(self.options), read_only=read_only
-            )
-        except (ValueError, ImportError) as error:
-            what, remedy = "no place that can be reached", "use a path or another URL"
-            raise StoreError(
-                problem(what, where=self.url, found=str(error), remedy=remedy)
-            ) from error
+            from taqstore.place.bucket_store import BucketStore
+
+            return BucketStore(client, read_only=read_only, url=self.url, options=self.options)
+        return fsspec_store(self.url, self.options, read_only=read_only)
+
+    def _archive_store(self) -> Any:
+        from taqstore.place.remote.archives import ArchiveStore
+
+        return ArchiveStore(partial(open_file, self.url, self.options), self.url)
+
+    def _check_writable(self) -> None:
+        scheme = scheme_of(self.url) if "://" in self.url and self.store is None else None
+        if self.archive or (scheme is not None and not scheme.writes):
+            place = "a zip file" if self.archive else f"{scheme_name(self.url)}://"
+            what = f"{place} can only be read"
+            remedy = "write to a folder or a bucket"
+            raise StoreError(problem(what, where=self.url, remedy=remedy))
+        if getattr(self.store, "read_only", False):
+            what, remedy = "this storage object can only be read", "open it for writing"
+            raise StoreError(problem(what, where=self.url, remedy=remedy))
 
     def root(self, *, mode: Literal["r", "a"], consolidated: bool = True) -> zarr.Group:
         """The root group; modes as in `zarr.open_group`.
@@ -134,17 +175,23 @@ class Location:
             raise StoreError(problem(what, where=self.url, remedy="unset PYTHONOPTIMIZE"))
         if self.folder is not None:
             return LocalBackend(self.folder)
+        if not read_only:
+            self._check_writable()
         if (client := self._client()) is not None:
             return ObjectBackend(client, self.url)
-        return ZarrBackend(self.zarr_store(read_only=read_only))
+        store = self.zarr_store(read_only=read_only)
+        return (WebBackend if self._is_web() else ZarrBackend)(store, self.url)
 
     def _client(self) -> Any:
         """The client of an object store; None where this is none."""
         if self.store is not None:
-            return getattr(self.store, "store", None) if _is_object_store(self.store) else None
-        if urlsplit(self.url).scheme not in OBJECT_STORES:
+            return client_in(self.store)
+        if self.archive or scheme_name(self.url) not in BUCKETS:
             return None
         return client_of(self.url, self.options)
+
+    def _is_web(self) -> bool:
+        return self.store is None and not self.archive and scheme_name(self.url) in WEB.names
 
     def beside(self, suffix: str) -> Path:
         """A path beside a local store for locks and work files, never inside it."""
@@ -162,18 +209,6 @@ class Location:
         """File name of an item's lock, free of anything that came from data."""
         digest = hashlib.sha256(f"{group}\0{item}".encode()).hexdigest()[:16]
         return f"{digest}.lock"
-
-
-def _is_zarr_store(given: object) -> bool:
-    """Whether it is a storage object of zarr; zarr is not imported to find out."""
-    abc = sys.modules.get("zarr.abc.store")
-    return abc is not None and isinstance(given, abc.Store)
-
-
-def _is_object_store(given: object) -> bool:
-    from zarr.storage import ObjectStore
-
-    return isinstance(given, ObjectStore)
 
 
 def _absolute(text: str) -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 from taqstore.errors import StoreError, problem
 from taqstore.place.backend import Item, Piece
 from taqstore.place.plain_files import ABSENT, check_key, is_foreign, unreadable
+from taqstore.place.remote.remote_errors import is_of_server, server_errors
 from taqstore.place.remote.single_writer import SingleWriter
 
 # Of this process, by name of the store: other processes are kept away by a note.
@@ -24,30 +25,41 @@ _PATIENCE = 60.0
 
 
 class ZarrBackend:
-    """Any zarr storage object: URLs, memory."""
+    """Any zarr storage object: URLs, memory.
+
+    Parameters
+    ----------
+    url
+        What it is called in messages, where it has an address.
+    """
 
     remote = True
 
-    def __init__(self, store: Any) -> None:
-        self.store = store
+    def __init__(self, store: Any, url: str = "") -> None:
+        self.store, self._url = store, url
         self._alone = None if _in_process(store) else _single_writer(store)
 
     @property
     def name(self) -> str:
-        """The storage object."""
-        return str(self.store)
+        """Its address, or the storage object."""
+        return self._url or str(self.store)
 
-    def __getstate__(self) -> Any:
-        return self.store
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.store, self._url)
 
-    def __setstate__(self, store: Any) -> None:
-        self.__init__(store)  # type: ignore[misc]
+    def _ask(self, coroutine: Any) -> Any:
+        with server_errors(self.name):
+            return _sync(coroutine)
 
     def read(self, key: str) -> bytes | None:
         """The whole object; None where there is none."""
         check_key(key)
-        found: bytes | None = _sync(_get(self.store, key, None))
+        found: bytes | None = self._ask(_get(self.store, key, None))
         return found
+
+    def remembered(self, key: str) -> bytes | None:
+        """Nothing: what is asked for is read."""
+        return None
 
     def read_range(self, key: str, start: int, length: int) -> bytes | None:
         """A part of an object; None where there is none."""
@@ -55,7 +67,7 @@ class ZarrBackend:
 
         check_key(key)
         part = RangeByteRequest(start, start + length)
-        found: bytes | None = _sync(_get(self.store, key, part))
+        found: bytes | None = self._ask(_get(self.store, key, part))
         return found
 
     def read_many(self, keys: Iterable[str]) -> dict[str, bytes | None]:
@@ -63,14 +75,14 @@ class ZarrBackend:
         wanted = list(keys)
         for key in wanted:
             check_key(key)
-        return dict(zip(wanted, _sync(_get_all(self.store, wanted)), strict=True))
+        return dict(zip(wanted, self._ask(_get_all(self.store, wanted)), strict=True))
 
     def write(self, key: str, pieces: Iterable[Piece]) -> int:
         """One put of all pieces: an object is whole or not there."""
         from zarr.core.buffer import cpu
 
         content = b"".join(pieces)
-        _sync(self.store.set(key, cpu.Buffer.from_bytes(content)))
+        self._ask(self.store.set(key, cpu.Buffer.from_bytes(content)))
         return len(content)
 
     def write_all(self, files: Mapping[str, bytes]) -> None:
@@ -84,7 +96,7 @@ class ZarrBackend:
     def names(self, prefix: str) -> list[str]:
         """Names directly below a prefix."""
         try:
-            listed = _sync(_listed(self.store, prefix))
+            listed = self._ask(_listed(self.store, prefix))
         except ABSENT:
             return []
         except OSError as error:
@@ -104,19 +116,19 @@ class ZarrBackend:
     def size(self, key: str) -> int | None:
         """Bytes of an object; None where there is none."""
         try:
-            return int(_sync(self.store.getsize(key)))
+            return int(self._ask(self.store.getsize(key)))
         except FileNotFoundError:
             return None
 
     def delete(self, key: str) -> None:
         """Remove an object, or all below a prefix."""
-        _sync(self.store.delete_dir(key))
-        _sync(self.store.delete(key))
+        self._ask(self.store.delete_dir(key))
+        self._ask(self.store.delete(key))
 
     def delete_all(self, keys: Iterable[str]) -> None:
         """Remove objects, one after the other."""
         for key in keys:
-            _sync(self.store.delete(key))
+            self._ask(self.store.delete(key))
 
     def begin(self, *, owner: str) -> None:
         """Be the only process that writes; StoreError where it may not be written."""
@@ -144,7 +156,7 @@ class ZarrBackend:
             held.release()
 
     @contextmanager
-    def claimed(self, group: str, item: Item, flag: str) -> Iterator[bool]:
+    def claimed(self, group: str, item: Item, flag: str, size: int) -> Iterator[bool]:
         """Hold an item among the threads of this process."""
         claim = self.name, f"{group}/{item}"
         if claim in _CLAIMED:
@@ -182,7 +194,7 @@ def _single_writer(store: Any) -> SingleWriter:
         above, _, last = store.path.rstrip("/").rpartition("/")
         place, note = FsspecStore(store.fs, path=above), f".{last}.writer"
     backend = object.__new__(ZarrBackend)
-    backend.store = place
+    backend.store, backend._url = place, ""
     return SingleWriter(
         lambda: backend.read(note), lambda text: backend.write(note, [text]), str(store)
     )
@@ -198,6 +210,8 @@ async def _get(store: Any, key: str, part: Any) -> bytes | None:
     try:
         found = await store.get(key, default_buffer_prototype(), part)
     except OSError as error:
+        if is_of_server(error):
+            raise
         raise unreadable(Path(key), error) from error
     return None if found is None else bytes(found.to_bytes())
 

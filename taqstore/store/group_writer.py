@@ -16,13 +16,13 @@ import numpy as np
 
 from taqstore.errors import StoreError, problem
 from taqstore.items.closing import close_items
-from taqstore.items.flag_files import flag_key, write_flag
+from taqstore.items.flag_files import flag_bytes, flag_key, write_flag
 from taqstore.items.flags import Items, read_group
 from taqstore.layout.item_records import ABSENT, Identity, Item, ItemLayout, Shard
 from taqstore.layout.shards import Frames, fingerprint_of
 from taqstore.layout.template import Array, Template
 from taqstore.metadata.root import without_copies
-from taqstore.place.backend import Backend
+from taqstore.place.backend import Backend, Piece
 from taqstore.place.disk import disk_errors
 from taqstore.place.location import Location
 from taqstore.store.groups import MADE_BY, array_differences
@@ -105,7 +105,8 @@ class GroupWriter:
         """Hold an item's lock; yields False where another process holds it."""
         path, placed = self.template.path, self._placed(item)
         flag = f"{path}/{flag_key(self._number(placed))}"
-        with self.backend.claimed(path, placed, flag) as held:
+        size = flag_bytes(self._layout)
+        with self.backend.claimed(path, placed, flag, size) as held:
             yield held
 
     def put(self, name: str, start: Sequence[int], values: Values) -> int:
@@ -143,6 +144,39 @@ class GroupWriter:
             size = self.backend.write(key, frames)
         self._put[name, moved.coords] = (size, frames.fingerprint)
         return size
+
+    def put_file(
+        self, name: str, start: Sequence[int], pieces: Iterable[Piece], identity: Identity
+    ) -> int:
+        """Write one whole shard as it lies in another store; returns bytes written.
+
+        Parameters
+        ----------
+        name, start
+            As of `put`.
+        pieces
+            Its bytes, compared on the way: it is whole or not there.
+        identity
+            Its size and fingerprint.
+
+        Raises
+        ------
+        LayoutError
+            Not aligned.
+        StoreError
+            The disk is full or cannot be written.
+        """
+        array = self.template.array(name)
+        moved = Region.of(self.template, array, start).moved(self._moved, array.dims)
+        key = "/".join((self.template.path, name, "c", *map(str, moved.coords)))
+        with disk_errors(self.location):
+            size = self.backend.write(key, pieces)
+        self._put[name, moved.coords] = identity
+        return size
+
+    def owned(self, item: Item) -> dict[Shard, Identity] | None:
+        """Files of an item of the template, as `Items.owned` tells them: by place in the store."""
+        return self._items.owned(self._number(self._placed(item)))
 
     def _placed(self, item: Item) -> Item:
         return tuple(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -31,19 +31,23 @@ _MAPPED_BYTES = 16 << 20
 
 
 _WIDEST_LABELS = 256 << 20
+Way: TypeAlias = tuple[str | None, bool, bool]
+"""How a group is read: `chunks`, `checksum` and `incomplete` of `open_store`."""
 
 
 @dataclass(frozen=True)
 class Opened:
     """One group as it was found: for zarr, its flags, and in format 2 its items' records.
 
-    Off the local disk, `pieces` are where the bytes of its data come from.
+    Off the local disk, `pieces` are where the bytes of its data come from. `array_of` gives its
+    arrays by name where they are not those of `node`, read in a way.
     """
 
     node: zarr.Group
     mask: np.ndarray
     items: Items | None = None
     pieces: Pieces | None = None
+    array_of: Callable[[str, Way], StoreArray] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,6 @@ def identities_of(view: Opened, name: str) -> Identities | None:
     return None if view.items is None else Identities(view.items, name)
 
 
-Way = tuple[str | None, bool, bool]
-"""How a group is read: `chunks`, `checksum` and `incomplete` of `open_store`."""
-
-
 def dataset_of(view: Opened, name: str, folder: Path | None, digest: str, way: Way) -> xr.Dataset:
     """A lazy Dataset of what is complete in a group.
 
@@ -101,7 +101,7 @@ def dataset_of(view: Opened, name: str, folder: Path | None, digest: str, way: W
         if label in coordinates or names == (label,):
             coords[label] = _coordinate(node, label, names, sizes, mask)
         else:
-            lazy = _lazy(array, folder, sizes, dims, view, way)
+            lazy = lazy_array(view, array, folder, way)
             whole = LazyArray(lazy) if way[0] is None else as_dask(lazy, f"{name}/{label}")
             data[label] = xr.Variable(names, whole, as_held(array.attrs))
     attrs = {k: v for k, v in node.attrs.items() if k not in ("coordinates", "taqstore")}
@@ -113,24 +113,23 @@ def dataset_of(view: Opened, name: str, folder: Path | None, digest: str, way: W
     return dataset if incomplete else _completed(dataset, dims, mask)
 
 
-def _lazy(
-    array: zarr.Array[Any],
-    folder: Path | None,
-    sizes: Mapping[str, int],
-    item_dims: tuple[str, ...],
-    view: Opened,
-    way: Way,
-) -> StoreArray:
+def lazy_array(view: Opened, array: zarr.Array[Any], folder: Path | None, way: Way) -> StoreArray:
+    """One data variable of a group, nothing of it read; parameters as of `dataset_of`."""
+    name = array.basename
+    if view.array_of is not None:
+        return view.array_of(name, way)
+    item_dims = dimension_names(view.node[WRITTEN])
+    sizes = dict(zip(item_dims, view.mask.shape, strict=True))
     names, (chunks, checksum, _) = dimension_names(array), way
     shape = tuple(min(n, sizes.get(d, n)) for d, n in zip(names, array.shape, strict=True))
     leading = names[: len(item_dims)] == item_dims and _one_item_per_shard(array, len(item_dims))
     return StoreArray(
         array,
-        folder=None if folder is None else folder / array.basename,
+        folder=None if folder is None else folder / name,
         shape=shape,
         complete=view.mask if leading and view.items is None else None,
-        identity=identities_of(view, array.basename),
-        sparse=view.items is None and (array.basename in format1.SPARSE or not leading),
+        identity=identities_of(view, name),
+        sparse=view.items is None and (name in format1.SPARSE or not leading),
         checksum=checksum,
         mapped_bytes=None if chunks is None else _MAPPED_BYTES,
         pieces=view.pieces,

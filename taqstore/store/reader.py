@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.arrays.pieces import Pieces
+from taqstore.arrays.store_array import StoreArray
 from taqstore.asked import listed, meant
 from taqstore.errors import MissingError, StoreError, problem
 from taqstore.items.flags import read_group
@@ -36,7 +37,14 @@ from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store import format1
 from taqstore.store.groups import read_coordinate
 from taqstore.store.naming import name_in_group, name_in_store, path_in_store
-from taqstore.store.opening import Identities, Opened, dataset_of, identities_of
+from taqstore.store.opening import (
+    Identities,
+    Opened,
+    Way,
+    dataset_of,
+    identities_of,
+    lazy_array,
+)
 from taqstore.store.shown import html_of, lines_of
 
 if TYPE_CHECKING:
@@ -162,6 +170,18 @@ class Store(Mapping[str, xr.Dataset]):
     def identities(self, path: str, name: str) -> Identities | None:
         """What tells the files of an array from any others; None in format 1. Raises as `node`."""
         return identities_of(self._view(path), name)
+
+    def array(self, path: str, name: str, way: Way | None = None) -> StoreArray:
+        """A data variable of a group, nothing of it read; raises as `node`.
+
+        Parameters
+        ----------
+        way
+            How to read it; by default as the store is.
+        """
+        view, own = self._view(path), (self._chunks, self._checksum, self._incomplete)
+        array: Any = view.node[name]
+        return lazy_array(view, array, self._folder(path), way or own)
 
     def _view(self, path: str) -> Opened:
         if path not in self._views:

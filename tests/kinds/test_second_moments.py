@@ -113,7 +113,7 @@ def test_merged_is_collected_at_once(tmp_path: Path, images_per_batch: int) -> N
 def test_the_same_images_are_not_counted_twice(tmp_path: Path) -> None:
     for name in ("a", "b"):
         make_second_moments(tmp_path / name, shape=SHAPE)
-    with pytest.raises(TaqError, match="image 0, 1, 2 of the second store is in the first too"):
+    with pytest.raises(TaqError, match=r"image 0, 1, 2 of \S+b is in \S+a too"):
         merge(tmp_path / "a", tmp_path / "b", tmp_path / "m.zarr")
 
 

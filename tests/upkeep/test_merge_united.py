@@ -63,7 +63,7 @@ def test_other_images_are_put_one_after_the_other(tmp_path: Path) -> None:
 def test_one_number_of_two_images_is_refused_and_numbered_anew(tmp_path: Path) -> None:
     first = write(tmp_path / "a.zarr")
     second = write(tmp_path / "b.zarr", images=(1, 2), first_seed=500)
-    with pytest.raises(TaqError, match=r"both stores have an image 1.*--renumber"):
+    with pytest.raises(TaqError, match=r"both .*a.zarr and .*b.zarr have an image 1.*--renumber"):
         merge(first, second, tmp_path / "out.zarr")
     merge(first, second, tmp_path / "out.zarr", renumber=True)
     out = open_store(tmp_path / "out.zarr")[GROUP]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from taqstore.place.remote.remote_errors import remote_errors
+from taqstore.place.remote.remote_errors import check_absent, remote_errors
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as Client
@@ -39,7 +39,8 @@ class Objects:
             try:
                 found = obstore.get(self.client, key)
                 return bytes(found.bytes()), str(found.meta["e_tag"])
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                check_absent(error, self.name)
                 return None
 
     def get_range(self, key: str, start: int, length: int) -> bytes | None:
@@ -49,7 +50,8 @@ class Objects:
         with remote_errors(self.name, key):
             try:
                 return bytes(obstore.get_range(self.client, key, start=start, length=length))
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                check_absent(error, self.name)
                 return None
 
     def get_many(self, keys: Iterable[str]) -> dict[str, tuple[bytes, str] | None]:
@@ -72,7 +74,8 @@ class Objects:
         with remote_errors(self.name, key):
             try:
                 found = obstore.head(self.client, key)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                check_absent(error, self.name)
                 return None
             return int(found["size"]), str(found["e_tag"])
 

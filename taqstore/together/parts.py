@@ -1,11 +1,11 @@
-"""Groups of two stores side by side: what they hold, how they differ, what they are together."""
+"""Groups of several stores side by side: what each holds, how they differ, what they make."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +14,13 @@ from taqstore.arrays.store_array import StoreArray
 from taqstore.errors import LayoutError, problem
 from taqstore.layout.template import Array, Template
 from taqstore.names import VARIABLES, WRITTEN
+from taqstore.place.backend import Backend
 from taqstore.store.groups import GROWING, dimension_names, equal, read_coordinate
+from taqstore.store.opening import Way
 
 if TYPE_CHECKING:
     import zarr
 
-    from taqstore.store.opening import Identities
     from taqstore.store.reader import Store
 
 CONFIGURATION = (
@@ -42,38 +43,46 @@ CONFIGURATION = (
 """What documents and runs say of the model and its settings; the rest tells runs apart."""
 _COUNTS = ("num_images", "n_completed", "n_samples", "samples", "images", "selected_image_ids")
 _OWN = ("coordinates", "taqstore")
+_CHECKED: Way = (None, True, True)
 
 
 @dataclass(frozen=True)
 class Part:
-    """One group of one store, cut to the images or batches that hold data.
+    """One group of one store, cut to the images or batches that hold data, or further.
 
     Parameters
     ----------
-    node, folder
-        The Zarr group, and its folder on a local disk.
+    store
+        Address of the store, for messages.
+    node
+        The Zarr group.
     template
         What it holds.
     places
-        Position in the store of each image or batch of the template.
+        Position in the store of each image or batch of the template, or of what else its items
+        begin with.
     mask
         Their flags, over the item dims.
-    identities
-        For each array, what tells its files from any others; None where nothing does.
+    lazy
+        Gives its arrays by name, read in a way.
+    backend
+        Where its bytes lie.
+    taken
+        Positions in the store along other dimensions that were cut.
     """
 
+    store: str
     node: zarr.Group
-    folder: Path | None
     template: Template
     places: np.ndarray
     mask: np.ndarray
-    identities: Callable[[str], Identities | None]
+    lazy: Callable[[str, Way], StoreArray]
+    backend: Backend
+    taken: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def array(self, name: str) -> StoreArray:
-        """One of its arrays as it lies in the store, checked as it is read."""
-        stored: Any = self.node[name]
-        folder = None if self.folder is None else self.folder / name
-        return StoreArray(stored, folder=folder, shape=stored.shape, identity=self.identities(name))
+    def array(self, name: str, way: Way = _CHECKED) -> StoreArray:
+        """One of its arrays as it lies in the store; as it is read, it is checked."""
+        return self.lazy(name, way)
 
     @property
     def grows(self) -> str:
@@ -89,7 +98,23 @@ class Part:
     def images(self) -> np.ndarray:
         """Image ids ``(item, slot)``; -1 where a slot is empty."""
         values = np.asarray(self.template.coords["image"][1])
-        return values.reshape(len(values), -1)
+        return values.reshape(len(values), math.prod(values.shape[1:]))
+
+    @property
+    def nbytes(self) -> int:
+        """Uncompressed size of its data."""
+        shapes = ((a, self.template.shape(a)) for a in self.template.arrays)
+        return sum(int(np.prod(shape)) * np.dtype(a.dtype).itemsize for a, shape in shapes)
+
+    def positions(self, dim: str) -> np.ndarray:
+        """Position in the store of each index of the template along a dimension."""
+        if dim == self.grows:
+            return self.places
+        return self.taken.get(dim, np.arange(self.template.sizes[dim]))
+
+    def holds(self, key: str) -> bool:
+        """Whether the store has a file, by its key below the group."""
+        return self.backend.size(f"{self.template.path}/{key}") is not None
 
     def taking(self, kept: np.ndarray) -> Part:
         """The images or batches where the mask `kept` is true."""
@@ -118,25 +143,37 @@ def can_grow(store: Store, path: str) -> bool:
 
 
 def read_part(store: Store, path: str) -> Part:
-    """A group as it lies in a store.
+    """A group that is made of images, batches or targets, as it lies in a store.
 
     Raises
     ------
     LayoutError
         It is laid out in a way that whole items cannot be told apart.
     """
-    node, folder = store.node(path), store.location.real
-    group_folder = None if folder is None else folder / path
+    part = read_any_part(store, path)
+    template = part.template
+    if set(template.item_size.values()) - {1}:
+        raise LayoutError(problem("its items are larger than one index", where=path))
+    axes = template.item_dims
+    for array in template.arrays:
+        if array.dims[: len(axes)] != axes:
+            where = f"{path}/{array.name}"
+            raise LayoutError(problem("a variable without the group's item dims", where=where))
+    return part
+
+
+def read_any_part(store: Store, path: str) -> Part:
+    """A group as it lies in a store, of images and batches those that hold data."""
+    node = store.node(path)
     mask = store.mask(path)
     marker: Any = node.attrs["taqstore"]
     item_dims = tuple(marker["item_dims"])
-    if set(marker["item_size"]) != {1}:
-        raise LayoutError(problem("its items are larger than one index", where=path))
     places = np.flatnonzero(mask.reshape(len(mask), -1).any(axis=1))
     if item_dims[0] not in GROWING:
         places = np.arange(len(mask))
     arrays, coords = _contents(node, path, item_dims[0], places)
     sizes = _sizes(node, item_dims, len(places))
+    extents = dict(zip(item_dims, marker["item_size"], strict=True))
     template = Template(
         path=path,
         kind=marker["kind"],
@@ -144,11 +181,19 @@ def read_part(store: Store, path: str) -> Part:
         arrays=arrays,
         coords=coords,
         item_dims=item_dims,
-        shard=_shards(node, arrays, sizes, item_dims),
+        item_size={dim: extent for dim, extent in extents.items() if extent != 1},
+        shard=_shards(node, arrays, sizes, extents),
         attrs={k: v for k, v in node.attrs.items() if k not in _OWN},
     )
-    identities = partial(store.identities, path)
-    return Part(node, group_folder, template, places, mask[places], identities)
+    return Part(
+        store=str(store.location),
+        node=node,
+        template=template,
+        places=places,
+        mask=mask[places],
+        lazy=partial(store.array, path),
+        backend=store.backend,
+    )
 
 
 def _contents(
@@ -200,14 +245,14 @@ def _shards(
     node: zarr.Group,
     arrays: Sequence[Array],
     sizes: Mapping[str, int],
-    item_dims: tuple[str, ...],
+    extents: Mapping[str, int],
 ) -> dict[str, int]:
     """Extent of shards where it is not what a template has by itself."""
     found = {}
     for array in arrays:
         stored: Any = node[array.name]
         for dim, extent in zip(array.dims, stored.shards or stored.chunks, strict=True):
-            if extent != (1 if dim in item_dims else sizes[dim]):
+            if extent != max(1, min(sizes[dim], extents.get(dim, sizes[dim]))):
                 found[dim] = extent
     return found
 
@@ -263,18 +308,18 @@ def _setting_differences(first: Mapping[str, Any], second: Mapping[str, Any]) ->
     return found
 
 
-def joined(first: Part, second: Part) -> Template:
-    """The group that holds the images or batches of both, the first's before the second's."""
-    grows = first.grows
+def joined(parts: Sequence[Part]) -> Template:
+    """The group that holds the images or batches of all parts, one part's before the next one's."""
+    first, grows = parts[0].template, parts[0].grows
     coords = {
-        name: (dims, np.concatenate([values, second.template.coords[name][1]]))
+        name: (dims, np.concatenate([part.template.coords[name][1] for part in parts]))
         if dims[:1] == (grows,)
         else (dims, values)
-        for name, (dims, values) in first.template.coords.items()
+        for name, (dims, values) in first.coords.items()
     }
-    sizes = {**first.template.sizes, grows: len(first.places) + len(second.places)}
-    attrs = _common(first.template.attrs, second.template.attrs)
-    return replace(first.template, sizes=sizes, coords=coords, attrs=attrs)
+    sizes = {**first.sizes, grows: sum(len(part.places) for part in parts)}
+    attrs = reduce(_common, (part.template.attrs for part in parts))
+    return replace(first, sizes=sizes, coords=coords, attrs=attrs)
 
 
 def _common(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

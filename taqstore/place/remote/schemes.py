@@ -1,0 +1,101 @@
+"""Where a store may lie: how its address begins, and what the place promises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from taqstore.asked import nearest
+from taqstore.errors import MisuseError, problem
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A kind of place.
+
+    Parameters
+    ----------
+    names
+        What addresses begin with, before `://`.
+    place
+        What it is.
+    writers
+        Who may write to a store there, and by what they agree.
+    whole
+        Why what a killed writer leaves is whole.
+    needs
+        What is installed for it, by name of the package; empty where nothing is.
+    """
+
+    names: tuple[str, ...]
+    place: str
+    writers: str
+    whole: str = ""
+    needs: str = ""
+
+    @property
+    def writes(self) -> bool:
+        """Whether anybody may write."""
+        return not self.writers.startswith("nobody")
+
+
+_CONDITIONS = "any number: conditional puts, leases that expire"
+_PUT = "an object is put whole or not at all"
+_NOBODY = "nobody: read-only"
+
+S3 = Scheme(("s3", "s3a"), "S3, and what speaks its protocol", _CONDITIONS, _PUT, "obstore")
+GOOGLE = Scheme(("gs", "gcs"), "Google Cloud Storage", _CONDITIONS, _PUT, "obstore")
+AZURE = Scheme(
+    ("az", "azure", "abfs", "abfss", "adl"), "Azure Blob Storage", _CONDITIONS, _PUT, "obstore"
+)
+FOLDER = Scheme(
+    ("file", "local"),
+    "a folder of this machine; a path",
+    "any number: locks of the file system",
+    "files are flushed, then renamed",
+)
+MEMORY = Scheme(("memory",), "memory of this process", "one process", "nothing outlives it")
+WEB = Scheme(
+    ("http", "https"), "a web server that lists its folders", _NOBODY, "-", "aiohttp"
+)  # fmt: skip
+HUB = Scheme(("hf",), "the Hugging Face Hub", _NOBODY, "-", "huggingface_hub")
+
+SCHEMES = (FOLDER, S3, GOOGLE, AZURE, MEMORY, WEB, HUB)
+"""Places that are known by name. Others that fsspec knows admit one writer."""
+BUCKETS = frozenset(name for row in (S3, GOOGLE, AZURE) for name in row.names)
+"""Names of object stores."""
+EXTRA = "pip install 'taqstore[remote]'"
+"""How what these need is installed."""
+
+
+def scheme_name(url: str) -> str:
+    """What a URL begins with."""
+    return url.partition("://")[0].lower()
+
+
+def scheme_of(url: str) -> Scheme | None:
+    """The kind of place of a URL; None where fsspec alone may know it.
+
+    Raises
+    ------
+    MisuseError
+        Nobody knows it, or the URL holds a password.
+    """
+    parts = urlsplit(url)
+    if parts.password is not None or (parts.username and parts.scheme in ("http", "https")):
+        what, remedy = "an address with a password", "give it as a storage option"
+        where = f"{parts.scheme}://...@{parts.hostname}"
+        raise MisuseError(problem(what, where=where, remedy=remedy))
+    name = scheme_name(url)
+    found = next((row for row in SCHEMES if name in row.names), None)
+    if found is None:
+        from fsspec.registry import known_implementations, registry
+
+        # Chains (`zip::s3://`) are left to fsspec.
+        if "::" not in name and name not in {*known_implementations, *registry}:
+            known = [word for row in SCHEMES for word in row.names]
+            near = nearest(name, known)
+            remedy = f"did you mean {near}://?" if near else f"there is {', '.join(known)}"
+            what = f"no kind of place is called {name!r}"
+            raise MisuseError(problem(what, where=url, remedy=remedy))
+    return found

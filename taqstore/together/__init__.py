@@ -1,0 +1,1 @@
+"""Several stores of one run taken together: compared, numbered, read as one."""
