@@ -134,7 +134,7 @@ def cache(
         "num_samples": num_samples,
         "blocks": list(names),
     }
-    with open_writer(opened.location.url, mode) as writer:
+    with open_writer(opened.location, mode) as writer:
         groups = open_groups(writer, templates, mode)
         job = _Job(found, loaded, schedule, names, groups, outcome, mode)
         chosen_images = set(mode.mine(found.images))

@@ -16,9 +16,6 @@ from taqstore.store.writer import StoreWriter, create_store
 
 from ..tasks.task_writer import TaskWriter
 
-# Schemes of fsspec whose files are not changed: trying it would spoil an archive.
-_READ_ONLY = {"http", "https", "zip", "tar", "libarchive", "github", "git", "reference"}
-
 
 @contextmanager
 def keeping(store: Store, notes: list[str], mode: Mode) -> Iterator[StoreWriter]:
@@ -48,7 +45,7 @@ def keeping(store: Store, notes: list[str], mode: Mode) -> Iterator[StoreWriter]
 
 def planning(store: Store) -> StoreWriter:
     """The store, to plan with: what it has is not made again, though it may not be written."""
-    return plan_store(store.location.url, writable=False)
+    return plan_store(store.location, writable=False)
 
 
 def _writer(store: Store, mode: Mode) -> StoreWriter:
@@ -60,10 +57,8 @@ def _writer(store: Store, mode: Mode) -> StoreWriter:
         It cannot be written.
     """
     location = store.location
-    schemes = location.url.partition("://")[0].split("::")
-    if location.folder is None:
-        read_only = not _READ_ONLY.isdisjoint(schemes)
-    else:
+    read_only = location.read_only
+    if location.folder is not None:
         read_only = not os.access(location.folder, os.W_OK)
     if read_only:
         raise StoreError(problem("the store cannot be written", where=str(location)))

@@ -103,7 +103,7 @@ class Pictures:
 
         Of those that were kept before, the PNG files are written again.
         """
-        store = open_store(self.writer.location.url, chunks=None, checksum=True)
+        store = open_store(self.writer.location, chunks=None, checksum=True)
         latents = store[LATENTS]
         final = int(np.flatnonzero(latents["is_final"].values)[-1])
         there = set(latents["image"].values.tolist())
@@ -160,7 +160,7 @@ class Pictures:
     def _done(self) -> np.ndarray:
         """(image,) which pictures are stored, as far as the group goes."""
         found = np.zeros(len(self.images), bool)
-        store = open_store(self.writer.location.url)
+        store = open_store(self.writer.location)
         if PICTURES in store and store.node(PICTURES).attrs.get(RUN) == dict(self.about):
             kept = set(store[PICTURES]["image"].values.tolist())
             found[:] = [image in kept for image in self.images]
