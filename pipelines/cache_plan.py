@@ -25,7 +25,7 @@ from taqstore.names import STREAMS
 from taqstore.place.object_backend import PART
 from taqstore.store.groups import create_arrays
 
-from .models.shapes import ModelShape
+from .model_shapes import ModelShape
 
 # A claim, which the flag takes the place of; read once more when flags are closed.
 _PUTS_OF_FLAG, _GETS_OF_FLAG = 2, 1

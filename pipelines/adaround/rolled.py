@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from taqstore.errors import TaqError, problem
-from taqstore.kinds.boundaries import Boundary
 from taqstore.kinds.float16 import bfloat16_bits, of_bfloat16_bits
 from taqstore.kinds.minibatches import check_batch
 from taqstore.kinds.weight_sets import ADAROUND
 from taqstore.names import BLOCKS, STREAMS
+from taqstore.names.boundaries import Boundary
 from taqstore.store.reader import Store
 
 from ..models.backend import backend
@@ -131,6 +131,11 @@ class Rolled:
         first = found.prepare(loaded, found.images[0], schedule)
         return cls(found, loaded, schedule, first, _shapes(found, loaded, schedule, first), set)
 
+    @property
+    def own(self) -> str:
+        """The weight set, as names of boundaries have it."""
+        return "" if self.set == ADAROUND else self.set
+
     def __len__(self) -> int:
         return int(self.found.seen.sum())
 
@@ -165,7 +170,7 @@ class Rolled:
     def inputs_of(self, place: int) -> list[Boundary]:
         """Boundaries that a block is given."""
         block = self.blocks[place]
-        return [Boundary(name, block.index, self.set) for name in block.streams]
+        return [Boundary(name, block.index, self.own) for name in block.streams]
 
     def outputs_of(self, place: int) -> list[Boundary]:
         """Boundaries that a block puts out; a last block may put out no text."""
@@ -222,7 +227,7 @@ class Rolled:
                 timestep, sigma = self.schedule.timesteps[step], self.schedule.sigmas[step]
                 self.model.denoise(x, timestep, sigma, prompt)
             found = {
-                Boundary(stream, index, self.set): tensor
+                Boundary(stream, index, self.own): tensor
                 for stream, tensors in streams.by_name().items()
                 for index, tensor in tensors.items()
             }

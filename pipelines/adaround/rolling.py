@@ -11,12 +11,12 @@ import numpy as np
 
 from taqstore.errors import StoreError
 from taqstore.items.flags import read_group
-from taqstore.kinds.boundaries import Boundary
 from taqstore.kinds.float16 import as_float16
 from taqstore.kinds.templates import blocks_template, pooled_conditioning_template
 from taqstore.layout.item_records import Item
 from taqstore.layout.template import Template
 from taqstore.names import BLOCKS
+from taqstore.names.boundaries import Boundary
 from taqstore.run.mode import Mode
 from taqstore.run.plan import Plan
 from taqstore.store.group_writer import GroupWriter
@@ -179,7 +179,7 @@ class Rolling:
         boundary = Boundary.parse(name)
         if boundary is None:
             return is_prefix_stream(name, set=self.rolled.set)
-        return boundary.set == self.rolled.set
+        return boundary.set == self.rolled.own
 
     def _is_unlike(self, name: str) -> bool:
         boundary = Boundary.parse(name)

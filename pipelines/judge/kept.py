@@ -69,25 +69,33 @@ class Kept:
 
     def at(self, place: int) -> Sampled:
         """The trajectory at a place, which is whole; memory is that of one."""
-        store = open_store(self.writer.location.url, chunks=None, checksum=True)
+        store = open_store(self.writer.location, chunks=None, checksum=True)
         one = store[self.path].sel(image=self.asked.images[place])
         return Sampled(np.array(one["x"].values), np.array(one["output"].values[:-1]))
 
     def make(self, place: int, run: Callable[[], Sampled]) -> Sampled:
         """The trajectory at a place: as it is kept, or run and kept.
 
+        It is run also where another process is at it, which keeps it.
+
         Raises
         ------
         StoreError
             The store cannot be written, or another process took the image's number meanwhile.
         """
+        made = self.make_unheld(place, run)
+        return run() if made is None else made
+
+    def make_unheld(self, place: int, run: Callable[[], Sampled]) -> Sampled | None:
+        """As `make`; None where another process is at it."""
         with self.group.claim((place,)) as held:
             if self.group.written()[place]:
                 self.outcome.count(self.path).skipped += 1
                 return self.at(place)
+            if not held:
+                return None
             made = run()
-            if held:
-                self._keep(place, made)
+            self._keep(place, made)
         return made
 
     def take(self, store: Store) -> None:

@@ -9,25 +9,27 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from taqstore.errors import StoreError, problem
+from taqstore.run.mode import Mode
 from taqstore.store.planned import plan_store
 from taqstore.store.reader import Store
 from taqstore.store.writer import StoreWriter, create_store
 
-# Schemes of fsspec whose files are not changed: trying it would spoil an archive.
-_READ_ONLY = {"http", "https", "zip", "tar", "libarchive", "github", "git", "reference"}
+from ..tasks.task_writer import TaskWriter
 
 
 @contextmanager
-def keeping(store: Store, notes: list[str]) -> Iterator[StoreWriter]:
+def keeping(store: Store, notes: list[str], mode: Mode) -> Iterator[StoreWriter]:
     """A writer for trajectories: of the store, or of one that is gone when the block ends.
 
     Parameters
     ----------
     notes
         Told where trajectories are not kept.
+    mode
+        Of the run that wants them.
     """
     try:
-        writer = _writer(store)
+        writer = _writer(store, mode)
     except StoreError as error:
         reason = str(error).splitlines()[0]
         notes.append(f"trajectories are not kept, another run makes them again: {reason}")
@@ -43,10 +45,10 @@ def keeping(store: Store, notes: list[str]) -> Iterator[StoreWriter]:
 
 def planning(store: Store) -> StoreWriter:
     """The store, to plan with: what it has is not made again, though it may not be written."""
-    return plan_store(store.location.url, writable=False)
+    return plan_store(store.location, writable=False)
 
 
-def _writer(store: Store) -> StoreWriter:
+def _writer(store: Store, mode: Mode) -> StoreWriter:
     """The store open for writing.
 
     Raises
@@ -55,11 +57,9 @@ def _writer(store: Store) -> StoreWriter:
         It cannot be written.
     """
     location = store.location
-    schemes = location.url.partition("://")[0].split("::")
-    if location.folder is None:
-        read_only = not _READ_ONLY.isdisjoint(schemes)
-    else:
+    read_only = location.read_only
+    if location.folder is not None:
         read_only = not os.access(location.folder, os.W_OK)
     if read_only:
         raise StoreError(problem("the store cannot be written", where=str(location)))
-    return create_store(location.url)
+    return create_store(location) if mode.only is None else TaskWriter(location)

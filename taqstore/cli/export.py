@@ -16,6 +16,7 @@ from taqstore.cli import BASE_WEIGHTS
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.options import click_option, given_of, settled
 from taqstore.cli.output import output_option, replace_option, replacing
+from taqstore.cli.scheduler import computing, in_process, scheduler_option
 from taqstore.cli.talk import Command, talk_options
 from taqstore.cli.words import WordGroup
 from taqstore.export.formats import FORMATS, MULTITIER, Format
@@ -88,7 +89,7 @@ def _subcommand(name: str, row: Format) -> click.Command:
     shared = [store_argument, output_option(help="File or folder to write.", required=True)]
     own = [click_option(option, explicit=True) for option in offered.values()]
     tiered = [_OTHER_SCHEMA] if f"{name}{MULTITIER}" in FORMATS else []
-    for decorate in reversed((*shared, *own, *tiered, replace_option)):
+    for decorate in reversed((*shared, *own, *tiered, replace_option, scheduler_option)):
         made = decorate(made)
     return click.command(name, cls=_Command, help=f"Write STORE as: {row.doc}.")(made)
 
@@ -105,6 +106,7 @@ def _export(
     store: str,
     output: Path,
     force: bool,
+    scheduler: str,
     multitier: bool = False,
     **given: Any,
 ) -> None:
@@ -114,11 +116,12 @@ def _export(
     chosen = f"{name}{MULTITIER}" if multitier else name
     options = _options(name, chosen, given)
     FORMATS[chosen].check_name(output)
-    opened = open_store(store, chunks=None, checksum=True)
+    # Views of mapped files cost least here; other processes are sent what dask has divided.
+    opened = open_store(store, chunks=None if in_process(scheduler) else "auto", checksum=True)
     if layout := FORMATS[chosen].layout:
         pipeline = import_module(BASE_WEIGHTS)
         options["base"] = pipeline.base_weights(opened, layout, checkpoint=options.get("base"))
-    with replacing(output, force=force):
+    with replacing(output, force=force), computing(scheduler, store):
         from taqstore.export.formats import export
 
         summary = export(chosen, opened, output, force=force, **options)

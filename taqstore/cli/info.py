@@ -12,6 +12,7 @@ from taqstore.cli import vocabulary
 from taqstore.cli.common import complain, say, store_argument
 from taqstore.cli.completed import Named
 from taqstore.cli.output import json_option, print_json, print_rows
+from taqstore.cli.scheduler import dealing, scheduler_option
 from taqstore.cli.talk import Command, wide_option
 from taqstore.errors import printable
 from taqstore.terminal.aligned import print_folded
@@ -25,14 +26,19 @@ _NAMED = 3
 @store_argument
 @click.argument("group", required=False, type=Named(vocabulary.groups))
 @json_option
+@scheduler_option
 @wide_option
-def command(store: str, group: str | None, as_json: bool) -> None:
+def command(store: str, group: str | None, as_json: bool, scheduler: str) -> None:
     """Show what STORE holds, or one GROUP of it in detail."""
     from taqstore.store.reader import open_store
     from taqstore.upkeep.info import describe_group, describe_store
 
     opened = open_store(store, chunks=None, checksum=True)
-    description = describe_group(opened, group) if group else describe_store(opened)
+    if group:
+        description = describe_group(opened, group)
+    else:
+        with dealing(scheduler, store) as each:
+            description = describe_store(opened, each=each)
     if as_json:
         print_json(description)
     elif group:

@@ -10,6 +10,7 @@ from taqstore.cli import vocabulary
 from taqstore.cli.common import renamed, say, say_nonfinite, store_argument
 from taqstore.cli.completed import Named
 from taqstore.cli.output import output_option, replace_option, replacing
+from taqstore.cli.scheduler import computing, scheduler_option
 from taqstore.cli.talk import Command
 
 
@@ -44,6 +45,7 @@ from taqstore.cli.talk import Command
     help="Number of time groups [default: the least that costs at most 5 % more].",
 )
 @replace_option
+@scheduler_option
 def command(
     store: str,
     output: Path,
@@ -52,6 +54,7 @@ def command(
     budget: float | None,
     groups: int | None,
     force: bool,
+    scheduler: str,
 ) -> None:
     """Write one self-contained HTML page about STORE: findings, costs, recommendations.
 
@@ -73,8 +76,12 @@ def command(
     if output.suffix:
         check_suffix(output, (".html", ".htm"))
     opened = open_store(store)
-    with replacing(output, force=force), whole_file(output, force=force) as fresh:
-        notes: list[str] = []
+    notes: list[str] = []
+    with (
+        replacing(output, force=force),
+        computing(scheduler, store),
+        whole_file(output, force=force) as fresh,
+    ):
         page = build(opened, source=source, bits=bits, budget=budget, groups=groups, notes=notes)
         fresh.write_text(page, encoding="utf-8", newline="\n")
     for note in notes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -15,10 +14,12 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from taqstore.arrays.staged import staging_bytes
 from taqstore.errors import MissingError, TaqError, problem
-from taqstore.kinds.boundaries import Boundary
 from taqstore.kinds.float16 import of_bfloat16_bits
 from taqstore.names import BLOCKS, STREAMS, WRITTEN, Block
+from taqstore.names.boundaries import Boundary
+from taqstore.place.location import Address
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.reader import Store, open_store
 
@@ -83,6 +84,28 @@ def joined(parts: Sequence[Batch]) -> Batch:
 
 
 @dataclass(frozen=True)
+class OwnOutputs:
+    """Which block outputs were kept apart, read for the samples that are asked for.
+
+    Parameters
+    ----------
+    kept
+        (image, step), true where one was.
+    image, step
+        As of `StreamTensor`.
+    """
+
+    kept: xr.DataArray
+    image: Array
+    step: Array
+
+    def __getitem__(self, numbers: Array) -> Array:
+        """Of the samples with these numbers."""
+        image, step = (xr.DataArray(v[numbers], dims="sample") for v in (self.image, self.step))
+        return np.asarray(self.kept.isel(image=image, step=step).values).astype(bool)
+
+
+@dataclass(frozen=True)
 class StreamTensor:
     """One stream at one boundary.
 
@@ -104,14 +127,14 @@ class StreamTensor:
     image: Array
     step: Array
     boundary: int
-    own: Array | None = None
+    own: Array | OwnOutputs | None = None
     half: bool = False
 
     def read(self, numbers: Array) -> Array:
         """(sample, row, token, channel) of the samples with these numbers."""
         found = self._points("x", self.boundary, numbers)
-        if self.own is not None and self.own[numbers].any():
-            rows = np.flatnonzero(self.own[numbers])
+        rows = np.flatnonzero(self.own[numbers]) if self.own is not None else ()
+        if len(rows):
             found[rows] = self._points("output", self.boundary - 1, numbers[rows])
         return _half(found) if self.half else found
 
@@ -184,10 +207,11 @@ class BlockSamples:
 
 @takes_storage_options
 def open_block(
-    store: Store | str | os.PathLike[str],
+    store: Store | Address,
     block: str,
     *,
     streams: Sequence[str] | None = None,
+    staging: int | None = None,
     storage_options: StorageOptions | None = None,
 ) -> BlockSamples:
     """Find the samples of a block in `blocks/<stream>`.
@@ -201,8 +225,13 @@ def open_block(
     streams
         Which streams; None: img and txt, or uni. A name like `img.quantized` is a second input of
         the stream img, from the group `blocks/img.quantized`, and has no target. One like
-        `img.boundary-3` is the stream img at a boundary that is kept alone (`boundaries.py`), and
+        `img.boundary-3` is the stream img at a boundary that is kept alone (`names.boundaries`), and
         its target the boundary after it.
+    staging
+        Of a store that is not on a local disk: bytes of the folder for temporary files that may
+        hold what was fetched, so that a sample is fetched once however often it is read. None: what
+        `TAQSTORE_STAGING` says (such as ``20GB``), else 32 GB and no more than half of what is
+        free. 0: nothing is staged.
     storage_options
         As of `taqstore.open_store`.
 
@@ -216,6 +245,8 @@ def open_block(
     known = Block.parse(block)
     index = known.index
     opened = open_store(store, chunks=None, checksum=True)
+    if opened.remote:
+        opened = opened.staging(staging_bytes(staging))
     where = str(opened.location)
     names = streams or known.streams
     groups = {name: _group(opened, name) for name in names}
@@ -232,9 +263,9 @@ def open_block(
         name: _as_cached(_tensor(group, index, image, step), name in alone)
         for name, group in groups.items()
     }
-    within = {name: group for name, group in groups.items() if name in STREAMS}
+    within, far = {n: group for n, group in groups.items() if n in STREAMS}, opened.remote
     outputs = {
-        name: _as_cached(_output(group, index, image, step), name in ends)
+        name: _as_cached(_output(group, index, image, step, far), name in ends)
         for name, group in (within | ends).items()
     }
     targets = {name: tensor for name, tensor in outputs.items() if tensor is not None}
@@ -319,10 +350,14 @@ def _as_cached(tensor: StreamTensor | None, alone: bool) -> StreamTensor | None:
     return replace(tensor, half=True) if alone and tensor is not None else tensor
 
 
-def _output(group: xr.Dataset, block: int, image: Array, step: Array) -> StreamTensor | None:
+def _output(
+    group: xr.Dataset, block: int, image: Array, step: Array, far: bool
+) -> StreamTensor | None:
     """What the block put out: the next boundary, or its own output where that differs."""
     tensor = _tensor(group, block + 1, image, step)
     if tensor is None or "output_kept" not in group:
         return tensor
-    kept = group["output_kept"].isel(boundary=tensor.boundary - 1).values
-    return replace(tensor, own=kept.astype(bool)[tensor.image, tensor.step])
+    kept = group["output_kept"].isel(boundary=tensor.boundary - 1)
+    if far:  # a request a sample, of which most are never asked for
+        return replace(tensor, own=OwnOutputs(kept, tensor.image, tensor.step))
+    return replace(tensor, own=kept.values.astype(bool)[tensor.image, tensor.step])

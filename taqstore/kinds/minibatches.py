@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from taqstore.asked import word_of
 from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.kinds.block_samples import Batch, BlockSamples, joined, open_block
+from taqstore.place.location import Address
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.reader import Store
 
@@ -28,7 +28,7 @@ _IN_HAND = 2
 
 @takes_storage_options
 def iter_batches(
-    store: Store | str | os.PathLike[str],
+    store: Store | Address,
     block: str,
     *,
     batch_size: int = 32,
@@ -40,6 +40,7 @@ def iter_batches(
     prefetch: int = _PREFETCH,
     streams: Sequence[str] | None = None,
     memory_budget: int = MEMORY_BUDGET,
+    staging: int | None = None,
     storage_options: StorageOptions | None = None,
 ) -> Generator[Batch, None, None]:
     """Yield minibatches of a block for ever; stop taking them, or `close` the iterator.
@@ -50,7 +51,7 @@ def iter_batches(
 
     Parameters
     ----------
-    store, block, streams
+    store, block, streams, staging
         As of `open_block`.
     batch_size
         Samples in a batch.
@@ -81,7 +82,7 @@ def iter_batches(
         Too few samples, options that make no sense, or the budget is too small. All are raised
         by the call, before the first batch is asked for.
     """
-    samples = open_block(store, block, streams=streams)
+    samples = open_block(store, block, streams=streams, staging=staging)
     _check(samples, batch_size, shuffle, window, cycles, start, prefetch)
     kept = min(window, len(samples)) if shuffle == "window" else 0
     held = memory_samples(batch_size, kept, prefetch)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,7 +32,7 @@ from taqstore.names import (
     site_of,
     split_group,
 )
-from taqstore.place.location import Location
+from taqstore.place.location import Address, Location
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store import format1
 from taqstore.store.groups import read_coordinate
@@ -56,7 +56,7 @@ _log = logging.getLogger(__name__)
 
 @takes_storage_options
 def open_store(
-    address: Store | str | os.PathLike[str],
+    address: Store | Address,
     *,
     chunks: Literal["auto"] | None = "auto",
     checksum: bool | None = None,
@@ -114,6 +114,8 @@ class Store(Mapping[str, xr.Dataset]):
         Where its bytes are read.
     """
 
+    _pieces: Pieces | None = None
+
     def __init__(
         self, location: Location, *, chunks: str | None, checksum: bool, incomplete: bool
     ) -> None:
@@ -125,7 +127,7 @@ class Store(Mapping[str, xr.Dataset]):
         self._datasets: dict[str, xr.Dataset] = {}
         self._views: dict[str, Opened] = {}
         self._labels: dict[str, tuple[str, ...]] = {}
-        self._ways = {(chunks, checksum, incomplete): self}
+        self._ways: dict[tuple[Any, ...], Store] = {(chunks, checksum, incomplete): self}
         _log.debug("opened %s, format %d", location, self.root.format)
 
     def __repr__(self) -> str:
@@ -181,7 +183,8 @@ class Store(Mapping[str, xr.Dataset]):
         """
         view, own = self._view(path), (self._chunks, self._checksum, self._incomplete)
         array: Any = view.node[name]
-        return lazy_array(view, array, self._folder(path), way or own)
+        found = replace(view, pieces=self._pieces)
+        return lazy_array(found, array, self._folder(path), way or own)
 
     def _view(self, path: str) -> Opened:
         if path not in self._views:
@@ -234,6 +237,30 @@ class Store(Mapping[str, xr.Dataset]):
         if way not in self._ways:
             view = copy(self)
             view._chunks, view._checksum, view._incomplete = way
+            view._datasets, view._labels = {}, {}
+            self._ways[way] = view
+        return self._ways[way]
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is on no local disk, so that each request takes its time."""
+        return self.backend.remote
+
+    def staging(self, most: int) -> Store:
+        """The same open store; what it fetches is staged on the local disk and fetched once.
+
+        Parameters
+        ----------
+        most
+            Bytes at most, of all stores of this process together; what was used least lately makes
+            room. 0, or a store that is on a local disk: nothing is staged.
+        """
+        if not self.remote or not most:
+            return self
+        way = self._chunks, self._checksum, self._incomplete, most
+        if way not in self._ways:
+            view = copy(self)
+            view._pieces = Pieces(self.backend, staged=most)
             view._datasets, view._labels = {}, {}
             self._ways[way] = view
         return self._ways[way]
@@ -396,7 +423,10 @@ class Store(Mapping[str, xr.Dataset]):
     def _open(self, path: str, view: Opened) -> xr.Dataset:
         way = self._chunks, self._checksum, self._incomplete
         with foreign(f"{self.location} {path}"):
-            return dataset_of(view, f"{self.location}/{path}", self._folder(path), self.digest, way)
+            found = replace(view, pieces=self._pieces)
+            return dataset_of(
+                found, f"{self.location}/{path}", self._folder(path), self.digest, way
+            )
 
     def _folder(self, path: str) -> Path | None:
         folder = self.location.real

@@ -18,7 +18,7 @@ from support.rounding_store import make_rounding_store, without
 from support.same_stores import assert_same_bits
 from taqstore import open_store
 from taqstore.errors import TaqError
-from taqstore.kinds.boundaries import Boundary
+from taqstore.names.boundaries import Boundary
 from taqstore.run.mode import Mode
 from taqstore.store.attributes import attribute_of
 from taqstore.upkeep.verify import verify_store

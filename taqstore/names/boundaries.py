@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from taqstore.kinds.weight_sets import ADAROUND
 from taqstore.names import BLOCKS
 
 _NAME = re.compile(r"(img|txt|uni)\.boundary-(\d{1,4})(?:\.([a-z][a-z0-9_-]{0,31}))?")
@@ -17,22 +16,22 @@ _NAME = re.compile(r"(img|txt|uni)\.boundary-(\d{1,4})(?:\.([a-z][a-z0-9_-]{0,31
 
 @dataclass(frozen=True)
 class Boundary:
-    """One boundary of one stream, for the blocks of a weight set."""
+    """One boundary of one stream; `set` is the weight set that it is for, unless `adaround`."""
 
     stream: str
     index: int
-    set: str = ADAROUND
+    set: str = ""
 
     @classmethod
     def parse(cls, name: str) -> Boundary | None:
         """The boundary that `img.boundary-3` names; None for the name of anything else."""
         match = _NAME.fullmatch(name)
-        return match and cls(match[1], int(match[2]), match[3] or ADAROUND)
+        return match and cls(match[1], int(match[2]), match[3] or "")
 
     @property
     def name(self) -> str:
         """What `open_block` calls it among its streams."""
-        own = "" if self.set == ADAROUND else f".{self.set}"
+        own = f".{self.set}" if self.set else ""
         return f"{self.stream}.boundary-{self.index}{own}"
 
     @property
