@@ -22,13 +22,15 @@ from taqstore.layout.item_records import ItemLayout, mask_chunk, record_chunk
 from taqstore.layout.template import Template
 from taqstore.metadata.staging import Staging
 from taqstore.names import STREAMS
-from taqstore.place.object_backend import PART
+from taqstore.place.remote.objects import PART
 from taqstore.store.groups import create_arrays
 
+from .model_shapes import SHAPES as SHAPES
 from .model_shapes import ModelShape
+from .model_shapes import find_shape as find_shape
 
-# A claim, which the flag takes the place of; read once more when flags are closed.
-_PUTS_OF_FLAG, _GETS_OF_FLAG = 2, 1
+# A claim, which the flag takes the place of; read when it is seen, and when flags are closed.
+_PUTS_OF_FLAG, _GETS_OF_FLAG = 2, 2
 # Names of a listing, and keys of a request that deletes.
 _LISTED = 1000
 

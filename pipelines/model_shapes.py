@@ -5,7 +5,7 @@ Also of models that taqstore does not run: what their calibration would take is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from taqstore.asked import word_of
@@ -54,7 +54,7 @@ class ModelShape:
     frames: int = 1
 
     @property
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> Sequence[Block]:
         """Blocks in the order they run."""
         return model_blocks(self.multimodal, self.unified)
 

@@ -213,9 +213,8 @@ def _check_in_order(what_it_has: str, given_in_order: bool, mode: Mode) -> None:
     """Refuse to share out blocks that wait for each other."""
     for name, given in (("shard", mode.shard), ("scheduler", mode.scheduler)):
         if given_in_order and given is not None:
-            what = (
-                f"with {what_it_has} each block waits for the one before it: no {name} goes faster"
-            )
+            waits = "each block waits for the one before it"
+            what = f"with {what_it_has} {waits}: no {name} goes faster"
             raise MisuseError(problem(what, remedy=f"leave --{name} out"))
 
 

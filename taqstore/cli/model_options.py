@@ -157,10 +157,15 @@ def check_draw(options: dict[str, Any], *, seed: str = "--seed") -> None:
         raise click.UsageError(f"{seed} draws --num-samples: give both")
 
 
-def rerun_options(*, stride: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def rerun_options(
+    *,
+    stride: int,
+    store: Callable[[Any], Any] = store_argument,
+    model: Callable[[Any], Any] = model_option,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The store and the options of commands that run its latents or samples through a model."""
-    options = (store_argument, images_option, num_samples_option, seed_option,
-               stride_option(latents=stride), model_option, local_ckpt_option,
+    options = (store, images_option, num_samples_option, seed_option,
+               stride_option(latents=stride), model, local_ckpt_option,
                resume_option, force_option, sharing_options, dry_run_option,
                json_option)  # fmt: skip
 

@@ -225,8 +225,8 @@ def open_block(
     streams
         Which streams; None: img and txt, or uni. A name like `img.quantized` is a second input of
         the stream img, from the group `blocks/img.quantized`, and has no target. One like
-        `img.boundary-3` is the stream img at a boundary that is kept alone (`names.boundaries`), and
-        its target the boundary after it.
+        `img.boundary-3` is the stream img at a boundary that is kept alone, and its target the
+        boundary after it (`names.boundaries`).
     staging
         Of a store that is not on a local disk: bytes of the folder for temporary files that may
         hold what was fetched, so that a sample is fetched once however often it is read. None: what
