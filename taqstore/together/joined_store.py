@@ -6,6 +6,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -137,6 +138,26 @@ class JoinedStore(Store):
                 notes=self.notes, root=self.root, _together=self._together,
                 _views={}, _datasets={}, _labels={},
             )  # fmt: skip
+
+    @property
+    def remote(self) -> bool:
+        """Whether one of the stores is on no local disk."""
+        return any(store.remote for store in self.stores)
+
+    def staging(self, most: int) -> JoinedStore:
+        """The same stores, those on no local disk staged: see `Store.staging`."""
+        if not self.remote or not most:
+            return self
+        way = self._chunks, self._checksum, self._incomplete, most
+        if way not in self._ways:
+            view = copy(self)
+            view.stores = [store.staging(most) for store in self.stores]
+            view._datasets, view._views, view._labels = {}, {}, {}
+            view._put_together()
+            self._ways[way] = view
+        found = self._ways[way]
+        assert isinstance(found, JoinedStore)
+        return found
 
     def _view(self, path: str) -> Opened:
         if path not in self._views:
