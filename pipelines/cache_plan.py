@@ -71,9 +71,12 @@ class Requests:
     list: int = 0
     delete: int = 0
 
-    def add(self, items: int, size: int) -> None:
-        """Count what writing items of one shard of so many bytes takes."""
-        self.put += items * (_puts(size) + _PUTS_OF_FLAG)
+    def add(self, items: int, size: int, *, claimed: bool = True) -> None:
+        """Count what writing items of one shard of so many bytes takes.
+
+        Boundaries that roll are not `claimed`: their block is.
+        """
+        self.put += items * (_puts(size) + (_PUTS_OF_FLAG if claimed else 1))
         self.get += items * _GETS_OF_FLAG
         self.list += -(-items // _LISTED)
         self.delete += -(-items // _LISTED)
@@ -185,7 +188,7 @@ class _Sizes:
             at_once = Kept([sized[end] for end in dict.fromkeys([*before, *window])])
             most = max(most, at_once, key=lambda kept: kept.bytes)
             for end in set(window) - written:
-                requests.add(sized[end].items, sized[end].item_bytes)
+                requests.add(sized[end].items, sized[end].item_bytes, claimed=False)
             # What a block is computed from is read once.
             requests.get += sum(sized[end].items for end in window if end in written)
             written |= set(window)

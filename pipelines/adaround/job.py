@@ -85,7 +85,8 @@ class Job:
         """Drop the boundaries that are left, if nobody is at work on a block."""
         if self.rolling:
             with ExitStack() as claims:
-                claimed = [self.results.blocks.claim((place,)) for place in self.mine(names)]
+                group, done = self.results.blocks, self.results.blocks.written()
+                claimed = [group.claim((i,)) for i in self.mine(names) if not done[i]]
                 if all(claims.enter_context(claim) for claim in claimed):
                     self.rolling.finish()
 
