@@ -7,6 +7,7 @@ import struct
 from crc32c import crc32c
 
 from taqstore.layout.item_records import Item, ItemLayout
+from taqstore.layout.shards import CRC_BYTES
 from taqstore.names import COMMIT, RECORD, WRITTEN
 from taqstore.place.backend import Backend
 from taqstore.place.remote.owners import MAGIC
@@ -21,6 +22,11 @@ def record_of_flag(raw: bytes, scope: str, layout: ItemLayout, item: Item) -> by
 def is_claim(raw: bytes) -> bool:
     """Whether a file in the place of a flag is a writer's claim: its item is not flagged yet."""
     return raw.startswith(MAGIC)
+
+
+def flag_bytes(layout: ItemLayout) -> int:
+    """Bytes of every flag of a group."""
+    return layout.record_bytes + CRC_BYTES
 
 
 def flag_key(item: Item) -> str:

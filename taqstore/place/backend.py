@@ -73,8 +73,11 @@ class Backend(Protocol):
     def locked(self, *, timeout: float | None = None) -> AbstractContextManager[None]:
         """Hold the lock of what writers share; StoreError where another holds it for long."""
 
-    def claimed(self, group: str, item: Item, flag: str) -> AbstractContextManager[bool]:
-        """Hold an item of a group whose flag has that key; False where another process does."""
+    def claimed(self, group: str, item: Item, flag: str, size: int) -> AbstractContextManager[bool]:
+        """Hold an item of a group; False where another process does.
+
+        `flag` is the key of its flag, which will have that many bytes.
+        """
 
     def any_claimed(self, group: str, items: Iterable[Item], flags: str) -> bool:
         """Whether any process holds one of these items; `flags` is the prefix of their flags."""

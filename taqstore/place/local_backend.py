@@ -263,7 +263,7 @@ class LocalBackend:
             yield
 
     @contextmanager
-    def claimed(self, group: str, item: Item, flag: str) -> Iterator[bool]:
+    def claimed(self, group: str, item: Item, flag: str, size: int) -> Iterator[bool]:
         """Hold an item's file lock beside the store: it goes when its process does."""
         from taqstore.place.disk import try_lock
         from taqstore.place.location import Location

@@ -187,12 +187,12 @@ class ObjectBackend:
                     self._lock.release()
 
     @contextmanager
-    def claimed(self, group: str, item: Item, flag: str) -> Iterator[bool]:
+    def claimed(self, group: str, item: Item, flag: str, size: int) -> Iterator[bool]:
         """Hold an item by a claim in the place of its flag."""
         if self._alone is not None:
             yield True
             return
-        with self._claims.claimed(flag) as held:
+        with self._claims.claimed(flag, size) as held:
             yield held
 
     def any_claimed(self, group: str, items: Iterable[Item], flags: str) -> bool:

@@ -152,7 +152,7 @@ class ZarrBackend:
             held.release()
 
     @contextmanager
-    def claimed(self, group: str, item: Item, flag: str) -> Iterator[bool]:
+    def claimed(self, group: str, item: Item, flag: str, size: int) -> Iterator[bool]:
         """Hold an item among the threads of this process."""
         claim = self.name, f"{group}/{item}"
         if claim in _CLAIMED:

@@ -16,7 +16,7 @@ import numpy as np
 
 from taqstore.errors import StoreError, problem
 from taqstore.items.closing import close_items
-from taqstore.items.flag_files import flag_key, write_flag
+from taqstore.items.flag_files import flag_bytes, flag_key, write_flag
 from taqstore.items.flags import Items, read_group
 from taqstore.layout.item_records import ABSENT, Identity, Item, ItemLayout, Shard
 from taqstore.layout.shards import Frames, fingerprint_of
@@ -105,7 +105,8 @@ class GroupWriter:
         """Hold an item's lock; yields False where another process holds it."""
         path, placed = self.template.path, self._placed(item)
         flag = f"{path}/{flag_key(self._number(placed))}"
-        with self.backend.claimed(path, placed, flag) as held:
+        size = flag_bytes(self._layout)
+        with self.backend.claimed(path, placed, flag, size) as held:
             yield held
 
     def put(self, name: str, start: Sequence[int], values: Values) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from taqstore.errors import MissingError, NewerError, StoreError, TaqError
 from taqstore.items.claims import checked_layout
 from taqstore.items.closing import recorded_mask
-from taqstore.items.flag_files import flag_key, item_of_flag, record_of_flag
+from taqstore.items.flag_files import flag_key, is_claim, item_of_flag, record_of_flag
 from taqstore.items.flags import Items, closed_mask
 from taqstore.layout.array_documents import (
     array_document,
@@ -259,8 +259,8 @@ class GroupCheck:
                 raw = self.backend.read(f"{self.path}/{flag_key(item)}")
             except StoreError:
                 raw = b""  # a pipe, a link
-            if raw is None:
-                continue  # closed by a writer since it was listed
+            if raw is None or is_claim(raw):
+                continue  # closed by a writer since it was listed; or of one that is not done
             record = record_of_flag(raw, loaded.scope, layout, item)
             if record is None:
                 self._found(flag_key(item), "damaged completion flag", item)

@@ -41,11 +41,14 @@ class Claims:
         self._renewing: threading.Thread | None = None
 
     @contextmanager
-    def claimed(self, key: str) -> Iterator[bool]:
-        """Hold the item whose flag has that key; False where another does, or it has a flag."""
+    def claimed(self, key: str, size: int) -> Iterator[bool]:
+        """Hold the item whose flag has that key; False where another does, or it has a flag.
+
+        A claim never has the size that the flag will have: listings tell them apart.
+        """
         with self._lock:
             mine = key in self._held
-        held = None if mine else self._taken(key)
+        held = None if mine else self._taken(key, size)
         if held is None:
             yield False
             return
@@ -65,8 +68,8 @@ class Claims:
                     if self._objects.replace(key, free, still.tag) is not None:
                         self._objects.delete([key])
 
-    def _taken(self, key: str) -> _Held | None:
-        lease, now = Lease(CLAIM_SECONDS), time.monotonic()
+    def _taken(self, key: str, size: int) -> _Held | None:
+        lease, now = Lease(CLAIM_SECONDS, unlike=size), time.monotonic()
         tag = self._objects.create(key, lease.text())
         if tag is None:
             found = self._objects.get(key)

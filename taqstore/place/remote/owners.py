@@ -43,22 +43,23 @@ class Lease:
     ----------
     valid
         Seconds: unchanged for so long, it is nobody's any more.
+    unlike
+        Bytes that it never has, so that listings tell it from a flag.
     """
 
     valid: float
+    unlike: int = 0
     token: str = field(default_factory=lambda: secrets.token_hex(8))
     since: str = field(default_factory=lambda: _now())
     beats: int = 0
 
-    def text(self, *, free: bool = False, unlike: int = 0) -> bytes:
+    def text(self, *, free: bool = False) -> bytes:
         """The next content; it is never the same twice.
 
         Parameters
         ----------
         free
             Whether it is given back.
-        unlike
-            Bytes that it must not have, so that listings tell it from a flag.
         """
         self.beats += 1
         told = {
@@ -75,7 +76,7 @@ class Lease:
             "renewed": _now(),
         }
         text = json.dumps(told, separators=(",", ":")).encode()
-        return text + b" " if len(text) == unlike else text
+        return text + b" " if len(text) == self.unlike else text
 
 
 def _now() -> str:

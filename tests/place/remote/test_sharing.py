@@ -107,17 +107,17 @@ def _leases(backend: ObjectBackend) -> list[tuple[str, bytes]]:
 
 def test_an_item_is_held_once(address: str) -> None:
     one, other = back_end(address), back_end(address)
-    with one.claimed("latents", (0,), FLAG) as held:
+    with one.claimed("latents", (0,), FLAG, 40) as held:
         assert held
         for backend in (one, other):
-            with backend.claimed("latents", (0,), FLAG) as again:
+            with backend.claimed("latents", (0,), FLAG, 40) as again:
                 assert not again
         assert other.any_claimed("latents", [(0,)], "latents/items/commit")
     assert not other.any_claimed("latents", [(0,)], "latents/items/commit")
-    with other.claimed("latents", (0,), FLAG) as held:
+    with other.claimed("latents", (0,), FLAG, 40) as held:
         assert held
         other.put_flag(FLAG, b"flag")
-    with one.claimed("latents", (0,), FLAG) as held:
+    with one.claimed("latents", (0,), FLAG, 40) as held:
         assert not held  # flagged
     assert one.read(FLAG) == b"flag"
 
@@ -125,10 +125,10 @@ def test_an_item_is_held_once(address: str) -> None:
 def test_a_claim_is_renewed_while_it_is_held(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "CLAIM_SECONDS", 0.8)
     one, other = back_end(address), back_end(address)
-    with one.claimed("latents", (0,), FLAG):
+    with one.claimed("latents", (0,), FLAG, 40):
         end = time.monotonic() + 2.5
         while time.monotonic() < end:
-            with other.claimed("latents", (0,), FLAG) as held:
+            with other.claimed("latents", (0,), FLAG, 40) as held:
                 assert not held
             time.sleep(0.1)
         one.put_flag(FLAG, b"flag")
@@ -166,6 +166,19 @@ def test_a_writer_that_was_silent_cannot_flag(address: str, *, flagged: bool) ->
     assert verify_store(address).damage == ()
     shown = open_store(address)["latents"]
     assert list(shown.image.values) == ([0, 1] if flagged else [1])
+
+
+@pytest.mark.parametrize("size", [0, 393, 394, 395])
+def test_a_claim_that_was_left_is_no_damage_and_no_flag(address: str, size: int) -> None:
+    write_latents(address, [0, 1], only=[1])
+    backend = back_end(address)
+    with backend.claimed("latents", (0,), FLAG, size):
+        claim = backend.read(FLAG)
+    assert claim
+    assert len(claim) != size
+    backend.objects.put(FLAG, claim)
+    assert verify_store(address).damage == ()
+    assert list(open_store(address)["latents"].image.values) == [1]
 
 
 def test_writers_of_other_images_grow_one_group(address: str) -> None:
