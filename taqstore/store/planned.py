@@ -39,7 +39,7 @@ from taqstore.store.writer import StoreWriter, check_format, check_place, new_ro
 
 @takes_storage_options
 def plan_store(
-    address: str | os.PathLike[str],
+    address: Any,
     *,
     writable: bool = True,
     storage_options: StorageOptions | None = None,

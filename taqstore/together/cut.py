@@ -32,7 +32,9 @@ def cut(part: Part, positions: Mapping[str, np.ndarray]) -> Part:
     for dim in positions:
         extent = template.item_extent(dim)
         if dim in template.item_dims and 1 < extent < template.sizes[dim]:
-            raise LayoutError(problem(f"its items hold several indices of {dim}", where=template.path))
+            raise LayoutError(
+                problem(f"its items hold several indices of {dim}", where=template.path)
+            )
     taken = {d: part.positions(d)[at] for d, at in positions.items() if d != part.grows}
     coords = {
         name: (dims, _taken(np.asarray(values), dims, positions))

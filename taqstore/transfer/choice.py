@@ -12,7 +12,7 @@ import xarray as xr
 
 from taqstore.asked import meant
 from taqstore.errors import MissingError, problem
-from taqstore.names import SITES, kind_of, parse_site, site_of
+from taqstore.names import EVERY_SITE, kind_of, parse_site, site_of
 from taqstore.query.select import select
 from taqstore.store.naming import path_in_store
 from taqstore.store.reader import Store
@@ -119,7 +119,7 @@ def _named(text: str, there: Sequence[str], store: Store) -> list[str]:
 
 
 def _has_site(path: str) -> bool:
-    return _base(path) in SITES
+    return _base(path) in EVERY_SITE
 
 
 def _is_of(path: str, sites: set[str]) -> bool:

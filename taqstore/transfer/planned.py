@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from taqstore.layout.item_bytes import numbers_of, raw_bytes, shard_bytes
-from taqstore.layout.item_records import ABSENT, Item
+from taqstore.layout.item_bytes import numbers_of, shard_bytes
+from taqstore.layout.item_records import Item
 from taqstore.run.plan import Plan
 from taqstore.store.planned import PlannedGroup
 from taqstore.together.parts import Part
@@ -33,12 +33,11 @@ def _count_item(plan: Plan, shards: Shards, number: Item) -> None:
     counts = plan.group(template.path)
     for name, coords in shards.of(number):
         array = template.array(name)
-        if shards.stays_whole(name):
-            size = (shards.identity(name, coords) or ABSENT)[0]
-        else:
-            size = shard_bytes(template, array, coords) if shards.is_there(name, coords) else 0
-            if array.compress and size:
+        size = stored = shards.stored(name, coords)
+        if stored and not shards.stays_whole(name):
+            size = shard_bytes(template, array, coords)
+            if array.compress:
                 plan.at_most.add(template.path)
         counts.bytes += size
         counts.files += bool(size)
-        plan.amount += shards.source_bytes(name, coords)
+        plan.amount += stored

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,9 +14,9 @@ from taqstore.layout.item_bytes import numbers_of
 from taqstore.metadata.provenance import make_record
 from taqstore.place.location import Location
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
-from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.run.plan import Plan
+from taqstore.run.progress import SILENT, Progress
 from taqstore.store.groups import KEEP_OR_REPLACE
 from taqstore.store.planned import PlannedWriter, plan_store
 from taqstore.store.reader import Store, open_store
@@ -27,6 +27,7 @@ from taqstore.transfer.planned import count_group
 from taqstore.upkeep.carried import carry_records, described, records_of
 from taqstore.upkeep.copying import Copier
 
+Command = Literal["pull", "push"]
 _ALL = Choice()
 
 
@@ -36,8 +37,9 @@ def pull(
     target: str | os.PathLike[str],
     *,
     choice: Choice = _ALL,
-    mode: Mode = Mode(),  # noqa: B008
-    command: str = "pull",
+    command: Command = "pull",
+    dry_run: bool = False,
+    progress: Progress = SILENT,
     storage_options: StorageOptions | None = None,
 ) -> Outcome:
     """Bring what is chosen of a store to another address, into a new store or one that is there.
@@ -56,10 +58,12 @@ def pull(
         The other address.
     choice
         What is brought: by default everything.
-    mode
-        Its `dry_run` and `progress` count; it always goes on with what is there.
     command
         What the provenance calls it.
+    dry_run
+        Write nothing: `Outcome.plan` says what would be written.
+    progress
+        Told of bytes, item by item.
     storage_options
         As of `taqstore.open_store`.
 
@@ -78,17 +82,17 @@ def pull(
         raise StoreError(problem("the target is the source", where=str(location)))
     outcome = Outcome()
     parts = _chosen(store, choice, outcome.notes)
-    opened = plan_store(location) if mode.dry_run else create_store(location)
+    opened = plan_store(location) if dry_run else create_store(location)
     with opened as writer:
         if isinstance(writer, PlannedWriter):
             outcome.plan = _planned(writer, parts)
             return outcome
-        mode.progress.start(sum(part.nbytes for part in parts.values()))
-        for path, part in parts.items():
+        progress.start(sum(part.nbytes for part in parts.values()))
+        for part in parts.values():
             group = _group(writer, part)
             numbers = sorted(numbers_of(part.template, part.mask))
             copier = Copier(group, part, np.arange(len(part.places)))
-            copier.copy_all(numbers, outcome, mode.progress)
+            copier.copy_all(numbers, outcome, progress)
         _record(writer, store, choice, parts, outcome, command)
     return outcome
 
@@ -138,7 +142,7 @@ def _record(
     choice: Choice,
     parts: Mapping[str, Part],
     outcome: Outcome,
-    command: str,
+    command: Command,
 ) -> None:
     """Bring the source's records, and tell what was brought; not twice where nothing was."""
     carry_records(writer, [store])
