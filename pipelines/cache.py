@@ -132,7 +132,7 @@ def cache(
         "num_samples": num_samples,
         "blocks": list(names),
     }
-    with open_writer(opened.location.url, mode) as writer:
+    with open_writer(opened.location, mode) as writer:
         groups = open_groups(writer, templates, mode)
         job = _Job(found, loaded, schedule, names, groups, outcome, mode)
         pending = {image: job.pending(position) for position, image in enumerate(found.images)}

@@ -132,7 +132,7 @@ def adaround(
         loaded, settings, inputs, run, compared=compared, set=set, folder=folder, start=begun_from
     )
     parameters = {**run, "set": set, "blocks": names}
-    with open_writer(opened.location.url, mode) as writer:
+    with open_writer(opened.location, mode) as writer:
         groups = open_groups(writer, templates, mode)
         results = RoundingWriter(groups, inputs, settings, outcome)
         own = "adaround" if set == ADAROUND else f"adaround-{set}"

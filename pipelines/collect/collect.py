@@ -155,7 +155,7 @@ def collect(
         "images_per_batch": images_per_batch,
         **({} if second_moments is None else {"second_moments": asdict(second_moments)}),
     }
-    with open_writer(opened.location.url, mode) as writer:
+    with open_writer(opened.location, mode) as writer:
         if mode.dry_run:
             groups = open_groups(writer, templates_of(batches), mode)
             job = Job(found, loaded, reduce, groups, outcome, mode, second_moments)

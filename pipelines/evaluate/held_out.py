@@ -38,7 +38,7 @@ def observed_images(store: Store, latents: xr.Dataset) -> set[int]:
 
 def held_out(beside: Judged) -> Trajectories:
     """Judged images in the place of the store's, their latents as they are kept."""
-    store = open_store(beside.writer.location.url, chunks=None, checksum=True)
+    store = open_store(beside.writer.location, chunks=None, checksum=True)
     latents = store[beside.kept.path].sel(image=list(beside.images))
     return replace(beside.found, latents=latents, images=beside.images)
 

@@ -56,7 +56,7 @@ def evaluate_costs(
             local_ckpt=local_ckpt,
         )
     found, steps = asked.found, asked.schedule.steps
-    with plan_store(opened.location.url, writable=False) as writer:
+    with plan_store(opened.location, writable=False) as writer:
         plan = new_plan(writer, FORWARDS)
         if held_out:
             chosen = choose(

@@ -100,7 +100,7 @@ def gptq(
     made = site_templates(inputs, settings, runs, name=name)
     _check_place(opened, name)
     outcome.notes += _notes(opened, known, settings, sites)
-    with open_writer(opened.location.url, mode) as writer:
+    with open_writer(opened.location, mode) as writer:
         groups = open_groups(writer, [template for template, _ in made.values()], mode)
         job = _Job(known, settings, groups, outcome, mode)
         every = [place for _, places in made.values() for place in places]

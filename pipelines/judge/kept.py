@@ -69,7 +69,7 @@ class Kept:
 
     def at(self, place: int) -> Sampled:
         """The trajectory at a place, which is whole; memory is that of one."""
-        store = open_store(self.writer.location.url, chunks=None, checksum=True)
+        store = open_store(self.writer.location, chunks=None, checksum=True)
         one = store[self.path].sel(image=self.asked.images[place])
         return Sampled(np.array(one["x"].values), np.array(one["output"].values[:-1]))
 

@@ -13,9 +13,6 @@ from taqstore.store.planned import plan_store
 from taqstore.store.reader import Store
 from taqstore.store.writer import StoreWriter, create_store
 
-# Schemes of fsspec whose files are not changed: trying it would spoil an archive.
-_READ_ONLY = {"http", "https", "zip", "tar", "libarchive", "github", "git", "reference"}
-
 
 @contextmanager
 def keeping(store: Store, notes: list[str]) -> Iterator[StoreWriter]:
@@ -43,7 +40,7 @@ def keeping(store: Store, notes: list[str]) -> Iterator[StoreWriter]:
 
 def planning(store: Store) -> StoreWriter:
     """The store, to plan with: what it has is not made again, though it may not be written."""
-    return plan_store(store.location.url, writable=False)
+    return plan_store(store.location, writable=False)
 
 
 def _writer(store: Store) -> StoreWriter:
@@ -55,11 +52,9 @@ def _writer(store: Store) -> StoreWriter:
         It cannot be written.
     """
     location = store.location
-    schemes = location.url.partition("://")[0].split("::")
-    if location.folder is None:
-        read_only = not _READ_ONLY.isdisjoint(schemes)
-    else:
+    read_only = location.read_only
+    if location.folder is not None:
         read_only = not os.access(location.folder, os.W_OK)
     if read_only:
         raise StoreError(problem("the store cannot be written", where=str(location)))
-    return create_store(location.url)
+    return create_store(location)

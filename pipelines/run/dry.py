@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
@@ -13,6 +12,7 @@ import numpy as np
 from taqstore.errors import StoreError, TaqError
 from taqstore.layout.item_bytes import item_bytes, numbers_of
 from taqstore.layout.item_records import ItemLayout
+from taqstore.place.location import Address
 from taqstore.run.mode import Mode
 from taqstore.run.plan import Plan
 from taqstore.store.group_writer import GroupWriter
@@ -28,7 +28,7 @@ MILLISECONDS = "milliseconds"
 """Count of a provenance record: wall time of the work, beside how much of it there was."""
 
 
-def open_writer(address: str | os.PathLike[str], mode: Mode) -> StoreWriter:
+def open_writer(address: Address, mode: Mode) -> StoreWriter:
     """The store, open for writing; with `Mode.dry_run`, for planning."""
     return plan_store(address) if mode.dry_run else create_store(address)
 
@@ -108,7 +108,7 @@ def recorded_pace(
     from taqstore.store.reader import open_store  # brings xarray, which ingest does without
 
     try:
-        records = open_store(writer.location.url).provenance
+        records = open_store(writer.location).provenance
     except (StoreError, TaqError):
         return None
     wanted = _alike(parameters, beside)

@@ -18,7 +18,7 @@ _SEED = "seed"
 
 def merged_images(writer: StoreWriter) -> dict[int, tuple[str, int]]:
     """Prompt and seed of each whole image, by id, where no single run gives these; else nothing."""
-    store = open_store(writer.location.url)
+    store = open_store(writer.location)
     if LATENTS not in store:
         return {}
     latents = store[LATENTS]

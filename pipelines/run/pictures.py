@@ -100,7 +100,7 @@ class Pictures:
 
         Of those that were kept before, the PNG files are written again.
         """
-        store = open_store(self.writer.location.url, chunks=None, checksum=True)
+        store = open_store(self.writer.location, chunks=None, checksum=True)
         latents = store[LATENTS]
         final = int(np.flatnonzero(latents["is_final"].values)[-1])
         there = set(latents["image"].values.tolist())
@@ -148,7 +148,7 @@ class Pictures:
     def _done(self) -> np.ndarray:
         """(image,) which pictures are stored, as far as the group goes."""
         found = np.zeros(len(self.images), bool)
-        store = open_store(self.writer.location.url)
+        store = open_store(self.writer.location)
         if PICTURES in store and store.node(PICTURES).attrs.get(RUN) == dict(self.about):
             kept = set(store[PICTURES]["image"].values.tolist())
             found[:] = [image in kept for image in self.images]
@@ -175,5 +175,5 @@ class Pictures:
 
     def _is_empty(self) -> bool:
         """Whether there is a group of pictures without one in it: it may have another size."""
-        store = open_store(self.writer.location.url)
+        store = open_store(self.writer.location)
         return PICTURES in store and not store.mask(PICTURES).any()

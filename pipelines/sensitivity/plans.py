@@ -130,7 +130,7 @@ class Planning:
     def tell(self, plans: Sequence[Plan]) -> RunPlan:
         """What would be run and written; raises as the run would."""
         store, mode = self.planner.store, self.mode
-        with plan_store(store.location.url) as writer:
+        with plan_store(store.location) as writer:
             found = new_plan(writer, FORWARDS)
             plan_kept(found, writer, self.chosen)
             groups = open_groups(writer, [plan.template for plan in plans], mode)

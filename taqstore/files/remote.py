@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PosixPath
 from tempfile import TemporaryDirectory
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from taqstore.errors import TaqError, problem
@@ -72,8 +72,14 @@ class Place:
     key: str
 
     @classmethod
-    def of(cls, out: str | os.PathLike[str], *, read_only: bool = False) -> Place:
-        """The place at an address.
+    def of(
+        cls,
+        out: str | os.PathLike[str],
+        *,
+        read_only: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> Place:
+        """The place at an address; `options` by default those that hold now.
 
         Raises
         ------
@@ -85,7 +91,7 @@ class Place:
         if not root or not key:
             what, remedy = "names no file in a bucket", "write it like s3://bucket/folder/name"
             raise TaqError(problem(what, where=url, remedy=remedy))
-        location = Location.parse(f"{url.partition('://')[0]}://{root}")
+        location = Location.parse(f"{url.partition('://')[0]}://{root}", options)
         return cls(url, location.backend(read_only=read_only), key)
 
     def files(self) -> dict[str, int]:
@@ -96,20 +102,26 @@ class Place:
 
     def check(self, is_marked: Callable[[bytes], bool], *, most: int) -> None:
         """Refuse a place that is a store, lies in one, or has one below it, by a TaqError."""
+        self.check_above(is_marked, most=most)
+        for name in self.files():
+            folder, _, last = name.rpartition("/")
+            inside = f"{self.key}/{folder}".rstrip("/")
+            if last == METADATA and self._is_store(inside, is_marked, most):
+                what = "a store lies in this folder"
+                raise TaqError(problem(what, where=self.url, found=folder, remedy=ELSEWHERE))
+
+    def check_above(self, is_marked: Callable[[bytes], bool], *, most: int) -> None:
+        """Refuse a place that is a store or lies in one, by a TaqError."""
         parts = self.key.split("/")
         for length in range(len(parts), -1, -1):
             above = "/".join(parts[:length])
             if self._is_store(above, is_marked, most):
                 what = "is a store" if above == self.key else "lies in a store"
-                raise TaqError(problem(what, where=self.url, found=above, remedy=ELSEWHERE))
-        for name in self.files():
-            folder, _, last = name.rpartition("/")
-            if last == METADATA and self._is_store(f"{self.key}/{folder}", is_marked, most):
-                what = "a store lies in this folder"
-                raise TaqError(problem(what, where=self.url, found=folder, remedy=ELSEWHERE))
+                found = above or self.url.removesuffix(f"/{self.key}")
+                raise TaqError(problem(what, where=self.url, found=found, remedy=ELSEWHERE))
 
     def _is_store(self, folder: str, is_marked: Callable[[bytes], bool], most: int) -> bool:
-        key = f"{folder}/{METADATA}" if folder else METADATA
+        key = f"{folder}/{METADATA}".lstrip("/")
         size = self.backend.size(key)
         if size is None:
             return False
@@ -193,10 +205,10 @@ def _pieces(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _below(backend: Backend, prefix: str, within: str = "") -> Iterator[tuple[str, int]]:
-    for name in backend.names(f"{prefix}/{within}".rstrip("/")):
-        path = f"{within}{name}"
-        size = backend.size(f"{prefix}/{path}")
-        if size is None:
-            yield from _below(backend, prefix, f"{path}/")
+    folder = f"{prefix}/{within}".rstrip("/")
+    sizes = backend.sizes(folder)
+    for name in backend.names(folder):
+        if name in sizes:
+            yield f"{within}{name}", sizes[name]
         else:
-            yield path, size
+            yield from _below(backend, prefix, f"{within}{name}/")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.files.remote import ELSEWHERE, METADATA, Place, RemotePath, output_path
+from taqstore.place.location import Location
 
 _MARKER = "taqstore"
 # What a writer of the format could have left; larger metadata is not read to be judged.
@@ -70,6 +71,13 @@ def check_below_store(folder: Path) -> None:
     """Refuse a place for a new store that holds another one, by a TaqError."""
     if not is_store(folder):
         _check_below(os.fspath(folder))
+
+
+def check_above_remote(location: Location) -> None:
+    """Refuse a URL of a new store that lies in another one, by a TaqError."""
+    if location.store is None and "/" in location.url.partition("://")[2]:
+        place = Place.of(location.url, options=location.options)
+        place.check_above(_is_marked, most=_MOST_BYTES)
 
 
 def _check_above(text: str, *, itself: bool = True) -> None:

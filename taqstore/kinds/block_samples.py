@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -17,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.names import BLOCKS, STREAMS, WRITTEN, Block
+from taqstore.place.location import Address
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.reader import Store, open_store
 
@@ -171,7 +171,7 @@ class BlockSamples:
 
 @takes_storage_options
 def open_block(
-    store: Store | str | os.PathLike[str],
+    store: Store | Address,
     block: str,
     *,
     streams: Sequence[str] | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from taqstore.asked import word_of
 from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.kinds.block_samples import Batch, BlockSamples, joined, open_block
+from taqstore.place.location import Address
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.reader import Store
 
@@ -27,7 +27,7 @@ _IN_HAND = 2
 
 @takes_storage_options
 def iter_batches(
-    store: Store | str | os.PathLike[str],
+    store: Store | Address,
     block: str,
     *,
     batch_size: int = 32,

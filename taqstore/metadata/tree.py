@@ -198,7 +198,9 @@ def _members(
     """Documents of a group's arrays and groups, by key below the root."""
     found, copied = {}, copies or {}
     names = [f"{path}/{name}" for name in record.paths]
-    read = backend.read_many(f"{name}/{KEY}" for name in names if name not in copied)
+    known = _remembered(backend, path, record)
+    wanted = [f"{name}/{KEY}" for name in names if name not in copied]
+    read = known | backend.read_many(key for key in wanted if key not in known)
     for name in names:
         key, label = f"{name}/{KEY}", f"{where} {name}/{KEY}".strip()
         raw = encoded(copied[name]) if name in copied else read[key]
@@ -208,6 +210,17 @@ def _members(
             raise damaged(label, "not what was written")
         found[key] = raw
     return found
+
+
+def _remembered(backend: Backend, path: str, record: GroupRecord) -> dict[str, bytes | None]:
+    """Documents that need not be read again: those known are the ones that the group records."""
+    known: dict[str, bytes | None] = {}
+    for name in record.paths:
+        key = f"{path}/{name}/{KEY}"
+        raw = backend.remembered(key)
+        if raw is not None and checksum_of(raw, key) == record.documents.get(name):
+            known[key] = raw
+    return known
 
 
 def put_in_place(

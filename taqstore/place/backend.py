@@ -27,6 +27,12 @@ class Backend(Protocol):
     def read(self, key: str) -> bytes | None:
         """The whole content; None where there is no such key."""
 
+    def remembered(self, key: str) -> bytes | None:
+        """A document as it was last read or written here; None where reading costs nothing.
+
+        It may be another by now: the caller compares it with what the group's document records.
+        """
+
     def read_range(self, key: str, start: int, length: int) -> bytes | None:
         """So many bytes from a place inside on, fewer where it ends; None where there is no key."""
 

@@ -85,6 +85,10 @@ class LocalBackend:
         except OSError as error:
             raise unreadable(self.path(key), error) from error
 
+    def remembered(self, key: str) -> bytes | None:
+        """Nothing: what is asked for is read."""
+        return None
+
     def read_range(self, key: str, start: int, length: int) -> bytes | None:
         """So many bytes from a place on, fewer where the file ends; None where there is none."""
         try:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from taqstore.errors import MisuseError, StoreError, problem
@@ -20,12 +20,16 @@ from taqstore.place.remote.file_systems import fsspec_store, open_file
 from taqstore.place.remote.given_stores import client_in, folder_of, is_zarr_store, ready, url_of
 from taqstore.place.remote.object_stores import client_of
 from taqstore.place.remote.options import ambient
-from taqstore.place.remote.schemes import BUCKETS, WEB, scheme_name, scheme_of
+from taqstore.place.remote.schemes import BUCKETS, WEB, is_read_only, scheme_name, scheme_of
 from taqstore.place.web_backend import WebBackend
 from taqstore.place.zarr_backend import ZarrBackend
 
 if TYPE_CHECKING:
     import zarr
+    from zarr.abc.store import Store as ZarrStore
+
+Address: TypeAlias = "str | os.PathLike[str] | Location | ZarrStore"
+"""What names a store: a path, a URL, a place that was understood, or a storage object of zarr."""
 
 
 _ARCHIVE = ".zip"
@@ -77,7 +81,9 @@ class Location:
             text = unquote(parts.path)
         elif "://" in text:
             scheme_of(text)
-            return cls(text.rstrip("/"), None, dict(ambient() if options is None else options))
+            scheme, _, rest = text.partition("://")
+            url = f"{scheme}://{rest.rstrip('/')}"
+            return cls(url, None, dict(ambient() if options is None else options))
         folder = _absolute(text)
         if folder.suffix == _ARCHIVE and not folder.is_dir():
             return cls(str(folder), None)
@@ -137,14 +143,20 @@ class Location:
 
         return ArchiveStore(partial(open_file, self.url, self.options), self.url)
 
+    @property
+    def read_only(self) -> bool:
+        """Whether nobody may write there, whatever they may do; permissions are not asked."""
+        if self.store is not None:
+            return bool(self.store.read_only)
+        return self.archive or ("://" in self.url and is_read_only(self.url))
+
     def _check_writable(self) -> None:
-        scheme = scheme_of(self.url) if "://" in self.url and self.store is None else None
-        if self.archive or (scheme is not None and not scheme.writes):
+        if self.store is None and self.read_only:
             place = "a zip file" if self.archive else f"{scheme_name(self.url)}://"
             what = f"{place} can only be read"
             remedy = "write to a folder or a bucket"
             raise StoreError(problem(what, where=self.url, remedy=remedy))
-        if getattr(self.store, "read_only", False):
+        if self.read_only:
             what, remedy = "this storage object can only be read", "open it for writing"
             raise StoreError(problem(what, where=self.url, remedy=remedy))
 

@@ -24,6 +24,8 @@ from taqstore.place.remote.store_lock import StoreLock, superseded
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as Client
 
+_DOCUMENT, _SMALL, _MOST_REMEMBERED = "/zarr.json", 1 << 14, 1 << 13
+
 
 class ObjectBackend:
     """The objects below one prefix; safe to use from several threads."""
@@ -40,6 +42,7 @@ class ObjectBackend:
         self._one_at_a_time = threading.Lock()
         self._holder = threading.local()
         self._alone: SingleWriter | None = None
+        self._documents: dict[str, bytes] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ObjectBackend, (self.client, self._name)
@@ -64,9 +67,21 @@ class ObjectBackend:
         for key in wanted:
             check_key(key)
         found = self.objects.get_many(wanted)
+        self._remember({key: f[0] for key, f in found.items() if f is not None})
         if self._tags is not None:
             self._tags.update({key: None if f is None else f[1] for key, f in found.items()})
         return {key: None if f is None else f[0] for key, f in found.items()}
+
+    def remembered(self, key: str) -> bytes | None:
+        """What a small document was when this back end last read or wrote it."""
+        return self._documents.get(key)
+
+    def _remember(self, files: Mapping[str, bytes]) -> None:
+        for key, content in files.items():
+            if key.endswith(_DOCUMENT) and len(content) < _SMALL:
+                self._documents[key] = content
+        while len(self._documents) > _MOST_REMEMBERED:
+            self._documents.pop(next(iter(self._documents)), None)
 
     def read_range(self, key: str, start: int, length: int) -> bytes | None:
         """A part of an object; None where there is none."""
@@ -112,6 +127,7 @@ class ObjectBackend:
 
     def write_all(self, files: Mapping[str, bytes]) -> None:
         """Put several small objects, side by side, each if it is as the caller has read it."""
+        self._remember(files)
         tags = self._tags
         if tags is None or self._alone is not None:
             for _ in self.objects.each(lambda item: self.objects.put(*item), files.items()):

@@ -57,6 +57,10 @@ class ZarrBackend:
         found: bytes | None = self._ask(_get(self.store, key, None))
         return found
 
+    def remembered(self, key: str) -> bytes | None:
+        """Nothing: what is asked for is read."""
+        return None
+
     def read_range(self, key: str, start: int, length: int) -> bytes | None:
         """A part of an object; None where there is none."""
         from zarr.abc.store import RangeByteRequest
@@ -112,9 +116,11 @@ class ZarrBackend:
     def size(self, key: str) -> int | None:
         """Bytes of an object; None where there is none."""
         try:
-            return int(self._ask(self.store.getsize(key)))
+            found = int(self._ask(self.store.getsize(key)))
         except FileNotFoundError:
             return None
+        # File systems give folders a size as well.
+        return None if found == 0 and self._ask(_is_folder(self.store, key)) else found
 
     def delete(self, key: str) -> None:
         """Remove an object, or all below a prefix."""
@@ -194,6 +200,11 @@ def _single_writer(store: Any) -> SingleWriter:
     return SingleWriter(
         lambda: backend.read(note), lambda text: backend.write(note, [text]), str(store)
     )
+
+
+async def _is_folder(store: Any, key: str) -> bool:
+    system = getattr(store, "fs", None)
+    return system is not None and bool(await system._isdir(f"{store.path}/{key}"))
 
 
 async def _listed(store: Any, prefix: str) -> list[str]:

@@ -26,7 +26,7 @@ from taqstore.layout.template import Array, Template
 from taqstore.metadata.root import KEY, Root, read_root
 from taqstore.place.backend import Backend
 from taqstore.place.disk import disk_errors
-from taqstore.place.location import Location
+from taqstore.place.location import Address, Location
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.format1 import SPARSE
 from taqstore.store.group_writer import GroupWriter, encoder
@@ -34,12 +34,12 @@ from taqstore.store.groups import check_compatible
 from taqstore.store.growth import match_items
 from taqstore.store.regions import Region, Values, whole
 from taqstore.store.unfilled import unfilled
-from taqstore.store.writer import StoreWriter, check_format, check_place, new_root, not_empty
+from taqstore.store.writer import StoreWriter, check_format, check_free, check_place, new_root
 
 
 @takes_storage_options
 def plan_store(
-    address: Any,
+    address: Address,
     *,
     writable: bool = True,
     storage_options: StorageOptions | None = None,
@@ -76,8 +76,8 @@ class PlannedWriter(StoreWriter):
             if self._writable:
                 _check_writable(self.location)
             check_below_store(folder)
-        elif backend.read(KEY) is None and backend.names(""):
-            raise not_empty(str(self.location))
+        elif backend.read(KEY) is None:
+            check_free(self.location, backend)
         self._absent = backend.read(KEY) is None
         self._root = new_root() if self._absent else read_root(backend, str(self.location))
         check_format(self._root, self.location)

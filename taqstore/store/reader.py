@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from copy import copy
 from functools import cached_property
@@ -32,7 +31,7 @@ from taqstore.names import (
     site_of,
     split_group,
 )
-from taqstore.place.location import Location
+from taqstore.place.location import Address, Location
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store import format1
 from taqstore.store.groups import read_coordinate
@@ -56,7 +55,7 @@ _log = logging.getLogger(__name__)
 
 @takes_storage_options
 def open_store(
-    address: Store | str | os.PathLike[str],
+    address: Store | Address,
     *,
     chunks: Literal["auto"] | None = "auto",
     checksum: bool | None = None,

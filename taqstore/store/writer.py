@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taqstore.errors import StoreError, SupersededError, problem
-from taqstore.files.targets import check_above_store, check_below_store
+from taqstore.files.targets import check_above_remote, check_above_store, check_below_store
 from taqstore.items.copies import copy_coordinates
 from taqstore.items.flag_files import holds_flags
 from taqstore.items.flags import Items, read_group
@@ -41,7 +41,7 @@ from taqstore.names import FORMAT_VERSION, PROVENANCE
 from taqstore.place.backend import Backend
 from taqstore.place.disk import disk_errors
 from taqstore.place.local_backend import WORK
-from taqstore.place.location import Location
+from taqstore.place.location import Address, Location
 from taqstore.place.plain_files import flush_path, is_foreign
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.group_writer import GroupWriter
@@ -60,7 +60,7 @@ _TRIES = 5
 
 
 @takes_storage_options
-def create_store(address: Any, *, storage_options: StorageOptions | None = None) -> StoreWriter:
+def create_store(address: Address, *, storage_options: StorageOptions | None = None) -> StoreWriter:
     """Open a store for writing, creating it when there is none.
 
     Parameters
@@ -120,8 +120,8 @@ class StoreWriter:
             _make_folder(folder)
             remove_leftovers(self.location)
         if backend.read(KEY) is None:
-            if folder is None and backend.names(""):
-                raise not_empty(str(self.location))
+            if folder is None:
+                check_free(self.location, backend)
             write_root(backend, new_root())
 
     def _change(self, what: Callable[[], Any]) -> Any:
@@ -281,6 +281,13 @@ def _rewritten(backend: Backend, root: Root, **changes: Any) -> Root:
     changed = replace(root, **changes)
     write_root(backend, changed)
     return changed
+
+
+def check_free(location: Location, backend: Backend) -> None:
+    """Refuse a place of a new store, off the local disk, that is not empty or lies in a store."""
+    if backend.names(""):
+        raise not_empty(str(location))
+    check_above_remote(location)
 
 
 def check_place(folder: Path) -> None:

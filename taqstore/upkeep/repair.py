@@ -6,7 +6,6 @@ loses its flag, so that the command that wrote it, with `--resume`, writes it ag
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from taqstore.metadata.sealed import encoded
 from taqstore.metadata.tree import Loaded
 from taqstore.names import COMMIT, COPIES, PROVENANCE, RECORD
 from taqstore.place.disk import disk_errors
-from taqstore.place.location import Location
+from taqstore.place.location import Address, Location
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.leftovers import find_leftovers, remove
 from taqstore.store.writer import write_with_copies
@@ -50,7 +49,7 @@ class Step:
 
 @takes_storage_options
 def repair_store(
-    address: str | os.PathLike[str],
+    address: Address,
     *,
     dry_run: bool = False,
     storage_options: StorageOptions | None = None,

@@ -7,7 +7,6 @@ of one format or the other, and the same command goes on.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -46,7 +45,7 @@ from taqstore.metadata.tree import Loaded, check_version
 from taqstore.names import FORMAT_VERSION, ITEMS, WRITTEN
 from taqstore.place.disk import disk_errors
 from taqstore.place.local_backend import LocalBackend
-from taqstore.place.location import Location
+from taqstore.place.location import Address, Location
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store import format1
 from taqstore.store.groups import create_flags
@@ -68,7 +67,7 @@ class Upgraded:
 
 @takes_storage_options
 def upgrade_store(
-    address: str | os.PathLike[str],
+    address: Address,
     *,
     on_group: Callable[[str], object] | None = None,
     storage_options: StorageOptions | None = None,
@@ -93,7 +92,7 @@ def upgrade_store(
         raise StoreError(problem(what, where=str(location), remedy=remedy))
     backend = LocalBackend(location.folder)
     with disk_errors(location), backend.locked():
-        store = open_store(location.url, incomplete=True)
+        store = open_store(location, incomplete=True)
         if store.root.format >= FORMAT_VERSION:
             return done
         remove_leftovers(location)

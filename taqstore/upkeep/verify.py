@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -17,7 +16,7 @@ from taqstore.metadata.sealed import check_seal, marker_of, parsed
 from taqstore.metadata.tree import parents_of
 from taqstore.names import PROVENANCE
 from taqstore.place.backend import Backend
-from taqstore.place.location import Location
+from taqstore.place.location import Address, Location
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.leftovers import find_leftovers
 from taqstore.upkeep.group_check import Finding, GroupCheck
@@ -69,9 +68,7 @@ class Survey:
 
 
 @takes_storage_options
-def verify_store(
-    address: str | os.PathLike[str], *, storage_options: StorageOptions | None = None
-) -> Report:
+def verify_store(address: Address, *, storage_options: StorageOptions | None = None) -> Report:
     """Check a whole store.
 
     Parameters
@@ -105,7 +102,7 @@ def _nonfinite(found: Survey) -> tuple[NonFinite, ...]:
     damaged = [finding.where for finding in found.damage]
     whole = [path for path in found.groups if not any(d.startswith(path) for d in damaged)]
     try:
-        return tuple(nonfinite(open_store(found.location.url, chunks=None, checksum=True), whole))
+        return tuple(nonfinite(open_store(found.location, chunks=None, checksum=True), whole))
     except TaqError:  # named already: the root is lost, or what a group needs outside of it
         return ()
 
@@ -122,7 +119,7 @@ def _format1(location: Location) -> Survey | None:
             return None
     except StoreError:
         return None  # the survey says what is wrong with it
-    store = open_store(location.url, incomplete=True)
+    store = open_store(location, incomplete=True)
     check = check_format1(store)
     found = Survey(location, backend, store.root)
     found.damage, found.notes = check.damage, check.notes

@@ -123,7 +123,11 @@ def test_every_public_function_with_an_address_takes_them() -> None:
             if not inspect.isfunction(made) or made.__module__.startswith("taqstore.testing"):
                 continue
             found = inspect.signature(made).parameters
-            paths = [p for n, p in found.items() if n in ADDRESSES and "PathLike" in str(p)]
+            paths = [
+                p
+                for n, p in found.items()
+                if n in ADDRESSES and ("PathLike" in str(p) or "Address" in str(p))
+            ]
             if paths and "storage_options" not in found:
                 lacking.append(f"{made.__module__}.{name}")
     assert lacking == []

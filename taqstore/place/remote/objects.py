@@ -7,9 +7,11 @@ nobody knows whether it was done, the object is read back and compared before it
 from __future__ import annotations
 
 import itertools
+import queue
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from taqstore.place.remote.remote_errors import check_absent, remote_errors
@@ -159,31 +161,82 @@ class Objects:
             Called when all has been sent, before it becomes an object: what it raises leaves all
             as it was.
         """
-        from obstore import put
-
-        total = 0
-
-        def parts() -> Iterator[bytes]:
-            nonlocal total
-            waiting = bytearray()
+        total, waiting = 0, bytearray()
+        with _Upload(self.client, key) as upload, remote_errors(self.name, key):
             for piece in pieces:
                 view = memoryview(piece).cast("B")
                 total += view.nbytes
                 for start in range(0, view.nbytes, PART):
                     waiting += view[start : start + PART]
                     if len(waiting) >= PART:
-                        yield bytes(waiting)
+                        upload.send(bytes(waiting))
                         waiting.clear()
             at_last()
-            yield bytes(waiting)
-
-        with remote_errors(self.name, key):
-            put(
-                self.client,
-                key,
-                parts(),
-                use_multipart=True,
-                chunk_size=PART,
-                max_concurrency=_PARTS_UNDER_WAY,
-            )
+            upload.send(bytes(waiting))
+            upload.finish()
         return total
+
+
+class _Upload:
+    """An object that is put in parts by a thread of its own.
+
+    obstore asks for parts from inside its event loop, where what makes them could not ask obstore
+    for anything. Left before `finish`, nothing becomes an object.
+    """
+
+    def __init__(self, client: Client, key: str) -> None:
+        self._client, self._key = client, key
+        self._parts: queue.Queue[bytes | _Broken | None] = queue.Queue(maxsize=1)
+        self._pool = ThreadPoolExecutor(1)
+        self._done: Future[Any] | None = None
+
+    def __enter__(self) -> _Upload:
+        self._done = self._pool.submit(self._put)
+        return self
+
+    def _put(self) -> None:
+        from obstore import put
+
+        put(
+            self._client,
+            self._key,
+            self._given(),
+            use_multipart=True,
+            chunk_size=PART,
+            max_concurrency=_PARTS_UNDER_WAY,
+        )
+
+    def _given(self) -> Iterator[bytes]:
+        while (part := self._parts.get()) is not None:
+            if isinstance(part, _Broken):
+                raise part
+            yield part
+
+    def send(self, part: bytes | _Broken | None) -> None:
+        """Hand a part over, once the one before is taken; raises what the upload has met."""
+        assert self._done
+        while True:
+            with suppress(queue.Full):
+                self._parts.put(part, timeout=0.1)
+                return
+            if self._done.done():
+                self._done.result()
+                return
+
+    def finish(self) -> None:
+        """Wait until it is an object."""
+        assert self._done
+        self.send(None)
+        self._done.result()
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        assert self._done
+        if kind is not None and not self._done.done():
+            with suppress(Exception):
+                self.send(_Broken())
+                self._done.result()
+        self._pool.shutdown()
+
+
+class _Broken(Exception):  # noqa: N818
+    """The parts end here, and are not all."""

@@ -136,7 +136,11 @@ def settings_of(scheme: str, options: StorageOptions, *, where: str) -> Settings
             what = f"{scheme}:// has no storage option {name!r}"
             raise MisuseError(problem(what, where=where, remedy=meant(name, known)))
     client = {name: timedelta(seconds=v) if name in SECONDS else v for name, v in client.items()}
-    if str(config.get("endpoint", _endpoint(service))).startswith("http://"):
+    endpoint = str(config.get("endpoint") or config.get("base_url") or _endpoint(service))
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        what, remedy = "the endpoint is no address of a server", "write it like https://host:port"
+        raise MisuseError(problem(what, where=where, found=endpoint, remedy=remedy))
+    if endpoint.startswith("http://"):
         client.setdefault("allow_http", True)
     return Settings(config, client, _retry(tries), profile)
 

@@ -64,8 +64,17 @@ SCHEMES = (FOLDER, S3, GOOGLE, AZURE, MEMORY, WEB, HUB)
 """Places that are known by name. Others that fsspec knows admit one writer."""
 BUCKETS = frozenset(name for row in (S3, GOOGLE, AZURE) for name in row.names)
 """Names of object stores."""
+# Of fsspec, whose files are not changed: trying it would spoil an archive.
+_ARCHIVES = ("zip", "tar", "libarchive", "github", "git", "reference")
 EXTRA = "pip install 'taqstore[remote]'"
 """How what these need is installed."""
+
+
+def is_read_only(url: str) -> bool:
+    """Whether nobody may write there: a place that is only read, or a file system that is."""
+    names = scheme_name(url).split("::")
+    known = {name for row in SCHEMES if not row.writes for name in row.names}
+    return not {*known, *_ARCHIVES}.isdisjoint(names)
 
 
 def scheme_name(url: str) -> str:

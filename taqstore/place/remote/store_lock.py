@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 
 from taqstore.errors import StoreError, SupersededError, problem
@@ -37,6 +38,8 @@ class StoreLock:
         self._objects, self._key, self._name = objects, key, name
         self._silence = Silence()
         self._lease, self._tag, self._renewed = Lease(LEASE_SECONDS), "", 0.0
+        # Objects are put side by side, each of which may ask whether the lease is still ours.
+        self._renewing = threading.Lock()
 
     def acquire(self, timeout: float | None) -> None:
         """Take the lease, waiting while others who hold it get on.
@@ -96,12 +99,13 @@ class StoreLock:
 
     def check(self, *, sure: bool = False) -> None:
         """Renew the lease where it is old, or always; StoreError where another has taken it."""
-        if not sure and time.monotonic() - self._renewed < LEASE_SECONDS / 3:
-            return
-        taken = self._objects.replace(self._key, self._lease.text(), self._tag)
-        if taken is None:
-            raise superseded(self._name)
-        self._tag, self._renewed = taken, time.monotonic()
+        with self._renewing:
+            if not sure and time.monotonic() - self._renewed < LEASE_SECONDS / 3:
+                return
+            taken = self._objects.replace(self._key, self._lease.text(), self._tag)
+            if taken is None:
+                raise superseded(self._name)
+            self._tag, self._renewed = taken, time.monotonic()
 
     def release(self) -> None:
         """Give the lease back; where it was taken over, it is another's."""

@@ -109,14 +109,38 @@ def test_pieces_become_one_object(s3: S3Server, backend: ObjectBackend, size: in
     assert count["PART"] == (-(-size // PART) if size > PART else 0)
 
 
-def test_what_breaks_midway_leaves_nothing(backend: ObjectBackend) -> None:
+def test_what_makes_pieces_may_ask_the_store(backend: ObjectBackend) -> None:
+    backend.objects.put("from", bytes(100))
+
+    def pieces() -> Iterator[bytes]:
+        for _ in range(3):
+            assert backend.read("from") == bytes(100)
+            yield bytes(PART)
+
+    with backend.claimed("g", (0,), "g/items/commit/c.0.0", 40) as held:
+        assert held
+        assert backend.write("x/c/0", pieces()) == 3 * PART
+
+
+@pytest.mark.parametrize("what", ["CREATE", "PART", "COMPLETE"])
+def test_an_upload_that_is_refused_is_told(s3: S3Server, backend: ObjectBackend, what: str) -> None:
+    pieces = (bytes(PART) for _ in range(20))
+    refused = s3.fault(status=403, code="AccessDenied", what=what)
+    with refused, pytest.raises(StoreError, match=r"run\.zarr"):
+        backend.write("x/c/0", pieces)
+    assert backend.size("x/c/0") is None
+
+
+def test_what_breaks_midway_leaves_nothing(s3: S3Server, backend: ObjectBackend) -> None:
     def pieces() -> Iterator[bytes]:
         yield bytes(PART)
         yield bytes(PART)
         raise ValueError("no more")
 
-    with pytest.raises(ValueError, match="no more"):
+    with s3.counted() as count, pytest.raises(ValueError, match="no more"):
         backend.write("x/c/0", pieces())
+    assert count["COMPLETE"] == 0
+    assert count["ABORT"] == count["CREATE"]
     assert backend.size("x/c/0") is None
 
 
