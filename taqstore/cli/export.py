@@ -16,6 +16,7 @@ from taqstore.cli import BASE_WEIGHTS
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.options import click_option, given_of, settled
 from taqstore.cli.output import output_option, replace_option, replacing
+from taqstore.cli.several import open_asked, with_others
 from taqstore.cli.talk import Command, talk_options
 from taqstore.cli.words import WordGroup
 from taqstore.export.formats import FORMATS, MULTITIER, Format
@@ -85,7 +86,8 @@ def _subcommand(name: str, row: Format) -> click.Command:
     made: Any = partial(_export, name)
     offered = {option.name: option for option in (*row.options, *_other(name))}
     offered |= {option.name: option for option in row.options}
-    shared = [store_argument, output_option(help="File or folder to write.", required=True)]
+    written = output_option(help="File or folder to write.", required=True)
+    shared = [store_argument, written, with_others]
     own = [click_option(option, explicit=True) for option in offered.values()]
     tiered = [_OTHER_SCHEMA] if f"{name}{MULTITIER}" in FORMATS else []
     for decorate in reversed((*shared, *own, *tiered, replace_option)):
@@ -109,12 +111,11 @@ def _export(
     **given: Any,
 ) -> None:
     from taqstore.place.sizes import format_bytes
-    from taqstore.store.reader import open_store
 
     chosen = f"{name}{MULTITIER}" if multitier else name
     options = _options(name, chosen, given)
     FORMATS[chosen].check_name(output)
-    opened = open_store(store, chunks=None, checksum=True)
+    opened = open_asked(store, chunks=None, checksum=True)
     if layout := FORMATS[chosen].layout:
         pipeline = import_module(BASE_WEIGHTS)
         options["base"] = pipeline.base_weights(opened, layout, checkpoint=options.get("base"))

@@ -12,6 +12,7 @@ from taqstore.cli import vocabulary
 from taqstore.cli.common import complain, say, store_argument
 from taqstore.cli.completed import Named
 from taqstore.cli.output import json_option, print_json, print_rows
+from taqstore.cli.several import open_asked, with_others
 from taqstore.cli.talk import Command, wide_option
 from taqstore.errors import printable
 from taqstore.terminal.aligned import print_folded
@@ -23,15 +24,15 @@ _NAMED = 3
 
 @click.command("info", cls=Command)
 @store_argument
+@with_others
 @click.argument("group", required=False, type=Named(vocabulary.groups))
 @json_option
 @wide_option
 def command(store: str, group: str | None, as_json: bool) -> None:
     """Show what STORE holds, or one GROUP of it in detail."""
-    from taqstore.store.reader import open_store
     from taqstore.upkeep.info import describe_group, describe_store
 
-    opened = open_store(store, chunks=None, checksum=True)
+    opened = open_asked(store, chunks=None, checksum=True)
     description = describe_group(opened, group) if group else describe_store(opened)
     if as_json:
         print_json(description)

@@ -11,6 +11,7 @@ from taqstore.cli import vocabulary
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.completed import Named, StoreAddress
 from taqstore.cli.output import output_option
+from taqstore.cli.several import open_asked, with_others
 from taqstore.cli.talk import Command, wide_option
 from taqstore.cli.words import Word
 from taqstore.errors import TaqError, problem
@@ -50,6 +51,7 @@ Examples:
 @click.command("plot", cls=Command, help=_HELP, no_args_is_help=True)
 @click.argument("kind", type=Word(tuple(FIGURES)), metavar="KIND")
 @store_argument
+@with_others
 @output_option(help="Folder.", required=True, only="folder")
 @click.option(
     "--layer",
@@ -110,15 +112,16 @@ def command(
 ) -> None:
     """Draw one kind of figure; its help is made from the table of figures."""
     options = _options(kind, given)
-    from taqstore.store.reader import open_store
 
     draw = _drawing(kind)
 
     if "other" in options:
+        from taqstore.store.reader import open_store
+
         options["other"] = open_store(options["other"])
     written, notes = draw(
         kind,
-        open_store(store),
+        open_asked(store),
         output,
         group=group,
         layers=layers or None,

@@ -40,6 +40,11 @@ _SCHEME = "several://"
 class Places(Location):
     """Where several stores are. Nothing is written there."""
 
+    @property
+    def name(self) -> str:
+        """What the stores are called."""
+        return " + ".join(address.rsplit("/", 1)[-1] for address in str(self).split(" + "))
+
     def __str__(self) -> str:
         return self.url.removeprefix(_SCHEME)
 

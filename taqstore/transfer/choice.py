@@ -64,11 +64,13 @@ class Choice:
             raise MissingError(problem(what, where=str(store.location), remedy=remedy))
         return chosen
 
-    def of(self, part: Part) -> Part | None:
-        """A group cut to what is chosen of it; None where that is nothing.
+    def of(self, part: Part) -> Part:
+        """A group cut to what is chosen of it.
 
         Raises
         ------
+        MissingError
+            That is nothing; the message names what there is.
         MisuseError
             An option cannot be read.
         LayoutError
@@ -78,10 +80,7 @@ class Choice:
         if not wanted:
             return part
         labels = _labels(part)
-        try:
-            kept = select(labels, site=site_of(part.template.path), **wanted)
-        except MissingError:
-            return None
+        kept = select(labels, site=site_of(part.template.path), **wanted)
         positions = {dim: kept[_at(dim)].values for dim in part.template.sizes if _at(dim) in kept}
         fewer = {d: at for d, at in positions.items() if len(at) < part.template.sizes[d]}
         return cut(part, fewer) if fewer else part

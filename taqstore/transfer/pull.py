@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -12,7 +11,7 @@ import numpy as np
 from taqstore.errors import LayoutError, MissingError, StoreError, problem
 from taqstore.layout.item_bytes import numbers_of
 from taqstore.metadata.provenance import make_record
-from taqstore.place.location import Location
+from taqstore.place.location import Address, Location
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.outcome import Outcome
 from taqstore.run.plan import Plan
@@ -33,8 +32,8 @@ _ALL = Choice()
 
 @takes_storage_options
 def pull(
-    source: str | os.PathLike[str],
-    target: str | os.PathLike[str],
+    source: Address,
+    target: Address,
     *,
     choice: Choice = _ALL,
     command: Command = "pull",
@@ -99,18 +98,22 @@ def pull(
 
 def _chosen(store: Store, choice: Choice, notes: list[str]) -> dict[str, Part]:
     """Groups by path, cut to what is chosen."""
-    paths, parts = choice.paths(store), {}
-    for path in paths:
-        part = choice.of(read_any_part(store, path))
-        if part is None:
+    parts: dict[str, Part] = {}
+    nothing: MissingError | None = None
+    for path in choice.paths(store):
+        try:
+            part = choice.of(read_any_part(store, path))
+        except MissingError as error:
+            nothing = error
             notes.append(f"{path} has nothing of what was chosen; left out")
-        elif not part.mask.any():
-            notes.append(f"{path} has no complete item; left out")
-        else:
+            continue
+        if part.mask.any():
             parts[path] = part
+        else:
+            notes.append(f"{path} has no complete item; left out")
     if not parts:
-        what, found = "nothing of the store is chosen", f"asked of {', '.join(paths)}"
-        raise MissingError(problem(what, where=str(store.location), found=found))
+        what = "the store has no complete item of what was chosen"
+        raise nothing or MissingError(problem(what, where=str(store.location)))
     return parts
 
 

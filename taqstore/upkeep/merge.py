@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from taqstore.errors import MisuseError, StoreError, problem
 from taqstore.files.staged import whole_file
 from taqstore.metadata.provenance import make_record
-from taqstore.place.location import Location
+from taqstore.place.location import Address, Location
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.outcome import Outcome
 from taqstore.run.progress import SILENT, Progress
@@ -30,7 +29,7 @@ _KEY = f".taqstore/{_WORK}"
 
 @takes_storage_options
 def merge(
-    *addresses: str | os.PathLike[str],
+    *addresses: Address,
     groups: Sequence[str] = (),
     renumber: bool = False,
     duplicates: Duplicates = "refuse",
@@ -106,9 +105,7 @@ def merge(
     return outcome
 
 
-def _begun(
-    stores: Sequence[Store], out: str | os.PathLike[str], work: Mapping[str, Any]
-) -> StoreWriter:
+def _begun(stores: Sequence[Store], out: Address, work: Mapping[str, Any]) -> StoreWriter:
     """The target, open: new, or begun or finished by this same merge.
 
     Raises
