@@ -38,6 +38,7 @@ from .run.dry import (
     FORWARDS,
     Clock,
     add_group,
+    laid_out,
     new_plan,
     open_writer,
     paced,
@@ -47,9 +48,10 @@ from .run.dry import (
     work_done,
 )
 from .run.groups import RUN, open_groups
-from .run.inputs import Inputs, model_of, read_inputs, stride_of
+from .run.inputs import Inputs, Samples, model_of, read_inputs, stride_of
 from .run.record import record_run
 from .run.space import check_fits, free_bytes
+from .tasks.units import Call, run_units
 
 POOLED = f"{BLOCKS}/pooled"
 # Every how many steps of latents.
@@ -135,16 +137,44 @@ def cache(
     with open_writer(opened.location, mode) as writer:
         groups = open_groups(writer, templates, mode)
         job = _Job(found, loaded, schedule, names, groups, outcome, mode)
-        pending = {image: job.pending(position) for position, image in enumerate(found.images)}
+        chosen_images = set(mode.mine(found.images))
+        mine = [position for position in found.order if found.images[position] in chosen_images]
+        pending = {position: job.pending(position, count=True) for position in mine}
+        if mode.groups_only:
+            forwards = sum(map(len, pending.values()))
+            outcome.plan = laid_out(
+                writer, groups, unit=FORWARDS, amount=forwards, seen=job.seen_of(groups)
+            )
+            return outcome
         if mode.dry_run:
             outcome.plan = _planned(job, writer, pending, parameters, first)
             return outcome
-        _check_space(writer.location, found, groups, on_space)
+        if mode.only is None:
+            _check_space(writer.location, found, groups, on_space, mine)
         mode.progress.start(sum(map(len, pending.values())))
         clock = Clock()
-        for position in found.order:
-            image, prompt = found.images[position], first if position == 0 else None
-            job.one_image(position, image, pending[image], prompt)
+        named = {
+            # Those of now: a task may find more that are complete.
+            "images": None if isinstance(found, Samples) else found.images,
+            "stride": stride,
+            "num_samples": num_samples,
+            "seed": seed,
+            "chosen": chosen,
+            "model": model,
+            "local_ckpt": local_ckpt,
+        }
+        run_units(
+            {found.images[position]: position for position in mine if job.lacks(position)},
+            lambda position: job.one_image(position, first if position == 0 else None),
+            called=Call(cache, (opened.location,), named),
+            mode=mode,
+            outcome=outcome,
+            left_note=lambda position: (
+                f"{found.word} {found.images[position]}: "
+                "steps are left to another process that is writing them"
+            ),
+            close=writer.close_flags,
+        )
         forwards = outcome.count(next(path for path in groups if path != POOLED)).written
         record_run(
             writer,
@@ -152,7 +182,7 @@ def cache(
             outcome,
             parameters=parameters,
             libraries=LIBRARIES,
-            resume=mode.resume,
+            mode=mode,
             work=work_done(FORWARDS, forwards, clock.lap()),
         )
     opened.refresh(*groups)
@@ -205,9 +235,11 @@ def _check_space(
     found: Inputs,
     groups: dict[str, GroupWriter],
     on_space: Callable[[Space], None] | None,
+    mine: Sequence[int],
 ) -> None:
+    ours = np.isin(np.arange(len(found.images)), mine)
     needed = sum(
-        _bytes_to_come(group, None if path == POOLED else found.seen)
+        _bytes_to_come(group, ours if path == POOLED else found.seen & ours[:, None])
         for path, group in groups.items()
     )
     space = Space(needed, free_bytes(location))
@@ -226,9 +258,11 @@ def _planned(
 ) -> Plan:
     """What would be written, and how long it would take: forwards of one image are timed."""
     plan = new_plan(writer, FORWARDS, sum(map(len, pending.values())))
+    ours = np.isin(np.arange(len(job.found.images)), list(pending))
     for path, group in job.groups.items():
-        add_group(plan, group, wanted=None if path == POOLED else job.found.seen)
-    refuse(plan, partial(_check_space, writer.location, job.found, job.groups, None))
+        wanted = ours if path == POOLED else job.found.seen & ours[:, None]
+        add_group(plan, group, wanted=wanted)
+    refuse(plan, partial(_check_space, writer.location, job.found, job.groups, None, list(pending)))
     pace = recorded_pace(writer, "cache", FORWARDS, parameters, beside=_BESIDE_PACE)
     if pace is not None:
         paced(plan, pace)
@@ -238,10 +272,10 @@ def _planned(
     return plan
 
 
-def _bytes_to_come(group: GroupWriter, seen: np.ndarray | None) -> int:
+def _bytes_to_come(group: GroupWriter, wanted: np.ndarray) -> int:
     template = group.template
     missing = ~group.written()
-    items = int((missing if seen is None else missing & seen).sum())
+    items = int((missing & wanted).sum())
     array = template.arrays[0]
     per_item = tuple(1 if d in template.item_dims else template.sizes[d] for d in array.dims)
     return items * nbytes(per_item, array.dtype)
@@ -264,55 +298,77 @@ class _Job:
         """Groups of residual streams, by name of the stream."""
         return {site_of(path): g for path, g in self.groups.items() if path != POOLED}
 
-    def pending(self, position: int) -> list[int]:
-        """Positions of the steps of an image that are not complete in every stream."""
+    def seen_of(self, paths: Iterable[str]) -> dict[str, np.ndarray]:
+        """Masks of the items that there will be, by path of the groups that leave some out."""
+        return {path: self.found.seen for path in paths if path != POOLED}
+
+    def pending(self, position: int, *, count: bool = False) -> list[int]:
+        """Positions of the steps of an image that are not complete in every stream.
+
+        With `count`, those that are complete are counted as skipped.
+        """
         seen = self.found.seen[position]
         done = np.all([group.written()[position] for group in self.streams.values()], axis=0)
-        for path in self.groups:
-            if path != POOLED:
-                self.outcome.count(path).skipped += int(done.sum())
+        if count:
+            self.outcome.count(POOLED).skipped += bool(self.groups[POOLED].written()[position])
+            for path in self.groups:
+                if path != POOLED:
+                    self.outcome.count(path).skipped += int(done.sum())
         return [int(step) for step in np.flatnonzero(seen & ~done)]
 
-    def one_image(
-        self, position: int, image: int, steps: Sequence[int], prompt: Prompt | None
-    ) -> None:
-        """Write what is missing of an image: pooled conditioning, then step by step."""
-        pooled = self.groups[POOLED]
+    def lacks(self, position: int) -> bool:
+        """Whether anything of an image is missing."""
+        return bool(self.pending(position)) or not self.groups[POOLED].written()[position]
+
+    def one_image(self, position: int, prompt: Prompt | None) -> bool:
+        """Write what is missing of an image: pooled conditioning, then step by step.
+
+        False where another process holds some of it.
+        """
+        pooled, image = self.groups[POOLED], self.found.images[position]
+        steps = self.pending(position)
         complete = bool(pooled.written()[position])
-        self.outcome.count(POOLED).skipped += complete
         if complete and not steps:
-            return
+            return True
         if prompt is None:
             prompt = self.found.prepare(self.model, image, self.schedule)
         with pooled.claim((position,)) as held:
+            complete = bool(pooled.written()[position])
             if held and not complete:
+                complete = True
                 values = to_numpy(prompt.conditioning.pooled)[None]
                 size = pooled.put("pooled_conditioning", (position, 0, 0), values)
                 pooled.commit([(position,)])
                 self.outcome.wrote(POOLED, size=size)
         for start in range(0, len(steps), CLAIMED):
-            self._some_steps(position, steps[start : start + CLAIMED], image, prompt)
+            some = steps[start : start + CLAIMED]
+            complete &= self._some_steps(position, some, image, prompt)
+        return complete
 
-    def _some_steps(self, position: int, steps: Sequence[int], image: int, prompt: Prompt) -> None:
-        """Write steps of an image, flagging together those that took less than a flush is worth."""
+    def _some_steps(self, position: int, steps: Sequence[int], image: int, prompt: Prompt) -> bool:
+        """Write steps of an image, flagging together those that took less than a flush is worth.
+
+        False where another process holds one of them.
+        """
         with ExitStack() as claims:
             mine = {s for s in steps if self._claimed(claims, (position, s))}
             done = np.all([group.written()[position] for group in self.streams.values()], axis=0)
             unflagged: list[tuple[int, int]] = []
-            flagged = time.monotonic()
+            flagged, left = time.monotonic(), False
             for step in steps:
                 label = f"{self.found.word} {image}, step {self.found.steps[step]}"
                 if step in mine and not done[step]:
                     self._write(position, step, self._forward(image, step, prompt), label)
                     unflagged.append((position, step))
-                else:
-                    note = f"{label}: left to another process that is writing it"
-                    self.outcome.notes.append(note)
+                elif not done[step]:
+                    left = True
+                    continue
                 if time.monotonic() - flagged >= FLAG_SECONDS:
                     self._flag(unflagged)
                     flagged = time.monotonic()
                 self.mode.progress.advance(label)
             self._flag(unflagged)
+        return not left
 
     def timed(self, prompt: Prompt) -> list[float]:
         """Seconds of some forwards of the first image, written to groups that are planned."""

@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,6 +36,7 @@ from .run.dry import (
     FORWARDS,
     Clock,
     add_group,
+    laid_out,
     new_plan,
     open_writer,
     paced,
@@ -48,6 +50,7 @@ from .run.pictures import Pictures, forget_pictures
 from .run.record import record_run
 from .run.trajectories import ID
 from .sources.parts.prompt_files import read_prompts
+from .tasks.units import Call, run_units
 
 LATENT_CHANNELS = 16
 # What a forward takes does not depend on these.
@@ -147,8 +150,12 @@ def generate(
         attrs = {RUN: run, ID: _identity(node, run)}
         template = _template(request, attrs, prompts, schedule, made)
         group = open_groups(writer, [template], mode)[LATENTS]
-        pending = np.flatnonzero(~group.written())
-        outcome.count(LATENTS).skipped = request.images - len(pending)
+        # Theirs, where another process made the group since we looked.
+        attrs[ID] = str(group.zarr.attrs[ID]) if not mode.dry_run else attrs[ID]
+        mine = mode.mine(range(request.images))
+        done = group.written()
+        pending = [position for position in mine if not done[position]]
+        outcome.count(LATENTS).skipped = len(mine) - len(pending)
         mode.progress.start(len(pending) * schedule.steps)
         job = _Job(model, schedule, run, template, mode)
         kept = {name: run[name] for name in ("model", "weights", "dtype")} | {LATENTS: attrs[ID]}
@@ -157,20 +164,33 @@ def generate(
             forget_pictures(writer, ids, kept)
         pictures = None
         if save_images is not None:
-            pictures = Pictures(writer, model, ids, kept, output_path(save_images), outcome)
+            folder = output_path(save_images) if mode.only is None else None
+            pictures = Pictures(writer, model, ids, kept, folder, outcome, mine)
         parameters = {**run, "images": request.images}
         if request.prompts is None:
             parameters["prompts"] = f"those that come with {request.model}"
         if mode.dry_run:
             outcome.plan = _planned(job, writer, group, parameters, pictures)
             return outcome
+        if mode.groups_only:
+            laid = {LATENTS: group} | ({} if pictures is None else pictures.make(job.noise))
+            forwards = len(pending) * schedule.steps
+            outcome.plan = laid_out(writer, laid, unit=FORWARDS, amount=forwards)
+            return outcome
         clock = Clock()
-        for position in pending:
-            last = _one_image(job, group, int(position), outcome)
-            if pictures is not None and last is not None:
-                pictures.keep(int(position), last)
+        run_units(
+            {position: position for position in pending},
+            partial(_one_image, job, group, outcome=outcome, pictures=pictures),
+            called=Call(generate, (writer.location, request), {"save_images": save_images}),
+            mode=mode,
+            outcome=outcome,
+            left_note=lambda position: (
+                f"image {position}: another process is writing it; left to that one"
+            ),
+            close=partial(writer.close_flags, LATENTS),
+        )
         spent = clock.lap()
-        if pictures is not None:
+        if pictures is not None and mode.only is None:
             pictures.catch_up()
         forwards = outcome.count(LATENTS).written * schedule.steps
         record_run(
@@ -180,7 +200,7 @@ def generate(
             parameters=parameters,
             inputs=[source],
             libraries=LIBRARIES,
-            resume=mode.resume,
+            mode=mode,
             work=work_done(FORWARDS, forwards, spent),
         )
     return outcome
@@ -272,25 +292,34 @@ class _Job:
     template: Template
     mode: Mode
 
+    def noise(self) -> Any:
+        """What an image begins as."""
+        size = tuple(self.run["latent_size"])
+        return self.model.noise(self.schedule.sigmas, seed=0, latent_size=size)
+
 
 def _one_image(
     job: _Job,
     group: GroupWriter,
     position: int,
+    *,
     outcome: Outcome,
-) -> Any:
-    """Sample an image and write it; its final latent, or None where another process has it."""
+    pictures: Pictures | None,
+) -> bool:
+    """Sample an image and write it; False where another process has it."""
     image = int(job.template.coords["image"][1][position])
     with group.claim((position,)) as held:
         if not held or group.written()[position]:
-            outcome.notes.append(f"image {image}: another process is writing it; left to that one")
-            job.mode.progress.advance(f"image {image}", job.schedule.steps)
-            return None
+            if done := bool(group.written()[position]):
+                job.mode.progress.advance(f"image {image}", job.schedule.steps)
+            return done
         latents = _Latents(job, position)
         size = group.put("x", (position, 0, 0, 0, 0), latents)
         group.commit([(position,)])
         outcome.wrote(LATENTS, size=size)
-    return latents.last
+    if pictures is not None:
+        pictures.keep(position, latents.last)
+    return True
 
 
 def _planned(
@@ -301,18 +330,18 @@ def _planned(
     pictures: Pictures | None,
 ) -> Plan:
     """What would be written, and how long it would take: the first steps of an image are timed."""
-    pending, steps = np.flatnonzero(~group.written()), job.schedule.steps
+    done, steps = group.written(), job.schedule.steps
+    wanted = np.isin(np.arange(len(done)), job.mode.mine(range(len(done))))
+    pending = np.flatnonzero(~done & wanted)
     plan = new_plan(writer, FORWARDS, len(pending) * steps)
-    add_group(plan, group)
+    add_group(plan, group, wanted=wanted)
     pace = recorded_pace(writer, "generate", FORWARDS, parameters, beside=_BESIDE_PACE)
     if pace is not None:
         paced(plan, pace)
     elif len(pending):
         timed(plan, *_timed(job, int(pending[0]), len(pending)))
     if pictures is not None:
-        pictures.plan(plan, job.model.noise(
-            job.schedule.sigmas, seed=0, latent_size=tuple(job.run["latent_size"])
-        ))  # fmt: skip
+        pictures.plan(plan, job.noise())
     return plan
 
 

@@ -23,11 +23,14 @@ from taqstore.run.progress import SILENT
 from taqstore.store.writer import StoreWriter
 
 from . import sources
-from .run.dry import BYTES, new_plan, open_writer, timed
+from .run.dry import BYTES, laid_out, new_plan, open_writer, timed
+from .run.groups import open_groups
 from .run.plan_sample import plan_units
 from .run.plan_units import PlanRun
 from .run.record import record_run
 from .sources.parts.plan import Options, Plan
+from .tasks.cluster import connected, scheduler_of
+from .tasks.units import Call
 
 _WORKERS = 4
 
@@ -96,24 +99,31 @@ def ingest(
     if set is not None and all(plan.source != WEIGHTS for plan in plans):
         what = "--set names quantized weights, and none are among the sources"
         raise SourceError(problem(what, remedy="leave --set out"))
-    mode.progress.start(sum(unit.nbytes for plan in plans for unit in plan.units))
+    every = [unit for plan in plans for unit in plan.units]
+    mode.progress.start(sum(every[number].nbytes for number in mode.mine(range(len(every)))))
     threads = workers or min(_WORKERS, os.cpu_count() or 1)
     replaced = frozenset[str]()
-    with open_writer(store, mode) as writer:
+    with connected(scheduler_of(mode)), open_writer(store, mode) as writer:
         if mode.dry_run:
             outcome.plan = new_plan(writer, BYTES)
-        job = _Job(writer, outcome, mode, strict, threads)
+        again = {"only": only, "strict": strict, "workers": workers, "prompts": prompts, "set": set}
+        call = Call(ingest, ([os.fspath(path) for path in paths], writer.location), again)
+        job = _Job(writer, outcome, mode, strict, threads, call)
+        first = 0
         for plan in plans:
             # A group is replaced once: a second source that fills it adds to the first.
             paths_of_plan = frozenset(template.path for template in plan.templates)
             fresh = paths_of_plan - replaced if mode.force else frozenset[str]()
             replaced |= fresh
-            if outcome.plan is not None:
-                job.plan(plan, options, fresh, outcome.plan)
+            if mode.groups_only:
+                job.lay_out(plan, options, fresh)
+            elif outcome.plan is not None:
+                job.plan(plan, options, fresh, outcome.plan, first)
                 timed(outcome.plan, sum(job.seconds), "units read")
-                continue
-            job.execute(plan, options, fresh)
-            job.record(plan, options)
+            else:
+                job.execute(plan, options, fresh, first)
+                job.record(plan, options)
+            first += len(plan.units)
     outcome.seconds = monotonic() - started
     return outcome
 
@@ -137,38 +147,75 @@ class _Job:
     mode: Mode
     strict: bool
     threads: int
+    call: Call
     seconds: list[float] = field(default_factory=list)
 
-    def execute(self, plan: Plan, options: Options, replaced: Collection[str]) -> None:
+    def lay_out(self, plan: Plan, options: Options, replaced: Collection[str]) -> None:
+        """Make the groups of a plan, and count what is to come."""
+        stored = _stored_wider(self.writer, plan, replaced)
+        if stored:
+            plan = sources.replan(plan, options=replace(options, widen=options.widen | stored))
+        groups = open_groups(self.writer, plan.templates, self.mode, replaced=replaced)
+        amount = sum(
+            unit.nbytes
+            for unit in plan.units
+            if not all(groups[path].complete(items) for path, items in unit.items.items())
+        )
+        laid = laid_out(self.writer, groups, unit=BYTES, amount=amount)
+        before = self.outcome.plan
+        if before is not None:
+            laid.amount += before.amount
+            laid.at_most |= before.at_most
+            laid.groups = {**before.groups, **laid.groups}
+        self.outcome.plan = laid
+
+    def execute(self, plan: Plan, options: Options, replaced: Collection[str], first: int) -> None:
         """Run a plan; groups where a value proved inexact once more, with wider dtypes."""
         stored = _stored_wider(self.writer, plan, replaced)
         if stored:
             options = replace(options, widen=options.widen | stored)
             plan = sources.replan(plan, options=options)
         run = PlanRun(
-            self.writer, plan, self.outcome, self.mode, strict=self.strict, replaced=replaced
+            self.writer,
+            plan,
+            self.outcome,
+            self.mode,
+            strict=self.strict,
+            replaced=replaced,
+            first=first,
         )
-        run.execute(self.threads)
+        run.execute(self.threads, self.call)
         if not run.inexact:
             return
+        if self.mode.shared:
+            raise _not_alone(run.inexact)
         options = replace(options, widen=options.widen | run.inexact)
         groups = frozenset(group for group, _ in run.inexact)
         again = _only_groups(sources.replan(plan, options=options), groups)
-        self.execute(again, options, groups)
+        self.execute(again, options, groups, first)
 
-    def plan(self, plan: Plan, options: Options, replaced: Collection[str], made: RunPlan) -> None:
+    def plan(
+        self,
+        plan: Plan,
+        options: Options,
+        replaced: Collection[str],
+        made: RunPlan,
+        first: int,
+    ) -> None:
         """Count what a plan would write; anew where a value proved inexact."""
         stored = _stored_wider(self.writer, plan, replaced)
         if stored:
             options = replace(options, widen=options.widen | stored)
             plan = sources.replan(plan, options=options)
         said, quiet = Outcome(), replace(self.mode, progress=SILENT)
-        run = PlanRun(self.writer, plan, said, quiet, strict=self.strict, replaced=replaced)
+        run = PlanRun(
+            self.writer, plan, said, quiet, strict=self.strict, replaced=replaced, first=first
+        )
         counted = copy.deepcopy(made)
         seconds, note = plan_units(run, counted, self.threads)
         if run.inexact:
             options = replace(options, widen=options.widen | run.inexact)
-            self.plan(sources.replan(plan, options=options), options, replaced, made)
+            self.plan(sources.replan(plan, options=options), options, replaced, made, first)
             return
         vars(made).update(vars(counted))
         self.seconds.append(seconds)
@@ -188,8 +235,16 @@ class _Job:
             inputs=plan.inputs,
             groups=[template.path for template in plan.templates],
             counted=("written", "refused"),
-            resume=self.mode.resume,
+            mode=self.mode,
         )
+
+
+def _not_alone(inexact: Collection[tuple[str, str]]) -> SourceError:
+    """A group that other processes fill is not made anew with wider values."""
+    names = ", ".join(f"{variable} of {group}" for group, variable in sorted(inexact))
+    what = f"values of {names} would be rounded, and the groups are made anew for wider ones"
+    remedy = "ingest these sources in one process: without --shard, or --scheduler"
+    return SourceError(problem(what, remedy=remedy))
 
 
 def _stored_wider(

@@ -29,10 +29,11 @@ from ..models.inputs import check_floats, every_reader
 from ..models.layers import blocks, chosen_blocks
 from ..models.load import LoadedModel
 from ..models.rounding import Settings
-from ..run.dry import ITERATIONS, Clock, open_writer, work_done
+from ..run.dry import ITERATIONS, Clock, laid_out, open_writer, work_done
 from ..run.groups import RUN, open_groups
 from ..run.record import record_run
 from ..run.trajectories import load_model_of
+from ..tasks.units import Call
 from .activation_inputs import ActivationPlan, read_inputs
 from .job import Job
 from .one_block import NEAREST_BY_CLIP, check_samples, fitting_batch
@@ -100,6 +101,7 @@ def adaround(
     """
     mode, outcome = mode or Mode(), Outcome()
     check_set(set)
+    _check_in_order(prefix, mode)
     settings = settings or Settings()
     plan = plan or ActivationPlan()
     opened = open_store(store, chunks=None, checksum=True)
@@ -144,8 +146,23 @@ def adaround(
         if mode.dry_run:
             outcome.plan = planned(job, writer, names, run, parameters)
             return outcome
+        if mode.groups_only:
+            amount = len(job.pending(names)) * settings.iterations
+            outcome.plan = laid_out(writer, groups, unit=ITERATIONS, amount=amount)
+            return outcome
+        again = {
+            "settings": settings,
+            "plan": plan,
+            "chosen": names,
+            "model": model,
+            "local_ckpt": local_ckpt,
+            "checkpoint_seconds": checkpoint_seconds,
+            "set": set,
+            "start": start,
+        }
+        called = Call(adaround, (opened.location,), again)
         clock = Clock()
-        job.run_blocks(names, run)
+        job.run_blocks(names, run, called, writer.close_flags)
         ran = outcome.count(path).written * settings.iterations
         record_run(
             writer,
@@ -153,12 +170,20 @@ def adaround(
             outcome,
             parameters=parameters,
             libraries=LIBRARIES,
-            resume=mode.resume,
+            mode=mode,
             # A plateau ends a block where it likes: no pace is told by it.
             work=work_done(ITERATIONS, 0 if settings.patience else ran, clock.lap()),
         )
     opened.refresh(*outcome.groups, *groups)
     return outcome
+
+
+def _check_in_order(prefix: bool, mode: Mode) -> None:
+    """Refuse to share out blocks that wait for each other."""
+    for name, given in (("shard", mode.shard), ("scheduler", mode.scheduler)):
+        if prefix and given is not None:
+            what = f"with a prefix each block waits for the one before it: no {name} goes faster"
+            raise MisuseError(problem(what, remedy=f"leave --{name} out"))
 
 
 def _start(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -15,6 +16,7 @@ from taqstore.store.reader import Store
 from ..models.layers import ModelBlock, blocks
 from ..models.load import LoadedModel
 from ..models.rounding import Settings
+from ..tasks.units import Call, run_units
 from .one_block import BlockWork, Checkpoint
 from .prefix import PrefixWriter, prefix_streams
 from .result_groups import BlockResult, RoundingWriter
@@ -34,24 +36,61 @@ class Job:
     checkpoint_seconds: float
     mode: Mode
     start: WeightSet | None = None
+    given_up: set[int] = field(default_factory=set)
 
-    def run_blocks(self, names: Sequence[str], run: Mapping[str, Any]) -> None:
-        """Quantize the blocks that are not complete."""
+    def mine(self, names: Sequence[str]) -> dict[int, ModelBlock]:
+        """Those of these blocks that this process is to do, by their place in the model."""
+        every = blocks(self.model.mmdit)
+        places = [i for i, block in enumerate(every) if block.name in names]
+        return {i: every[i] for i in self.mode.mine(places)}
+
+    def pending(self, names: Sequence[str]) -> dict[int, ModelBlock]:
+        """Those that are not complete."""
+        done = self.results.blocks.written()
+        return {i: block for i, block in self.mine(names).items() if not done[i]}
+
+    def run_blocks(
+        self,
+        names: Sequence[str],
+        run: Mapping[str, Any],
+        called: Call,
+        close: Callable[[], None],
+    ) -> None:
+        """Quantize the blocks that are not complete; the last two as of `run_units`."""
         group, outcome = self.results.blocks, self.results.outcome
-        done = group.written()
-        every = [(i, b) for i, b in enumerate(blocks(self.model.mmdit)) if b.name in names]
-        pending = [(i, block) for i, block in every if not done[i]]
-        outcome.count(group.template.path).skipped += len(every) - len(pending)
+        pending, every = self.pending(names), blocks(self.model.mmdit)
+        outcome.count(group.template.path).skipped += len(self.mine(names)) - len(pending)
         self.mode.progress.start(len(pending) * self.settings.iterations)
-        for place, block in pending:
-            if self.prefix and place and not group.written()[place - 1]:
-                outcome.notes.append(f"{block.name}: the block before it is not complete")
-                return
-            with group.claim((place,)) as held:
-                if held and not group.written()[place]:
-                    self._one_block(place, {**run, "block": block.name})
-                    continue
-            outcome.notes.append(f"{block.name}: left to another process that is working on it")
+        run_units(
+            {place: place for place in pending},
+            partial(self._claimed_block, run, frozenset(pending)),
+            called=called,
+            mode=self.mode,
+            outcome=outcome,
+            left_note=lambda place: (
+                f"{every[place].name}: left to another process that is working on it"
+            ),
+            close=close,
+        )
+
+    def _claimed_block(self, run: Mapping[str, Any], pending: Set[int], place: int) -> bool:
+        """Quantize a block, or give it up; False where another process holds it."""
+        group, name = self.results.blocks, blocks(self.model.mmdit)[place].name
+        if self.prefix and place and not group.written()[place - 1]:
+            # Of the blocks that are asked for, it is done here or by whoever holds it.
+            if place - 1 in pending and place - 1 not in self.given_up:
+                return False
+            if place - 1 not in self.given_up:
+                note = f"{name}: the block before it is not complete"
+                self.results.outcome.notes.append(note)
+            self.given_up.add(place)
+            return True
+        with group.claim((place,)) as held:
+            if not group.written()[place]:
+                if not held:
+                    return False
+                self._one_block(place, {**run, "block": name})
+        return True
 
     def _one_block(self, place: int, about: Mapping[str, Any]) -> None:
         begun, every = monotonic(), blocks(self.model.mmdit)

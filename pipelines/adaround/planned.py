@@ -34,6 +34,7 @@ def planned(
 ) -> Plan:
     """Plan of these blocks, of a job whose groups are planned."""
     every, done = blocks(job.model.mmdit), job.results.blocks.written()
+    names = [block.name for block in job.mine(names).values()]
     pending = _pending(job, every, names, done)
     left = {block.name: _left(job, block, run) for block in pending}
     plan = new_plan(writer, ITERATIONS, sum(left.values()))

@@ -30,12 +30,13 @@ from ..models.backend import LIBRARIES
 from ..models.inputs import Input
 from ..models.load import LoadedModel
 from ..models.reducers import Reducer, default_reducer
-from ..run.dry import FORWARDS, Clock, open_writer, work_done
+from ..run.dry import FORWARDS, Clock, laid_out, open_writer, work_done
 from ..run.groups import RUN, open_groups
 from ..run.inputs import Inputs, Samples, model_of, read_inputs, stride_of
 from ..run.record import record_run
+from ..tasks.units import Call, run_units
 from .planned import planned
-from .rounds import Job
+from .rounds import Job, Round
 from .second_moments import MomentSpace, check_space, joined_batches
 from .second_moments import SecondMoments as SecondMoments
 from .until_enough import Stop
@@ -126,7 +127,7 @@ def collect(
         seed=seed,
     )
     batches = found.batches(images_per_batch)
-    _check_until(until_enough, found, second_moments)
+    _check_until(until_enough, found, second_moments, mode)
     if channel_sites:
         _check_one_by_one(found, batches)
     with fetching(not mode.dry_run):
@@ -145,6 +146,21 @@ def collect(
         return [*observed.values(), *channel, *moments]
 
     stop, said = Stop(until_enough, batches), dict[str, Any]()
+    again = {
+        # Those of now: a task may find more that are complete.
+        "images": None if isinstance(found, Samples) else found.images,
+        "stride": stride_of(found, stride, every),
+        "num_samples": num_samples,
+        "seed": seed,
+        "sites": tuple(inputs),
+        "histogram_bits": histogram_bits,
+        "per_channel": channel_sites,
+        "images_per_batch": images_per_batch,
+        "second_moments": second_moments,
+        "model": model,
+        "local_ckpt": local_ckpt,
+        "reducer": reducer,
+    }
     parameters = {
         **found.summary(),
         "stride": stride_of(found, stride, every),
@@ -163,13 +179,20 @@ def collect(
             bound = ["--until-enough may stop before all of this"] if until_enough else []
             outcome.notes += [*bound, *notes]
             return outcome
-        ran, clock = 0, Clock()
+        if mode.groups_only:
+            groups = open_groups(writer, templates_of(batches), mode)
+            job = Job(found, loaded, reduce, groups, outcome, mode, second_moments)
+            forwards = sum(map(job.forwards, job.rounds(batches)))
+            outcome.plan = laid_out(writer, groups, unit=FORWARDS, amount=forwards)
+            return outcome
+        ran, clock = list[int](), Clock()
         for part in stop.portions:
             how = mode if part.first else replace(mode, resume=True, force=False)
             groups = open_groups(writer, templates_of(part.batches), how)
             job = Job(found, loaded, reduce, groups, outcome, mode, second_moments)
-            rounds = job.rounds(part.batches, again=not part.first)
-            if second_moments is not None:
+            units = job.mine(job.rounds(part.batches, again=not part.first))
+            rounds = [one for some in units.values() for one in some]
+            if second_moments is not None and mode.only is None:
                 space = job.space(rounds, writer.location)
                 if on_space:
                     on_space(space)
@@ -177,8 +200,18 @@ def collect(
             if part.first or rounds:
                 mode.progress.start(stop.total + sum(map(job.forwards, rounds)))
                 stop.total += sum(map(job.forwards, rounds))
-            for one in rounds:
-                ran += job.run(one)
+            run_units(
+                units,
+                partial(_run_rounds, job, ran),
+                called=Call(collect, (opened.location,), again),
+                mode=mode,
+                outcome=outcome,
+                left_note=lambda some: (
+                    f"{found.word} {', '.join(str(i) for one in some for i in one.everything)}: "
+                    "left to another process that is writing it"
+                ),
+                close=writer.close_flags,
+            )
             opened.refresh(*groups)
             said = stop.said(opened, list(inputs), part)
             if said.get("enough"):
@@ -189,8 +222,8 @@ def collect(
             outcome,
             parameters={**parameters, **({"until_enough": said} if said else {})},
             libraries=LIBRARIES,
-            resume=mode.resume,
-            work=work_done(FORWARDS, ran, clock.lap()),
+            mode=mode,
+            work=work_done(FORWARDS, sum(ran), clock.lap()),
         )
     outcome.notes += [said["note"]] if said else []
     outcome.notes += [*notes, *nonfinite.notes(opened, groups)]
@@ -198,12 +231,25 @@ def collect(
     return outcome
 
 
+def _run_rounds(job: Job, ran: list[int], rounds: Sequence[Round]) -> bool:
+    """Run rounds and keep how many forwards each took; False where another process holds one."""
+    taken = [job.run(one) for one in rounds]
+    ran += [forwards for forwards in taken if forwards is not None]
+    return None not in taken
+
+
 def _check_until(
-    asked: UntilEnough | None, found: Inputs, second_moments: SecondMoments | None
+    asked: UntilEnough | None,
+    found: Inputs,
+    second_moments: SecondMoments | None,
+    mode: Mode,
 ) -> None:
     """Refuse what cannot stop early."""
     if asked is None:
         return
+    if mode.shard is not None or mode.groups_only:
+        what = "whether statistics are enough is seen of all batches, not of a shard or a plan"
+        raise MisuseError(problem(what, remedy="leave --until-enough out"))
     if second_moments is not None:
         what = "second moments are summed over several images, and stop at no image"
         remedy = "collect until enough first, then second moments with --resume"

@@ -35,7 +35,7 @@ def planned(
     job: Job, writer: StoreWriter, batches: np.ndarray, parameters: Mapping[str, Any]
 ) -> Plan:
     """Plan of batches (batch, slot) of images, of a job whose groups are planned."""
-    rounds = job.rounds(batches)
+    rounds = [one for some in job.mine(job.rounds(batches)).values() for one in some]
     plan = new_plan(writer, FORWARDS, sum(map(job.forwards, rounds)))
     if job.asked is not None:
         refuse(plan, partial(check_space, job.space(rounds, writer.location), writer.location))
@@ -44,7 +44,7 @@ def planned(
     if rounds and plan.refused is None and (pace is None or unknown_shares(groups)):
         laps = job.timed(rounds[0], most=_TIMED)
     for group in groups:
-        add_group(plan, group)
+        add_group(plan, group, wanted=job.wanted(group, batches))
     if pace is not None:
         paced(plan, pace)
     elif laps is not None:

@@ -45,8 +45,9 @@ class Round:
     batches
         Images of the batches of statistics that are not complete, by number of the batch.
     number, images, groups
-        Batch of second moments, its images and the groups of steps that are not complete; none
-        where there is nothing to sum.
+        Batch of second moments, its images and the groups of steps that are not complete; no
+        images and groups where there is nothing to sum. Of a run without second moments, `number`
+        is that of the batch.
     """
 
     batches: Mapping[int, Images]
@@ -162,16 +163,17 @@ class Job:
         again
             Fewer of these batches were run before: what is complete of them was counted.
         """
-        done = _complete(self.observed)
+        done, ours = _complete(self.observed), self._ours(batches)
         for path in self.observed:
-            count = self.outcome.count(path)
-            count.skipped = int(done.sum()) - count.written if again else int(done.sum())
+            count, there = self.outcome.count(path), int((done & ours).sum())
+            count.skipped = there - count.written if again else there
         pending = {int(i): _members(batches[i]) for i in np.flatnonzero(~done)}
         if not self.moments:
-            return [Round({batch: images}) for batch, images in pending.items()]
+            return [Round({batch: images}, batch) for batch, images in pending.items()]
         found, finished = [], _complete(self.moments)
+        places = self.mode.mine(range(len(finished)))
         for group in self.moments.values():
-            self.outcome.count(group.template.path).skipped += int(finished.sum())
+            self.outcome.count(group.template.path).skipped += int(finished[places].sum())
         template = next(iter(self.moments.values())).template
         for number, row in enumerate(template.coords["image"][1]):
             images = _members(row)
@@ -180,8 +182,29 @@ class Job:
             if groups:
                 found.append(Round(some, number, images, groups))
             else:
-                found += [Round({batch: members}) for batch, members in some.items()]
+                found += [Round({batch: members}, number) for batch, members in some.items()]
         return found
+
+    def _ours(self, batches: np.ndarray) -> np.ndarray:
+        """(batch,) which batches (batch, slot) belong to rounds of this process."""
+        numbers, joined = np.arange(len(batches)), 1
+        for group in self.moments.values():
+            joined = group.template.coords["image"][1].shape[1] // batches.shape[1]
+        return np.isin(numbers // joined, self.mode.mine(np.unique(numbers // joined)))
+
+    def wanted(self, group: GroupWriter, batches: np.ndarray) -> np.ndarray:
+        """Mask over the items of a group of those that this process is to write."""
+        if group.template.path in self.observed:
+            return self._ours(batches)
+        rows = group.written().shape[0]
+        return np.isin(np.arange(rows), self.mode.mine(range(rows)))[:, None]
+
+    def mine(self, rounds: Sequence[Round]) -> dict[int, list[Round]]:
+        """Those of these rounds that this process is to run, by number."""
+        found: dict[int, list[Round]] = {}
+        for one in rounds:
+            found.setdefault(one.number, []).append(one)
+        return {number: found[number] for number in self.mode.mine(found)}
 
     def space(self, rounds: Sequence[Round], location: Location) -> MomentSpace:
         """What second moments of these rounds will take."""
@@ -214,18 +237,19 @@ class Job:
             for number, units in enumerate(passes)
         ]
 
-    def run(self, one: Round) -> int:
+    def run(self, one: Round) -> int | None:
         """Observe the images of a round at every step and write what is missing.
 
-        Returns the forwards that it took.
+        Returns the forwards that it took; None where another process holds some of it.
         """
         label = f"{self.found.word} {', '.join(map(str, one.everything))}"
         with ExitStack() as stack:
-            left = self._left(one) if self._claimed(one, stack) else Round({})
+            claimed, left = self._claimed(one, stack), self._left(one)
+            if left.everything and not claimed:
+                return None
             if left != one:
                 self.mode.progress.advance(label, self.forwards(one) - self.forwards(left))
             if not left.everything:
-                self.outcome.notes.append(f"{label}: left to another process that is writing it")
                 return 0
             # Claimed before, so shut down first: no thread writes what is no longer held. A thread
             # per group, for what they do is wait for the disk.
@@ -272,7 +296,7 @@ class Job:
         done = _complete(self.observed)
         batches = {batch: images for batch, images in one.batches.items() if not done[batch]}
         if not one.groups:
-            return Round(batches)
+            return replace(one, batches=batches)
         finished = _complete(self.moments)[one.number]
         groups = tuple(group for group in one.groups if not finished[group])
         return replace(one, batches=batches, groups=groups, images=one.images if groups else ())

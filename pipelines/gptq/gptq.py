@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from taqstore.asked import word_of
 from taqstore.errors import MissingError, MisuseError, TaqError, problem
 from taqstore.kinds import nonfinite, second_moments
@@ -26,10 +28,11 @@ from ..models.adapter import fetching
 from ..models.backend import LIBRARIES
 from ..models.inputs import Reader, check_floats
 from ..models.load import LoadedModel
-from ..run.dry import LINEARS, Clock, add_group, new_plan, open_writer, timed
+from ..run.dry import LINEARS, Clock, add_group, laid_out, new_plan, open_writer, timed
 from ..run.groups import open_groups
 from ..run.record import record_run
 from ..run.trajectories import load_model_of
+from ..tasks.units import Call, run_units
 from .settings import DEFAULT_SITES, SET, GptqSettings
 from .site_groups import Place, Rounded, by_input, put_layer, site_templates
 from .statistics import Known, SiteStatistics, path_of, run_of_statistics, statistics_of
@@ -107,14 +110,25 @@ def gptq(
         if mode.dry_run:
             outcome.plan = job.plan(every, writer)
             return outcome
-        job.run(every)
+        if mode.groups_only:
+            amount = sum(len(place.readers) for place in job.pending(every))
+            outcome.plan = laid_out(writer, groups, unit=LINEARS, amount=amount)
+            return outcome
+        again = {
+            "settings": settings,
+            "sites": sites,
+            "set": set,
+            "model": model,
+            "local_ckpt": local_ckpt,
+        }
+        job.run(every, Call(gptq, (opened.location,), again), writer)
         record_run(
             writer,
             "gptq",
             outcome,
             parameters={"set": name, "sites": chosen, "runs": runs},
             libraries=LIBRARIES,
-            resume=mode.resume,
+            mode=mode,
         )
     opened.refresh(*outcome.groups, *groups)
     return outcome
@@ -193,22 +207,47 @@ class _Job:
     outcome: Outcome
     mode: Mode
 
-    def run(self, places: Sequence[Place]) -> None:
-        """Round what is not complete, input by input."""
+    def mine(self, places: Sequence[Place]) -> dict[int, list[Place]]:
+        """Places of the inputs that this process is to do, by number of the input."""
+        every = [list(shared) for _, shared in by_input(places)]
+        return {number: every[number] for number in self.mode.mine(range(len(every)))}
+
+    def pending(self, places: Sequence[Place]) -> list[Place]:
+        """Those that are this process's and not complete."""
         done = {path: group.written() for path, group in self.groups.items()}
-        pending = [place for place in places if not done[place.path][place.number]]
-        for path, written in done.items():
-            self.outcome.count(path).skipped += int(written.sum())
+        ours = [place for shared in self.mine(places).values() for place in shared]
+        return [place for place in ours if not done[place.path][place.number]]
+
+    def run(self, places: Sequence[Place], called: Call, writer: StoreWriter) -> None:
+        """Round what is not complete, input by input."""
+        pending, units = self.pending(places), self.mine(places)
+        for path in self.groups:
+            ours = sum(place.path == path for shared in units.values() for place in shared)
+            self.outcome.count(path).skipped += ours - sum(one.path == path for one in pending)
         self.mode.progress.start(sum(len(place.readers) for place in pending))
-        for _, shared in by_input(pending):
-            self._one_input(shared)
+        left = set(pending)
+        run_units(
+            {n: shared for n, shared in units.items() if not left.isdisjoint(shared)},
+            self._one_input,
+            called=called,
+            mode=self.mode,
+            outcome=self.outcome,
+            left_note=self._left_note,
+            close=writer.close_flags,
+        )
+
+    def _left_note(self, places: Sequence[Place]) -> str:
+        layers = dict.fromkeys(f"{p.readers[0].name.layer} {p.given.site}" for p in places)
+        return f"{', '.join(layers)}: left to another process that is working on it"
 
     def plan(self, places: Sequence[Place], writer: StoreWriter) -> Plan:
         """What would be written, and in what time: one linear of each group is rounded."""
-        pending = [p for p in places if not self.groups[p.path].complete([(p.number,)])]
+        pending = self.pending(places)
         plan = new_plan(writer, LINEARS, sum(len(place.readers) for place in pending))
-        for group in self.groups.values():
-            add_group(plan, group)
+        ours = [(p.path, p.number) for shared in self.mine(places).values() for p in shared]
+        for path, group in self.groups.items():
+            count = len(group.written())
+            add_group(plan, group, wanted=np.array([(path, i) in ours for i in range(count)]))
         quiet = replace(self, mode=Mode())
         factored, rounded = dict[str, float](), dict[str, float]()
         for place in pending:
@@ -224,23 +263,27 @@ class _Job:
             timed(plan, seconds, f"{len(rounded)} linears timed")
         return plan
 
-    def _one_input(self, places: Sequence[Place]) -> None:
-        """All linears that read one input: its second moment is factored once."""
-        given = places[0].given
+    def _one_input(self, places: Sequence[Place]) -> bool:
+        """All linears that read one input: its second moment is factored once.
+
+        False where another process holds one of them.
+        """
         with ExitStack() as stack:
-            held = []
+            held, left = [], False
             for place in places:
                 group = self.groups[place.path]
-                claimed = stack.enter_context(group.claim((place.number,)))
-                if claimed and not group.written()[place.number]:
-                    held.append(place)
+                if group.complete([(place.number,)]):
                     continue
-                layer = place.readers[0].name.layer
-                note = f"{layer} {given.site}: left to another process that is working on it"
-                self.outcome.notes.append(note)
-                self.mode.progress.advance(layer, len(place.readers))
+                claimed = stack.enter_context(group.claim((place.number,)))
+                if group.written()[place.number]:  # another process finished it since we looked
+                    self.mode.progress.advance(place.readers[0].name.layer, len(place.readers))
+                elif claimed:
+                    held.append(place)
+                else:
+                    left = True
             if not held:
-                return
+                return not left
+            given = held[0].given
             found = self.known[given.site].of(given, damping=self.settings.damping)
             if found.prepared.damping > self.settings.damping:
                 note = f"{given.layer} {given.site}: damped by {found.prepared.damping:g}"
@@ -254,6 +297,7 @@ class _Job:
                     block_size=found.block_size,
                     outcome=self.outcome,
                 )
+            return not left
 
     def _rounded(self, reader: Reader, found: Known) -> Rounded:
         weight = reader.matrix()

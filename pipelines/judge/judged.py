@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,6 +24,7 @@ from ..models.load import LoadedModel, Prompt, to_numpy
 from ..models.sampling import Schedule, restored_schedule, trajectory_with_output
 from ..run.trajectories import KEPT, Trajectories, load_model_of, read_trajectories
 from ..sources.parts.prompt_files import read_prompts
+from ..tasks.units import waited
 from .asked import Asked, asked_images, numbered
 from .kept import Kept, Sampled, listed, open_kept
 from .place import keeping
@@ -187,7 +188,7 @@ def judged(
     chosen = choose(
         opened, count=count, prompts=prompts, model=model, local_ckpt=local_ckpt, loaded=loaded
     )
-    with keeping(opened, notes) as writer:
+    with keeping(opened, notes, mode) as writer:
         # Another process may have given numbers since, and a store of this run alone has none.
         asked = numbered(chosen.asked, chosen.found.latents, listed(writer))
         chosen = replace(chosen, asked=asked)
@@ -229,18 +230,35 @@ def choose(
     return Chosen(found, loaded, whole_schedule(found, loaded), asked)
 
 
-def make_float(judged: Judged, progress: Progress) -> None:
+def make_float(judged: Judged, progress: Progress, *, wait: float = 0.0) -> None:
     """Sample the images that were not yet sampled by the model as it is.
+
+    Parameters
+    ----------
+    wait
+        Seconds to wait for those that other processes are at, since the last one was finished;
+        after that they are sampled here as well.
 
     Raises
     ------
     TaqError
         A latent is no finite number: there is nothing to judge by.
     """
-    steps = judged.schedule.steps
-    for place in judged.kept.absent():
-        judged.kept.make(place, partial(_float_of, judged, place))
-        progress.advance(f"image {judged.images[place]}, as it is", steps)
+    kept, steps = judged.kept, judged.schedule.steps
+
+    def unheld(places: Iterable[int]) -> list[int]:
+        return [place for place in places if not tell(place, kept.make_unheld(place, run(place)))]
+
+    def run(place: int) -> Callable[[], Sampled]:
+        return partial(_float_of, judged, place)
+
+    def tell(place: int, made: Sampled | None) -> bool:
+        if made is not None:
+            progress.advance(f"image {judged.images[place]}, as it is", steps)
+        return made is not None
+
+    for place in waited(unheld, unheld(kept.absent()), wait):
+        tell(place, kept.make(place, run(place)))
 
 
 def _float_of(judged: Judged, place: int) -> Sampled:

@@ -76,18 +76,26 @@ class Kept:
     def make(self, place: int, run: Callable[[], Sampled]) -> Sampled:
         """The trajectory at a place: as it is kept, or run and kept.
 
+        It is run also where another process is at it, which keeps it.
+
         Raises
         ------
         StoreError
             The store cannot be written, or another process took the image's number meanwhile.
         """
+        made = self.make_unheld(place, run)
+        return run() if made is None else made
+
+    def make_unheld(self, place: int, run: Callable[[], Sampled]) -> Sampled | None:
+        """As `make`; None where another process is at it."""
         with self.group.claim((place,)) as held:
             if self.group.written()[place]:
                 self.outcome.count(self.path).skipped += 1
                 return self.at(place)
+            if not held:
+                return None
             made = run()
-            if held:
-                self._keep(place, made)
+            self._keep(place, made)
         return made
 
     def take(self, store: Store) -> None:

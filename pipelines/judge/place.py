@@ -9,22 +9,27 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from taqstore.errors import StoreError, problem
+from taqstore.run.mode import Mode
 from taqstore.store.planned import plan_store
 from taqstore.store.reader import Store
 from taqstore.store.writer import StoreWriter, create_store
 
+from ..tasks.task_writer import TaskWriter
+
 
 @contextmanager
-def keeping(store: Store, notes: list[str]) -> Iterator[StoreWriter]:
+def keeping(store: Store, notes: list[str], mode: Mode) -> Iterator[StoreWriter]:
     """A writer for trajectories: of the store, or of one that is gone when the block ends.
 
     Parameters
     ----------
     notes
         Told where trajectories are not kept.
+    mode
+        Of the run that wants them.
     """
     try:
-        writer = _writer(store)
+        writer = _writer(store, mode)
     except StoreError as error:
         reason = str(error).splitlines()[0]
         notes.append(f"trajectories are not kept, another run makes them again: {reason}")
@@ -43,7 +48,7 @@ def planning(store: Store) -> StoreWriter:
     return plan_store(store.location, writable=False)
 
 
-def _writer(store: Store) -> StoreWriter:
+def _writer(store: Store, mode: Mode) -> StoreWriter:
     """The store open for writing.
 
     Raises
@@ -57,4 +62,4 @@ def _writer(store: Store) -> StoreWriter:
         read_only = not os.access(location.folder, os.W_OK)
     if read_only:
         raise StoreError(problem("the store cannot be written", where=str(location)))
-    return create_store(location)
+    return create_store(location) if mode.only is None else TaskWriter(location)

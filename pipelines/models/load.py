@@ -17,6 +17,7 @@ from taqstore.errors import TaqError, problem
 from taqstore.files.refusal import what_it_is
 
 from ..machine.blas import load_blas
+from ..tasks.kept import kept
 from .adapter import known, pipeline_class, prefix_of
 from .backend import backend
 from .failures import inside_model
@@ -263,8 +264,14 @@ def load_pipeline(
     known_row = find_model(model) if isinstance(model, str) else model
     check_use(known_row, Use(dtype=dtype, shift=shift))
     row = _asked(known_row, dtype, shift, use_t5)
-    libraries = backend()
     checkpoint = _checkpoint(row, local_ckpt)
+    state = None if checkpoint is None or not checkpoint.exists() else checkpoint.stat()
+    told = state and (state.st_size, state.st_mtime_ns)
+    return kept((repr(row), checkpoint, told), lambda: _loaded(row, checkpoint))
+
+
+def _loaded(row: ModelRow, checkpoint: Path | None) -> LoadedModel:
+    libraries = backend()
     packed = None
     if checkpoint is not None and checkpoint.is_dir():
         packed, checkpoint = read_packed(checkpoint, row), None

@@ -12,24 +12,29 @@ import numpy as np
 from taqstore.errors import StoreError, TaqError
 from taqstore.layout.item_bytes import item_bytes, numbers_of
 from taqstore.layout.item_records import ItemLayout
-from taqstore.place.location import Address
+from taqstore.place.location import Address, Location
 from taqstore.run.mode import Mode
 from taqstore.run.plan import Plan
 from taqstore.store.group_writer import GroupWriter
 from taqstore.store.planned import PlannedGroup, plan_store
 from taqstore.store.writer import StoreWriter, create_store
 
+from ..tasks.task_writer import TaskWriter
 from .space import free_bytes
 
 FLUSH_SECONDS = 0.005
 """What a file takes to be flushed on a disk of its time; a dry run tries none."""
 FORWARDS, ITERATIONS, LINEARS, BYTES = "forwards", "iterations", "linears", "bytes"
+SHARD = "shard"
+"""Parameter of a provenance record: which part of the run it is of."""
 MILLISECONDS = "milliseconds"
 """Count of a provenance record: wall time of the work, beside how much of it there was."""
 
 
 def open_writer(address: Address, mode: Mode) -> StoreWriter:
-    """The store, open for writing; with `Mode.dry_run`, for planning."""
+    """The store, open for writing; with `Mode.dry_run`, for planning; as `Mode.only` says."""
+    if mode.only is not None:
+        return TaskWriter(Location.parse(address))
     return plan_store(address) if mode.dry_run else create_store(address)
 
 
@@ -68,6 +73,35 @@ def add_group(plan: Plan, group: GroupWriter, *, wanted: np.ndarray | None = Non
         for name, size in item_bytes(template, number, shares).items()
     )
     counts.bytes += round(size * (len(numbers) if alike else 1))
+
+
+def laid_out(
+    writer: StoreWriter,
+    groups: Mapping[str, GroupWriter],
+    *,
+    unit: str,
+    amount: int,
+    seen: Mapping[str, np.ndarray] | None = None,
+) -> Plan:
+    """Items and bytes that are to come in these groups; how well they compress is not known.
+
+    Parameters
+    ----------
+    unit, amount
+        As of `Plan`: what is left to do.
+    seen
+        Masks of the items that there will be, of groups that leave some out.
+    """
+    plan = Plan(free=free_bytes(writer.location), unit=unit, amount=amount, made=True)
+    for path, group in groups.items():
+        template, done = group.template, group.written()
+        missing = ~done & (seen or {}).get(path, np.True_)
+        counts, numbers = plan.group(path), numbers_of(template, missing)
+        counts.to_write, counts.done = int(missing.sum()), int(done.sum())
+        counts.bytes = sum(sum(item_bytes(template, n, {}).values()) for n in numbers)
+        if numbers and any(array.compress for array in template.arrays):
+            plan.at_most.add(path)
+    return plan
 
 
 def unknown_shares(groups: Iterable[GroupWriter]) -> bool:
@@ -126,7 +160,8 @@ def _is_count(value: Any) -> bool:
 
 
 def _alike(parameters: Mapping[str, Any], beside: Collection[str]) -> dict[str, Any]:
-    return {name: value for name, value in parameters.items() if name not in beside}
+    left = {*beside, SHARD}
+    return {name: value for name, value in parameters.items() if name not in left}
 
 
 def timed(plan: Plan, seconds: float, what: str) -> None:

@@ -28,7 +28,8 @@ def open_groups(
     """Open or create the groups, by path.
 
     A group that would be refused and holds no whole item, which nobody works on, makes way: a run
-    that fails before its first item leaves nothing that refuses a corrected one.
+    that fails before its first item leaves nothing that refuses a corrected one. Not to a process
+    that has a part of a run: what was made for all of them stays.
 
     Parameters
     ----------
@@ -43,10 +44,11 @@ def open_groups(
         A group holds complete items, and neither resume nor force was asked for.
     """
     fresh = {t.path for t in templates if mode.force} if replaced is None else replaced
-    _remove_unfilled(writer, [t for t in templates if t.path not in fresh])
+    if not mode.shared:
+        _remove_unfilled(writer, [t for t in templates if t.path not in fresh])
     for template in templates:
         if template.path not in fresh:
-            _check_run(writer, template)
+            check_run(writer, template)
     # Those that are there come first: a run that is refused makes no groups.
     ordered = sorted(templates, key=lambda t: t.path in fresh or not _is_there(writer, t.path))
     groups: dict[str, GroupWriter] = {}
@@ -104,7 +106,8 @@ def _settings_that_differ(stored: Any, asked: Any) -> list[str]:
     return found
 
 
-def _check_run(writer: StoreWriter, template: Template) -> None:
+def check_run(writer: StoreWriter, template: Template) -> None:
+    """Refuse a group that a run with other settings has made; each is named."""
     node: Any = writer.node(template.path)
     if node is None or "taqstore" not in node.attrs:
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def forget_pictures(writer: StoreWriter, images: Sequence[int], about: Mapping[s
     """Put an empty group in the place of pictures whose latents are replaced, if there are any."""
     node: Any = writer.node(PICTURES)
     if node is not None:
-        _open(writer, images, node["picture"].shape[1:], about, replace=True)
+        _open(writer, images, node["picture"].shape[1:], about, replaced={PICTURES})
 
 
 def _open(
@@ -43,13 +43,13 @@ def _open(
     shape: Sequence[int],
     about: Mapping[str, Any],
     *,
-    replace: bool,
+    replaced: Collection[str] = (),
 ) -> GroupWriter:
+    """The group; one without a picture in it makes way where it is of another size."""
     height, width, colours = shape
     template = pictures_template(
         images=images, shape=(height, width, colours), attrs={RUN: dict(about)}
     )
-    replaced = {PICTURES} if replace else set[str]()
     return open_groups(writer, [template], Mode(resume=True), replaced=replaced)[PICTURES]
 
 
@@ -67,15 +67,18 @@ class Pictures:
     about
         What pictures of the group must agree in: model, weights and id of the latents.
     folder
-        Where PNG files go.
+        Where PNG files go; None: nowhere, the store alone has the pictures.
+    mine
+        Positions of the images that this process is about; None: all.
     """
 
     writer: StoreWriter
     model: LoadedModel
     images: Sequence[int]
     about: Mapping[str, Any]
-    folder: Path
+    folder: Path | None
     outcome: Outcome
+    mine: Sequence[int] | None = None
     group: GroupWriter | None = field(default=None, init=False)
     gone: bool = field(default=False, init=False)
     unwritable: bool = field(default=False, init=False)
@@ -105,12 +108,20 @@ class Pictures:
         final = int(np.flatnonzero(latents["is_final"].values)[-1])
         there = set(latents["image"].values.tolist())
         done = self._done()
-        for position, image in enumerate(self.images):
+        for position in range(len(self.images)) if self.mine is None else self.mine:
+            image = self.images[position]
             if done[position] and position not in self.saved:
                 self._save(store[PICTURES]["picture"].sel(image=image).values, position)
             elif image in there and not done[position] and not self.gone:
                 x = latents["x"].sel(image=image).isel(step=final).values
                 self.keep(position, backend().mx.array(np.ascontiguousarray(x)[None]))
+
+    def make(self, latent: Callable[[], Tensor]) -> dict[str, GroupWriter]:
+        """Make the group, for pictures like that of a latent; none where none can be had."""
+        pixels = self._decoded(latent())
+        if pixels is None:
+            return {}
+        return {PICTURES: self._group(pixels.reshape(*pixels.shape[:2], -1).shape)}
 
     def plan(self, plan: Plan, latent: Tensor) -> None:
         """Count pictures that would be kept, by one that is made of this latent, of noise."""
@@ -123,8 +134,7 @@ class Pictures:
             plan.group(PICTURES).done += int(done.sum())
             return
         spent, cube = clock.lap(), pixels.reshape(*pixels.shape[:2], -1)
-        replace = stored and self.writer.node(PICTURES) is not None and self._is_empty()
-        group = _open(self.writer, self.images, cube.shape, self.about, replace=replace)
+        group = _open(self.writer, self.images, cube.shape, self.about)
         if unknown_shares([group]):
             # Of noise, which nothing compresses less than.
             group.put("picture", (0, 0, 0, 0), cube[None])
@@ -136,6 +146,8 @@ class Pictures:
     def _save(self, pixels: np.ndarray, position: int) -> None:
         """Write a PNG file; where that cannot be done it is told once, and all others go on."""
         self.saved.add(position)
+        if self.folder is None:
+            return
         try:
             save_picture(pixels, self.folder / f"{self.images[position]:04d}.png")
         except (TaqError, OSError) as error:
@@ -152,8 +164,9 @@ class Pictures:
         if PICTURES in store and store.node(PICTURES).attrs.get(RUN) == dict(self.about):
             kept = set(store[PICTURES]["image"].values.tolist())
             found[:] = [image in kept for image in self.images]
+        mine = found if self.mine is None else found[list(self.mine)]
         self.outcome.count(PICTURES).skipped += (
-            int(found.sum()) - self.outcome.count(PICTURES).written
+            int(mine.sum()) - self.outcome.count(PICTURES).written
         )
         return found
 
@@ -168,12 +181,5 @@ class Pictures:
 
     def _group(self, shape: tuple[int, ...]) -> GroupWriter:
         if self.group is None:
-            self.group = _open(
-                self.writer, self.images, shape, self.about, replace=self._is_empty()
-            )
+            self.group = _open(self.writer, self.images, shape, self.about)
         return self.group
-
-    def _is_empty(self) -> bool:
-        """Whether there is a group of pictures without one in it: it may have another size."""
-        store = open_store(self.writer.location)
-        return PICTURES in store and not store.mask(PICTURES).any()

@@ -28,7 +28,7 @@ def plan_units(run: PlanRun, plan: Plan, threads: int) -> tuple[float, str]:
     plan.amount += total
     for path, group in run.groups.items():
         wanted = np.zeros(run.done[path].shape, bool)
-        for unit in run.plan.units:
+        for unit in run.units.values():
             for item in unit.items.get(path, ()):
                 wanted[item] = True
         for item in run.refused.get(path, ()):

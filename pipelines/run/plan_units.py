@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -16,9 +17,12 @@ from taqstore.run.outcome import Outcome
 from taqstore.store.writer import StoreWriter
 
 from ..sources.parts.plan import Inexact, Item, Plan, Problem, Put, Unit
+from ..tasks.units import Call, run_attempts
 from .groups import open_groups
 
 _log = logging.getLogger(__name__)
+# Of a cluster: each plans the sources anew, which takes its time in a large folder.
+_TASKS = 64
 
 
 def _run_parts(unit: Unit, pool: ThreadPoolExecutor, put: Put) -> list[Problem]:
@@ -55,6 +59,8 @@ class PlanRun:
         As of `ingest`.
     replaced
         Groups to replace.
+    first
+        Number of the plan's first unit in the whole run.
     """
 
     def __init__(
@@ -66,7 +72,10 @@ class PlanRun:
         *,
         strict: bool,
         replaced: Collection[str],
+        first: int = 0,
     ) -> None:
+        self._mode, self._writer, self._first = mode, writer, first
+        self._held: set[int] = set()
         self.plan, self.outcome, self.strict = plan, outcome, strict
         self.progress = mode.progress
         self.inexact: set[tuple[str, str]] = set()
@@ -76,37 +85,58 @@ class PlanRun:
         self._said: list[tuple[int, str, list[str]]] = []
         self.groups = open_groups(writer, plan.templates, mode, replaced=replaced)
         self.done = {path: group.written() for path, group in self.groups.items()}
+        ours = mode.mine(range(first, first + len(plan.units)))
+        self.units = {number: plan.units[number - first] for number in ours}
         for path in self.groups:  # the table lists them in this order, not as threads finish
             outcome.count(path)
         outcome.notes.extend(plan.notes)
-        for found in plan.problems:
+        # Of the whole run, which a task has a part of.
+        for found in plan.problems if mode.only is None else ():
             self._report(found, None)
         self._hand_over()
 
-    def execute(self, threads: int) -> None:
+    def execute(self, threads: int, called: Call) -> None:
         """Run every unit that is not complete; the first error that is not a bad item stops all.
 
         Units finish in any order. What they say is in the plan's, and of several errors the first
-        unit's is raised.
+        unit's is raised. `called` as of `run_attempts`.
         """
-        pending = self.pending()
+        pending = {id(unit) for unit in self.pending()}
+        run_attempts(
+            {number: unit for number, unit in self.units.items() if id(unit) in pending},
+            partial(self._attempt, threads),
+            called=called,
+            mode=self._mode,
+            outcome=self.outcome,
+            left_note=lambda unit: f"{unit.label}: another process is writing it; left to that one",
+            close=self._writer.close_flags,
+            tasks=_TASKS,
+        )
+        self._hand_over()
+        self.outcome.notes.extend(self.plan.late_notes())
+
+    def _attempt(self, threads: int, numbers: Collection[int]) -> list[int]:
+        """Run units in threads; numbers of those that other processes hold."""
+        self._held.clear()
         with ThreadPoolExecutor(threads) as units, ThreadPoolExecutor(threads) as parts:
-            futures = {units.submit(self.unit, unit, parts): unit for unit in pending}
+            futures = {
+                units.submit(self.unit, unit, parts): unit
+                for unit in (self.units[number] for number in numbers)
+            }
             submitted = list(futures)
             try:
                 for future in as_completed(submitted):
-                    if _result(future, submitted):
+                    if _result(future, submitted) and id(futures[future]) not in self._held:
                         self.progress.advance(futures[future].label, futures[future].nbytes)
             except BaseException:
                 units.shutdown(wait=False, cancel_futures=True)
                 parts.shutdown(wait=False, cancel_futures=True)
                 raise
-        self._hand_over()
-        self.outcome.notes.extend(self.plan.late_notes())
+        return [number for number in numbers if id(self.units[number]) in self._held]
 
     def pending(self) -> list[Unit]:
-        """Units that are not complete; the others are counted as skipped."""
-        return [unit for unit in self.plan.units if not self._skip(unit)]
+        """Units of ours that are not complete; the others are counted as skipped."""
+        return [unit for unit in self.units.values() if not self._skip(unit)]
 
     def _skip(self, unit: Unit) -> bool:
         missing = any(not self.done[g][i] for g, items in unit.items.items() for i in items)
@@ -124,13 +154,12 @@ class PlanRun:
         """Write one unit; False if it has to be planned again."""
         first, items = next(iter(unit.items.items()))
         with self.groups[first].claim(items[0]) as held:
-            if not held:
-                text = f"{unit.label}: another process is writing it; left to that one"
-                self._say(text, unit, self.outcome.notes)
-            elif all(self.groups[group].complete(items) for group, items in unit.items.items()):
+            if all(self.groups[group].complete(items) for group, items in unit.items.items()):
                 self._count_skipped(unit)  # another process finished it since we looked
-            else:
+            elif held:
                 return self._try(unit, parts)
+            else:
+                self._held.add(id(unit))
         return True
 
     def _try(self, unit: Unit, parts: ThreadPoolExecutor) -> bool:

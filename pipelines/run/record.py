@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from taqstore.metadata.provenance import describe_input, library_versions, make_record
+from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.store.writer import StoreWriter
+
+from .dry import SHARD
 
 
 def record_run(
@@ -22,6 +25,7 @@ def record_run(
     counted: Sequence[str] = ("written", "skipped"),
     libraries: Sequence[str] = (),
     resume: bool = False,
+    mode: Mode | None = None,
     work: Mapping[str, int] | None = None,
 ) -> None:
     """Append the provenance record of a run, if it did anything.
@@ -38,12 +42,20 @@ def record_run(
         Whose versions shaped the result, besides taqstore's own.
     resume
         It went on where another stopped; where it had nothing to write, there is no record.
+    mode
+        Whether it was resumed, and which part of a run it was: a shard is among the parameters,
+        and tasks in other processes tell no pace.
     work
         How much work it was, and how long it took: see `dry.work_done`.
     """
+    mode = mode or Mode(resume=resume)
+    if mode.shard is not None:
+        parameters = {**parameters, SHARD: str(mode.shard)}
+    if mode.scheduler is not None:
+        work = None
     paths = list(outcome.groups) if groups is None else list(groups)
     counts = [outcome.count(path) for path in paths]
-    if resume and not any(count.written for count in counts):
+    if mode.resume and not any(count.written for count in counts):
         return
     record = make_record(
         command,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,12 +17,14 @@ from ..judge.judged import Judged, make_float
 from ..models.inputs import Reader
 from ..models.quantized.quantized_model import LinearPlan, QuantizedModel, quantize
 from ..run.groups import open_groups
+from ..tasks.units import Call, run_units
 from .effects import effects_of, put_effects, sampled
 from .formats import Format
 from .plans import Plan, Planning
-from .scoring import score
+from .scoring import open_scores, score
 from .targets import Target
 
+Groups = Mapping[str, GroupWriter]
 # What of the model as it is may be held in memory for the next target.
 _KEPT_BYTES = 512 << 20
 
@@ -44,13 +46,48 @@ class Job:
     _floats: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     _made: dict[tuple[Any, ...], QuantizedModel] = field(default_factory=dict)
 
-    def run(self, plans: Sequence[Plan]) -> None:
-        """Measure what is not whole, format by format, target by target."""
-        writer, progress = self.judged.writer, self.planning.mode.progress
-        groups = open_groups(writer, [plan.template for plan in plans], self.planning.mode)
+    def groups(self, plans: Sequence[Plan]) -> dict[str, GroupWriter]:
+        """The groups of these plans, by path."""
+        templates = [plan.template for plan in plans]
+        return open_groups(self.judged.writer, templates, self.planning.mode)
+
+    def scores(self, plans: Sequence[Plan]) -> dict[str, GroupWriter]:
+        """The groups of static scores of these plans, by path."""
+        found, planning = dict[str, GroupWriter](), self.planning
         for plan in plans:
             if not plan.format.of_inputs:
+                asked = plan.scoring(planning.unit, partial(self._weights, plan.format))
+                store, force = planning.planner.store, planning.mode.force
+                group = open_scores(self.judged.writer, store, asked, force=force)
+                found[group.template.path] = group
+        return found
+
+    def units(self, plans: Sequence[Plan]) -> dict[int, tuple[Plan, Target]]:
+        """Targets that this process is to measure, by their number over all formats."""
+        found, first, columns = dict[int, tuple[Plan, Target]](), 0, self.planning.columns(plans)
+        for plan in plans:
+            found |= {first + i: (plan, plan.every[i]) for i in columns[id(plan)]}
+            first += len(plan.every)
+        return found
+
+    def forwards(self, plans: Sequence[Plan], groups: Groups) -> int:
+        """Forwards that their targets still take."""
+        columns, total = self.planning.columns(plans), 0
+        for plan in plans:
+            mine = columns[id(plan)]
+            whole = groups[plan.template.path].written()[:, mine]
+            total += self.planning.to_run(plan, whole, mine)
+        return total
+
+    def run(self, plans: Sequence[Plan], called: Call) -> None:
+        """Measure what is not whole; `called` as of `run_units`."""
+        writer, mode = self.judged.writer, self.planning.mode
+        groups, units = self.groups(plans), self.units(plans)
+        for plan in plans:
+            if not plan.format.of_inputs and mode.only is None:
                 asked = plan.scoring(self.planning.unit, partial(self._weights, plan.format))
+                mine = [target for one, target in units.values() if one is plan]
+                asked = replace(asked, chosen=mine)
                 score(
                     writer,
                     self.planning.planner.store,
@@ -60,23 +97,34 @@ class Job:
                 )
         total = len(self.judged.kept.absent()) * self.judged.schedule.steps
         for plan in plans:
-            path, columns = plan.template.path, [plan.column(one) for one in plan.chosen]
+            path, columns = plan.template.path, self.planning.columns(plans)[id(plan)]
             whole = groups[path].written()[:, columns]
             self.planning.outcome.count(path).skipped += int(whole.sum())
-            total += self.planning.to_run(plan, whole)
-        progress.start(total)
-        make_float(self.judged, progress)
-        for plan in plans:
-            self._measure(plan, groups[plan.template.path])
+        mode.progress.start(total + self.forwards(plans, groups))
+        make_float(self.judged, mode.progress, wait=mode.wait)
+        met = set[int]()
+        run_units(
+            {number: (number, *unit) for number, unit in units.items()},
+            lambda unit: self._unit(groups, met, *unit),
+            called=called,
+            mode=mode,
+            outcome=self.planning.outcome,
+            left_note=lambda unit: (
+                f"{unit[1].template.path}: "
+                f"left to another process that is working on it: {unit[2].name}"
+            ),
+            close=writer.close_flags,
+        )
 
-    def _measure(self, plan: Plan, group: GroupWriter) -> None:
-        """First what no other process is at; then what of the rest is still to be had."""
-        left = [t for t in plan.chosen if not self._target(plan, group, t, whole=True)]
-        left = [t for t in left if not self._target(plan, group, t, whole=False)]
-        if left:
-            names = ", ".join(target.name for target in left)
-            note = f"{plan.template.path}: left to another process that is working on it: {names}"
-            self.planning.outcome.notes.append(note)
+    def _unit(self, groups: Groups, met: set[int], number: int, plan: Plan, target: Target) -> bool:
+        """Measure a target; False where another process is at it.
+
+        At the first look a target is left as soon as another process is met at one of its images,
+        at the next what is still to be had of it is taken.
+        """
+        again = number in met
+        met.add(number)
+        return self._target(plan, groups[plan.template.path], target, whole=not again)
 
     def _target(self, plan: Plan, group: GroupWriter, target: Target, *, whole: bool) -> bool:
         """Measure a target on the images it is not whole for; False where another process is at it.

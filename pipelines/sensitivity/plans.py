@@ -134,11 +134,12 @@ class Planning:
             found = new_plan(writer, FORWARDS)
             plan_kept(found, writer, self.chosen)
             groups = open_groups(writer, [plan.template for plan in plans], mode)
+            columns_of = self.columns(plans)
             for plan in plans:
-                group, columns = groups[plan.template.path], [plan.column(t) for t in plan.chosen]
+                group, columns = groups[plan.template.path], columns_of[id(plan)]
                 wanted = np.isin(np.arange(len(plan.every)), columns)
                 add_group(found, group, wanted=wanted)
-                found.amount += self.to_run(plan, group.written()[:, columns])
+                found.amount += self.to_run(plan, group.written()[:, columns], columns)
                 if not plan.format.of_inputs:
                     asked = plan.scoring(self.unit, _no_linears)
                     scores = open_scores(writer, store, asked, force=mode.force)
@@ -146,9 +147,21 @@ class Planning:
         plan_time(found, self.chosen)
         return found
 
-    def to_run(self, plan: Plan, whole: NDArray[np.bool_]) -> int:
-        """Forwards of what is not whole (image, chosen target)."""
-        return int((~whole * [self.forwards(target) for target in plan.chosen]).sum())
+    def columns(self, plans: Sequence[Plan]) -> dict[int, list[int]]:
+        """Columns of the targets that this process is to measure, by identity of the plan.
+
+        Targets are numbered over the formats, whether they are asked for or not.
+        """
+        found, first = dict[int, list[int]](), 0
+        for plan in plans:
+            places = [plan.column(target) for target in plan.chosen]
+            found[id(plan)] = [n - first for n in self.mode.mine(first + p for p in places)]
+            first += len(plan.every)
+        return found
+
+    def to_run(self, plan: Plan, whole: NDArray[np.bool_], columns: Sequence[int]) -> int:
+        """Forwards of what is not whole (image, column)."""
+        return int((~whole * [self.forwards(plan.every[i]) for i in columns]).sum())
 
     def forwards(self, target: Target) -> int:
         """Model calls of one image: what comes before the only step is not run again."""

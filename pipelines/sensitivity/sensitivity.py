@@ -21,7 +21,9 @@ from ..evaluate.linears_of_variant import Planner
 from ..judge.judged import choose, judged
 from ..models.adapter import fetching
 from ..models.backend import LIBRARIES
+from ..run.dry import FORWARDS, laid_out
 from ..run.record import record_run
+from ..tasks.units import Call
 from .formats import default_format, parse_format
 from .job import Job
 from .plans import Planning
@@ -97,13 +99,40 @@ def sensitivity(
         outcome.plan = first.tell(plans)
         return outcome
     with judged(
-        opened, count=seeds, prompts=prompts, model=model, loaded=images.model, made=False
+        opened,
+        count=seeds,
+        prompts=prompts,
+        model=model,
+        loaded=images.model,
+        made=False,
+        mode=mode,
     ) as one:
         if one.writer.location.url != opened.location.url:
             raise StoreError(problem(one.notes[-1], remedy="copy the store"))
         # Numbers of images may be others by now.
         planning = Planning(unit, one, planner, outcome, mode)
-        Job(planning, one).run([planning.again(plan) for plan in plans])
+        job, plans = Job(planning, one), [planning.again(plan) for plan in plans]
+        if mode.groups_only:
+            groups = job.groups(plans)
+            scored = job.scores(plans)
+            kept = {one.kept.path: one.kept.group}
+            amount = job.forwards(plans, groups)
+            outcome.plan = laid_out(
+                one.writer, kept | groups | scored, unit=FORWARDS, amount=amount
+            )
+            return outcome
+        again = {
+            "unit": unit,
+            "formats": [format.name for format in asked],
+            "seeds": seeds,
+            "targets": targets,
+            "sites": sites,
+            "blocks": blocks,
+            "prompts": prompts,
+            "model": model,
+            "local_ckpt": local_ckpt,
+        }
+        job.run(plans, Call(sensitivity, (opened.location,), again))
         outcome.notes += one.notes
         record_run(
             one.writer,
@@ -113,7 +142,7 @@ def sensitivity(
                         "targets": list(targets), "images": list(one.images)},
             inputs=[] if prompts is None else [Path(prompts)],
             libraries=LIBRARIES,
-            resume=mode.resume,
+            mode=mode,
         )  # fmt: skip
     opened.refresh(*outcome.groups)
     return outcome

@@ -15,7 +15,7 @@ import numpy as np
 
 from taqstore.arrays.checked_files import Identify, check_whole, lost
 from taqstore.arrays.inner_chunks import InnerChunks, capacity_of
-from taqstore.arrays.pieces import Piece, Pieces
+from taqstore.arrays.pieces import Piece, Pieces, Raw
 from taqstore.arrays.selection import shifted, take
 from taqstore.errors import StoreError, problem
 from taqstore.layout.item_records import Identity
@@ -123,7 +123,7 @@ class FarFiles:
             try:
                 yield self._part(coords, local, plan, got, tables.get(coords))
             except StoreError:
-                self.pieces.forget(self._key(coords))
+                self.pieces.forget(plan)
                 raise
 
     def _tables(self, cut: Sequence[Asked]) -> Iterator[np.ndarray]:
@@ -137,8 +137,9 @@ class FarFiles:
                 raise lost(piece.key, "missing, though its item is flagged")
             try:
                 # One byte more was asked for: a file that is too long has it.
-                table = self.chunks.table(raw)
+                table = self.chunks.table(bytes(raw))
             except ValueError as error:
+                self.pieces.forget([piece])
                 raise lost(piece.key, f"not the file that was written here: {error}") from error
             if int(table.sum(axis=1).max(initial=0)) > piece.start:
                 raise lost(piece.key, "an index that leads outside the file")
@@ -178,7 +179,7 @@ class FarFiles:
         coords: Coords,
         local: Local,
         plan: Sequence[Piece],
-        got: Sequence[bytes | None],
+        got: Sequence[Raw | None],
         table: np.ndarray | None,
     ) -> np.ndarray | None:
         key = self._key(coords)

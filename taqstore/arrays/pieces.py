@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import WeakValueDictionary
 
 from taqstore.arrays.at_once import at_once
@@ -21,6 +21,7 @@ from taqstore.arrays.staged import Staged, staged_here
 from taqstore.layout.item_records import Identity
 from taqstore.place.backend import Backend
 
+Raw: TypeAlias = bytes | memoryview
 KEPT_BYTES = 64 << 20
 """Of files fetched lately that a store keeps in memory."""
 
@@ -59,9 +60,9 @@ class Pieces:
     def __init__(self, backend: Backend, *, staged: int = 0, token: str = "") -> None:
         self.backend, self.most_staged = backend, staged
         self._token = token or secrets.token_hex(8)
-        self._kept: OrderedDict[Piece, bytes] = OrderedDict()
+        self._kept: OrderedDict[Piece, Raw] = OrderedDict()
         self._bytes = 0
-        self._coming: dict[Piece, Future[bytes | None]] = {}
+        self._coming: dict[Piece, Future[Raw | None]] = {}
         self._lock = Lock()
         _KNOWN[self._token] = self
 
@@ -69,7 +70,7 @@ class Pieces:
         # All arrays and tasks of a worker share what it has fetched.
         return _again, (self.backend, self.most_staged, self._token)
 
-    def fetch(self, pieces: Sequence[Piece]) -> list[bytes | None]:
+    def fetch(self, pieces: Sequence[Piece]) -> list[Raw | None]:
         """The bytes of each, in order; None where there is no such file.
 
         A part that reaches over the end of its file is as long as the file has bytes for it.
@@ -89,8 +90,8 @@ class Pieces:
 
     def _looked_up(
         self, wanted: Iterable[Piece]
-    ) -> tuple[dict[Piece, bytes | None], list[Piece], dict[Piece, Future[bytes | None]]]:
-        found: dict[Piece, bytes | None] = {}
+    ) -> tuple[dict[Piece, Raw | None], list[Piece], dict[Piece, Future[Raw | None]]]:
+        found: dict[Piece, Raw | None] = {}
         mine, theirs = [], {}
         with self._lock:
             for piece in wanted:
@@ -104,9 +105,9 @@ class Pieces:
                     mine.append(piece)
         return found, mine, theirs
 
-    def _ask(self, piece: Piece) -> bytes | None:
+    def _ask(self, piece: Piece) -> Raw | None:
         area = self._area
-        name = f"{self.backend.name}\0{piece}"
+        name = self._name(piece)
         if area is not None and piece.identity is not None:
             raw = area.read(name)
             if raw is not None:
@@ -119,11 +120,14 @@ class Pieces:
             area.keep(name, raw)
         return raw
 
+    def _name(self, piece: Piece) -> str:
+        return f"{self.backend.name}\0{piece}"
+
     @property
     def _area(self) -> Staged | None:
         return staged_here(self.most_staged) if self.most_staged else None
 
-    def _keep(self, piece: Piece, raw: bytes | None) -> None:
+    def _keep(self, piece: Piece, raw: Raw | None) -> None:
         with self._lock:
             if raw is not None and len(raw) <= KEPT_BYTES:
                 self._kept[piece] = raw
@@ -140,11 +144,15 @@ class Pieces:
         for future in left:
             future.set_exception(error)
 
-    def forget(self, key: str) -> None:
-        """Ask for a file again: what came of it was not what was written."""
+    def forget(self, pieces: Iterable[Piece]) -> None:
+        """Ask for these again: what came of them was not what was written."""
+        area, gone = self._area, list(pieces)
         with self._lock:
-            for piece in [piece for piece in self._kept if piece.key == key]:
-                self._bytes -= len(self._kept.pop(piece))
+            for piece in gone:
+                self._bytes -= len(self._kept.pop(piece, b""))
+        if area is not None:
+            for piece in gone:
+                area.drop(self._name(piece))
 
 
 _KNOWN: WeakValueDictionary[str, Pieces] = WeakValueDictionary()

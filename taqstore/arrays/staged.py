@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import hashlib
 import logging
+import mmap
 import os
 import re
 import secrets
@@ -30,6 +31,7 @@ USUAL_BYTES = 32 * 10**9
 _NAME = "taqstore-staged"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?")
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_MAPPED = 1 << 20
 _log = logging.getLogger(__name__)
 
 
@@ -90,19 +92,22 @@ class Staged:
         self._bytes = 0
         self._lock = Lock()
 
-    def read(self, name: str) -> bytes | None:
-        """What was kept under a name; None where nothing is."""
+    def read(self, name: str) -> bytes | memoryview | None:
+        """What was kept under a name, mapped where it is large; None where nothing is."""
         file = _file_of(name)
         with self._lock:
             if file not in self._sizes:
                 return None
             self._sizes.move_to_end(file)
         try:
-            return (self.folder / file).read_bytes()
+            with (self.folder / file).open("rb") as kept:
+                if os.fstat(kept.fileno()).st_size < _MAPPED:
+                    return kept.read()
+                return memoryview(mmap.mmap(kept.fileno(), 0, access=mmap.ACCESS_READ))
         except OSError:  # another thread made room, or someone cleans up that folder
             return None
 
-    def keep(self, name: str, content: bytes) -> None:
+    def keep(self, name: str, content: bytes | memoryview) -> None:
         """Keep something, where there is room for it once others have gone."""
         file = _file_of(name)
         if len(content) > self.most:
@@ -127,6 +132,14 @@ class Staged:
         with self._lock:
             self._bytes -= self._sizes.pop(file, 0)
             self._sizes[file] = len(content)
+
+    def drop(self, name: str) -> None:
+        """Keep something no longer."""
+        file = _file_of(name)
+        with self._lock:
+            self._bytes -= self._sizes.pop(file, 0)
+        with suppress(OSError):
+            (self.folder / file).unlink()
 
     def _make_room(self, size: int) -> list[str]:
         gone = []

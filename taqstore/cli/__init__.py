@@ -56,6 +56,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "taqstore.cli.ingest",
         "Bring run folders and files of the old scripts into a store.",
     ),
+    "plan": (
+        "taqstore.cli.plan",
+        "Make the groups of a run once, before several processes fill them.",
+    ),
     "info": ("taqstore.cli.info", "Show what a store holds and how much of it is written."),
     "query": ("taqstore.cli.query", "Slice and reduce a group; print it or write it to a file."),
     "analyze": (
@@ -95,6 +99,7 @@ SENSITIVITY_PIPELINE = "taqstore.pipelines.sensitivity.sensitivity"
 DOCTOR_PIPELINE = "taqstore.pipelines.doctor"
 PROFILE_PIPELINE = "taqstore.pipelines.profile"
 MODEL_WEIGHTS = "taqstore.pipelines.run.model_weights"
+CLUSTER = "taqstore.pipelines.tasks.cluster"
 BASE_WEIGHTS = "taqstore.pipelines.run.base_weights"
 
 

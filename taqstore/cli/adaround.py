@@ -27,8 +27,8 @@ from taqstore.cli.model_options import (
 from taqstore.cli.outcome import groups_document, say_notes
 from taqstore.cli.output import json_option, print_json, print_rows
 from taqstore.cli.progress import progress_bar
+from taqstore.cli.sharing import mode_of, sharing_options
 from taqstore.cli.words import Word
-from taqstore.run.mode import Mode
 
 if TYPE_CHECKING:
     from taqstore.store.reader import Store
@@ -172,11 +172,10 @@ _TIME_GROUPS = 4
 @local_ckpt_option
 @resume_option
 @force_option
+@sharing_options
 @dry_run_option
 @json_option
-def command(
-    store: str, resume: bool, force: bool, dry_run: bool, as_json: bool, **options: Any
-) -> None:
+def command(store: str, as_json: bool, **options: Any) -> None:
     """Round the weights of STORE's model block by block, so that cached outputs change least.
 
     Prints errors of blocks: rtn rounds to nearest with steps from the absmax, clipped with steps of
@@ -211,7 +210,7 @@ def command(
             opened,
             settings=settings,
             plan=plan,
-            mode=Mode(resume, force, progress, dry_run),
+            mode=mode_of(options, progress),
             **{name: options[name] for name in _OF_RUN},
         )
     if outcome.plan is not None:

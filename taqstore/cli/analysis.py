@@ -16,7 +16,7 @@ from taqstore.cli.common import say, say_nonfinite, store_argument
 from taqstore.cli.completed import Named, StoreAddress
 from taqstore.cli.output import Output, table_output
 from taqstore.cli.scheduler import computing, scheduler_option
-from taqstore.cli.several import open_asked, with_others
+from taqstore.cli.several import addresses, open_asked, with_others
 from taqstore.cli.words import Word
 from taqstore.errors import TaqError
 from taqstore.files.targets import DATASETS
@@ -126,7 +126,7 @@ def run(name: str, given: dict[str, Any], options: dict[str, Any]) -> None:
               "selection": selection}  # fmt: skip
     opened = open_asked(given["store"])
     other = open_store(given["other"]) if row.second else None
-    with computing(given["scheduler"], given["store"]):
+    with computing(given["scheduler"], *addresses(given["store"])):
         results = analyze(name, opened, other=other, **chosen, **options)
         _tell(opened, row, results, chosen)
         if other is not None:

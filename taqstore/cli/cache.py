@@ -14,7 +14,7 @@ from taqstore.cli.dry_run import print_run
 from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import check_draw, parse_names, rerun_options
 from taqstore.cli.progress import progress_bar
-from taqstore.run.mode import Mode
+from taqstore.cli.sharing import mode_of
 
 
 @click.command("cache", cls=LongCommand)
@@ -26,9 +26,7 @@ from taqstore.run.mode import Mode
     help="Blocks to keep, like mm0,mm5 [default: all].",
 )
 @rerun_options(stride=5)
-def command(
-    store: str, resume: bool, force: bool, dry_run: bool, as_json: bool, **options: Any
-) -> None:
+def command(store: str, as_json: bool, **options: Any) -> None:
     """Run the latents of STORE through their model and keep the residual streams in float16.
 
     Of a Phase 1 file the samples are run, each at its own timestep.
@@ -44,7 +42,7 @@ def command(
         outcome = pipeline.cache(
             store,
             on_space=_say_space,
-            mode=Mode(resume, force, progress, dry_run),
+            mode=mode_of(options, progress),
             **options,
         )
     print_run(outcome, as_json=as_json)

@@ -15,8 +15,8 @@ from taqstore.cli.long_command import LongCommand
 from taqstore.cli.model_options import check_draw, parse_names, rerun_options
 from taqstore.cli.progress import progress_bar
 from taqstore.cli.second_moment_options import asked_of, say_space, second_moment_options
+from taqstore.cli.sharing import mode_of
 from taqstore.cli.words import Word
-from taqstore.run.mode import Mode
 
 
 @click.command("collect", cls=LongCommand)
@@ -60,9 +60,7 @@ from taqstore.run.mode import Mode
 )
 @second_moment_options
 @rerun_options(stride=2)
-def command(
-    store: str, resume: bool, force: bool, dry_run: bool, as_json: bool, **options: Any
-) -> None:
+def command(store: str, as_json: bool, **options: Any) -> None:
     """Run the latents of STORE through their model and keep statistics of every linear's input.
 
     All rows and tokens are seen, nothing is sampled and nothing clipped. Of a Phase 1 file the
@@ -97,7 +95,7 @@ def command(
             second_moments=moments,
             until_enough=until,
             on_space=say_space,
-            mode=Mode(resume, force, progress, dry_run),
+            mode=mode_of(options, progress),
             **options,
         )
     print_run(outcome, as_json=as_json)

@@ -12,6 +12,7 @@ from taqstore.cli import vocabulary
 from taqstore.cli.common import say_nonfinite
 from taqstore.cli.completed import Named, StoreAddress
 from taqstore.cli.output import Output, table_output
+from taqstore.cli.scheduler import computing, scheduler_option
 from taqstore.cli.talk import Command
 from taqstore.files.targets import TABLES
 
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 )
 @click.option("--step", help="Step index, or A:B:S.")
 @table_output(suffixes=TABLES, limit=20, only="file")
+@scheduler_option
 def command(
     first: str,
     second: str,
@@ -73,6 +75,7 @@ def command(
     layer: str | None,
     step: str | None,
     output: Output,
+    scheduler: str,
 ) -> None:
     """Compare stores FIRST and SECOND per layer and step, biggest movers first.
 
@@ -104,19 +107,21 @@ def command(
 
     stores = open_store(first), open_store(second)
     selection = {"layer": layer, "step": step}
-    if analysis is None:
-        results = diff(*stores, source=source, group=group, variable=variable, selection=selection)
-        heard = [list(results), list(results)]
-    else:
-        texts = dict(text.partition("=")[::2] for text in given)
-        asked = _options(stores[1], analysis, texts, weights)
-        results = diff_analysis(*stores, group=str(group), variable=str(variable),
-                                analysis=analysis, selection=selection, **asked)  # fmt: skip
-        heard = [list(results), choose_groups(stores[1], None, sites=[site_of(str(group))])]
-    for name, store, paths in zip((first, second), stores, heard, strict=True):
-        say_nonfinite(slices(store, paths, selection), where=name)
-    table = movers(results, by=by)
-    output.give(lambda: [table], partial(write_table, table))
+    with computing(scheduler, first, second):
+        if analysis is None:
+            asked: dict[str, Any] = {"source": source, "group": group, "variable": variable}
+            results = diff(*stores, selection=selection, **asked)
+            heard = [list(results), list(results)]
+        else:
+            texts = dict(text.partition("=")[::2] for text in given)
+            asked = _options(stores[1], analysis, texts, weights)
+            results = diff_analysis(*stores, group=str(group), variable=str(variable),
+                                    analysis=analysis, selection=selection, **asked)  # fmt: skip
+            heard = [list(results), choose_groups(stores[1], None, sites=[site_of(str(group))])]
+        for name, store, paths in zip((first, second), stores, heard, strict=True):
+            say_nonfinite(slices(store, paths, selection), where=name)
+        table = movers(results, by=by)
+        output.give(lambda: [table], partial(write_table, table))
 
 
 def _options(

@@ -36,6 +36,9 @@ def print_plan(outcome: Outcome, *, as_json: bool, **also: Any) -> None:
         raise plan.refused
     if plan.free is not None and plan.bytes > plan.free:
         say("note: more than is free")
+    if plan.made:
+        say("the groups are there; the same command without plan, and with --resume, fills them")
+        return
     if any(group.to_write for group in plan.groups.values()) or plan.amount:
         say("nothing was written; without --dry-run it is")
     else:
@@ -53,7 +56,7 @@ def print_run(outcome: Outcome, *, as_json: bool) -> None:
 def document(plan: Plan) -> dict[str, Any]:
     """A plan for JSON."""
     return {
-        "dry_run": True,
+        "dry_run": not plan.made,
         "groups": {
             path: {**vars(group), "at_most": path in plan.at_most}
             for path, group in plan.groups.items()

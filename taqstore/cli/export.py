@@ -16,7 +16,8 @@ from taqstore.cli import BASE_WEIGHTS
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.options import click_option, given_of, settled
 from taqstore.cli.output import output_option, replace_option, replacing
-from taqstore.cli.several import open_asked, with_others
+from taqstore.cli.scheduler import computing, in_process, scheduler_option
+from taqstore.cli.several import addresses, open_asked, with_others
 from taqstore.cli.talk import Command, talk_options
 from taqstore.cli.words import WordGroup
 from taqstore.export.formats import FORMATS, MULTITIER, Format
@@ -90,7 +91,7 @@ def _subcommand(name: str, row: Format) -> click.Command:
     shared = [store_argument, written, with_others]
     own = [click_option(option, explicit=True) for option in offered.values()]
     tiered = [_OTHER_SCHEMA] if f"{name}{MULTITIER}" in FORMATS else []
-    for decorate in reversed((*shared, *own, *tiered, replace_option)):
+    for decorate in reversed((*shared, *own, *tiered, replace_option, scheduler_option)):
         made = decorate(made)
     return click.command(name, cls=_Command, help=f"Write STORE as: {row.doc}.")(made)
 
@@ -107,6 +108,7 @@ def _export(
     store: str,
     output: Path,
     force: bool,
+    scheduler: str,
     multitier: bool = False,
     **given: Any,
 ) -> None:
@@ -115,11 +117,12 @@ def _export(
     chosen = f"{name}{MULTITIER}" if multitier else name
     options = _options(name, chosen, given)
     FORMATS[chosen].check_name(output)
-    opened = open_asked(store, chunks=None, checksum=True)
+    # Views of mapped files cost least here; other processes are sent what dask has divided.
+    opened = open_asked(store, chunks=None if in_process(scheduler) else "auto", checksum=True)
     if layout := FORMATS[chosen].layout:
         pipeline = import_module(BASE_WEIGHTS)
         options["base"] = pipeline.base_weights(opened, layout, checkpoint=options.get("base"))
-    with replacing(output, force=force):
+    with replacing(output, force=force), computing(scheduler, *addresses(store)):
         from taqstore.export.formats import export
 
         summary = export(chosen, opened, output, force=force, **options)

@@ -17,8 +17,8 @@ from taqstore.cli.long_command import LongCommand, force_option, resume_option
 from taqstore.cli.model_options import MODEL, known_model, local_ckpt_option
 from taqstore.cli.output import Source, Target, json_option
 from taqstore.cli.progress import progress_bar
+from taqstore.cli.sharing import mode_of, sharing_options
 from taqstore.cli.words import Word
-from taqstore.run.mode import Mode
 
 
 @click.command("generate", cls=LongCommand)
@@ -87,14 +87,12 @@ from taqstore.run.mode import Mode
 )
 @resume_option
 @force_option
+@sharing_options
 @dry_run_option
 @json_option
 def command(
     store: str,
     save_images: str | None,
-    resume: bool,
-    force: bool,
-    dry_run: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -112,10 +110,7 @@ def command(
     """
     pipeline = import_module(GENERATE_PIPELINE)
     with progress_bar("loading the model", unit="forwards") as progress:
-        outcome = pipeline.generate(
-            store,
-            pipeline.Request(**options),
-            save_images=save_images,
-            mode=Mode(resume, force, progress, dry_run),
-        )
+        mode = mode_of(options, progress)
+        request = pipeline.Request(**options)
+        outcome = pipeline.generate(store, request, save_images=save_images, mode=mode)
     print_run(outcome, as_json=as_json)

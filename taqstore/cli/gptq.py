@@ -21,9 +21,9 @@ from taqstore.cli.model_options import (
 from taqstore.cli.outcome import groups_document, say_notes
 from taqstore.cli.output import json_option, print_json, print_rows
 from taqstore.cli.progress import progress_bar
+from taqstore.cli.sharing import mode_of, sharing_options
 from taqstore.cli.words import Word
 from taqstore.quantization.defaults import DAMPING
-from taqstore.run.mode import Mode
 
 _OF_SETTINGS = ("bits", "site_bits", "grid", "clip", "damping", "sigma_power", "step_dtype")
 
@@ -124,11 +124,10 @@ def _site_bits(
 @local_ckpt_option
 @resume_option
 @force_option
+@sharing_options
 @dry_run_option
 @json_option
-def command(
-    store: str, resume: bool, force: bool, dry_run: bool, as_json: bool, **options: Any
-) -> None:
+def command(store: str, as_json: bool, **options: Any) -> None:
     """Round the weights of STORE's model by GPTQ, from the second moments of their inputs.
 
     The model is loaded for its weights and never run; taqstore collect --second-moment keeps what
@@ -162,7 +161,7 @@ def command(
         outcome = import_module(GPTQ_PIPELINE).gptq(
             opened,
             settings=settings,
-            mode=Mode(resume, force, progress, dry_run),
+            mode=mode_of(options, progress),
             **{name: options[name] for name in ("sites", "set", "model", "local_ckpt")},
         )
     if outcome.plan is not None:

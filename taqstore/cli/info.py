@@ -12,7 +12,8 @@ from taqstore.cli import vocabulary
 from taqstore.cli.common import complain, say, store_argument
 from taqstore.cli.completed import Named
 from taqstore.cli.output import json_option, print_json, print_rows
-from taqstore.cli.several import open_asked, with_others
+from taqstore.cli.scheduler import dealing, scheduler_option
+from taqstore.cli.several import addresses, open_asked, with_others
 from taqstore.cli.talk import Command, wide_option
 from taqstore.errors import printable
 from taqstore.terminal.aligned import print_folded
@@ -27,13 +28,18 @@ _NAMED = 3
 @with_others
 @click.argument("group", required=False, type=Named(vocabulary.groups))
 @json_option
+@scheduler_option
 @wide_option
-def command(store: str, group: str | None, as_json: bool) -> None:
+def command(store: str, group: str | None, as_json: bool, scheduler: str) -> None:
     """Show what STORE holds, or one GROUP of it in detail."""
     from taqstore.upkeep.info import describe_group, describe_store
 
     opened = open_asked(store, chunks=None, checksum=True)
-    description = describe_group(opened, group) if group else describe_store(opened)
+    if group:
+        description = describe_group(opened, group)
+    else:
+        with dealing(scheduler, *addresses(store)) as each:
+            description = describe_store(opened, each=each)
     if as_json:
         print_json(description)
     elif group:

@@ -17,8 +17,8 @@ from taqstore.cli.model_options import known_set
 from taqstore.cli.outcome import print_groups, say_notes
 from taqstore.cli.output import Source, json_option, print_json
 from taqstore.cli.progress import progress_bar
+from taqstore.cli.sharing import mode_of, sharing_options
 from taqstore.cli.words import Word
-from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 
 SOURCES = import_module(SOURCES_TABLE).SOURCES
@@ -67,20 +67,19 @@ Examples:
     callback=known_set,
     help="Weight set that quantized weights become [default: adaround].",
 )
+@sharing_options
 @dry_run_option
 @json_option
 def command(  # noqa: D103 - its help text is made above, from the table
     source: tuple[str, ...],
     store: str,
-    resume: bool,
-    force: bool,
-    dry_run: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     ingest = import_module(INGEST_PIPELINE).ingest
     with progress_bar("reading", unit="bytes") as progress:
-        outcome = ingest(source, store, mode=Mode(resume, force, progress, dry_run), **options)
+        mode = mode_of(options, progress)
+        outcome = ingest(source, store, mode=mode, **options)
     if outcome.plan is not None:
         print_plan(outcome, as_json=as_json, problems=outcome.problems)
     elif as_json:
@@ -90,7 +89,7 @@ def command(  # noqa: D103 - its help text is made above, from the table
     for line in outcome.problems:
         complain(f"refused: {line}")
     if outcome.problems:
-        if not dry_run:
+        if not mode.dry_run:
             again = "Mend these and run the same command with --resume"
             complain(f"{again}; everything else is stored.")
         sys.exit(1)

@@ -17,6 +17,7 @@ from taqstore.cli.completed import Named
 from taqstore.cli.dry_run import dry_run_option
 from taqstore.cli.long_command import force_option, resume_option
 from taqstore.cli.output import Source, json_option
+from taqstore.cli.sharing import sharing_options
 
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 _MAX_IMAGES = 1_000_000
@@ -160,7 +161,8 @@ def rerun_options(*, stride: int) -> Callable[[Callable[..., Any]], Callable[...
     """The store and the options of commands that run its latents or samples through a model."""
     options = (store_argument, images_option, num_samples_option, seed_option,
                stride_option(latents=stride), model_option, local_ckpt_option,
-               resume_option, force_option, dry_run_option, json_option)  # fmt: skip
+               resume_option, force_option, sharing_options, dry_run_option,
+               json_option)  # fmt: skip
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):

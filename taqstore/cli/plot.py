@@ -11,7 +11,8 @@ from taqstore.cli import vocabulary
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.completed import Named, StoreAddress
 from taqstore.cli.output import output_option
-from taqstore.cli.several import open_asked, with_others
+from taqstore.cli.scheduler import computing, scheduler_option
+from taqstore.cli.several import addresses, open_asked, with_others
 from taqstore.cli.talk import Command, wide_option
 from taqstore.cli.words import Word
 from taqstore.errors import TaqError, problem
@@ -100,6 +101,7 @@ Examples:
     show_default=True,
     help="Kind of picture. Repeatable.",
 )
+@scheduler_option
 @wide_option
 def command(
     kind: str,
@@ -108,26 +110,24 @@ def command(
     layers: tuple[str, ...],
     group: str | None,
     formats: tuple[str, ...],
+    scheduler: str,
     **given: Any,
 ) -> None:
     """Draw one kind of figure; its help is made from the table of figures."""
     options = _options(kind, given)
+    from taqstore.store.reader import open_store
 
     draw = _drawing(kind)
 
+    stores = [*addresses(store)]
     if "other" in options:
-        from taqstore.store.reader import open_store
-
+        stores.append(options["other"])
         options["other"] = open_store(options["other"])
-    written, notes = draw(
-        kind,
-        open_asked(store),
-        output,
-        group=group,
-        layers=layers or None,
-        formats=formats,
-        **options,
-    )
+    opened, chosen = open_asked(store), layers or None
+    with computing(scheduler, *stores):
+        written, notes = draw(
+            kind, opened, output, group=group, layers=chosen, formats=formats, **options
+        )
     for note in notes:
         say(f"note: {note}")
     for path in written:

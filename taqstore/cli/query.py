@@ -11,7 +11,8 @@ from taqstore.cli import vocabulary
 from taqstore.cli.common import say, say_nonfinite, store_argument
 from taqstore.cli.completed import Named
 from taqstore.cli.output import Output, table_output
-from taqstore.cli.several import open_asked, with_others
+from taqstore.cli.scheduler import computing, scheduler_option
+from taqstore.cli.several import addresses, open_asked, with_others
 from taqstore.cli.talk import Command
 
 
@@ -45,12 +46,14 @@ from taqstore.cli.talk import Command
     help="HOW is max, min, mean, std, median or pNN. Repeatable, in order.",
 )
 @table_output()
+@scheduler_option
 def command(
     store: str,
     group: str,
     variable: tuple[str, ...],
     reductions: tuple[str, ...],
     output: Output,
+    scheduler: str,
     **selection: str | None,
 ) -> None:
     """Slice GROUP of STORE, reduce it, print it or write it to a file.
@@ -76,13 +79,14 @@ def command(
     dataset = _variables(opened, group, variable)
     site = site_of(group) if "layer" in dataset.coords else ""
     dataset = reduce(select(dataset, site=site, **selection), *reductions)
-    if (counting := counted(group.strip("/"))) in opened:
-        say_nonfinite({counting: select(opened[counting], site=site, **selection)})
-    if dataset.attrs.get("dropped"):
-        say(f"note: not numeric, left out: {dataset.attrs['dropped']}")
-    # CSV is one table: variables of several kinds are refused there.
-    tables = (lambda: [to_table(dataset)]) if output.as_csv else partial(to_tables, dataset)
-    output.give(tables, partial(write_file, dataset))
+    with computing(scheduler, *addresses(store)):
+        if (counting := counted(group.strip("/"))) in opened:
+            say_nonfinite({counting: select(opened[counting], site=site, **selection)})
+        if dataset.attrs.get("dropped"):
+            say(f"note: not numeric, left out: {dataset.attrs['dropped']}")
+        # CSV is one table: variables of several kinds are refused there.
+        tables = (lambda: [to_table(dataset)]) if output.as_csv else partial(to_tables, dataset)
+        output.give(tables, partial(write_file, dataset))
 
 
 def _variables(store: Any, group: str, names: tuple[str, ...]) -> Any:

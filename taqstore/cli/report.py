@@ -10,7 +10,8 @@ from taqstore.cli import vocabulary
 from taqstore.cli.common import renamed, say, say_nonfinite, store_argument
 from taqstore.cli.completed import Named
 from taqstore.cli.output import output_option, replace_option, replacing
-from taqstore.cli.several import open_asked, with_others
+from taqstore.cli.scheduler import computing, scheduler_option
+from taqstore.cli.several import addresses, open_asked, with_others
 from taqstore.cli.talk import Command
 
 
@@ -46,6 +47,7 @@ from taqstore.cli.talk import Command
     help="Number of time groups [default: the least that costs at most 5 % more].",
 )
 @replace_option
+@scheduler_option
 def command(
     store: str,
     output: Path,
@@ -54,6 +56,7 @@ def command(
     budget: float | None,
     groups: int | None,
     force: bool,
+    scheduler: str,
 ) -> None:
     """Write one self-contained HTML page about STORE: findings, costs, recommendations.
 
@@ -74,8 +77,12 @@ def command(
     if output.suffix:
         check_suffix(output, (".html", ".htm"))
     opened = open_asked(store)
-    with replacing(output, force=force), whole_file(output, force=force) as fresh:
-        notes: list[str] = []
+    notes: list[str] = []
+    with (
+        replacing(output, force=force),
+        computing(scheduler, *addresses(store)),
+        whole_file(output, force=force) as fresh,
+    ):
         page = build(opened, source=source, bits=bits, budget=budget, groups=groups, notes=notes)
         fresh.write_text(page, encoding="utf-8", newline="\n")
     for note in notes:

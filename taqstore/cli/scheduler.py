@@ -1,10 +1,16 @@
-"""Where lazy results are computed: `--scheduler`."""
+"""Where work is done: `--scheduler`, the same words for every command that reads a whole store.
+
+Two ways to use it. What xarray and dask compute, is computed inside of `computing`. What is no
+array (a group to describe, files to compare) is given in parts to the function that `dealing`
+yields, which is `map` on the same workers. Answers do not depend on the scheduler.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
@@ -13,11 +19,14 @@ import click
 from taqstore.asked import meant
 from taqstore.cli.completed import Named
 from taqstore.errors import TaqError, problem
+from taqstore.run.dealing import Each, dealt, one_by_one
 
 _LOCAL = ("threads", "synchronous", "processes")
 _CLUSTER = "distributed"
 _IN_PROCESS = ("threads", "synchronous")
 CONNECT_SECONDS = 10
+LEAST_THREADS = 4
+"""Threads wait for a disk or a network more than they compute: some more than there are cores."""
 
 
 def _known(context: click.Context, option: click.Parameter, name: str) -> str:
@@ -39,55 +48,118 @@ scheduler_option = click.option(
 )
 
 
+def in_process(scheduler: str) -> bool:
+    """Whether a scheduler is this process, which needs no copy of what it has."""
+    return scheduler in _IN_PROCESS
+
+
 @contextmanager
-def computing(scheduler: str, store: str) -> Iterator[None]:
+def computing(scheduler: str, *stores: str) -> Iterator[None]:
     """Compute what is computed inside on a scheduler; results do not depend on which.
 
     Parameters
     ----------
     scheduler
         A value of `scheduler_option`.
-    store
-        Address of the store that is read, which workers open for themselves.
+    stores
+        Addresses of the stores that are read, which workers open for themselves.
 
     Raises
     ------
     TaqError
-        The store is in this process's memory and the workers are not; dask.distributed is not
-        installed; nothing answers at the address.
+        A store is in this process's memory and the workers are not; dask.distributed is not
+        installed; nothing answers at the address; workers were lost again and again.
     """
     import dask.config
 
-    if scheduler not in _IN_PROCESS and store.startswith("memory://"):
-        what = "other processes cannot read a store in this one's memory"
-        raise TaqError(problem(what, where=store, remedy="use --scheduler threads"))
-    if scheduler in _LOCAL:
-        with dask.config.set(scheduler=scheduler):
-            yield
-        return
-    with _client(scheduler):
+    _check_reach(scheduler, stores)
+    with ExitStack() as stack:
+        if scheduler == "processes":  # kept for all that is computed: they take seconds to begin
+            stack.enter_context(_lost_workers(scheduler))
+            pool = stack.enter_context(_pool(scheduler)[0])
+            stack.enter_context(dask.config.set(scheduler=scheduler, pool=pool))
+        elif scheduler in _LOCAL:
+            stack.enter_context(dask.config.set(scheduler=scheduler))
+        else:
+            stack.enter_context(cluster(scheduler))
         yield
 
 
 @contextmanager
-def _client(scheduler: str) -> Iterator[Any]:
+def dealing(scheduler: str, *stores: str) -> Iterator[Each]:
+    """A function like `map` that does its work on a scheduler; parameters and errors as above."""
+    _check_reach(scheduler, stores)
+    if scheduler == "synchronous":
+        yield one_by_one
+        return
+    with ExitStack() as stack:
+        if scheduler in _LOCAL:
+            stack.enter_context(_lost_workers(scheduler))
+            pool, workers = _pool(scheduler)
+            stack.enter_context(pool)
+        else:
+            client = stack.enter_context(cluster(scheduler))
+            pool = client.get_executor(pure=False)
+            stack.callback(pool.shutdown, wait=False)  # what still runs is cancelled
+            workers = sum(client.ncores().values()) or 1
+        yield dealt(pool, workers)
+
+
+def _pool(scheduler: str) -> tuple[Any, int]:
+    """Threads or processes, and how many; as many as dask would take."""
+    from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+    from multiprocessing import get_context
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    number = int(os.environ.get("DASK_NUM_WORKERS", 0)) or cores or 1
+    if scheduler == "threads":
+        number = max(number, LEAST_THREADS)
+        return ThreadPoolExecutor(number, thread_name_prefix="taqstore"), number
+    return ProcessPoolExecutor(number, mp_context=get_context("spawn")), number
+
+
+def _check_reach(scheduler: str, stores: tuple[str, ...]) -> None:
+    here = next((store for store in stores if store.startswith("memory://")), None)
+    if here is not None and not in_process(scheduler):
+        what = "other processes cannot read a store in this one's memory"
+        raise TaqError(problem(what, where=here, remedy="use --scheduler threads"))
+
+
+@contextmanager
+def cluster(scheduler: str) -> Iterator[Any]:
+    """A client of `distributed` or of an address, on which dask computes while within."""
     try:
         distributed: Any = import_module("distributed")
     except ModuleNotFoundError as error:
         remedy = "pip install 'taqstore[distributed]'"
         what = f"--scheduler {scheduler} needs dask.distributed"
         raise TaqError(problem(what, remedy=remedy)) from error
-    if scheduler == _CLUSTER:
-        with (
-            distributed.LocalCluster(dashboard_address=None) as cluster,
-            distributed.Client(cluster) as client,
-        ):
-            yield client
-        return
+    with ExitStack() as stack:
+        stack.enter_context(_lost_workers(scheduler))
+        if scheduler == _CLUSTER:
+            workers = stack.enter_context(distributed.LocalCluster(dashboard_address=None))
+            yield stack.enter_context(distributed.Client(workers))
+            return
+        try:
+            client = distributed.Client(scheduler, timeout=CONNECT_SECONDS)
+        except (OSError, ValueError) as error:
+            what = "no dask scheduler answers"
+            raise TaqError(problem(what, where=scheduler, found=str(error))) from error
+        yield stack.enter_context(client)
+
+
+@contextmanager
+def _lost_workers(scheduler: str) -> Iterator[None]:
+    """A part whose workers died again and again is one line; dask tries it on others before."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    lost: list[type[BaseException]] = [BrokenProcessPool]
+    with suppress(ModuleNotFoundError):
+        if scheduler not in _LOCAL:
+            lost.append(import_module("distributed").KilledWorker)
     try:
-        client = distributed.Client(scheduler, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError) as error:
-        what = "no dask scheduler answers"
-        raise TaqError(problem(what, where=scheduler, found=str(error))) from error
-    with client:
-        yield client
+        yield
+    except tuple(lost) as error:
+        what = "workers died while they computed: they may lack memory"
+        remedy = "give workers more memory, or use --scheduler threads"
+        raise TaqError(problem(what, where=f"--scheduler {scheduler}", remedy=remedy)) from error

@@ -17,8 +17,8 @@ from taqstore.cli.model_options import local_ckpt_option, model_option, parse_na
 from taqstore.cli.outcome import groups_document, say_notes
 from taqstore.cli.output import Source, json_option, print_json, print_rows
 from taqstore.cli.progress import progress_bar
+from taqstore.cli.sharing import mode_of, sharing_options
 from taqstore.cli.words import Word
-from taqstore.run.mode import Mode
 
 
 @click.command("sensitivity", cls=LongCommand)
@@ -73,11 +73,10 @@ from taqstore.run.mode import Mode
 @local_ckpt_option
 @resume_option
 @force_option
+@sharing_options
 @dry_run_option
 @json_option
-def command(
-    store: str, resume: bool, force: bool, dry_run: bool, as_json: bool, **options: Any
-) -> None:
+def command(store: str, as_json: bool, **options: Any) -> None:
     """Quantize one linear of STORE's model at a time, and keep what it does to trajectories.
 
     Images are sampled from the same prompts and seeds by the model as it is and with one target
@@ -105,9 +104,8 @@ def command(
     opened = open_store(store)
     asked = {name: options[name] or () for name in ("formats", "targets")}
     with progress_bar("loading the model", unit="forwards") as progress:
-        outcome = pipeline.sensitivity(
-            opened, **options | asked, mode=Mode(resume, force, progress, dry_run)
-        )
+        mode = mode_of(options, progress)
+        outcome = pipeline.sensitivity(opened, **options | asked, mode=mode)
     if outcome.plan is not None:
         print_plan(outcome, as_json=as_json)
         return

@@ -48,6 +48,11 @@ def with_others(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def addresses(store: str) -> tuple[str, ...]:
+    """Addresses of all stores that the running command reads as one."""
+    return store, *(click.get_current_context().meta.get(f"{_KEPT}others") or ())
+
+
 def open_asked(store: str, **way: Any) -> Store:
     """The store that the running command reads, with all that is to be read as one with it.
 
@@ -63,14 +68,13 @@ def open_asked(store: str, **way: Any) -> Store:
     """
     from taqstore.together.opening import open_store
 
-    meta = click.get_current_context().meta
-    others = meta.get(f"{_KEPT}others") or ()
-    renumber = bool(meta.get(f"{_KEPT}renumber"))
-    if renumber and not others:
+    every = addresses(store)
+    renumber = bool(click.get_current_context().meta.get(f"{_KEPT}renumber"))
+    if renumber and len(every) == 1:
         raise click.UsageError("--renumber goes with --with STORE")
-    if not others:
+    if len(every) == 1:
         return open_store(store, **way)
-    opened = open_store([store, *others], renumber=renumber, **way)
+    opened = open_store(every, renumber=renumber, **way)
     for note in getattr(opened, "notes", ()):
         say(f"note: {note}")
     return opened

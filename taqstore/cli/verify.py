@@ -9,6 +9,7 @@ import click
 
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.output import json_option, print_json
+from taqstore.cli.scheduler import dealing, scheduler_option
 from taqstore.cli.talk import Command
 from taqstore.errors import printable
 
@@ -16,7 +17,8 @@ from taqstore.errors import printable
 @click.command("verify", cls=Command)
 @store_argument
 @json_option
-def command(store: str, as_json: bool) -> None:
+@scheduler_option
+def command(store: str, as_json: bool, scheduler: str) -> None:
     """Compare STORE with what was written: documents, coordinates, flags, every byte of the data.
 
     Exit code 1 if anything is damaged; what is damaged is named on stdout.
@@ -24,7 +26,8 @@ def command(store: str, as_json: bool) -> None:
     from taqstore.place.sizes import format_bytes
     from taqstore.upkeep.verify import verify_store
 
-    report = verify_store(store)
+    with dealing(scheduler, store) as each:
+        report = verify_store(store, each=each)
     if as_json:
         told = [found.document for found in report.nonfinite]
         print_json({"ok": not report.damage, **asdict(report), "nonfinite": told})

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from taqstore.items.flag_files import is_claim, item_of_flag, record_of_flag
+from taqstore.items.flag_files import flag_bytes, is_claim, item_of_flag, record_of_flag
 from taqstore.layout.item_records import Item, ItemLayout
-from taqstore.layout.shards import CRC_BYTES
 from taqstore.metadata.sealed import damaged
 from taqstore.metadata.tree import Loaded
 from taqstore.names import COMMIT
@@ -119,7 +118,7 @@ def listed_flags(
     StoreError
         A file is not as long as a record, and no claim.
     """
-    prefix, expected = f"{loaded.path}/{COMMIT}", layout.record_bytes + CRC_BYTES
+    prefix, expected = f"{loaded.path}/{COMMIT}", flag_bytes(layout)
     if not backend.remote:  # each is read, which tells more than its size
         named = ((item_of_flag(name, dims), name) for name in backend.names(prefix))
         return {item: name for item, name in named if item is not None}

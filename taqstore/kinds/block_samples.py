@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from taqstore.arrays.staged import staging_bytes
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.names import BLOCKS, STREAMS, WRITTEN, Block
 from taqstore.place.location import Address
@@ -81,6 +82,28 @@ def joined(parts: Sequence[Batch]) -> Batch:
 
 
 @dataclass(frozen=True)
+class OwnOutputs:
+    """Which block outputs were kept apart, read for the samples that are asked for.
+
+    Parameters
+    ----------
+    kept
+        (image, step), true where one was.
+    image, step
+        As of `StreamTensor`.
+    """
+
+    kept: xr.DataArray
+    image: Array
+    step: Array
+
+    def __getitem__(self, numbers: Array) -> Array:
+        """Of the samples with these numbers."""
+        image, step = (xr.DataArray(v[numbers], dims="sample") for v in (self.image, self.step))
+        return np.asarray(self.kept.isel(image=image, step=step).values).astype(bool)
+
+
+@dataclass(frozen=True)
 class StreamTensor:
     """One stream at one boundary.
 
@@ -100,13 +123,13 @@ class StreamTensor:
     image: Array
     step: Array
     boundary: int
-    own: Array | None = None
+    own: Array | OwnOutputs | None = None
 
     def read(self, numbers: Array) -> Array:
         """(sample, row, token, channel) of the samples with these numbers."""
         found = self._points("x", self.boundary, numbers)
-        if self.own is not None and self.own[numbers].any():
-            rows = np.flatnonzero(self.own[numbers])
+        rows = np.flatnonzero(self.own[numbers]) if self.own is not None else ()
+        if len(rows):
             found[rows] = self._points("output", self.boundary - 1, numbers[rows])
         return found
 
@@ -175,6 +198,7 @@ def open_block(
     block: str,
     *,
     streams: Sequence[str] | None = None,
+    staging: int | None = None,
     storage_options: StorageOptions | None = None,
 ) -> BlockSamples:
     """Find the samples of a block in `blocks/<stream>`.
@@ -188,6 +212,11 @@ def open_block(
     streams
         Which streams; None: img and txt, or uni. A name like `img.quantized` is a second input of
         the stream img, from the group `blocks/img.quantized`, and has no target.
+    staging
+        Of a store that is not on a local disk: bytes of the folder for temporary files that may
+        hold what was fetched, so that a sample is fetched once however often it is read. None: what
+        `TAQSTORE_STAGING` says (such as ``20GB``), else 32 GB and no more than half of what is
+        free. 0: nothing is staged.
     storage_options
         As of `taqstore.open_store`.
 
@@ -201,6 +230,8 @@ def open_block(
     known = Block.parse(block)
     index = known.index
     opened = open_store(store, chunks=None, checksum=True)
+    if opened.remote:
+        opened = opened.staging(staging_bytes(staging))
     where = str(opened.location)
     names = streams or known.streams
     groups = {name: _group(opened, name) for name in names}
@@ -211,7 +242,8 @@ def open_block(
         raise MissingError(problem(what, where=where, remedy="run taqstore cache --resume"))
     image, step = (np.array(labels, np.int64) for labels in zip(*pairs, strict=True))
     inputs = {name: _tensor(group, index, image, step) for name, group in groups.items()}
-    outputs = {n: _output(g, index, image, step) for n, g in groups.items() if n in STREAMS}
+    far = opened.remote
+    outputs = {n: _output(g, index, image, step, far) for n, g in groups.items() if n in STREAMS}
     targets = {name: tensor for name, tensor in outputs.items() if tensor is not None}
     if None in inputs.values() or not targets:
         kept = ", ".join(str(b) for b in next(iter(groups.values()))["boundary"].values)
@@ -289,10 +321,14 @@ def _tensor(group: xr.Dataset, label: int, image: Array, step: Array) -> StreamT
     return StreamTensor(group, at["image"], at["step"], boundaries.index(label))
 
 
-def _output(group: xr.Dataset, block: int, image: Array, step: Array) -> StreamTensor | None:
+def _output(
+    group: xr.Dataset, block: int, image: Array, step: Array, far: bool
+) -> StreamTensor | None:
     """What the block put out: the next boundary, or its own output where that differs."""
     tensor = _tensor(group, block + 1, image, step)
     if tensor is None or "output_kept" not in group:
         return tensor
-    kept = group["output_kept"].isel(boundary=tensor.boundary - 1).values
-    return replace(tensor, own=kept.astype(bool)[tensor.image, tensor.step])
+    kept = group["output_kept"].isel(boundary=tensor.boundary - 1)
+    if far:  # a request a sample, of which most are never asked for
+        return replace(tensor, own=OwnOutputs(kept, tensor.image, tensor.step))
+    return replace(tensor, own=kept.values.astype(bool)[tensor.image, tensor.step])

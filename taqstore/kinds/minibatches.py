@@ -39,6 +39,7 @@ def iter_batches(
     prefetch: int = 2,
     streams: Sequence[str] | None = None,
     memory_budget: int = MEMORY_BUDGET,
+    staging: int | None = None,
     storage_options: StorageOptions | None = None,
 ) -> Generator[Batch, None, None]:
     """Yield minibatches of a block for ever; stop taking them, or `close` the iterator.
@@ -49,7 +50,7 @@ def iter_batches(
 
     Parameters
     ----------
-    store, block, streams
+    store, block, streams, staging
         As of `open_block`.
     batch_size
         Samples in a batch.
@@ -80,7 +81,7 @@ def iter_batches(
         Too few samples, options that make no sense, or the budget is too small. All are raised
         by the call, before the first batch is asked for.
     """
-    samples = open_block(store, block, streams=streams)
+    samples = open_block(store, block, streams=streams, staging=staging)
     _check(samples, batch_size, shuffle, window, cycles, start, prefetch)
     kept = min(window, len(samples)) if shuffle == "window" else 0
     needed = samples.nbytes * memory_samples(batch_size, kept, prefetch)

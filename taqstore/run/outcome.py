@@ -36,6 +36,8 @@ class Outcome:
         Bytes of the sources, and wall time, where the run has them.
     plan
         What would be done, of a run with `Mode.dry_run`.
+    left
+        Numbers of units that other processes hold, and that were left to them.
     """
 
     groups: dict[str, Counts] = field(default_factory=dict)
@@ -45,6 +47,7 @@ class Outcome:
     bytes_in: int = 0
     seconds: float = 0.0
     plan: Plan | None = None
+    left: list[int] = field(default_factory=list)
 
     def count(self, group: str) -> Counts:
         """The counts of a group."""
@@ -54,6 +57,17 @@ class Outcome:
         """Add items and bytes written to a group."""
         self.count(group).written += items
         self.count(group).bytes_out += size
+
+    def add(self, other: Outcome) -> None:
+        """Add what a part of the run did; what it skipped was counted by the whole."""
+        for path, counts in other.groups.items():
+            mine = self.count(path)
+            mine.written += counts.written
+            mine.refused += counts.refused
+            mine.bytes_out += counts.bytes_out
+        self.notes += [note for note in other.notes if note not in self.notes]
+        self.problems += [text for text in other.problems if text not in self.problems]
+        self.bytes_in += other.bytes_in
 
     @property
     def written(self) -> int:

@@ -50,6 +50,8 @@ class Plan:
         Groups whose bytes are an upper bound: nothing tells how well they compress.
     refused
         What the run would be refused with once it has counted.
+    made
+        The groups were made, with all coordinates and shapes: see `Mode.groups_only`.
     """
 
     groups: dict[str, GroupPlan] = field(default_factory=dict)
@@ -60,6 +62,7 @@ class Plan:
     known: str = ""
     at_most: set[str] = field(default_factory=set)
     refused: TaqError | None = None
+    made: bool = False
 
     def group(self, path: str) -> GroupPlan:
         """The plan of a group."""

@@ -208,7 +208,7 @@ def check_compatible(group: zarr.Group, template: Template, done: np.ndarray) ->
         array_differences(group, template),
         _coordinate_differences(group, template, done),
     )
-    differing = [*arrays, *coords]
+    differing = [*_run_differences(group, template), *arrays, *coords]
     if differing:
         raise LayoutError(
             problem(
@@ -217,6 +217,15 @@ def check_compatible(group: zarr.Group, template: Template, done: np.ndarray) ->
                 remedy=KEEP_OR_REPLACE,
             )
         )
+
+
+def _run_differences(group: zarr.Group, template: Template) -> list[str]:
+    """Settings that differ: where two begin a group at once, the second finds those of the first.
+
+    Whoever finds the group there has compared them before, and named each.
+    """
+    stored, asked = group.attrs.get(MADE_BY), template.attrs.get(MADE_BY)
+    return [] if stored is None or asked is None or stored == asked else ["settings of the run"]
 
 
 def array_differences(group: zarr.Group, template: Template) -> list[str]:

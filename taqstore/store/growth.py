@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     import zarr
 
 
+IDENTITY = "id"
+"""Attribute of a group that whoever made it has given it: of two that begin it at once, one."""
+
+
 def grow_group(group: zarr.Group, template: Template, done: np.ndarray) -> None:
     """Add the template's new images or batches; refresh what says nothing of written items."""
     _refresh_attributes(group, template)
@@ -47,8 +51,9 @@ def grow_group(group: zarr.Group, template: Template, done: np.ndarray) -> None:
 
 def _refresh_attributes(group: zarr.Group, template: Template) -> None:
     """Keep the documents of the latest source: a mended one may say more."""
-    if any(group.attrs.get(name) != value for name, value in template.attrs.items()):
-        group.update_attributes(dict(template.attrs))
+    fresh = {n: v for n, v in template.attrs.items() if n != IDENTITY or n not in group.attrs}
+    if any(group.attrs.get(name) != value for name, value in fresh.items()):
+        group.update_attributes(fresh)
 
 
 def _refresh_coordinates(group: zarr.Group, template: Template, done: np.ndarray) -> None:

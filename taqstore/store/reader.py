@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -113,6 +114,8 @@ class Store(Mapping[str, xr.Dataset]):
         Where its bytes are read.
     """
 
+    _pieces: Pieces | None = None
+
     def __init__(
         self, location: Location, *, chunks: str | None, checksum: bool, incomplete: bool
     ) -> None:
@@ -124,7 +127,7 @@ class Store(Mapping[str, xr.Dataset]):
         self._datasets: dict[str, xr.Dataset] = {}
         self._views: dict[str, Opened] = {}
         self._labels: dict[str, tuple[str, ...]] = {}
-        self._ways = {(chunks, checksum, incomplete): self}
+        self._ways: dict[tuple[Any, ...], Store] = {(chunks, checksum, incomplete): self}
         _log.debug("opened %s, format %d", location, self.root.format)
 
     def __repr__(self) -> str:
@@ -180,7 +183,8 @@ class Store(Mapping[str, xr.Dataset]):
         """
         view, own = self._view(path), (self._chunks, self._checksum, self._incomplete)
         array: Any = view.node[name]
-        return lazy_array(view, array, self._folder(path), way or own)
+        found = replace(view, pieces=self._pieces)
+        return lazy_array(found, array, self._folder(path), way or own)
 
     def _view(self, path: str) -> Opened:
         if path not in self._views:
@@ -227,12 +231,46 @@ class Store(Mapping[str, xr.Dataset]):
     def __len__(self) -> int:
         return len(self.paths)
 
+    def opener(self) -> Callable[[], Store]:
+        """What opens it again in another process: an address goes there, nothing that was read."""
+        return partial(
+            Store,
+            self.location,
+            chunks=self._chunks,
+            checksum=self._checksum,
+            incomplete=self._incomplete,
+        )
+
     def reading(self, *, chunks: str | None, checksum: bool, incomplete: bool) -> Store:
         """The same open store, its groups read in another way; options as of `open_store`."""
         way = chunks, checksum, incomplete
         if way not in self._ways:
             view = copy(self)
             view._chunks, view._checksum, view._incomplete = way
+            view._datasets, view._labels = {}, {}
+            self._ways[way] = view
+        return self._ways[way]
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is on no local disk, so that each request takes its time."""
+        return self.backend.remote
+
+    def staging(self, most: int) -> Store:
+        """The same open store; what it fetches is staged on the local disk and fetched once.
+
+        Parameters
+        ----------
+        most
+            Bytes at most, of all stores of this process together; what was used least lately makes
+            room. 0, or a store that is on a local disk: nothing is staged.
+        """
+        if not self.remote or not most:
+            return self
+        way = self._chunks, self._checksum, self._incomplete, most
+        if way not in self._ways:
+            view = copy(self)
+            view._pieces = Pieces(self.backend, staged=most)
             view._datasets, view._labels = {}, {}
             self._ways[way] = view
         return self._ways[way]
@@ -395,7 +433,10 @@ class Store(Mapping[str, xr.Dataset]):
     def _open(self, path: str, view: Opened) -> xr.Dataset:
         way = self._chunks, self._checksum, self._incomplete
         with foreign(f"{self.location} {path}"):
-            return dataset_of(view, f"{self.location}/{path}", self._folder(path), self.digest, way)
+            found = replace(view, pieces=self._pieces)
+            return dataset_of(
+                found, f"{self.location}/{path}", self._folder(path), self.digest, way
+            )
 
     def _folder(self, path: str) -> Path | None:
         folder = self.location.real

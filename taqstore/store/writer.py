@@ -227,6 +227,14 @@ class StoreWriter:
         """
         self._change(partial(remove_unfilled, self.location, self.backend, paths, among=among))
 
+    def close_flags(self, *paths: str) -> None:
+        """Close the flags that are set by now in these groups, by any process; none: of all."""
+        self._change(partial(self._close_groups, paths or tuple(self._opened)))
+
+    def _close_groups(self, paths: Collection[str]) -> None:
+        for path in paths:
+            self._opened[path].close()
+
     def record(self, record: Mapping[str, Any]) -> None:
         """Append a provenance record."""
         self._change(partial(self._record, record))
@@ -252,8 +260,7 @@ class StoreWriter:
                 self.location.beside(kind).rmdir()
 
     def _close(self) -> None:
-        for group in self._opened.values():
-            group.close()
+        self._close_groups(self._opened)
         root = self.root_record()
         if root.copies is None:
             write_with_copies(self.backend, root)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -107,6 +108,17 @@ class JoinedStore(Store):
             groups=tuple(sorted(paths)),
         )
 
+    def opener(self) -> Callable[[], Store]:
+        """What opens the stores again, for another process."""
+        return partial(
+            _opened_again,
+            [store.opener() for store in self.stores],
+            way=(self._chunks, self._checksum, self._incomplete),
+            groups=self._asked,
+            renumber=self._renumber,
+            duplicates=self._duplicates,
+        )
+
     @property
     def paths(self) -> tuple[str, ...]:
         """Paths of the groups that the stores have together."""
@@ -142,6 +154,26 @@ class JoinedStore(Store):
                 notes=self.notes, root=self.root, _together=self._together,
                 _views={}, _datasets={}, _labels={},
             )  # fmt: skip
+
+    @property
+    def remote(self) -> bool:
+        """Whether one of the stores is on no local disk."""
+        return any(store.remote for store in self.stores)
+
+    def staging(self, most: int) -> JoinedStore:
+        """The same stores, those on no local disk staged: see `Store.staging`."""
+        if not self.remote or not most:
+            return self
+        way = self._chunks, self._checksum, self._incomplete, most
+        if way not in self._ways:
+            view = copy(self)
+            view.stores = [store.staging(most) for store in self.stores]
+            view._datasets, view._views, view._labels = {}, {}, {}
+            view._put_together()
+            self._ways[way] = view
+        found = self._ways[way]
+        assert isinstance(found, JoinedStore)
+        return found
 
     def _view(self, path: str) -> Opened:
         if path not in self._views:
@@ -180,6 +212,10 @@ class JoinedStore(Store):
                 there.add(name)
                 found.append(record)
         return found
+
+
+def _opened_again(openers: Sequence[Callable[[], Store]], **how: Any) -> JoinedStore:
+    return JoinedStore([opener() for opener in openers], **how)
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,7 @@ from taqstore.layout.array_documents import (
     compressed_bytes,
     data_arrays,
 )
-from taqstore.layout.frames import check_frames
 from taqstore.layout.item_records import ABSENT, Identity, Item, ItemLayout, Shard
-from taqstore.layout.shards import check_content, fingerprint_of
 from taqstore.metadata.group_record import GroupRecord
 from taqstore.metadata.root import KEY
 from taqstore.metadata.sealed import (
@@ -36,9 +34,7 @@ from taqstore.metadata.tree import Loaded, check_version
 from taqstore.names import COMMIT, ITEMS, PROVENANCE, RECORD, parse_layer
 from taqstore.place.backend import Backend
 from taqstore.store.groups import dimension_names, read_coordinate
-
-# Inner chunks of a full shard, and what a compressed one becomes.
-_Framing = tuple[int | None, int | None]
+from taqstore.upkeep.shard_check import Compared, Framing, ShardPart, compared, parts_of
 
 
 @dataclass(frozen=True)
@@ -93,9 +89,18 @@ class GroupCheck:
     unwritten: int = 0
     total: int = 0
     gone: bool = False
+    _framing: dict[str, Framing] = field(default_factory=dict)
+    _unread: list[tuple[Item, str]] = field(default_factory=list)
 
     def run(self) -> GroupCheck:
         """Look at everything."""
+        self.look()
+        for part in self.parts():
+            self.add(compared(part))
+        return self.end()
+
+    def look(self) -> GroupCheck:
+        """Look at everything but the data files, which are in `parts`."""
         document = self._own_document()
         if document is None:
             return self
@@ -245,9 +250,25 @@ class GroupCheck:
         mask = self.items.mask
         self.total, self.unwritten = int(mask.size), int(mask.size - mask.sum())
         documents = {name: array_document(loaded, name) for name in arrays}
-        framing = {n: (capacity_of(d), compressed_bytes(d)) for n, d in documents.items()}
-        for item in flagged_items(self.items):
-            self._item(self.items, item, framing)
+        self._framing = {n: (capacity_of(d), compressed_bytes(d)) for n, d in documents.items()}
+
+    def parts(self) -> Iterator[ShardPart]:
+        """The data files of all flagged items, to be compared by anybody; `add` what that finds."""
+        if self.items is not None:
+            owned = self._owned(self.items)
+            yield from parts_of(self.path, self.backend, owned, self._framing)
+
+    def add(self, found: Compared) -> None:
+        """Count a part that was compared."""
+        self.size += found.bytes
+        for key, what, item in found.damaged:
+            self._found(key, what, item)
+
+    def end(self) -> GroupCheck:
+        """Name what was met while `parts` were made: last, whenever these were taken."""
+        for item, what in self._unread:
+            self._found(RECORD, what, item, file=False)
+        return self
 
     def _flags(self, loaded: Loaded, layout: ItemLayout, dims: int) -> Iterator[tuple[Item, bytes]]:
         """Records of items that were committed alone; damaged ones are named and passed over."""
@@ -267,45 +288,17 @@ class GroupCheck:
             else:
                 yield item, record
 
-    def _item(self, items: Items, item: Item, framing: Mapping[str, _Framing]) -> None:
-        try:
-            owned = items.owned(item) or {}
-        except StoreError as error:
-            if not any(
-                finding.key.startswith(f"{self.path}/{RECORD}/c") for finding in self.damage
-            ):
-                self._found(RECORD, _said(error), item, file=False)
-            return
-        for shard, identity in owned.items():
-            if identity != ABSENT:
-                self._shard(shard, identity, item, framing[shard[0]])
-
-    def _shard(self, shard: Shard, identity: Identity, item: Item, framing: _Framing) -> None:
-        (name, coords), (capacity, chunk) = shard, framing
-        key = "/".join((name, "c", *map(str, coords)))
-        self.chunks += 1
-        try:
-            raw = self.backend.read(f"{self.path}/{key}")
-        except StoreError as error:
-            self._found(key, _said(error), item)
-            return
-        if raw is None:
-            self._found(key, "missing, though its item is flagged", item)
-            return
-        self.size += len(raw)
-        try:
-            found = (len(raw), fingerprint_of(raw, capacity))
-            if found == identity:
-                check_content(raw, capacity)
-                if chunk is not None:
-                    check_frames(raw, capacity, chunk)
-                return
-            what = "not the file that was written here"
-        except ValueError as error:
-            what = f"damaged: {error}"
-        if found_size := len(raw) - identity[0]:
-            what = f"{what}, {abs(found_size)} bytes too {'long' if found_size > 0 else 'short'}"
-        self._found(key, what, item)
+    def _owned(self, items: Items) -> Iterator[tuple[Item, dict[Shard, Identity]]]:
+        """Files of every flagged item; items whose records are damaged are remembered."""
+        named = any(finding.key.startswith(f"{self.path}/{RECORD}/c") for finding in self.damage)
+        for item in flagged_items(items):
+            try:
+                owned = items.owned(item) or {}
+            except StoreError as error:
+                self._unread += [] if named else [(item, _said(error))]
+                continue
+            self.chunks += sum(identity != ABSENT for identity in owned.values())
+            yield item, owned
 
 
 def flagged_items(items: Items) -> list[Item]:

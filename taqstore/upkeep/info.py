@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ import numpy as np
 from taqstore.errors import StoreError
 from taqstore.names import dimension_order
 from taqstore.place.sizes import format_bytes
+from taqstore.run.dealing import Each, one_by_one
 from taqstore.store.given import handed
 from taqstore.store.leftovers import find_leftovers
 from taqstore.upkeep.kept import describe_sensitivities, describe_sets, describe_trajectories
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     import xarray as xr
     import zarr
 
+    from taqstore.kinds.nonfinite import NonFinite
     from taqstore.store.reader import Store
 
 LOOKED_AT = 1000
@@ -28,14 +32,20 @@ LOOKED_AT = 1000
 
 
 @handed
-def describe_store(store: Store) -> dict[str, Any]:
-    """Everything `taqstore info` shows, as a JSON document."""
+def describe_store(store: Store, *, each: Each = one_by_one) -> dict[str, Any]:
+    """Everything `taqstore info` shows, as a JSON document.
+
+    Parameters
+    ----------
+    each
+        Like `map`: who looks at the groups, one a part. The document does not depend on it.
+    """
     groups, damaged = [], {}
-    for path in store:
-        try:
-            groups.append(_describe_group(store, path))
-        except StoreError as error:
-            damaged[path] = str(error)
+    for path, found in zip(store, each(partial(_looked_at, _Handle(store)), store), strict=True):
+        if isinstance(found, StoreError):
+            damaged[path] = str(found)
+        else:
+            groups.append(found)
     whole = {group["group"]: store[group["group"]] for group in groups}
     masks = {path: store.mask(path) for path in whole}
     return {
@@ -50,11 +60,32 @@ def describe_store(store: Store) -> dict[str, Any]:
         "trajectories": describe_trajectories(whole, masks),
         "sensitivities": describe_sensitivities(whole, masks),
         "coverage": _coverage(whole),
-        **_nonfinite(store, list(whole)),
+        **_nonfinite(store, list(whole), each),
         "provenance": store.provenance,
         "damaged": damaged,
         "notes": [*_bad_records(store), *_leftovers(store)],
     }
+
+
+class _Handle:
+    """An open store that goes to other processes as its address."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened_again, (self.store.opener(),)
+
+
+def _opened_again(opener: Callable[[], Store]) -> _Handle:
+    return _Handle(opener())
+
+
+def _looked_at(handle: _Handle, path: str) -> dict[str, Any] | StoreError:
+    try:
+        return _describe_group(handle.store, path)
+    except StoreError as error:
+        return error
 
 
 def _coverage(groups: Mapping[str, xr.Dataset]) -> dict[str, Any] | None:
@@ -92,14 +123,24 @@ def describe_group(store: Store, path: str) -> dict[str, Any]:
     return {**_describe_group(store, path), **_nonfinite(store, [path])}
 
 
-def _nonfinite(store: Store, paths: Sequence[str]) -> dict[str, Any]:
+def _nonfinite(store: Store, paths: Sequence[str], each: Each = one_by_one) -> dict[str, Any]:
     """Values that are no numbers, and the groups of too many batches to look for them."""
     many = [path for path in paths if store[path].sizes.get("batch", 0) > LOOKED_AT]
     looked_at = [path for path in paths if path not in many]
+    from taqstore.kinds.nonfinite import counted
+
+    parts = dict.fromkeys(map(counted, looked_at))
+    found = list(chain.from_iterable(each(partial(_counted, _Handle(store)), parts)))
+    found.sort(key=lambda one: one.order)
+    return {"nonfinite": [one.document for one in found], "nonfinite_unknown": many}
+
+
+def _counted(handle: _Handle, path: str) -> list[NonFinite]:
     from taqstore.kinds.nonfinite import nonfinite
 
-    found = nonfinite(store, looked_at, rollups=True)
-    return {"nonfinite": [one.document for one in found], "nonfinite_unknown": many}
+    if path not in handle.store:
+        return []
+    return nonfinite(handle.store, [path], rollups=True)
 
 
 def _describe_group(store: Store, path: str) -> dict[str, Any]:

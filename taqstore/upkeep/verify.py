@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from taqstore.errors import NewerError, StoreError, TaqError
@@ -18,13 +18,17 @@ from taqstore.names import PROVENANCE
 from taqstore.place.backend import Backend
 from taqstore.place.location import Address, Location
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
+from taqstore.run.dealing import Each, one_by_one
 from taqstore.store.leftovers import find_leftovers
 from taqstore.upkeep.group_check import Finding, GroupCheck
+from taqstore.upkeep.shard_check import ShardPart, compared
 
 __all__ = ["Finding", "Report", "Survey", "survey", "verify_store"]
 # A writer may close flags while they are looked at.
 _TRIES = 20
 _DEEPEST = 6
+# The documents of the root and of a group, which a writer may change.
+_State = tuple[bytes | None, bytes | None]
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,19 @@ class Survey:
 
 
 @takes_storage_options
-def verify_store(address: Address, *, storage_options: StorageOptions | None = None) -> Report:
+def verify_store(
+    address: Address,
+    *,
+    each: Each = one_by_one,
+    storage_options: StorageOptions | None = None,
+) -> Report:
     """Check a whole store.
 
     Parameters
     ----------
+    each
+        Like `map`: who compares the data files, which are dealt out in parts of about 64 MB.
+        The report does not depend on it.
     storage_options
         As of `taqstore.open_store`.
 
@@ -82,7 +94,7 @@ def verify_store(address: Address, *, storage_options: StorageOptions | None = N
         There is no store, or it is of a newer format.
     """
     location = Location.parse(address)
-    found = _format1(location) or survey(location, location.backend())
+    found = _format1(location) or survey(location, location.backend(), each=each)
     checks = found.groups.values()
     return Report(
         tuple(found.damage),
@@ -133,13 +145,15 @@ def _format1(location: Location) -> Survey | None:
     return found
 
 
-def survey(location: Location, backend: Backend) -> Survey:
+def survey(location: Location, backend: Backend, *, each: Each = one_by_one) -> Survey:
     """Look at everything in a store of format 2.
 
     Parameters
     ----------
     backend
         Of the store; what is found is mended through the same one.
+    each
+        As in `verify_store`.
 
     Raises
     ------
@@ -152,42 +166,62 @@ def survey(location: Location, backend: Backend) -> Survey:
         root, damage = None, [Finding(KEY, "the root of another store", key=KEY)]
     found = Survey(location, backend, root, damage=damage)
     listed = root.groups if root is not None else ()
+    paths = []
     for path in sorted({*listed, *group_paths(backend)}):
         if path not in listed and _is_unfinished(backend, path):
             found.notes.append(Finding(path, "a group that was never finished", path))
-            continue
-        if path not in listed and (stranger := _stranger(backend, path, root)):
+        elif path not in listed and (stranger := _stranger(backend, path, root)):
             found.notes.append(Finding(path, f"{stranger}: no group of this store", path))
-            continue
-        check = found.groups[path] = _checked(found, path, before)
+        else:
+            paths.append(path)
+    states: dict[str, _State] = {}
+    for part in each(compared, _looked_at(found, paths, states, before)):
+        found.groups[part.path].add(part)
+    for path in paths:
+        check = found.groups[path] = _settled(found, found.groups[path].end(), states[path])
         found.damage += check.damage
         if check.unwritten:
             what = f"{check.unwritten} of {check.total} items not written yet"
             found.notes.append(Finding(path, what, path))
+    found.notes.sort(key=lambda note: note.group)
     _parents(found)
     _provenance(found, before)
     _leftovers(found)
     return found
 
 
-def _checked(found: Survey, path: str, before: bytes | None) -> GroupCheck:
-    """The findings of a group; again where a writer has changed it while it was looked at.
+def _looked_at(
+    found: Survey, paths: Iterable[str], states: dict[str, _State], before: bytes | None
+) -> Iterator[ShardPart]:
+    """Look at groups; yields the parts of their data that are still to be compared.
 
     Parameters
     ----------
+    states
+        Gets the state of each group from before it was looked at.
     before
         The root's document, from before anything was read.
     """
-    backend, document = found.backend, f"{path}/{KEY}"
-    copies = (found.root.copies if found.root is not None else None) or {}
-    state = before, _raw(backend, document)
-    for _ in range(_TRIES):
-        uuid = None if found.root is None else found.root.uuid
-        check = GroupCheck(path, backend, copies, uuid).run()
-        now = _raw(backend, KEY), _raw(backend, document)
+    for path in paths:
+        states[path] = before, _raw(found.backend, f"{path}/{KEY}")
+        check = found.groups[path] = _check_of(found, path)
+        yield from check.look().parts()
+
+
+def _check_of(found: Survey, path: str, *, copies: bool = True) -> GroupCheck:
+    root = found.root
+    known = (root.copies if root is not None and copies else None) or {}
+    return GroupCheck(path, found.backend, known, None if root is None else root.uuid)
+
+
+def _settled(found: Survey, check: GroupCheck, state: _State) -> GroupCheck:
+    """The findings of a group; again where a writer has changed it while it was looked at."""
+    path = check.path
+    for _ in range(_TRIES - 1):
+        now = _raw(found.backend, KEY), _raw(found.backend, f"{path}/{KEY}")
         if not check.damage or now == state:
             break
-        state, copies = now, {}
+        state, check = now, _check_of(found, path, copies=False).run()
     return check
 
 
@@ -274,7 +308,8 @@ def _parents(found: Survey) -> None:
 def _provenance(found: Survey, before: bytes | None) -> None:
     if found.root is None or not found.root.records:
         return
-    found.damage += _checked(found, PROVENANCE, before).damage
+    state = before, _raw(found.backend, f"{PROVENANCE}/{KEY}")
+    found.damage += _settled(found, _check_of(found, PROVENANCE).run(), state).damage
     for record in each_record(found.backend, found.root.records):
         if isinstance(record, BadRecord):
             found.damage.append(_bad_record(record))

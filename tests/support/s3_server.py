@@ -63,6 +63,7 @@ class Count:
     """What was asked between entering and leaving `counted`."""
 
     log: list[Request] = field(default_factory=list)
+    since: int = 0
 
     @property
     def total(self) -> int:
@@ -136,12 +137,15 @@ class S3Server:
     @contextmanager
     def counted(self) -> Iterator[Count]:
         """Requests made within; the count is there once it is left."""
-        count = Count()
-        since = self._ask("mark")
+        count = Count(since=self._ask("mark"))
         try:
             yield count
         finally:
-            count.log = [Request(**entry) for entry in self._ask("log", since=since)]
+            count.log = [Request(**entry) for entry in self._ask("log", since=count.since)]
+
+    def asked_since(self, count: Count) -> int:
+        """How many requests there were since a count began that goes on."""
+        return int(self._ask("mark")) - count.since
 
     @contextmanager
     def fault(

@@ -29,6 +29,11 @@ def _rule(words: str, what: str, remedy: str) -> _Rule:
     return _Rule(re.compile(words, re.I), what, remedy)
 
 
+def _status(number: int) -> str:
+    """A status of HTTP as servers and clients write it; no part of a time that was measured."""
+    return rf"(?<![\d.]){number}(?=[ ,:)])"
+
+
 _WAIT = "wait, then go on: what was complete is kept"
 # The first that fits; the most particular stand first.
 _RULES = (
@@ -70,8 +75,8 @@ _RULES = (
         "set AWS_REGION, or give --storage-option region=REGION",
     ),
     _rule(
-        r"PermissionDenied|AccessDenied|Forbidden|\b403\b|Unauthenticated|Unauthorized|\b401\b|"
-        r"GatedRepo",
+        rf"PermissionDenied|AccessDenied|Forbidden|{_status(403)}|Unauthenticated|Unauthorized|"
+        rf"{_status(401)}|GatedRepo",
         "access is denied",
         "check what the credentials may do there",
     ),
@@ -92,19 +97,23 @@ _RULES = (
         "check that the endpoint speaks https, or write http://",
     ),
     _rule(
-        r"timed? ?out|deadline",
+        rf"SlowDown|TooManyRequests|{_status(429)}|{_status(503)}", "the server is too busy", _WAIT
+    ),
+    _rule(
+        rf"{_status(500)}|{_status(502)}|{_status(504)}|InternalError", "the server failed", _WAIT
+    ),
+    _rule(
+        r"timed out|TimedOut|kind: Timeout|TimeoutError|Timeout on reading|deadline",
         "no answer in time",
         "try again; connect_timeout, read_timeout and retry_timeout are storage options",
     ),
-    _rule(r"SlowDown|TooManyRequests|\b429\b|\b503\b", "the server is too busy", _WAIT),
-    _rule(r"\b50[0-9]\b|InternalError|Internal Server Error", "the server failed", _WAIT),
     _rule(
         r"error sending request|Connect\b|ConnectionReset|reset by peer|connection closed|"
         r"Disconnected|IncompleteMessage|error decoding response body|unexpected EOF",
         "the connection failed",
         "check the network, then go on: what was complete is kept",
     ),
-    _rule(r"\b404\b|Not ?Found", "there is no such thing", "check the address"),
+    _rule(rf"{_status(404)}|Not ?Found", "there is no such thing", "check the address"),
 )
 
 

@@ -1,0 +1,1 @@
+"""Units of a run, done here in turn or as tasks of a cluster."""

@@ -1,0 +1,62 @@
+"""Work in parts, dealt out to whoever computes: this process, its threads, workers of a cluster."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from typing import Any, Protocol, TypeVar
+
+_Part = TypeVar("_Part")
+_Answer = TypeVar("_Answer")
+
+AHEAD = 4
+"""Parts a worker has waiting beside the one that it is at: few, for they are held in memory."""
+
+
+class Each(Protocol):
+    """A function of every part, in the order of the parts: as `map`, whoever does the work.
+
+    Functions and parts go to other processes: they are picklable, and hold addresses, not data.
+    """
+
+    def __call__(
+        self, function: Callable[[_Part], _Answer], parts: Iterable[_Part], /
+    ) -> Iterator[_Answer]:
+        """Answers as they come, in order."""
+        ...
+
+
+def one_by_one(
+    function: Callable[[_Part], _Answer], parts: Iterable[_Part], /
+) -> Iterator[_Answer]:
+    """Every part in this thread, when its answer is asked for."""
+    return map(function, parts)
+
+
+def dealt(pool: Executor, workers: int) -> Each:
+    """Parts given to an executor, some ahead of those that are done.
+
+    Parameters
+    ----------
+    pool
+        Of `concurrent.futures`, or what is like it: `distributed.Client.get_executor()`.
+    workers
+        How many parts it does at a time. Parts are taken from their iterable, in this thread, when
+        there is room for them: all of a store's need not be there at once.
+    """
+
+    def each(function: Callable[[_Part], _Answer], parts: Iterable[_Part], /) -> Iterator[_Answer]:
+        waiting: deque[Future[Any]] = deque()
+        try:
+            for part in parts:
+                waiting.append(pool.submit(function, part))
+                if len(waiting) > workers * AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # an error, or Ctrl-C: what has not begun need not
+            for future in waiting:
+                future.cancel()
+
+    return each
