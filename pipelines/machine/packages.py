@@ -20,6 +20,7 @@ USED = {
     "files": "output to .nc and .parquet",
     "models": "commands that run a model",
     "distributed": "analyze --scheduler distributed",
+    "remote": "stores in buckets, on the web and on the Hub",
     "peers": "export imatrix",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,34 @@ from support.executed_folders import Folders, folders  # noqa: F401 - a fixture
 from support.live_capture import needs_models
 from support.page_runner import PageRunner
 from support.pages import PAGES, read_page
+from support.s3_server import S3Server
 
 # Pages whose commands draw every picture that they show.
 DRAWN = ("docs/examples.md", "docs/good-enough.md")
 WITH_CODE = [page for page in PAGES if "```" in read_page(page)]
 
 
+@pytest.fixture
+def buckets(
+    request: pytest.FixtureRequest, page: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Buckets that a page speaks of, empty, and the environment that reaches them."""
+    names = set(re.findall(r"^\$ .*?s3://([a-z0-9-]+)/", read_page(page), re.M))
+    if not names:
+        yield
+        return
+    server: S3Server = request.getfixturevalue("s3")
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    for name in names:
+        server.make_bucket(name)
+    yield
+    for name in names:
+        server.drop_bucket(name)
+
+
 @needs_models
+@pytest.mark.usefixtures("buckets")
 @pytest.mark.parametrize("page", WITH_CODE)
 def test_every_block_of_a_page_runs(
     taq: Runner,

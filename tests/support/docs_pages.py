@@ -65,6 +65,7 @@ TABLES = (
     DocTable("docs/analyses.md", "pastes", docs_tables.pastes_table),
     DocTable("docs/analyses.md", "options of each", docs_tables.every_option_table),
     DocTable("docs/store.md", "sources of statistics", docs_tables.statistics_sources_table),
+    DocTable("docs/howto/bucket.md", "places", docs_tables.places_table),
     DocTable("pipelines/README.md", "models", docs_tables.models_table),
 )
 

@@ -19,6 +19,7 @@ from taqstore.cli.talk import TALK_OPTIONS
 from taqstore.export.formats import FORMATS
 from taqstore.export.pasted.table import PASTES
 from taqstore.kinds.statistics_sources import STATISTICS
+from taqstore.place.remote.schemes import FOLDER, SCHEMES
 from taqstore.plot.figures import FIGURES
 
 
@@ -185,6 +186,22 @@ def exporters_table() -> str:
             for name, row in FORMATS.items()
         ),
     )
+
+
+def places_table() -> str:
+    """Markdown: kinds of addresses, what each is, and what reaches it."""
+    rows = [("`runs/run.zarr`", FOLDER.place, "yes", "")]
+    for row in SCHEMES:
+        names = ", ".join(f"`{name}://`" for name in row.names)
+        needs = f"`{row.needs}`" if row.needs else ""
+        rows.append((names, f"{row.place}: `{row.example}`", _yes(row.writes), needs))
+    rows.append(("`….zip`", "a zip file of a store, on disk or behind any of these", "no", ""))
+    rows.append(("others", "what fsspec knows and is installed", "one process at a time", ""))
+    return markdown(("address", "place", "written", "reached by"), rows)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 def models_table() -> str:

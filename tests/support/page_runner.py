@@ -89,7 +89,8 @@ class PageRunner:
         """What `-o` names is there."""
         words = [] if command.of_shell or command.code else command.words
         named = [word for before, word in pairwise(words) if before in ("-o", "--save-images")]
-        gone = [name for name in named if not Path(name).exists()]
+        here = [name for name in named if "://" not in name]
+        gone = [name for name in here if not Path(name).exists()]
         if gone:
             raise PageError(f"{where}: $ {command.text}\ndid not write {gone}")
 

@@ -123,10 +123,10 @@ class S3Server:
             "region": "us-east-1",
         }
 
-    def make_bucket(self) -> str:
-        """Name of a new bucket."""
+    def make_bucket(self, name: str = "") -> str:
+        """Name of a new bucket: the one asked for, or one of its own."""
         self._buckets += 1
-        name = f"bucket-{self._buckets}"
+        name = name or f"bucket-{self._buckets}"
         with DIRECT.open(urllib.request.Request(f"{self.url}/{name}", method="PUT")):
             return name
 

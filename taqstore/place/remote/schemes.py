@@ -1,4 +1,4 @@
-"""Where a store may lie: how its address begins, and what the place promises."""
+"""Where a store may lie: how its address begins, and what it takes to be there."""
 
 from __future__ import annotations
 
@@ -19,46 +19,47 @@ class Scheme:
         What addresses begin with, before `://`.
     place
         What it is.
-    writers
-        Who may write to a store there, and by what they agree.
-    whole
-        Why what a killed writer leaves is whole.
+    example
+        An address.
     needs
-        What is installed for it, by name of the package; empty where nothing is.
+        Name of the package that reaches it; empty where none beyond taqstore's own does.
+    writes
+        Whether anybody may write there. What a place promises to writers is told by docs/places.md.
     """
 
     names: tuple[str, ...]
     place: str
-    writers: str
-    whole: str = ""
+    example: str
     needs: str = ""
-
-    @property
-    def writes(self) -> bool:
-        """Whether anybody may write."""
-        return not self.writers.startswith("nobody")
+    writes: bool = True
 
 
-_CONDITIONS = "any number: conditional puts, leases that expire"
-_PUT = "an object is put whole or not at all"
-_NOBODY = "nobody: read-only"
-
-S3 = Scheme(("s3", "s3a"), "S3, and what speaks its protocol", _CONDITIONS, _PUT, "obstore")
-GOOGLE = Scheme(("gs", "gcs"), "Google Cloud Storage", _CONDITIONS, _PUT, "obstore")
+S3 = Scheme(
+    ("s3", "s3a"), "S3, and what speaks its protocol", "s3://bucket/runs/run.zarr", "obstore"
+)
+GOOGLE = Scheme(("gs", "gcs"), "Google Cloud Storage", "gs://bucket/run.zarr", "obstore")
 AZURE = Scheme(
-    ("az", "azure", "abfs", "abfss", "adl"), "Azure Blob Storage", _CONDITIONS, _PUT, "obstore"
+    ("az", "azure", "abfs", "abfss", "adl"),
+    "Azure Blob Storage",
+    "az://container/run.zarr",
+    "obstore",
 )
-FOLDER = Scheme(
-    ("file", "local"),
-    "a folder of this machine; a path",
-    "any number: locks of the file system",
-    "files are flushed, then renamed",
-)
-MEMORY = Scheme(("memory",), "memory of this process", "one process", "nothing outlives it")
+FOLDER = Scheme(("file", "local"), "a folder of this machine", "file:///data/run.zarr")
+MEMORY = Scheme(("memory",), "memory of this process", "memory://run.zarr")
 WEB = Scheme(
-    ("http", "https"), "a web server that lists its folders", _NOBODY, "-", "aiohttp"
-)  # fmt: skip
-HUB = Scheme(("hf",), "the Hugging Face Hub", _NOBODY, "-", "huggingface_hub")
+    ("http", "https"),
+    "a web server that lists its folders",
+    "https://host/run.zarr",
+    "aiohttp",
+    writes=False,
+)
+HUB = Scheme(
+    ("hf",),
+    "the Hugging Face Hub",
+    "hf://datasets/name/repository/run.zarr",
+    "huggingface_hub",
+    writes=False,
+)
 
 SCHEMES = (FOLDER, S3, GOOGLE, AZURE, MEMORY, WEB, HUB)
 """Places that are known by name. Others that fsspec knows admit one writer."""
