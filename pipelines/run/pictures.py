@@ -115,6 +115,9 @@ class Pictures:
             elif image in there and not done[position] and not self.gone:
                 x = latents["x"].sel(image=image).isel(step=final).values
                 self.keep(position, backend().mx.array(np.ascontiguousarray(x)[None]))
+        if self.group is None and done.any():
+            # Open, so that flags which others have set are closed with the store.
+            self._group(store[PICTURES]["picture"].shape[1:])
 
     def make(self, latent: Callable[[], Tensor]) -> dict[str, GroupWriter]:
         """Make the group, for pictures like that of a latent; none where none can be had."""

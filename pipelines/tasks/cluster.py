@@ -222,6 +222,11 @@ def connected(where: Scheduler | None) -> Iterator[Any]:
             _CLIENT.reset(before)
 
 
+def client_now() -> Any:
+    """The client that tasks are sent by now; None where none are."""
+    return _CLIENT.get()
+
+
 @contextmanager
 def _client(distributed: Any, where: Scheduler) -> Iterator[Any]:
     if where.kind == DISTRIBUTED:

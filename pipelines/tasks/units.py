@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
-from taqstore.errors import SupersededError
+from taqstore.errors import SupersededError, TaqError, problem
+from taqstore.place.location import Location
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 
@@ -108,11 +109,23 @@ def run_attempts(
             return spread(called.run, parts, mode=mode, outcome=outcome, close=close)
         return here(numbers)
 
+    if scheduler_of(mode) is not None:
+        _check_reach(called)
     with connected(scheduler_of(mode)):
         left = waited(attempt, attempt(list(units)), mode.wait)
     outcome.left += left
     if mode.only is None:
         outcome.notes += [left_note(units[number]) for number in left]
+
+
+def _check_reach(called: Call) -> None:
+    """Refuse a store that is in this process's memory: tasks are in others."""
+    for one in called.given:
+        if isinstance(one, Location) and (
+            one.url.startswith("memory://") or type(one.store).__name__ == "MemoryStore"
+        ):
+            what = "other processes cannot reach a store in this one's memory"
+            raise TaqError(problem(what, where=str(one), remedy="leave --scheduler out"))
 
 
 def _done(do: Callable[[Unit], bool], unit: Unit) -> bool:

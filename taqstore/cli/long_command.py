@@ -54,7 +54,8 @@ def _going_on(ctx: click.Context) -> str:
     if "resume" in ctx.params:
         flags = {f"--{name}" for name in ("resume", "force") if ctx.params.get(name)}
         options = [*(word for word in options if word not in flags), "--resume"]
-    return shlex.join(["taqstore", str(ctx.info_name), *options, *operands])
+    words = ctx.command_path.split()[1:]  # of `taqstore plan generate` both
+    return shlex.join(["taqstore", *words, *options, *operands])
 
 
 def _split(words: tuple[str, ...]) -> tuple[list[str], list[str]]:

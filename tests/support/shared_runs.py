@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,11 @@ from taqstore.pipelines.models.rounding import Settings
 from taqstore.pipelines.sensitivity.sensitivity import sensitivity
 
 from support.live_models import TINY, write_checkpoint
+from support.same_stores import assert_same_bits, assert_same_stores, raw_arrays
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.testing import RunShape, make_run_folder
+from taqstore.upkeep.verify import verify_store
 
 IMAGES, STEPS = 5, 2
 SETTINGS = Settings(bits=3, iterations=3, batch_size=2, activation_bits=0)
@@ -96,6 +99,33 @@ class Workshop:
     def ready(self, name: str) -> Path:
         """A store with all that a command needs."""
         store = self.folder / f"{name}.zarr"
+        if store.exists():
+            return store
         for needed in FILLING[name].needs:
             self.fill(needed, store)
         return store
+
+    def whole(self, name: str) -> Path:
+        """A store that a single process has filled, whose outcome is kept."""
+        whole = self.folder / f"{name} whole.zarr"
+        if not whole.exists():
+            copy_of(self.ready(name), whole)
+            self.outcomes[name] = self.fill(name, whole)
+        return whole
+
+
+def copy_of(ready: Path, to: Path) -> Path:
+    return Path(shutil.copytree(ready, to)) if ready.exists() else to
+
+
+def assert_same(ours: Path, theirs: Path, name: str) -> None:
+    """Equal arrays, records and documents, as far as two runs of the same work are."""
+    assert not verify_store(ours).damage
+    if not FILLING[name].beside:
+        assert_same_stores(ours, theirs, attributes=name != "generate")  # they have ids
+        return
+    found, expected = raw_arrays(ours), raw_arrays(theirs)
+    assert sorted(found) == sorted(expected)
+    for array, values in expected.items():
+        if array.rpartition("/")[2] not in FILLING[name].beside:
+            assert_same_bits(found[array], values, array)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ from taqstore.pipelines.generate import Request
 from taqstore.pipelines.run import groups
 
 from support.live_capture import needs_models
-from support.same_stores import assert_same_bits, assert_same_stores, raw_arrays
-from support.shared_runs import FILLING, IMAGES, STEPS, Workshop
+from support.shared_runs import FILLING, IMAGES, STEPS, Workshop, assert_same, copy_of
 from taqstore.errors import LayoutError, MisuseError
 from taqstore.pipelines import generate as generate_pipeline
 from taqstore.place.disk import try_lock
@@ -37,29 +35,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 def case(request: pytest.FixtureRequest, workshop: Workshop) -> tuple[str, Path, Path]:
     """A command, a store that is ready for it, and one that a single process has filled."""
     name = request.param
-    ready = workshop.ready(name)
-    whole = workshop.folder / f"{name} whole.zarr"
-    if ready.exists():
-        shutil.copytree(ready, whole)
-    workshop.outcomes[name] = workshop.fill(name, whole)
-    return name, ready, whole
-
-
-def copy_of(ready: Path, to: Path) -> Path:
-    return Path(shutil.copytree(ready, to)) if ready.exists() else to
-
-
-def assert_same(ours: Path, theirs: Path, name: str) -> None:
-    """Equal arrays, records and documents, as far as two runs of the same work are."""
-    assert not verify_store(ours).damage
-    if not FILLING[name].beside:
-        assert_same_stores(ours, theirs, attributes=name != "generate")  # they have ids
-        return
-    found, expected = raw_arrays(ours), raw_arrays(theirs)
-    assert sorted(found) == sorted(expected)
-    for array, values in expected.items():
-        if array.rpartition("/")[2] not in FILLING[name].beside:
-            assert_same_bits(found[array], values, array)
+    return name, workshop.ready(name), workshop.whole(name)
 
 
 def shapes_of(store: Path) -> dict[str, tuple[bytes, int]]:
