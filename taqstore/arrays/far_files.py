@@ -31,7 +31,7 @@ FETCHED_WHOLE = 32 << 20
 """Files that are fetched whole, of a dask block at most."""
 # Chunks that lie no further apart are one request: what is read for nothing takes less time than a
 # request. A request of more bytes than a block holds up all others.
-_NEAR, _LONGEST = 256 << 10, 32 << 20
+NEAR, _LONGEST = 256 << 10, 32 << 20
 # Fetched before the first of it is decoded.
 _AT_ONCE = 64 << 20
 
@@ -167,7 +167,7 @@ class FarFiles:
             end = offset + length
             if runs:
                 start, known = runs[-1]
-                near = offset - (start + known) <= _NEAR and end - start <= _LONGEST
+                near = offset - (start + known) <= NEAR and end - start <= _LONGEST
                 if near:
                     runs[-1] = start, max(known, end - start)
                     continue

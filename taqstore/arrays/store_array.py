@@ -134,20 +134,23 @@ class StoreArray(BackendArray):
         key = (*key, *(slice(None),) * (self.ndim - len(key)))
         axes = [Axis(k, n, s) for k, n, s in zip(key, self.shape, self.shard_shape, strict=True)]
         if all(axis.single for axis in axes):
-            one = tuple(a.shards[0] for a in axes), [a.local(0) for a in axes]
-            (part,) = self._parts([one])
+            coords, local = tuple(a.shards[0] for a in axes), [a.local(0) for a in axes]
+            if self._far is None:
+                part = self._shard_part(coords, local)
+            else:
+                (part,) = self._parts([(coords, local)])
             if part is not None:
                 return part[tuple(0 if a.scalar else slice(None) for a in axes)]
         self._check_backed(axes)
         out = np.empty(tuple(a.size for a in axes), self.dtype)
         places = list(itertools.product(*(range(len(a.shards)) for a in axes)))
-        asked = [
+        asked = (
             (
                 tuple(a.shards[n] for a, n in zip(axes, numbers, strict=True)),
                 [a.local(n) for a, n in zip(axes, numbers, strict=True)],
             )
             for numbers in places
-        ]
+        )
         for numbers, part in zip(places, self._parts(asked), strict=True):
             target = tuple(a.target(n) for a, n in zip(axes, numbers, strict=True))
             out[open_mesh(target, out.shape)] = self.fill if part is None else part
@@ -224,7 +227,8 @@ class StoreArray(BackendArray):
     def _parts(self, asked: Iterable[Asked]) -> Iterator[np.ndarray | None]:
         """Selections inside shards, every axis kept; None where one reads as fill."""
         if self._far is None:
-            yield from (self._shard_part(coords, local) for coords, local in asked)
+            for coords, local in asked:
+                yield self._shard_part(coords, local)
             return
         every = list(asked)
         there = [self._is_there(coords) for coords, _ in every]
