@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from campaign import crowd, damage, kills, power
+from campaign import bucket, crowd, damage, kills, power
 from campaign.trials import Trials, table
 
 _CROWDED_SECONDS = 120
@@ -17,6 +17,7 @@ PARTS: dict[str, Callable[[Path, int | None], Iterator[Trials]]] = {
     "kills": lambda folder, most: kills.killed_commands(folder, most=most),
     "power": lambda folder, most: power.power_cuts(folder, most=most),
     "crowd": lambda folder, most: crowd.crowds(folder, seconds=_CROWDED_SECONDS),
+    "bucket": bucket.whole_campaign,
 }
 
 

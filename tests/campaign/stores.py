@@ -98,7 +98,7 @@ def fill(
         if all(done[place] for place in places):
             continue
         for shard in layout.shards(item):
-            _put(group, template, shard)
+            put_shard(group, template, shard)
         group.commit(places)
         if told is not None:
             told(template.path, item)
@@ -112,7 +112,8 @@ def _places(item: Item, size: Sequence[int], shape: Sequence[int]) -> list[Item]
     return [place for place in places if all(p < n for p, n in zip(place, shape, strict=True))]
 
 
-def _put(group: GroupWriter, template: Template, shard: Shard) -> None:
+def put_shard(group: GroupWriter, template: Template, shard: Shard) -> None:
+    """Write one shard of a template, wherever its labels lie in the store."""
     name, coords = shard
     array = template.array(name)
     extents = template.shard_shape(array)

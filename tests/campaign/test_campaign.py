@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from campaign import crowd, damage, kills
+from campaign import bucket, crowd, damage, kills
 from campaign.trials import Trials, spread, table
+from support.s3_server import S3Server
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,6 +57,14 @@ def test_power_cuts(tmp_path: Path) -> None:
 
 def test_writers_and_readers_at_once(tmp_path: Path) -> None:
     check(crowd.crowds(tmp_path, seconds=0), 1)
+
+
+def test_writers_of_one_bucket(
+    tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.environment().items():
+        monkeypatch.setenv(name, value)
+    check(bucket.buckets(tmp_path, s3, writers=4, images=12, kills=4), 1)
 
 
 def test_trials_go_on_after_a_failure() -> None:

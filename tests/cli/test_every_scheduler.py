@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from support.cli_runner import Runner
-from support.copied_stores import put_store
 from support.s3_server import S3Server
+from support.uploaded import uploaded
 from taqstore.cli import COMMANDS, cli
 from taqstore.place.location import Location
+from taqstore.place.remote.options import storage
 from taqstore.testing import RunShape, make_store
 from taqstore.upkeep import shard_check
 
@@ -60,7 +61,9 @@ def cluster() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def remote(s3: S3Server, store: Path) -> Iterator[str]:
     bucket = s3.make_bucket()
-    yield put_store(store, f"s3://{bucket}/s.zarr", s3.options())
+    with storage(s3.options()):
+        address = uploaded(store, f"s3://{bucket}/s.zarr")
+    yield address
     s3.drop_bucket(bucket)
 
 

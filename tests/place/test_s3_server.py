@@ -95,6 +95,21 @@ def test_no_replacement_is_lost(ask: Plain) -> None:
     assert ask("GET", "counter")[2] == b"30"
 
 
+def test_objects_are_read_whole_while_they_are_replaced(ask: Plain) -> None:
+    contents = [bytes([n]) * 50_000 for n in range(40)]
+    ask("PUT", "a", contents[0])
+
+    def read(_: int) -> set[tuple[int, bytes]]:
+        return {(status, body) for status, _, body in (ask("GET", "a") for _ in range(40))}
+
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(read, range(3))
+        for content in contents:
+            ask("PUT", "a", content)
+    for answers in found:
+        assert answers <= {(200, content) for content in contents}
+
+
 def test_uploads_in_parts_are_there_when_they_are_complete(ask: Plain, s3: S3Server) -> None:
     pieces = [os.urandom(6 << 20), os.urandom(6 << 20), b"end"]
     with s3.counted() as count:

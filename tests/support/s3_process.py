@@ -1,8 +1,8 @@
 """The process of `support.s3_server`: moto's S3 behind a layer that counts, orders and injects.
 
-moto compares If-Match and If-None-Match, but not atomically with the write; here writes of
-objects go one at a time, as S3 documents their outcome. Serves on loopback and prints its port;
-ends when its standard input does, so that it never outlives the test that began it.
+moto compares If-Match and If-None-Match, but not atomically with the write; here requests for
+objects are applied one at a time, as S3 documents their outcome. Serves on loopback and prints its
+port; ends when its standard input does, so that it never outlives the test that began it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from werkzeug.serving import ThreadedWSGIServer
 Answer = tuple[str, list[tuple[str, str]], bytes]
 
 CONDITIONS = ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
-ALONE = ("PUT", "COMPLETE", "DELETE", "DELETES", "LIST")
+# Parts, which take long, go side by side. moto closes an object that is replaced as it is read.
+ALONE = ("PUT", "COMPLETE", "DELETE", "DELETES", "LIST", "GET", "HEAD")
 CODES = {
     403: ("403 Forbidden", "AccessDenied"),
     409: ("409 Conflict", "ConditionalRequestConflict"),
@@ -89,7 +90,7 @@ class Layer:
         return refusal(asked, fault) if kind == "status" else applied
 
     def _applied(self, environ: dict[str, Any], asked: dict[str, Any]) -> Answer:
-        """What moto says; what changes a bucket or lists it is seen one after another."""
+        """What moto says; what changes a bucket or looks at it is seen one after another."""
         receive(environ)
         said: list[Any] = []
 
