@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from taqstore import run as run
     from taqstore import statistics as statistics
     from taqstore import testing as testing
+    from taqstore import transfer as transfer
     from taqstore import upkeep as upkeep
     from taqstore.errors import TaqError
     from taqstore.store.reader import Store
@@ -39,7 +40,7 @@ __all__ = ["Store", "StoreWriter", "TaqError", "__version__", "create_store", "o
 
 _ROOMS = (
     *("analysis", "export", "kinds", "pipelines", "plot", "quantization"),
-    *("query", "report", "run", "statistics", "testing", "upkeep"),
+    *("query", "report", "run", "statistics", "testing", "transfer", "upkeep"),
 )
 lazy_face(
     __name__,

@@ -7,6 +7,7 @@ the tasks closes the groups and records the run.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -31,6 +32,7 @@ HERE, PROCESSES, DISTRIBUTED = ("threads", "synchronous"), "processes", "distrib
 CONNECT_SECONDS = 10
 # Flags of tasks are closed after so many units: each lies in a file of its own until then.
 _CLOSED_AFTER = 500
+_QUIET = "taqstore.pipelines.tasks.uninterrupted"
 # A pool of processes is made anew so often: what ends its processes every time is no accident.
 _POOLS = 3
 _NAMED = re.compile(rf"({PROCESSES}|{DISTRIBUTED})(?::(\d{{1,4}}))?")
@@ -235,6 +237,8 @@ def _client(distributed: Any, where: Scheduler) -> Iterator[Any]:
                 n_workers=where.workers or os.cpu_count(),
                 threads_per_worker=1,
                 dashboard_address=None,
+                preload=[*import_module("dask").config.get("distributed.worker.preload"), _QUIET],
+                silence_logs=logging.ERROR,
             ) as cluster,
             distributed.Client(cluster) as client,
         ):

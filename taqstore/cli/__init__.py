@@ -68,6 +68,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "diff": ("taqstore.cli.diff", "Compare two stores: biggest movers first."),
     "merge": ("taqstore.cli.merge", "Make several runs of one configuration one store."),
+    "pull": ("taqstore.cli.pull", "Bring chosen parts of a store to another address, compared."),
+    "push": ("taqstore.cli.push", "The same, as one says it where the store is."),
     "export": ("taqstore.cli.export", "Write configs and files in other tools' formats."),
     "plot": ("taqstore.cli.plot", "Draw the diagnostic figures, with their numbers as CSV."),
     "report": ("taqstore.cli.report", "Write one HTML page of findings, costs and advice."),

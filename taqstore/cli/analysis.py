@@ -16,6 +16,7 @@ from taqstore.cli.common import say, say_nonfinite, store_argument
 from taqstore.cli.completed import Named, StoreAddress
 from taqstore.cli.output import Output, table_output
 from taqstore.cli.scheduler import computing, scheduler_option
+from taqstore.cli.several import addresses, open_asked, with_others
 from taqstore.cli.words import Word
 from taqstore.errors import TaqError
 from taqstore.files.targets import DATASETS
@@ -53,6 +54,7 @@ def shared_options(row: Analysis) -> list[Callable[[Any], Any]]:
         store_argument,
         *([click.argument("other", type=StoreAddress())] if row.second else []),
         *(_SELECTING[word] for word in row.takes),
+        with_others,
         table_output(suffixes=(*DATASETS, *_text_suffixes(row))),
         *([_paste_option(row)] if row.pastes else []),
         *([_FAIL] if row.fails else []),
@@ -122,9 +124,9 @@ def run(name: str, given: dict[str, Any], options: dict[str, Any]) -> None:
     selection = {key: given.get(key) for key in ("layer", "step", "batch")}
     chosen = {"source": given.get("source"), "sites": given.get("sites", ()),
               "selection": selection}  # fmt: skip
-    opened = open_store(given["store"])
+    opened = open_asked(given["store"])
     other = open_store(given["other"]) if row.second else None
-    with computing(given["scheduler"], given["store"]):
+    with computing(given["scheduler"], *addresses(given["store"])):
         results = analyze(name, opened, other=other, **chosen, **options)
         _tell(opened, row, results, chosen)
         if other is not None:

@@ -17,6 +17,7 @@ from taqstore.cli.common import say, store_argument
 from taqstore.cli.options import click_option, given_of, settled
 from taqstore.cli.output import output_option, replace_option, replacing
 from taqstore.cli.scheduler import computing, in_process, scheduler_option
+from taqstore.cli.several import addresses, open_asked, with_others
 from taqstore.cli.talk import Command, talk_options
 from taqstore.cli.words import WordGroup
 from taqstore.export.formats import FORMATS, MULTITIER, Format
@@ -86,7 +87,8 @@ def _subcommand(name: str, row: Format) -> click.Command:
     made: Any = partial(_export, name)
     offered = {option.name: option for option in (*row.options, *_other(name))}
     offered |= {option.name: option for option in row.options}
-    shared = [store_argument, output_option(help="File or folder to write.", required=True)]
+    written = output_option(help="File or folder to write.", required=True)
+    shared = [store_argument, written, with_others]
     own = [click_option(option, explicit=True) for option in offered.values()]
     tiered = [_OTHER_SCHEMA] if f"{name}{MULTITIER}" in FORMATS else []
     for decorate in reversed((*shared, *own, *tiered, replace_option, scheduler_option)):
@@ -111,17 +113,16 @@ def _export(
     **given: Any,
 ) -> None:
     from taqstore.place.sizes import format_bytes
-    from taqstore.store.reader import open_store
 
     chosen = f"{name}{MULTITIER}" if multitier else name
     options = _options(name, chosen, given)
     FORMATS[chosen].check_name(output)
     # Views of mapped files cost least here; other processes are sent what dask has divided.
-    opened = open_store(store, chunks=None if in_process(scheduler) else "auto", checksum=True)
+    opened = open_asked(store, chunks=None if in_process(scheduler) else "auto", checksum=True)
     if layout := FORMATS[chosen].layout:
         pipeline = import_module(BASE_WEIGHTS)
         options["base"] = pipeline.base_weights(opened, layout, checkpoint=options.get("base"))
-    with replacing(output, force=force), computing(scheduler, store):
+    with replacing(output, force=force), computing(scheduler, *addresses(store)):
         from taqstore.export.formats import export
 
         summary = export(chosen, opened, output, force=force, **options)

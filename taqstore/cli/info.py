@@ -13,6 +13,7 @@ from taqstore.cli.common import complain, say, store_argument
 from taqstore.cli.completed import Named
 from taqstore.cli.output import json_option, print_json, print_rows
 from taqstore.cli.scheduler import dealing, scheduler_option
+from taqstore.cli.several import addresses, open_asked, with_others
 from taqstore.cli.talk import Command, wide_option
 from taqstore.errors import printable
 from taqstore.terminal.aligned import print_folded
@@ -24,20 +25,20 @@ _NAMED = 3
 
 @click.command("info", cls=Command)
 @store_argument
+@with_others
 @click.argument("group", required=False, type=Named(vocabulary.groups))
 @json_option
 @scheduler_option
 @wide_option
 def command(store: str, group: str | None, as_json: bool, scheduler: str) -> None:
     """Show what STORE holds, or one GROUP of it in detail."""
-    from taqstore.store.reader import open_store
     from taqstore.upkeep.info import describe_group, describe_store
 
-    opened = open_store(store, chunks=None, checksum=True)
+    opened = open_asked(store, chunks=None, checksum=True)
     if group:
         description = describe_group(opened, group)
     else:
-        with dealing(scheduler, store) as each:
+        with dealing(scheduler, *addresses(store)) as each:
             description = describe_store(opened, each=each)
     if as_json:
         print_json(description)

@@ -98,12 +98,15 @@ class Target(click.Path):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> str | bytes | os.PathLike[str]:
         """The path, if an output may lie there; else a TaqError."""
-        from taqstore.files.remote import RemotePath
+        from taqstore.files.remote import RemotePath, output_path
         from taqstore.files.targets import check_target
 
-        target = check_target(value)
-        remote = isinstance(target, RemotePath)
-        found = target if remote else super().convert(os.fspath(target), param, ctx)
+        # A server is asked when the command runs: words are parsed to be completed as well.
+        target = output_path(value)
+        if isinstance(target, RemotePath):
+            found: str | bytes | os.PathLike[str] = target
+        else:
+            found = super().convert(os.fspath(check_target(target)), param, ctx)
         _for_one_option(found, param, ctx)
         return found
 

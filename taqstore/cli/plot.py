@@ -12,6 +12,7 @@ from taqstore.cli.common import say, store_argument
 from taqstore.cli.completed import Named, StoreAddress
 from taqstore.cli.output import output_option
 from taqstore.cli.scheduler import computing, scheduler_option
+from taqstore.cli.several import addresses, open_asked, with_others
 from taqstore.cli.talk import Command, wide_option
 from taqstore.cli.words import Word
 from taqstore.errors import TaqError, problem
@@ -51,6 +52,7 @@ Examples:
 @click.command("plot", cls=Command, help=_HELP, no_args_is_help=True)
 @click.argument("kind", type=Word(tuple(FIGURES)), metavar="KIND")
 @store_argument
+@with_others
 @output_option(help="Folder.", required=True, only="folder")
 @click.option(
     "--layer",
@@ -117,11 +119,11 @@ def command(
 
     draw = _drawing(kind)
 
-    stores = [store]
+    stores = [*addresses(store)]
     if "other" in options:
         stores.append(options["other"])
         options["other"] = open_store(options["other"])
-    opened, chosen = open_store(store), layers or None
+    opened, chosen = open_asked(store), layers or None
     with computing(scheduler, *stores):
         written, notes = draw(
             kind, opened, output, group=group, layers=chosen, formats=formats, **options

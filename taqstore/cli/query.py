@@ -12,11 +12,13 @@ from taqstore.cli.common import say, say_nonfinite, store_argument
 from taqstore.cli.completed import Named
 from taqstore.cli.output import Output, table_output
 from taqstore.cli.scheduler import computing, scheduler_option
+from taqstore.cli.several import addresses, open_asked, with_others
 from taqstore.cli.talk import Command
 
 
 @click.command("query", cls=Command)
 @store_argument
+@with_others
 @click.argument("group", type=Named(vocabulary.groups))
 @click.argument("variable", nargs=-1, type=Named(vocabulary.variables))
 @click.option(
@@ -70,15 +72,14 @@ def command(
     from taqstore.names import site_of
     from taqstore.query.reduction import parts_of
     from taqstore.query.select import reduce, select
-    from taqstore.store.reader import open_store
 
     for spec in reductions:
         parts_of(spec)
-    opened = open_store(store)
+    opened = open_asked(store)
     dataset = _variables(opened, group, variable)
     site = site_of(group) if "layer" in dataset.coords else ""
     dataset = reduce(select(dataset, site=site, **selection), *reductions)
-    with computing(scheduler, store):
+    with computing(scheduler, *addresses(store)):
         if (counting := counted(group.strip("/"))) in opened:
             say_nonfinite({counting: select(opened[counting], site=site, **selection)})
         if dataset.attrs.get("dropped"):

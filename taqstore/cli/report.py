@@ -11,11 +11,13 @@ from taqstore.cli.common import renamed, say, say_nonfinite, store_argument
 from taqstore.cli.completed import Named
 from taqstore.cli.output import output_option, replace_option, replacing
 from taqstore.cli.scheduler import computing, scheduler_option
+from taqstore.cli.several import addresses, open_asked, with_others
 from taqstore.cli.talk import Command
 
 
 @click.command("report", cls=Command)
 @store_argument
+@with_others
 @output_option(help="FILE.html to write.", required=True, only="file")
 @click.option(
     "--source",
@@ -71,15 +73,14 @@ def command(
     from taqstore.files.targets import check_suffix
     from taqstore.query.sites import choose_source, paths_of
     from taqstore.report import build
-    from taqstore.store.reader import open_store
 
     if output.suffix:
         check_suffix(output, (".html", ".htm"))
-    opened = open_store(store)
+    opened = open_asked(store)
     notes: list[str] = []
     with (
         replacing(output, force=force),
-        computing(scheduler, store),
+        computing(scheduler, *addresses(store)),
         whole_file(output, force=force) as fresh,
     ):
         page = build(opened, source=source, bits=bits, budget=budget, groups=groups, notes=notes)

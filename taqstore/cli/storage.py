@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,6 +42,16 @@ def _hold(ctx: click.Context, param: click.Parameter, given: Sequence[tuple[str,
         raise click.BadParameter(problem(f"{twice} is given twice"), ctx, param)
     if given:
         ctx.with_resource(storage(dict(given)))
+
+
+def check_remote_outputs(ctx: click.Context) -> None:
+    """Refuse outputs in, over or around a store of a bucket before the work begins."""
+    outputs = [v for v in ctx.params.values() if isinstance(v, os.PathLike) and "://" in str(v)]
+    if outputs:
+        from taqstore.files.targets import check_target
+
+        for url in outputs:
+            check_target(url)
 
 
 def storage_options(params: Sequence[click.Parameter]) -> list[click.Option]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from taqstore.cli.storage import storage_options
+from taqstore.cli.storage import check_remote_outputs, storage_options
 from taqstore.errors import FILE_SIZE, printable
 from taqstore.terminal.width import show_everything
 
@@ -156,3 +156,8 @@ class Command(click.Command):
     def __init__(self, *args: Any, **particulars: Any) -> None:
         super().__init__(*args, **particulars)
         self.params = [*self.params, *storage_options(self.params), *talk_options()]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run, if outputs may lie where they are wanted."""
+        check_remote_outputs(ctx)
+        return super().invoke(ctx)

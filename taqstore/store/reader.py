@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -230,6 +230,16 @@ class Store(Mapping[str, xr.Dataset]):
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def opener(self) -> Callable[[], Store]:
+        """What opens it again in another process: an address goes there, nothing that was read."""
+        return partial(
+            Store,
+            self.location,
+            chunks=self._chunks,
+            checksum=self._checksum,
+            incomplete=self._incomplete,
+        )
 
     def reading(self, *, chunks: str | None, checksum: bool, incomplete: bool) -> Store:
         """The same open store, its groups read in another way; options as of `open_store`."""

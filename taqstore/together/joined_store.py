@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -40,6 +40,11 @@ _SCHEME = "several://"
 @dataclass(frozen=True)
 class Places(Location):
     """Where several stores are. Nothing is written there."""
+
+    @property
+    def name(self) -> str:
+        """What the stores are called."""
+        return " + ".join(address.rsplit("/", 1)[-1] for address in str(self).split(" + "))
 
     def __str__(self) -> str:
         return self.url.removeprefix(_SCHEME)
@@ -101,6 +106,17 @@ class JoinedStore(Store):
             uuid=str(uuid.uuid5(uuid.NAMESPACE_OID, " ".join(root.uuid for root in roots))),
             created_by=roots[0].created_by,
             groups=tuple(sorted(paths)),
+        )
+
+    def opener(self) -> Callable[[], Store]:
+        """What opens the stores again, for another process."""
+        return partial(
+            _opened_again,
+            [store.opener() for store in self.stores],
+            way=(self._chunks, self._checksum, self._incomplete),
+            groups=self._asked,
+            renumber=self._renumber,
+            duplicates=self._duplicates,
         )
 
     @property
@@ -196,6 +212,10 @@ class JoinedStore(Store):
                 there.add(name)
                 found.append(record)
         return found
+
+
+def _opened_again(openers: Sequence[Callable[[], Store]], **how: Any) -> JoinedStore:
+    return JoinedStore([opener() for opener in openers], **how)
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Literal, TypeAlias, cast
 
 from taqstore.errors import MisuseError, problem
+from taqstore.place.location import Address
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.reader import Store
 from taqstore.store.reader import open_store as open_one
 from taqstore.together.checks import Duplicates
 from taqstore.together.joined_store import JoinedStore
 
-Address = Store | str | os.PathLike[str]
+Openable: TypeAlias = "Store | Address"
 
 
 @takes_storage_options
 def open_store(
-    address: Address | Sequence[Address],
+    address: Openable | Sequence[Openable],
     *,
     chunks: Literal["auto"] | None = "auto",
     checksum: bool | None = None,
@@ -73,7 +73,7 @@ def open_store(
         if groups or renumber or duplicates != "refuse":
             what = "groups, renumber and duplicates are of several stores"
             raise MisuseError(problem(what, remedy="give a list of them"))
-        one = cast(Address, address)
+        one = cast("Openable", address)
         return open_one(one, chunks=chunks, checksum=checksum, incomplete=incomplete)
     if not address:
         raise MisuseError(problem("no store is named", found="an empty list"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -47,6 +48,21 @@ class Shards:
         identify = self._arrays[name].identity
         return None if identify is None else identify(self.place(name, coords))
 
+    def stays_whole(self, name: str) -> bool:
+        """Whether shards of an array are whole files that records tell from any others."""
+        lazy, dims = self._arrays[name], self._array(name).dims
+        return self.known(name) and all(
+            extent == 1 or np.array_equal(self.part.positions(dim), np.arange(n))
+            for dim, extent, n in zip(dims, lazy.shard_shape, lazy.shape, strict=True)
+        )
+
+    def stored(self, name: str, coords: tuple[int, ...]) -> int:
+        """Bytes of the files that a shard is read from, as records tell; 0 where there is none."""
+        identify = self._arrays[name].identity
+        if identify is None:
+            return 0
+        return sum((identify(number) or ABSENT)[0] for number in self._files(name, coords))
+
     def place(self, name: str, coords: tuple[int, ...]) -> tuple[int, ...]:
         """Place in the store's grid of the shard that begins where this one does."""
         extents = self._arrays[name].shard_shape
@@ -61,14 +77,15 @@ class Shards:
         StoreError
             A file is not the one that was written.
         """
-        lazy, region = self._arrays[name], self._region(name, coords)
-        grids = [
-            np.unique(at // extent) for at, extent in zip(region, lazy.shard_shape, strict=True)
-        ]
-        files = itertools.product(*(map(int, numbers) for numbers in grids))
-        if not any(self._exists(name, number) for number in files):
+        if not any(self._exists(name, number) for number in self._files(name, coords)):
             return None
-        return lazy.read(tuple(map(_narrow, region)))
+        return self._arrays[name].read(tuple(map(_narrow, self._region(name, coords))))
+
+    def _files(self, name: str, coords: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        """Places in the store's grid of the files that a shard is read from."""
+        extents = self._arrays[name].shard_shape
+        pairs = zip(self._region(name, coords), extents, strict=True)
+        return itertools.product(*(np.unique(at // extent).tolist() for at, extent in pairs))
 
     def _region(self, name: str, coords: tuple[int, ...]) -> list[np.ndarray]:
         """Positions in the store that a shard holds, along each axis."""

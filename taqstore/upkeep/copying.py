@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,11 @@ from taqstore.layout.item_records import ABSENT, Identity, Item
 from taqstore.run.outcome import Outcome
 from taqstore.run.progress import Progress
 from taqstore.store.group_writer import GroupWriter
-from taqstore.store.groups import dimension_names
 from taqstore.together.parts import Part
 from taqstore.together.shards import Shards
 
+_BUSY = -1
+_AT_ONCE = 8
 _WAIT = 1.0
 """Seconds between two looks at what other processes are at."""
 
@@ -57,20 +60,15 @@ class Copier:
         StoreError
             A file is not the one that was written, or the target has another item in its place.
         """
-        path, done = self.part.template.path, self.group.written()
-        counts, left = outcome.count(path), list(numbers)
+        path, left = self.part.template.path, list(numbers)
+        counts, done = outcome.count(path), self.group.written()
         while left:
             busy = []
-            for number in left:
-                targets = [self.target(position) for position in self.positions(number)]
-                size = None
-                if not all(done[target] for target in targets):
-                    size = self._copy(number, targets)
-                    if size is None and not self.group.complete(targets):
-                        busy.append(number)
-                        continue
+            for number, size in zip(left, self._each(left, done), strict=True):
+                if size is _BUSY:
+                    busy.append(number)
+                    continue
                 if size is None:
-                    self._check_same(number)
                     counts.skipped += 1
                 else:
                     outcome.wrote(path, size=size)
@@ -78,6 +76,31 @@ class Copier:
             if len(busy) == len(left):
                 time.sleep(_WAIT)
             left = busy
+
+    def _each(self, numbers: Sequence[Item], done: np.ndarray) -> Iterator[int | None]:
+        """What came of each item; side by side where requests take their time."""
+        copy = partial(self._brought, done=done)
+        if not (self.group.backend.remote or self.part.backend.remote):
+            yield from map(copy, numbers)
+            return
+        with ThreadPoolExecutor(_AT_ONCE, "taqstore-copies") as pool:
+            coming = [pool.submit(copy, number) for number in numbers]
+            try:
+                yield from (one.result() for one in coming)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _brought(self, number: Item, done: np.ndarray) -> int | None:
+        """Bytes of an item that was copied, None of one that is there, or `_BUSY`."""
+        targets = [self.target(position) for position in self.positions(number)]
+        if not all(done[target] for target in targets):
+            size = self._copy(number, targets)
+            if size is not None:
+                return size
+            if not self.group.complete(targets):
+                return _BUSY
+        self._check_same(number)
+        return None
 
     def _copy(self, number: Item, targets: list[Item]) -> int | None:
         """Bytes of an item, or None where another process is at it or has finished it by now."""
@@ -140,13 +163,8 @@ class Copier:
 
     def _stays_whole(self, name: str) -> bool:
         """Whether files of an array are, byte for byte, what the group is to have."""
-        part, mine, theirs = self.part, self.part.node[name], self.group.zarr[name]
-        extents: Any = part.template.shard_shape(part.template.array(name))
-        cut = [d for d in part.taken if d in dimension_names(mine)]
-        # Of items one index long, files are whole whichever are taken.
-        single = [d for d in cut if extents[dimension_names(mine).index(d)] == 1]
-        known = self.shards.known(name)
-        return known and cut == single and _framing(mine) == _framing(theirs)
+        mine, theirs = self.part.node[name], self.group.zarr[name]
+        return self.shards.stays_whole(name) and _framing(mine) == _framing(theirs)
 
 
 def _framing(array: Any) -> tuple[Any, ...]:

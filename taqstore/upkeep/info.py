@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -13,7 +13,6 @@ import numpy as np
 
 from taqstore.errors import StoreError
 from taqstore.names import dimension_order
-from taqstore.place.location import Location
 from taqstore.place.sizes import format_bytes
 from taqstore.run.dealing import Each, one_by_one
 from taqstore.store.given import handed
@@ -75,13 +74,11 @@ class _Handle:
         self.store = store
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _opened_again, (self.store.location,)
+        return _opened_again, (self.store.opener(),)
 
 
-def _opened_again(location: Location) -> _Handle:
-    from taqstore.store.reader import Store
-
-    return _Handle(Store(location, chunks=None, checksum=True, incomplete=False))
+def _opened_again(opener: Callable[[], Store]) -> _Handle:
+    return _Handle(opener())
 
 
 def _looked_at(handle: _Handle, path: str) -> dict[str, Any] | StoreError:

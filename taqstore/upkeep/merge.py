@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,8 +10,8 @@ import numpy as np
 
 from taqstore.errors import MisuseError, StoreError, problem
 from taqstore.files.staged import whole_file
-from taqstore.metadata.provenance import each_record, make_record
-from taqstore.place.location import Location
+from taqstore.metadata.provenance import make_record
+from taqstore.place.location import Address, Location
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.outcome import Outcome
 from taqstore.run.progress import SILENT, Progress
@@ -20,6 +19,7 @@ from taqstore.store.reader import Store, open_store
 from taqstore.store.writer import StoreWriter, create_store
 from taqstore.together.agreed import Together, put_together, shared_groups
 from taqstore.together.checks import Duplicates
+from taqstore.upkeep.carried import carry_records, described, records_of
 from taqstore.upkeep.copying import Copier
 
 _COMMAND = "merge"
@@ -29,7 +29,7 @@ _KEY = f".taqstore/{_WORK}"
 
 @takes_storage_options
 def merge(
-    *addresses: str | os.PathLike[str],
+    *addresses: Address,
     groups: Sequence[str] = (),
     renumber: bool = False,
     duplicates: Duplicates = "refuse",
@@ -88,13 +88,13 @@ def merge(
     outcome = Outcome()
     paths = shared_groups(stores, groups, outcome.notes)
     together = put_together(stores, paths, renumber=renumber, duplicates=duplicates)
-    inputs = [_described(store) for store in stores]
+    inputs = [described(store) for store in stores]
     options = {"renumber": renumber, "offsets": together.offsets, "duplicates": duplicates}
     with _begun(stores, out, {"inputs": inputs, "options": options}) as writer:
         progress.start(sum(part.nbytes for parts in together.parts.values() for part in parts))
         for path in paths:
             _copy_group(writer, path, together, outcome, progress)
-        _carry_provenance(writer, stores)
+        carry_records(writer, stores)
         if not _recorded(writer, inputs):
             counts = {"written": outcome.written}
             record = make_record(
@@ -105,14 +105,7 @@ def merge(
     return outcome
 
 
-def _described(store: Store) -> dict[str, Any]:
-    name = store.location.name
-    return {"name": name, "kind": "store", "uuid": store.root.uuid, "digest": store.digest}
-
-
-def _begun(
-    stores: Sequence[Store], out: str | os.PathLike[str], work: Mapping[str, Any]
-) -> StoreWriter:
+def _begun(stores: Sequence[Store], out: Address, work: Mapping[str, Any]) -> StoreWriter:
     """The target, open: new, or begun or finished by this same merge.
 
     Raises
@@ -169,22 +162,8 @@ class _Note:
 
 
 def _recorded(writer: StoreWriter, inputs: Sequence[Mapping[str, Any]]) -> bool:
-    records = _records(writer)
+    records = records_of(writer)
     return any(r["command"] == _COMMAND and r["inputs"] == list(inputs) for r in records)
-
-
-def _records(writer: StoreWriter) -> list[dict[str, Any]]:
-    found = each_record(writer.backend, writer.root_record().records)
-    return [record for record in found if isinstance(record, dict)]
-
-
-def _carry_provenance(writer: StoreWriter, stores: Sequence[Store]) -> None:
-    there = {record["id"] for record in _records(writer)}
-    for store in stores:
-        for record in store.provenance:
-            if record["id"] not in there:
-                there.add(record["id"])
-                writer.record(record)
 
 
 def _copy_group(

@@ -236,7 +236,7 @@ def test_what_is_not_installed_is_named(
 
 
 def test_options_are_checked_before_anything_is_asked(taq: Runner, bucket: str) -> None:
-    one_line(taq("info", f"{bucket}/x", WORD, "regoin=eu"), "did you mean region?", code=2)
+    one_line(taq("info", f"{bucket}/x", WORD, "regionn=eu"), "did you mean region?", code=2)
     one_line(taq("info", f"{bucket}/x", WORD, SECRET), "is a name and a value", code=2)
     twice = taq("info", f"{bucket}/x", WORD, "region=eu", WORD, "region=us")
     one_line(twice, "region is given twice", code=2)

@@ -15,7 +15,8 @@ FRESH = "fresh"
 ALLOWED = {
     "taqstore/files/staged.py": "the two functions themselves",
     "taqstore/plot/parts/svg.py": "a drawing kept in memory, part of a page",
-    "taqstore/place/backend.py": "files of a store, which has its own commit rule",
+    "taqstore/arrays/staged.py": "copies of what was read, in a folder of temporary files",
+    "taqstore/place/local_backend.py": "files of a store, which has its own commit rule",
     "taqstore/place/disk.py": "a note beside a store that says who holds its lock",
     "taqstore/upkeep/obstacles.py": "what is no file of a store, moved out of it",
     "taqstore/store/writer.py": "groups of a store, set aside under its own rule",

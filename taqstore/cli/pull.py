@@ -1,0 +1,7 @@
+"""`taqstore pull`."""
+
+from __future__ import annotations
+
+from taqstore.cli.transfer import make_command
+
+command = make_command("pull")
