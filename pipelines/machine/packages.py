@@ -19,7 +19,7 @@ NAME = "taqstore"
 USED = {
     "files": "output to .nc and .parquet",
     "models": "commands that run a model",
-    "distributed": "analyze --scheduler distributed",
+    "distributed": "--scheduler distributed, or an address",
     "remote": "stores in buckets, on the web and on the Hub",
     "peers": "export imatrix",
 }

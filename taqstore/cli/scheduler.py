@@ -23,6 +23,7 @@ from taqstore.run.dealing import Each, dealt, one_by_one
 
 _LOCAL = ("threads", "synchronous", "processes")
 _CLUSTER = "distributed"
+_COUNTED = re.compile(r"(threads|processes|distributed):([1-9]\d*)")
 _IN_PROCESS = ("threads", "synchronous")
 CONNECT_SECONDS = 10
 LEAST_THREADS = 4
@@ -30,7 +31,7 @@ LEAST_THREADS = 4
 
 
 def _known(context: click.Context, option: click.Parameter, name: str) -> str:
-    if name in (*_LOCAL, _CLUSTER) or re.match(r"[a-z+]+://.", name):
+    if name in (*_LOCAL, _CLUSTER) or re.match(r"[a-z+]+://.", name) or _COUNTED.fullmatch(name):
         return name
     remedy = f"{meant(name, (*_LOCAL, _CLUSTER))}, or an address like tcp://HOST:8786"
     raise click.BadParameter(problem(f"{name!r} is not known", remedy=remedy))
@@ -43,14 +44,20 @@ scheduler_option = click.option(
     default="threads",
     show_default=True,
     metavar="NAME",
-    help="threads, synchronous, processes, distributed (workers on this machine), or the address "
-    "of a running dask scheduler.",
+    help="threads, synchronous, processes, distributed (workers on this machine), with a number of "
+    "them like distributed:4; or the address of a running dask scheduler.",
 )
 
 
 def in_process(scheduler: str) -> bool:
     """Whether a scheduler is this process, which needs no copy of what it has."""
-    return scheduler in _IN_PROCESS
+    return _parted(scheduler)[0] in _IN_PROCESS
+
+
+def _parted(scheduler: str) -> tuple[str, int | None]:
+    """A name and the number of workers, where one was given; addresses as they are."""
+    found = _COUNTED.fullmatch(scheduler)
+    return (found[1], int(found[2])) if found else (scheduler, None)
 
 
 @contextmanager
@@ -73,13 +80,14 @@ def computing(scheduler: str, *stores: str) -> Iterator[None]:
     import dask.config
 
     _check_reach(scheduler, stores)
+    kind, number = _parted(scheduler)
     with ExitStack() as stack:
-        if scheduler == "processes":  # kept for all that is computed: they take seconds to begin
+        if kind == "processes":  # kept for all that is computed: they take seconds to begin
             stack.enter_context(_lost_workers(scheduler))
             pool = stack.enter_context(_pool(scheduler)[0])
-            stack.enter_context(dask.config.set(scheduler=scheduler, pool=pool))
-        elif scheduler in _LOCAL:
-            stack.enter_context(dask.config.set(scheduler=scheduler))
+            stack.enter_context(dask.config.set(scheduler=kind, pool=pool))
+        elif kind in _LOCAL:
+            stack.enter_context(dask.config.set(scheduler=kind, num_workers=number))
         else:
             stack.enter_context(cluster(scheduler))
         yield
@@ -93,7 +101,7 @@ def dealing(scheduler: str, *stores: str) -> Iterator[Each]:
         yield one_by_one
         return
     with ExitStack() as stack:
-        if scheduler in _LOCAL:
+        if _parted(scheduler)[0] in _LOCAL:
             stack.enter_context(_lost_workers(scheduler))
             pool, workers = _pool(scheduler)
             stack.enter_context(pool)
@@ -106,14 +114,15 @@ def dealing(scheduler: str, *stores: str) -> Iterator[Each]:
 
 
 def _pool(scheduler: str) -> tuple[Any, int]:
-    """Threads or processes, and how many; as many as dask would take."""
+    """Threads or processes, and how many; as many as dask would take, where none is said."""
     from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
     from multiprocessing import get_context
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    number = int(os.environ.get("DASK_NUM_WORKERS", 0)) or cores or 1
-    if scheduler == "threads":
-        number = max(number, LEAST_THREADS)
+    kind, asked = _parted(scheduler)
+    number = asked or int(os.environ.get("DASK_NUM_WORKERS", 0)) or cores or 1
+    if kind == "threads":
+        number = asked or max(number, LEAST_THREADS)
         return ThreadPoolExecutor(number, thread_name_prefix="taqstore"), number
     return ProcessPoolExecutor(number, mp_context=get_context("spawn")), number
 
@@ -136,8 +145,11 @@ def cluster(scheduler: str) -> Iterator[Any]:
         raise TaqError(problem(what, remedy=remedy)) from error
     with ExitStack() as stack:
         stack.enter_context(_lost_workers(scheduler))
-        if scheduler == _CLUSTER:
-            workers = stack.enter_context(distributed.LocalCluster(dashboard_address=None))
+        kind, number = _parted(scheduler)
+        if kind == _CLUSTER:
+            workers = stack.enter_context(
+                distributed.LocalCluster(n_workers=number, dashboard_address=None)
+            )
             yield stack.enter_context(distributed.Client(workers))
             return
         try:
@@ -155,7 +167,7 @@ def _lost_workers(scheduler: str) -> Iterator[None]:
 
     lost: list[type[BaseException]] = [BrokenProcessPool]
     with suppress(ModuleNotFoundError):
-        if scheduler not in _LOCAL:
+        if _parted(scheduler)[0] not in _LOCAL:
             lost.append(import_module("distributed").KilledWorker)
     try:
         yield

@@ -153,34 +153,20 @@ def check(crowd: Crowd, alone: str) -> None:
     wrong = [key for key in expected if not same(found[key], expected[key])]
     assert not wrong, f"{wrong[0]} is not what was written"
     there, here = (objects_of(address) for address in (crowd.address, alone))
-    assert there.keys() == here.keys()
-    assert all(there[key] == here[key] for key in here)
+    assert there == here
     told = [record["parameters"] for record in store.provenance]
     lives = [(entry["writer"], entry["life"]) for entry in told]
     assert len(set(lives)) == len(lives), "a record is there twice"
     assert crowd.ended() <= set(lives) <= set(crowd.lives)
 
 
-def objects_of(address: str) -> dict[str, bytes | None]:
+def objects_of(address: str) -> dict[str, bytes]:
     """Data and coordinates of all groups: what does not name the store that it is in."""
-    backend, found = Location.parse(address).backend(), {}
-    for path in open_store(address):
-        for name in backend.names(path):
-            if name == "items" or "." in name:
-                continue
-            for key in _below(backend, f"{path}/{name}/c"):
-                found[key] = backend.read(key)
-    assert len(found) > 10
-    return found
-
-
-def _below(backend: Any, prefix: str) -> Iterator[str]:
-    for name in backend.names(prefix):
-        key = f"{prefix}/{name}"
-        if backend.size(key) is None:
-            yield from _below(backend, key)
-        else:
-            yield key
+    backend: Any = Location.parse(address).backend()
+    keys = [key for path in open_store(address) for key in backend.objects.below(f"{path}/")]
+    data = [key for key in keys if "/c/" in key and "/items/" not in key]
+    assert len(data) > 10
+    return {key: content for key, (content, _) in backend.objects.get_many(data).items()}
 
 
 def write_as(address: str, images: int, writer: int, life: int, told: str) -> None:

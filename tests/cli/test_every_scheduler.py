@@ -131,7 +131,10 @@ def test_workers_open_stores_in_buckets_with_the_options_that_were_told(
     ("name", "scheduler"),
     [
         ("verify", "synchronous"),
-        ("verify", "processes"),
+        ("verify", "processes:2"),
+        ("verify", "threads:3"),
+        ("query", "threads:1"),
+        ("query", "processes:1"),
         ("info", "synchronous"),
         ("report", "synchronous"),
     ],

@@ -20,7 +20,7 @@ from taqstore.errors import MisuseError
 from taqstore.testing import RunShape, make_second_moments, make_store
 
 _NAMES = ("dataset", "datasets", "groups", "first", "second", "other", "store", "results")
-_OTHERS = re.compile(r"\b(str|PathLike|int)\b")
+_OTHERS = re.compile(r"\b(str|PathLike|int|Address)\b")
 
 
 def takers() -> Iterator[Any]:

@@ -17,7 +17,7 @@ from taqstore.place.remote.object_stores import client_of
 from taqstore.place.remote.remote_errors import server_errors
 from taqstore.place.remote.schemes import BUCKETS, EXTRA, WEB, scheme_name, scheme_of
 
-_CONNECT, _WAIT = 5.0, 20.0
+_CONNECT, _WAIT = 5.0, 15.0
 # A file in a bucket is read in blocks, of which so many are kept.
 _BLOCK, _KEPT, _SMALL = 1 << 20, 32, 1 << 13
 

@@ -34,8 +34,8 @@ StorageOptions = Mapping[str, Any]
 _YES, _NO = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 # A host that does not answer is given up after the last retry that begins within these seconds.
 # No limit on a whole request: a shard of gigabytes may take as long as bytes arrive.
-_CLIENT_SECONDS = {"connect_timeout": 5.0, "read_timeout": 20.0, "timeout": 86400.0}
-_RETRIES, _RETRY_SECONDS = 6, 20.0
+_CLIENT_SECONDS = {"connect_timeout": 5.0, "read_timeout": 15.0, "timeout": 86400.0}
+_RETRIES, _RETRY_SECONDS = 6, 15.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0
 
 _AMBIENT: ContextVar[StorageOptions] = ContextVar("storage_options", default={})  # noqa: B039

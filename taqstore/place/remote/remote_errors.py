@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from taqstore.errors import StoreError, problem
 
 # Packages whose errors are a server's or a network's, never a bug of ours.
-_REMOTE = ("obstore", "aiohttp", "botocore", "huggingface_hub", "httpx", "requests", "urllib3")
+_REMOTE = (
+    "obstore",
+    "icechunk",
+    "aiohttp",
+    "botocore",
+    "huggingface_hub",
+    "httpx",
+    "requests",
+    "urllib3",
+)
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3} [A-Za-z ]+)|status=(\d{3}[^,)]*)")
 _LONGEST = 200
@@ -36,11 +45,17 @@ def _status(number: int) -> str:
 
 _WAIT = "wait, then go on: what was complete is kept"
 # The first that fits; the most particular stand first.
+_NO_BUCKET = _rule(
+    r"NoSuchBucket|ContainerNotFound|bucket does not exist|\bBucketNotFound",
+    "no such bucket",
+    "make it, or check its name, the endpoint and the region",
+)
 _RULES = (
+    _NO_BUCKET,
     _rule(
-        r"NoSuchBucket|ContainerNotFound|bucket does not exist|\bBucketNotFound",
-        "no such bucket",
-        "make it, or check its name, the endpoint and the region",
+        r"invalid zarr key",
+        "this storage object keeps nodes and chunks of Zarr alone, and no records of a store",
+        "read it with zarr or xarray; keep the store in a folder or a bucket",
     ),
     _rule(
         r"ExpiredToken|TokenRefreshRequired|RequestExpired|token.{0,20} expired",
@@ -173,7 +188,7 @@ def remote_errors(name: str, key: str) -> Iterator[None]:
 
 def check_absent(error: FileNotFoundError, name: str) -> None:
     """Raise what is more than an object that is not there: a bucket that is not."""
-    if _RULES[0].words.search(str(error)):
+    if _NO_BUCKET.words.search(str(error)):
         raise refusal(error, name) from error
 
 
