@@ -1,1 +1,1 @@
-"""Arrays of a store, read lazily: mapped, through dask, or through zarr."""
+"""Arrays of a store, read lazily: mapped, through dask, through zarr, or fetched and staged."""

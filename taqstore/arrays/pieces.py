@@ -116,6 +116,8 @@ class Pieces:
             raw = self.backend.read(piece.key)
         else:
             raw = self.backend.read_range(piece.key, piece.start, piece.length)
+            if raw is not None and len(raw) > piece.length:  # a web server that knows no ranges
+                raw = raw[piece.start : piece.start + piece.length]
         if area is not None and piece.identity is not None and raw is not None:
             area.keep(name, raw)
         return raw

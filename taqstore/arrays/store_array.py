@@ -66,7 +66,8 @@ class StoreArray(BackendArray):
     identity
         Size and fingerprint of the shard at a grid position, `ABSENT` for one that was never
         written, None where its item is not flagged: these two read as fill, and any other file
-        than the one named is refused. None: files are taken as they are found.
+        than the one named is refused. None: files are taken as they are found. Far away, its
+        `ahead`, where it has one, is told of all shards that are about to be asked for.
     sparse
         Without `identity`: shards may be missing. Otherwise a missing one is refused.
     checksum
@@ -161,7 +162,8 @@ class StoreArray(BackendArray):
         size = math.prod(axis.size for axis in axes) * self.dtype.itemsize
         if size <= _MADE_UP or self.identity is None:
             return
-        places = itertools.product(*(axis.shards for axis in axes))
+        places = list(itertools.product(*(axis.shards for axis in axes)))
+        self._read_ahead(places)
         there = sum(self.identity(place) not in (None, ABSENT) for place in places)
         if there * math.prod(self.shard_shape) * self.dtype.itemsize * _SPARSEST < size:
             what = f"{size} bytes asked for, of which next to nothing was written"
@@ -231,12 +233,19 @@ class StoreArray(BackendArray):
                 yield self._shard_part(coords, local)
             return
         every = list(asked)
+        self._read_ahead(coords for coords, _ in every)
         there = [self._is_there(coords) for coords, _ in every]
         found = self._far.parts(
             [one for one, is_there in zip(every, there, strict=True) if is_there]
         )
         for is_there in there:
             yield next(found) if is_there else None
+
+    def _read_ahead(self, places: Iterable[tuple[int, ...]]) -> None:
+        """Have what identifies some shards read together, where it is not there yet."""
+        ahead = getattr(self.identity, "ahead", None)
+        if self._far is not None and ahead is not None:
+            ahead(places)
 
     def _is_there(self, coords: tuple[int, ...]) -> bool:
         """Whether the item of a shard is flagged, and has such a file."""

@@ -28,6 +28,7 @@ from taqstore.cli.outcome import groups_document, say_notes
 from taqstore.cli.output import json_option, print_json, print_rows
 from taqstore.cli.progress import progress_bar
 from taqstore.cli.sharing import mode_of, sharing_options
+from taqstore.cli.staging import staging_option
 from taqstore.cli.words import Word
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ _TIME_GROUPS = 4
 @resume_option
 @force_option
 @sharing_options
+@staging_option
 @dry_run_option
 @json_option
 def command(store: str, as_json: bool, **options: Any) -> None:

@@ -25,6 +25,8 @@ from taqstore.place.backend import Backend
 _TRIES = 5
 # Decoded chunks of records that are kept, of about 1 MB each.
 _CHUNKS_KEPT = 64
+# Items whose files are told one after another: all that a dask block or a minibatch has.
+_OWNED_KEPT = 64
 
 
 @dataclass
@@ -52,6 +54,7 @@ class Items:
     closed: np.ndarray
     fresh: Mapping[Item, bytes]
     _chunks: dict[Item, np.ndarray] = field(default_factory=dict)
+    _owned: dict[Item, tuple[bytes, dict[Shard, Identity]]] = field(default_factory=dict)
     _seen_closed: set[Item] = field(default_factory=set)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -117,7 +120,14 @@ class Items:
             Its record is damaged.
         """
         record = self.record(item)
-        return None if record is None else self.layout.identities(record, item)
+        if record is None:
+            return None
+        known = self._owned.get(item)
+        if known is None or known[0] != record:
+            known = self._owned[item] = record, self.layout.identities(record, item)
+            for old in list(self._owned)[:-_OWNED_KEPT]:
+                self._owned.pop(old, None)  # another thread may have been faster
+        return known[1]
 
     def record(self, item: Item) -> bytes | None:
         """The record of an item; None where it is not flagged. Raises as `owned`."""

@@ -106,10 +106,12 @@ class ZarrBackend:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Bytes of the objects directly below a prefix, by name."""
-        found = {}
-        for name in self.names(prefix):
-            size = self.size(f"{prefix}/{name}" if prefix else name)
-            if size is not None:
+        found: dict[str, int] = {}
+        told = self._ask(_told_sizes(self.store, prefix))
+        for name in self.names(prefix) if told is None else sorted(told):
+            size = told[name] if told else None
+            size = self.size(f"{prefix}/{name}" if prefix else name) if size is None else size
+            if size is not None and not is_foreign(name):
                 found[name] = size
         return found
 
@@ -209,6 +211,20 @@ async def _is_folder(store: Any, key: str) -> bool:
 
 async def _listed(store: Any, prefix: str) -> list[str]:
     return [name async for name in store.list_dir(prefix)]
+
+
+async def _told_sizes(store: Any, prefix: str) -> dict[str, int | None] | None:
+    """Bytes of files by name, as a listing tells them; None where no listing does."""
+    from zarr.storage import FsspecStore
+
+    if not isinstance(store, FsspecStore):
+        return None
+    try:
+        found = await store.fs._ls(f"{store.path}/{prefix}".rstrip("/"), detail=True)
+    except OSError:
+        return None  # names say what is wrong
+    files = (entry for entry in found if entry["type"] == "file")
+    return {entry["name"].rstrip("/").rpartition("/")[2]: entry.get("size") for entry in files}
 
 
 async def _get(store: Any, key: str, part: Any) -> bytes | None:
