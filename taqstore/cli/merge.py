@@ -47,7 +47,7 @@ def command(stores: tuple[str, ...], out: str, as_json: bool, **options: Any) ->
     \b
     Examples:
       taqstore merge monday.zarr tuesday.zarr both.zarr --renumber
-      taqstore merge rank0.zarr rank1.zarr rank2.zarr s3://bucket/all.zarr
+      taqstore merge monday.zarr tuesday.zarr wednesday.zarr week.zarr --renumber
     """
     from taqstore.upkeep.merge import merge
 

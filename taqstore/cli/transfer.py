@@ -23,7 +23,7 @@ _HELP = """Bring what is chosen of the store SOURCE to the address TARGET.
     \b
     Examples:
       taqstore {word} {source} {target} --group latents --group activations
-      taqstore {word} {source} {target} --site mlp.fc2 --step 0:50:5
+      taqstore {word} run.zarr part.zarr --site mlp.fc2 --step 0:50:5
     """
 _ENDS = {
     "pull": ("s3://bucket/run.zarr", "here.zarr"),

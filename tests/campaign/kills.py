@@ -132,6 +132,12 @@ CASES = [
     Case("growth", _ingested, RESUMED, RESUMED),
     Case("ingest --force", _whole, (*RESUMED[:-1], "--force"), (*RESUMED[:-1], "--force")),
     Case("merge", _halves, *[("merge", "IN/a.zarr", "IN/b.zarr", "IN/s.zarr")] * 2),
+    Case("pull", _halves, *[("pull", "IN/a.zarr", "IN/s.zarr")] * 2),
+    Case(
+        "pull of a part",
+        _halves,
+        *[("pull", "IN/a.zarr", "IN/s.zarr", "--step", "0:4", "--layer", "*.img")] * 2,
+    ),
     Case("repair", _broken, *[("repair", "IN/s.zarr")] * 2),
     Case("repair of a root", _rootless, *[("repair", "IN/s.zarr")] * 2),
     Case("upgrade", _of_format_1, *[("upgrade", "IN/s.zarr")] * 2),

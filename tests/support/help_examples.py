@@ -48,6 +48,8 @@ SETTINGS = {
     "gate": Setting(before=(_RUN, "taqstore export mlx run.zarr --weights gptq -o packed")),
     "query": Setting("ingest", before=("taqstore ingest run/calibration_data run.zarr",)),
     "report": Setting("narrow", before=()),
+    "pull": Setting("narrow"),
+    "push": Setting("narrow"),
     "diff": Setting(
         before=(
             _RUN,
@@ -63,11 +65,15 @@ SETTINGS = {
         before=(
             "taqstore generate monday.zarr --model reference --num-images 2 --steps 4",
             "taqstore generate tuesday.zarr --model reference --num-images 2 --steps 4 --seed 9",
+            "taqstore generate wednesday.zarr --model reference --num-images 1 --steps 4 --seed 20",
         ),
     ),
 }
 """By the first word of a command; others have `Setting()`."""
-NOT_RUN = {"sd3-medium": "its weights are not here, and no test fetches any"}
+NOT_RUN = {
+    "sd3-medium": "its weights are not here, and no test fetches any",
+    "s3://bucket/run.zarr": "no bucket is there; tests of their own have one",
+}
 """Words of examples that cannot run, and why."""
 
 
