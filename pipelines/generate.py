@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -308,9 +309,12 @@ def _one_image(
 ) -> bool:
     """Sample an image and write it; False where another process has it."""
     image = int(job.template.coords["image"][1][position])
-    with group.claim((position,)) as held:
-        if not held or group.written()[position]:
-            if done := bool(group.written()[position]):
+    with ExitStack() as stack:
+        # Looked at before it is claimed: what others have done costs no claim.
+        done = group.complete([(position,)])
+        held = not done and stack.enter_context(group.claim((position,)))
+        if not held or group.complete([(position,)]):
+            if done := group.complete([(position,)]):
                 job.mode.progress.advance(f"image {image}", job.schedule.steps)
             return done
         latents = _Latents(job, position)

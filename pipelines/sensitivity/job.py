@@ -17,7 +17,7 @@ from ..judge.judged import Judged, make_float
 from ..models.inputs import Reader
 from ..models.quantized.quantized_model import LinearPlan, QuantizedModel, quantize
 from ..run.groups import open_groups
-from ..tasks.units import Call, run_units
+from ..tasks.units import Call, run_attempts
 from .effects import effects_of, put_effects, sampled
 from .formats import Format
 from .plans import Plan, Planning
@@ -102,29 +102,33 @@ class Job:
             self.planning.outcome.count(path).skipped += int(whole.sum())
         mode.progress.start(total + self.forwards(plans, groups))
         make_float(self.judged, mode.progress, wait=mode.wait)
-        met = set[int]()
-        run_units(
-            {number: (number, *unit) for number, unit in units.items()},
-            lambda unit: self._unit(groups, met, *unit),
+        run_attempts(
+            units,
+            lambda numbers: self._measure(groups, {n: units[n] for n in numbers}),
             called=called,
             mode=mode,
             outcome=self.planning.outcome,
             left_note=lambda unit: (
-                f"{unit[1].template.path}: "
-                f"left to another process that is working on it: {unit[2].name}"
+                f"{unit[0].template.path}: "
+                f"left to another process that is working on it: {unit[1].name}"
             ),
             close=writer.close_flags,
         )
 
-    def _unit(self, groups: Groups, met: set[int], number: int, plan: Plan, target: Target) -> bool:
-        """Measure a target; False where another process is at it.
+    def _measure(self, groups: Groups, units: Mapping[int, tuple[Plan, Target]]) -> list[int]:
+        """First what no other process is at; then what of the rest is still to be had.
 
-        At the first look a target is left as soon as another process is met at one of its images,
-        at the next what is still to be had of it is taken.
+        Returns the numbers of targets that other processes are at.
         """
-        again = number in met
-        met.add(number)
-        return self._target(plan, groups[plan.template.path], target, whole=not again)
+        left = list(units)
+        for whole in (True, False):
+            left = [
+                number
+                for number in left
+                for plan, target in [units[number]]
+                if not self._target(plan, groups[plan.template.path], target, whole=whole)
+            ]
+        return left
 
     def _target(self, plan: Plan, group: GroupWriter, target: Target, *, whole: bool) -> bool:
         """Measure a target on the images it is not whole for; False where another process is at it.

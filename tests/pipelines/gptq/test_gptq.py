@@ -265,7 +265,7 @@ def test_layers_that_another_process_holds_are_left_to_it(tiny: LoadedModel, sto
     assert ours.written == 1
     assert theirs.notes == ["mm0.img mlp.fc1: left to another process that is working on it"]
     assert theirs.written == 4
-    assert len(ours.notes) == 4
+    assert ours.notes == []  # what the other has finished is not left to it
     assert open_store(store)["weights/gptq/mlp.fc1"].sizes["layer"] == 5
 
 
