@@ -40,6 +40,9 @@ from .one_block import NEAREST_BY_CLIP, check_samples, fitting_batch
 from .planned import planned
 from .prefix import PrefixWriter
 from .result_groups import RoundingWriter, rounding_templates
+from .rolled import Rolled
+from .rolled import RollingInputs as RollingInputs
+from .rolling import Rolling
 from .weight_start import WeightSet
 
 _CHECKPOINT_SECONDS = 60.0
@@ -53,6 +56,7 @@ def adaround(
     plan: ActivationPlan | None = None,
     chosen: Sequence[str] | None = None,
     prefix: bool = False,
+    rolling: RollingInputs | None = None,
     model: str | None = None,
     local_ckpt: str | os.PathLike[str] | None = None,
     checkpoint_seconds: float = _CHECKPOINT_SECONDS,
@@ -76,6 +80,11 @@ def adaround(
     prefix
         Give each block what the quantized blocks before it put out, in place of the cached input;
         blocks are then quantized in order. Targets stay those of the floating-point model.
+    rolling
+        Latents or samples to run in the place of cached blocks: what a block is given and puts out
+        is computed when its turn comes and dropped when it is done, so that two boundaries of each
+        stream are kept at most. Blocks are quantized in order; the result is, to the bit, that of
+        blocks cached before.
     model, local_ckpt
         As of `cache`.
     checkpoint_seconds
@@ -101,27 +110,36 @@ def adaround(
     """
     mode, outcome = mode or Mode(), Outcome()
     check_set(set)
-    _check_in_order(prefix, mode)
+    _check_in_order("a prefix", prefix, mode)
+    _check_in_order("rolling boundaries", rolling is not None, mode)
     settings = settings or Settings()
     plan = plan or ActivationPlan()
     opened = open_store(store, chunks=None, checksum=True)
-    made_by = _run_of(opened, model)
+    made_by = None if rolling else _run_of(opened, model)
+    rolled = None
     with fetching(not mode.dry_run):
-        loaded = load_model_of(made_by, local_ckpt=local_ckpt)
+        if rolling is not None:
+            rolled = Rolled.open(opened, rolling, model=model, local_ckpt=local_ckpt, set=set)
+        loaded = rolled.model if rolled else load_model_of(made_by or {}, local_ckpt=local_ckpt)
     check_floats(every_reader(loaded.mmdit))
-    names = _chosen(opened, loaded, chosen)
+    names = _chosen(opened, loaded, chosen, cached=rolled is None)
     inputs = read_inputs(open_store(opened), plan, bits=settings.activation_bits)
     if settings.activation_bits:
         outcome.notes += nonfinite.notes(opened, paths_of(opened, ACTIVATIONS))
-    settings, notes = fitting_batch(opened, names, settings)
+    count = None if rolled is None else len(rolled)
+    settings, notes = fitting_batch(opened, names, settings, samples=count)
     outcome.notes += notes
-    for name in names:
-        check_samples(opened, name, settings, loaded)
+    if rolled is None:
+        for name in names:
+            check_samples(opened, name, settings, loaded)
+    else:
+        rolled.check(names, settings.batch)
     folder = folder_of(opened.paths, set)
     begun_from = _start(opened, loaded, start, names, set=set)
     if begun_from is not None:
         settings = begun_from.settings(settings)
-    run = _summary(settings, plan, loaded, opened) | {"prefix": prefix}
+    streams = _run_of_streams(opened) if rolled is None else rolled.found.summary()
+    run = _summary(settings, plan, loaded, streams or {}) | {"prefix": prefix}
     # A group that an older version began is gone on with as it is.
     run |= {} if folder == WEIGHTS else {"method": ADAROUND, "grid": "symmetric"}
     if begun_from is not None:
@@ -134,14 +152,27 @@ def adaround(
         loaded, settings, inputs, run, compared=compared, set=set, folder=folder, start=begun_from
     )
     parameters = {**run, "set": set, "blocks": names}
+    if rolling is not None:
+        parameters["rolling"] = {**asdict(rolling), "stride": rolled and rolled.stride(rolling)}
     with open_writer(opened.location, mode) as writer:
         groups = open_groups(writer, templates, mode)
         results = RoundingWriter(groups, inputs, settings, outcome)
         own = "adaround" if set == ADAROUND else f"adaround-{set}"
         states = writer.location.folder and writer.location.beside(own)
-        fed = PrefixWriter(writer, opened, run, mode.force, outcome, set) if prefix else None
+        boundaries = Rolling(rolled, writer, opened, mode) if rolled else None
+        labels = boundaries.labels if boundaries else None
+        fed = PrefixWriter(writer, opened, run, mode.force, outcome, set, labels)
         job = Job(
-            opened, loaded, settings, results, fed, states, checkpoint_seconds, mode, begun_from
+            opened,
+            loaded,
+            settings,
+            results,
+            fed if prefix else None,
+            states,
+            checkpoint_seconds,
+            mode,
+            begun_from,
+            boundaries,
         )
         if mode.dry_run:
             outcome.plan = planned(job, writer, names, run, parameters)
@@ -178,11 +209,12 @@ def adaround(
     return outcome
 
 
-def _check_in_order(prefix: bool, mode: Mode) -> None:
+def _check_in_order(what_it_has: str, given_in_order: bool, mode: Mode) -> None:
     """Refuse to share out blocks that wait for each other."""
     for name, given in (("shard", mode.shard), ("scheduler", mode.scheduler)):
-        if prefix and given is not None:
-            what = f"with a prefix each block waits for the one before it: no {name} goes faster"
+        if given_in_order and given is not None:
+            waits = "each block waits for the one before it"
+            what = f"with {what_it_has} {waits}: no {name} goes faster"
             raise MisuseError(problem(what, remedy=f"leave --{name} out"))
 
 
@@ -232,9 +264,12 @@ def _run_of_streams(store: Store) -> dict[str, Any] | None:
     return runs[first]
 
 
-def _chosen(store: Store, model: LoadedModel, chosen: Sequence[str] | None) -> list[str]:
+def _chosen(
+    store: Store, model: LoadedModel, chosen: Sequence[str] | None, *, cached: bool
+) -> list[str]:
     names = chosen_blocks(model.mmdit, chosen, model=model.row.name)
-    return [name for name in names if chosen is not None or _is_cached(store, name)]
+    asked = chosen is not None or not cached
+    return [name for name in names if asked or _is_cached(store, name)]
 
 
 def _is_cached(store: Store, block: str) -> bool:
@@ -245,7 +280,7 @@ def _is_cached(store: Store, block: str) -> bool:
 
 
 def _summary(
-    settings: Settings, plan: ActivationPlan, model: LoadedModel, store: Store
+    settings: Settings, plan: ActivationPlan, model: LoadedModel, streams: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What groups made by this run must agree in."""
     return {
@@ -258,7 +293,7 @@ def _summary(
         "model": model.row.name,
         "weights": model.digest,
         "dtype": model.dtype,
-        "blocks": _run_of_streams(store) or {},
+        "blocks": dict(streams),
     }
 
 

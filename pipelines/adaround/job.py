@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..tasks.units import Call, run_units
 from .one_block import BlockWork, Checkpoint
 from .prefix import PrefixWriter, prefix_streams
 from .result_groups import BlockResult, RoundingWriter
+from .rolling import Rolling
 from .weight_start import WeightSet
 
 
@@ -36,6 +38,7 @@ class Job:
     checkpoint_seconds: float
     mode: Mode
     start: WeightSet | None = None
+    rolling: Rolling | None = None
     given_up: set[int] = field(default_factory=set)
 
     def mine(self, names: Sequence[str]) -> dict[int, ModelBlock]:
@@ -60,7 +63,11 @@ class Job:
         group, outcome = self.results.blocks, self.results.outcome
         pending, every = self.pending(names), blocks(self.model.mmdit)
         outcome.count(group.template.path).skipped += len(self.mine(names)) - len(pending)
-        self.mode.progress.start(len(pending) * self.settings.iterations)
+        forwards = 0
+        if self.rolling:
+            self.rolling.check_space(list(pending))
+            forwards = len(self.rolling.rolled)
+        self.mode.progress.start(len(pending) * (self.settings.iterations + forwards))
         run_units(
             {place: place for place in pending},
             partial(self._claimed_block, run, frozenset(pending)),
@@ -72,6 +79,16 @@ class Job:
             ),
             close=close,
         )
+        self._finish(names)
+
+    def _finish(self, names: Sequence[str]) -> None:
+        """Drop the boundaries that are left, if nobody is at work on a block."""
+        if self.rolling:
+            with ExitStack() as claims:
+                group, done = self.results.blocks, self.results.blocks.written()
+                claimed = [group.claim((i,)) for i in self.mine(names) if not done[i]]
+                if all(claims.enter_context(claim) for claim in claimed):
+                    self.rolling.finish()
 
     def _claimed_block(self, run: Mapping[str, Any], pending: Set[int], place: int) -> bool:
         """Quantize a block, or give it up; False where another process holds it."""
@@ -85,21 +102,31 @@ class Job:
                 self.results.outcome.notes.append(note)
             self.given_up.add(place)
             return True
+        if self.rolling and any(i < place for i in self._open(pending)):
+            return False  # its boundaries are made from those of the blocks before it
         with group.claim((place,)) as held:
             if not group.written()[place]:
                 if not held:
                     return False
+                if self.rolling:
+                    self.rolling.prepare(place)
                 self._one_block(place, {**run, "block": name})
         return True
+
+    def _open(self, places: Set[int]) -> Set[int]:
+        """Those of these blocks that are neither complete nor given up."""
+        done = self.results.blocks.written()
+        return {place for place in places if not done[place]} - self.given_up
 
     def _one_block(self, place: int, about: Mapping[str, Any]) -> None:
         begun, every = monotonic(), blocks(self.model.mmdit)
         block = every[place]
         fed = self.prefix
         given = prefix_streams(block, set=fed.set) if fed and place else {}
+        cached = self.rolling.streams(place) if self.rolling else None
         # Written since the store was opened, by the block before, in this process or another.
         self.store.refresh(*(f"{BLOCKS}/{name}" for name in given.values()))
-        work, checkpoint = self.open(block, given), self.checkpoint(about)
+        work, checkpoint = self.open(block, given, cached), self.checkpoint(about)
         kept = work.learn(checkpoint, self.mode.progress, begun=begun)
         result = BlockResult(
             work.optimiser.rounded(),
@@ -114,8 +141,13 @@ class Job:
         if checkpoint is not None:
             checkpoint.remove()
 
-    def open(self, block: ModelBlock, given: Mapping[str, str]) -> BlockWork:
-        """The work on a block; `given` as of `BlockWork.open`."""
+    def open(
+        self,
+        block: ModelBlock,
+        given: Mapping[str, str],
+        cached: Mapping[str, str] | None = None,
+    ) -> BlockWork:
+        """The work on a block; parameters as of `BlockWork.open`."""
         return BlockWork.open(
             self.store,
             self.model,
@@ -123,6 +155,7 @@ class Job:
             self.settings,
             self.results.inputs,
             given=given,
+            cached=cached,
             start=self.start,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -102,6 +102,7 @@ class BlockWork:
     settings: Settings
     inputs: Mapping[str, SiteInputs]
     given: Mapping[str, str]
+    cached: Mapping[str, str]
     optimiser: Optimiser
     start: Mapping[LayerName, WeightStart] | None = None
 
@@ -115,6 +116,7 @@ class BlockWork:
         inputs: Mapping[str, SiteInputs],
         *,
         given: Mapping[str, str],
+        cached: Mapping[str, str] | None = None,
         start: WeightSet | None = None,
     ) -> BlockWork:
         """Find the samples of a block and start its optimiser.
@@ -123,6 +125,8 @@ class BlockWork:
         ----------
         given
             Streams that take the place of the cached inputs, by stream.
+        cached
+            What `open_block` calls the cached streams, by stream; None: as they are.
         start
             Set that roundings start from.
 
@@ -131,10 +135,14 @@ class BlockWork:
         MissingError
             Samples or activations are not in the store.
         """
-        streams = [*block.streams, *given.values()]
-        samples = open_block(store, block.name, streams=streams)
+        cached = cached or {name: name for name in block.streams}
+        samples = open_block(store, block.name, streams=[*cached.values(), *given.values()])
         first = samples.read([0])
-        tokens = first.inputs["txt"].shape[2] if "txt" in first.inputs else _text_tokens(store)
+        tokens = (
+            first.inputs[cached["txt"]].shape[2]
+            if "txt" in cached
+            else _text_tokens(store, cached["uni"])
+        )
         positions = positions_of(model, latent_size=_latent_size(store), text_tokens=tokens)
         run = BlockRun(model, block, positions)
         starts = {}
@@ -142,7 +150,7 @@ class BlockWork:
             starts = {name: inputs[name.site].start(name) for name, _ in run.linears}
         weights = None if start is None else {name: start.of(name) for name, _ in run.linears}
         optimiser = Optimiser(run, settings, starts, weights)
-        return cls(samples, store, settings, inputs, given, optimiser, weights)
+        return cls(samples, store, settings, inputs, given, cached, optimiser, weights)
 
     def learn(self, checkpoint: Checkpoint | None, progress: Progress, *, begun: float) -> Kept:
         """Optimise to the end.
@@ -197,7 +205,7 @@ class BlockWork:
             batch_size=self.settings.batch,
             seed=self.settings.seed,
             start=start,
-            streams=[*self.optimiser.run.block.streams, *self.given.values()],
+            streams=[*self.cached.values(), *self.given.values()],
         )
         with closing(batches):
             for batch in batches:
@@ -210,7 +218,7 @@ class BlockWork:
         dtype = model.pipeline.activation_dtype
         return Minibatch(
             {
-                name: mx.array(batch.inputs[self.given.get(name, name)])
+                name: mx.array(batch.inputs[self.given.get(name, self.cached[name])])
                 for name in self.optimiser.run.block.streams
             },
             {name: mx.array(x) for name, x in batch.targets.items()},
@@ -222,7 +230,7 @@ class BlockWork:
 
     def _weight(self, sigma: np.ndarray) -> np.ndarray:
         """What samples count: a power of sigma, scaled to a mean of 1 over the cached steps."""
-        power, stream = self.settings.sigma_power, self.optimiser.run.block.streams[0]
+        power, stream = self.settings.sigma_power, next(iter(self.cached.values()))
         every = self.store[f"{BLOCKS}/{stream}"]["sigma"].values.astype(np.float64)
         return np.asarray(sigma.astype(np.float64) ** power / np.mean(every**power))
 
@@ -260,18 +268,33 @@ class BlockWork:
 
 
 def fitting_batch(
-    store: Store, names: Iterable[str], settings: Settings
+    store: Store, names: Iterable[str], settings: Settings, *, samples: int | None = None
 ) -> tuple[Settings, list[str]]:
-    """Settings with a number of samples, and a note where the default is more than there are."""
+    """Settings with a number of samples, and a note where the default is more than there are.
+
+    Parameters
+    ----------
+    samples
+        How many every block has, where they are not cached.
+    """
     if settings.batch_size is not None:
         return settings, []
-    fewest, block = min((len(open_block(store, name)), name) for name in names)
+    fewest, block = min(
+        (len(open_block(store, name)) if samples is None else samples, name) for name in names
+    )
     size = min(settings.batch, fewest)
     told = f"a batch is {size} samples, all that {block} has; --batch-size takes fewer"
     return replace(settings, batch_size=size), [told] if size < settings.batch else []
 
 
-def check_samples(store: Store, block: str, settings: Settings, model: LoadedModel) -> None:
+def check_samples(
+    store: Store,
+    block: str,
+    settings: Settings,
+    model: LoadedModel,
+    *,
+    streams: Sequence[str] | None = None,
+) -> None:
     """Refuse, before anything is written, a block that cannot be optimised.
 
     Raises
@@ -282,7 +305,7 @@ def check_samples(store: Store, block: str, settings: Settings, model: LoadedMod
         There are fewer than a batch, batches do not fit the memory budget, or they are no streams
         of this model.
     """
-    first = open_block(store, block).read([0])
+    first = open_block(store, block, streams=streams).read([0])
     if first.pooled is None or first.timestep is None or first.sigma is None:
         what = f"blocks need pooled conditioning, timestep and sigma to run {block}"
         remedy = "taqstore cache keeps them"
@@ -296,7 +319,7 @@ def check_samples(store: Store, block: str, settings: Settings, model: LoadedMod
         found = f"(row, channel) {widths}, pooled conditioning {(rows, pooled)}"
         where, remedy = str(store.location), "name the model that made them"
         raise TaqError(problem(what, where=where, found=found, remedy=remedy))
-    iter_batches(store, block, batch_size=settings.batch)
+    iter_batches(store, block, batch_size=settings.batch, streams=streams)
 
 
 def _latent_size(store: Store) -> tuple[int, int] | None:
@@ -308,7 +331,9 @@ def _latent_size(store: Store) -> tuple[int, int] | None:
     return sizes["height"], sizes["width"]
 
 
-def _text_tokens(store: Store) -> int:
+def _text_tokens(store: Store, stream: str) -> int:
     """Text tokens of a model whose unified blocks hold text and image in one stream."""
-    path = f"{BLOCKS}/txt"
+    path, alone = f"{BLOCKS}/txt", store[f"{BLOCKS}/{stream}"].attrs.get("text_tokens")
+    if alone is not None:
+        return int(alone)
     return int(store[path].sizes["token"]) if path in store else 0

@@ -43,7 +43,9 @@ def planned(
     }
     for group in job.results.groups.values():
         add_group(plan, group, wanted=_of_blocks(group.template, about))
-    if job.prefix is not None:
+    if job.rolling is not None:
+        job.rolling.add_to(plan, [every.index(block) for block in pending])
+    elif job.prefix is not None:
         for block in pending:
             _add_prefix(plan, job, every, block)
     if job.settings.patience:
@@ -51,7 +53,7 @@ def planned(
     pace = recorded_pace(writer, "adaround", ITERATIONS, parameters, beside=_BESIDE_PACE)
     if pace is not None:
         paced(plan, pace)
-    elif pending:
+    elif pending and job.rolling is None:  # no samples are there yet to be timed
         timed(plan, *_timed(job, pending, left))
     return plan
 

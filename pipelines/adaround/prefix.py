@@ -6,7 +6,8 @@ that of another weight set than `adaround` is `blocks/<stream>.quantized-<i>.<se
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from taqstore.kinds.block_samples import BlockSamples
 from taqstore.kinds.float16 import as_float16
 from taqstore.kinds.templates import blocks_template
 from taqstore.kinds.weight_sets import ADAROUND
-from taqstore.names import BLOCKS
+from taqstore.names import BLOCKS, STREAMS
 from taqstore.run.outcome import Outcome
 from taqstore.store.group_writer import GroupWriter
 from taqstore.store.reader import Store
@@ -30,6 +31,12 @@ def prefix_streams(block: ModelBlock, *, set: str = ADAROUND) -> dict[str, str]:
     """Name of the quantized stream of each stream a block is given, by blocks of a weight set."""
     own = "" if set == ADAROUND else f".{set}"
     return {name: f"{name}.quantized-{block.index}{own}" for name in block.streams}
+
+
+def is_prefix_stream(name: str, *, set: str = ADAROUND) -> bool:
+    """Whether a group of `blocks` is a quantized stream, by blocks of a weight set."""
+    own = "" if set == ADAROUND else f".{set}"
+    return re.fullmatch(rf"({'|'.join(STREAMS)})\.quantized-\d+{re.escape(own)}", name) is not None
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,8 @@ class PrefixWriter:
         Replace what is there.
     set
         Weight set of the quantized blocks.
+    labels
+        The group whose coordinates those of a stream are; None: the cached stream.
     """
 
     writer: StoreWriter
@@ -54,6 +63,7 @@ class PrefixWriter:
     replace: bool
     outcome: Outcome
     set: str = ADAROUND
+    labels: Callable[[str], Any] | None = None
 
     def write(
         self, following: ModelBlock, samples: BlockSamples, outputs: Iterator[dict[str, np.ndarray]]
@@ -87,7 +97,7 @@ class PrefixWriter:
 
     def group(self, block: ModelBlock, stream: str, shape: tuple[int, ...]) -> GroupWriter:
         """Where the quantized stream goes that a block is given, `shape` (row, token, channel)."""
-        cached = self.store[f"{BLOCKS}/{stream}"]
+        cached = self.labels(stream) if self.labels else self.store[f"{BLOCKS}/{stream}"]
         row, token, channel = shape
         template = blocks_template(
             prefix_streams(block, set=self.set)[stream],

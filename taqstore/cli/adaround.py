@@ -17,11 +17,15 @@ from taqstore.cli.completed import Named
 from taqstore.cli.dry_run import dry_run_option, print_plan
 from taqstore.cli.long_command import LongCommand, force_option, resume_option
 from taqstore.cli.model_options import (
+    check_draw,
+    images_option,
     known_set,
     local_ckpt_option,
     model_option,
+    num_samples_option,
     parse_names,
     set_option,
+    stride_option,
     weight_group_size_option,
 )
 from taqstore.cli.outcome import groups_document, say_notes
@@ -155,6 +159,19 @@ _TIME_GROUPS = 4
 )
 @click.option("--prefix", is_flag=True, help="Inputs from the quantized blocks before, in order.")
 @click.option(
+    "--rolling",
+    is_flag=True,
+    help="Compute each block's samples when its turn comes, from latents; two boundaries are kept.",
+)
+@images_option
+@num_samples_option
+@click.option(
+    "--sample-seed",
+    type=click.IntRange(0, MAX_SEED),
+    help="Of the draw of --num-samples [default: 0].",
+)
+@stride_option(latents=5)
+@click.option(
     "--seed",
     type=click.IntRange(0, MAX_SEED),
     default=0,
@@ -189,6 +206,10 @@ def command(store: str, as_json: bool, **options: Any) -> None:
     same for all. --set NAME writes another set, and touches no other. Stopped, it goes on with
     --resume inside a block; several processes share the blocks out.
 
+    --rolling needs no cached blocks: latents (or samples) go through the model block by block, and
+    what a block is done with is dropped. The disk holds two boundaries of each stream at most, and
+    the result is the same to the bit; --images, --stride and --num-samples choose as for cache.
+
     --start SET begins from the integers of a set and keeps its grids: each weight stays, or goes
     one step towards what it was. What began is then in the table, as start.
 
@@ -198,9 +219,11 @@ def command(store: str, as_json: bool, **options: Any) -> None:
       taqstore adaround run.zarr --rule timed --activation-bits 4 --activation-clip mse \\
           --shifted-sites ''
       taqstore adaround run.zarr --blocks mm0 --iterations 1000 --learning-rate 0.01
+      taqstore adaround run.zarr --rolling --stride 5
     """
     _check_unused(options)
     _check_start(options)
+    _check_rolling(options)
     from taqstore.store.reader import open_store
 
     pipeline = import_module(ADAROUND_PIPELINE)
@@ -213,6 +236,7 @@ def command(store: str, as_json: bool, **options: Any) -> None:
             settings=settings,
             plan=plan,
             mode=mode_of(options, progress),
+            rolling=_rolling(pipeline, options),
             **{name: options[name] for name in _OF_RUN},
         )
     if outcome.plan is not None:
@@ -245,6 +269,26 @@ def _check_start(options: dict[str, Any]) -> None:
         spelled = {p.name: p.opts[0] for p in click.get_current_context().command.params}
         what = f"{spelled[given[0]]} is for grids of AdaRound's own: --start keeps those of its set"
         raise click.UsageError(what)
+
+
+_OF_ROLLING = ("images", "num_samples", "sample_seed", "stride")
+
+
+def _check_rolling(options: dict[str, Any]) -> None:
+    """Refuse options of what is run where cached blocks are, and those that contradict."""
+    given = [name for name in _OF_ROLLING if options[name] is not None]
+    if given and not options["rolling"]:
+        spelled = f"--{given[0].replace('_', '-')}"
+        raise click.UsageError(f"{spelled} is for --rolling: cached blocks are what they are")
+    check_draw({**options, "seed": options["sample_seed"]}, seed="--sample-seed")
+
+
+def _rolling(pipeline: ModuleType, options: dict[str, Any]) -> Any:
+    """What is run in the place of cached blocks; None: nothing is."""
+    if not options["rolling"]:
+        return None
+    images, count, seed, stride = (options[name] for name in _OF_ROLLING)
+    return pipeline.RollingInputs(images, stride, count, seed)
 
 
 def _settings(pipeline: ModuleType, options: dict[str, Any]) -> Any:

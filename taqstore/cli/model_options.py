@@ -149,18 +149,23 @@ def stride_option(*, latents: int, help: str = "Every how many steps") -> Callab
     )
 
 
-def check_draw(options: dict[str, Any]) -> None:
+def check_draw(options: dict[str, Any], *, seed: str = "--seed") -> None:
     """Refuse options of samples and of latents that do not go together."""
     if options["num_samples"] is not None and options["images"] is not None:
         raise click.UsageError("--num-samples draws samples, --images chooses latents: give one")
     if options["seed"] is not None and options["num_samples"] is None:
-        raise click.UsageError("--seed draws --num-samples: give both")
+        raise click.UsageError(f"{seed} draws --num-samples: give both")
 
 
-def rerun_options(*, stride: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def rerun_options(
+    *,
+    stride: int,
+    store: Callable[[Any], Any] = store_argument,
+    model: Callable[[Any], Any] = model_option,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The store and the options of commands that run its latents or samples through a model."""
-    options = (store_argument, images_option, num_samples_option, seed_option,
-               stride_option(latents=stride), model_option, local_ckpt_option,
+    options = (store, images_option, num_samples_option, seed_option,
+               stride_option(latents=stride), model, local_ckpt_option,
                resume_option, force_option, sharing_options, dry_run_option,
                json_option)  # fmt: skip
 

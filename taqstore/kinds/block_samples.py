@@ -16,7 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from taqstore.arrays.staged import staging_bytes
 from taqstore.errors import MissingError, TaqError, problem
+from taqstore.kinds.float16 import of_bfloat16_bits
 from taqstore.names import BLOCKS, STREAMS, WRITTEN, Block
+from taqstore.names.boundaries import Boundary
 from taqstore.place.location import Address
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.reader import Store, open_store
@@ -117,6 +119,8 @@ class StreamTensor:
         Position of the boundary.
     own
         (sample,) true where block outputs were kept apart, under `output` of the boundary before.
+    half
+        Read in float16, as a cache has it, whatever it is kept in.
     """
 
     group: xr.Dataset
@@ -124,6 +128,7 @@ class StreamTensor:
     step: Array
     boundary: int
     own: Array | OwnOutputs | None = None
+    half: bool = False
 
     def read(self, numbers: Array) -> Array:
         """(sample, row, token, channel) of the samples with these numbers."""
@@ -131,7 +136,7 @@ class StreamTensor:
         rows = np.flatnonzero(self.own[numbers]) if self.own is not None else ()
         if len(rows):
             found[rows] = self._points("output", self.boundary - 1, numbers[rows])
-        return found
+        return _half(found) if self.half else found
 
     def _points(self, name: str, boundary: int, numbers: Array) -> Array:
         image, step = (xr.DataArray(v[numbers], dims="sample") for v in (self.image, self.step))
@@ -141,7 +146,15 @@ class StreamTensor:
     def nbytes(self) -> int:
         """Bytes of one sample."""
         x = self.group["x"]
-        return prod(x.sizes[d] for d in ("row", "token", "channel")) * x.dtype.itemsize
+        return prod(x.sizes[d] for d in ("row", "token", "channel")) * (
+            2 if self.half else x.dtype.itemsize
+        )
+
+
+def _half(values: Array) -> Array:
+    """A boundary that is kept as it was computed, as a cache has it."""
+    exact = of_bfloat16_bits(values) if values.dtype == np.uint16 else values
+    return exact.astype(np.float16, copy=False)
 
 
 @dataclass(frozen=True)
@@ -211,7 +224,9 @@ def open_block(
         `mm0`, `uni4`.
     streams
         Which streams; None: img and txt, or uni. A name like `img.quantized` is a second input of
-        the stream img, from the group `blocks/img.quantized`, and has no target.
+        the stream img, from the group `blocks/img.quantized`, and has no target. One like
+        `img.boundary-3` is the stream img at a boundary that is kept alone, and its target the
+        boundary after it (`names.boundaries`).
     staging
         Of a store that is not on a local disk: bytes of the folder for temporary files that may
         hold what was fetched, so that a sample is fetched once however often it is read. None: what
@@ -235,15 +250,24 @@ def open_block(
     where = str(opened.location)
     names = streams or known.streams
     groups = {name: _group(opened, name) for name in names}
+    alone = {name: b for name in names if (b := Boundary.parse(name)) is not None}
+    following = {b.stream: b.following.path for b in alone.values()}
+    ends = {stream: opened[path] for stream, path in following.items() if path in opened}
     pooled = opened[POOLED]["pooled_conditioning"] if POOLED in opened else None
-    pairs = _common([_complete(group) for group in groups.values()], pooled)
+    pairs = _common([_complete(group) for group in (*groups.values(), *ends.values())], pooled)
     if not pairs:
         what = f"no sample of {block} is complete in {', '.join(names)}"
         raise MissingError(problem(what, where=where, remedy="run taqstore cache --resume"))
     image, step = (np.array(labels, np.int64) for labels in zip(*pairs, strict=True))
-    inputs = {name: _tensor(group, index, image, step) for name, group in groups.items()}
-    far = opened.remote
-    outputs = {n: _output(g, index, image, step, far) for n, g in groups.items() if n in STREAMS}
+    inputs = {
+        name: _as_cached(_tensor(group, index, image, step), name in alone)
+        for name, group in groups.items()
+    }
+    within, far = {n: group for n, group in groups.items() if n in STREAMS}, opened.remote
+    outputs = {
+        name: _as_cached(_output(group, index, image, step, far), name in ends)
+        for name, group in (within | ends).items()
+    }
     targets = {name: tensor for name, tensor in outputs.items() if tensor is not None}
     if None in inputs.values() or not targets:
         kept = ", ".join(str(b) for b in next(iter(groups.values()))["boundary"].values)
@@ -319,6 +343,11 @@ def _tensor(group: xr.Dataset, label: int, image: Array, step: Array) -> StreamT
         for dim, v in (("image", image), ("step", step))
     }
     return StreamTensor(group, at["image"], at["step"], boundaries.index(label))
+
+
+def _as_cached(tensor: StreamTensor | None, alone: bool) -> StreamTensor | None:
+    """The tensor in float16, where its boundary is kept alone and as the model computed it."""
+    return replace(tensor, half=True) if alone and tensor is not None else tensor
 
 
 def _output(

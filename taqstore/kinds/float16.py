@@ -7,6 +7,17 @@ import numpy as np
 from taqstore.errors import TaqError, problem
 
 
+def bfloat16_bits(values: np.ndarray) -> np.ndarray:
+    """Bits (uint16) of values that are bfloat16, given in float32: its upper half."""
+    bits: np.ndarray = (values.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+    return bits
+
+
+def of_bfloat16_bits(bits: np.ndarray) -> np.ndarray:
+    """The values, in float32: exactly."""
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
 def as_float16(values: np.ndarray, what: str, *, remedy: str) -> np.ndarray:
     """Values in float16.
 

@@ -21,6 +21,7 @@ from taqstore.store.reader import Store
 Shuffle = Literal["global", "window"]
 Numbers = NDArray[np.int64]
 MEMORY_BUDGET = 2 << 30
+_PREFETCH = 2
 # Besides those read ahead: the one handed out, and the one before it that the caller still holds.
 _IN_HAND = 2
 
@@ -36,7 +37,7 @@ def iter_batches(
     cycles: int = 4,
     seed: int = 0,
     start: int = 0,
-    prefetch: int = 2,
+    prefetch: int = _PREFETCH,
     streams: Sequence[str] | None = None,
     memory_budget: int = MEMORY_BUDGET,
     staging: int | None = None,
@@ -84,14 +85,41 @@ def iter_batches(
     samples = open_block(store, block, streams=streams, staging=staging)
     _check(samples, batch_size, shuffle, window, cycles, start, prefetch)
     kept = min(window, len(samples)) if shuffle == "window" else 0
-    needed = samples.nbytes * memory_samples(batch_size, kept, prefetch)
-    if needed > memory_budget:
-        what = f"batches of {block} need {needed} bytes of memory"
-        remedy = "smaller --batch-size, window or prefetch, or a larger budget"
-        raise TaqError(problem(what, found=f"a budget of {memory_budget}", remedy=remedy))
+    held = memory_samples(batch_size, kept, prefetch)
+    _check_budget(block, samples.nbytes * held, memory_budget)
     order = batch_order(len(samples), batch_size=batch_size, window=kept, cycles=cycles, seed=seed)
     read = _Window(samples, kept + batch_size).read if kept else samples.read
     return _ahead(read, islice(order, start, None), prefetch)
+
+
+def check_batch(block: str, batch_size: int, *, samples: int, nbytes: int) -> None:
+    """Refuse a batch of `iter_batches` as it would, before there are samples of the block.
+
+    Parameters
+    ----------
+    samples, nbytes
+        How many there will be, and bytes of one.
+
+    Raises
+    ------
+    TaqError
+        More than there are, or more than the memory budget.
+    """
+    _check_count(block, batch_size, samples)
+    _check_budget(block, nbytes * memory_samples(batch_size, 0, _PREFETCH), MEMORY_BUDGET)
+
+
+def _check_budget(block: str, needed: int, budget: int) -> None:
+    if needed > budget:
+        what = f"batches of {block} need {needed} bytes of memory"
+        remedy = "smaller --batch-size, window or prefetch, or a larger budget"
+        raise TaqError(problem(what, found=f"a budget of {budget}", remedy=remedy))
+
+
+def _check_count(block: str, batch_size: int, samples: int) -> None:
+    if batch_size > samples:
+        what = f"a batch of {batch_size} is more than the samples of {block}"
+        raise TaqError(problem(what, found=str(samples), remedy="smaller --batch-size"))
 
 
 def memory_samples(batch_size: int, window: int, prefetch: int) -> int:
@@ -112,9 +140,7 @@ def _check(
     if min(batch_size, cycles) < 1 or min(start, prefetch) < 0:
         what = "batch_size and cycles must be at least 1, start and prefetch at least 0"
         raise MisuseError(problem(what, found=f"{batch_size}, {cycles}, {start}, {prefetch}"))
-    if batch_size > len(samples):
-        what = f"a batch of {batch_size} is more than the samples of {samples.block}"
-        raise TaqError(problem(what, found=str(len(samples)), remedy="smaller --batch-size"))
+    _check_count(samples.block, batch_size, len(samples))
     if shuffle == "window" and window < batch_size:
         raise MisuseError(problem(f"a window must hold a batch of {batch_size}", found=str(window)))
 

@@ -97,6 +97,7 @@ def blocks_template(
     boundaries: Sequence[int],
     shape: tuple[int, int, int],
     attrs: Mapping[str, Any],
+    dtype: str = "float16",
 ) -> Template:
     """Template of `blocks/<stream>`: float16, an (image, step) is one shard of boundaries.
 
@@ -110,19 +111,24 @@ def blocks_template(
         Which are kept: i is the input of block i.
     shape
         Rows, tokens and channels of the stream.
+    dtype
+        What the model computed in, where the stream is kept as it is; bits of bfloat16 in uint16,
+        as no array of numbers has it.
     """
+    stored = "uint16" if dtype == "bfloat16" else dtype
+    bits = {"bits_of": dtype} if stored != dtype else {}
     sizes = (len(images), np.size(steps), len(boundaries), *shape)
     coords: Coords = {
         "image": (("image",), np.array(images, np.int64)),
         **_step_coords(steps, sigmas, timesteps),
         "boundary": (("boundary",), np.array(boundaries, np.int64)),
-        "dtype": (("boundary",), np.array(["float16"] * len(boundaries), dtype=object)),
+        "dtype": (("boundary",), np.array([dtype] * len(boundaries), dtype=object)),
     }
     return Template(
         path=f"{BLOCKS}/{stream}",
         kind=BLOCKS,
         sizes=dict(zip(_BLOCK, sizes, strict=True)),
-        arrays=(Array("x", _BLOCK, "float16", split="boundary"),),
+        arrays=(Array("x", _BLOCK, stored, split="boundary", attrs=bits),),
         coords=coords,
         item_dims=("image", "step"),
         attrs=attrs,

@@ -48,7 +48,7 @@ from taqstore.store.group_writer import GroupWriter
 from taqstore.store.groups import check_compatible, create_arrays
 from taqstore.store.growth import grow_group
 from taqstore.store.leftovers import remove_leftovers
-from taqstore.store.unfilled import remove_unfilled
+from taqstore.store.unfilled import drop_groups, is_dropped, remove_unfilled
 
 if TYPE_CHECKING:
     import zarr
@@ -196,7 +196,8 @@ class StoreWriter:
 
     def _refuse_damaged(self, path: str, root: Root) -> None:
         """Refuse to make a group where there is one whose document is lost."""
-        if path in root.groups or holds_flags(self.backend, path):
+        listed = path in root.groups
+        if listed or (holds_flags(self.backend, path) and not is_dropped(self.backend, path)):
             what = "this group's document is missing, and its data are not"
             where = f"{self.location} {path}"
             raise StoreError(problem(what, where=where, remedy="see taqstore repair"))
@@ -234,6 +235,12 @@ class StoreWriter:
     def _close_groups(self, paths: Collection[str]) -> None:
         for path in paths:
             self._opened[path].close()
+
+    def drop(self, paths: Collection[str]) -> None:
+        """Remove groups that are needed no more, whatever they hold; see `drop_groups`."""
+        self._change(partial(drop_groups, self.backend, paths, where=str(self.location)))
+        for path in paths:
+            self._opened.pop(path, None)
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Append a provenance record."""

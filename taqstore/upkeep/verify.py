@@ -20,6 +20,7 @@ from taqstore.place.location import Address, Location
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.run.dealing import Each, one_by_one
 from taqstore.store.leftovers import find_leftovers
+from taqstore.store.unfilled import is_dropped
 from taqstore.upkeep.group_check import Finding, GroupCheck
 from taqstore.upkeep.shard_check import ShardPart, compared
 
@@ -287,7 +288,9 @@ def group_paths(backend: Backend, base: str = "", depth: int = 0) -> Iterator[st
 
 
 def _is_unfinished(backend: Backend, path: str) -> bool:
-    """Whether a writer was stopped while it made the group: the next one makes it again."""
+    """Whether a writer was stopped while it made or dropped the group: the next one goes on."""
+    if is_dropped(backend, path):
+        return True
     return backend.size(f"{path}/{KEY}") is None and not holds_flags(backend, path)
 
 
