@@ -34,43 +34,43 @@ _ENDS = {
 def make_command(word: Literal["pull", "push"]) -> click.Command:
     """The command of that name."""
 
-    @click.argument("source", type=StoreAddress())
+    @click.argument("store", metavar="SOURCE", type=StoreAddress())
     @click.argument("target", type=StoreAddress())
     @click.option(
         "--group",
         "groups",
         multiple=True,
-        type=Named(vocabulary.groups, store="source"),
+        type=Named(vocabulary.groups),
         help="A group, a glob over them, or what they begin with (activations). Repeatable.",
     )
     @click.option(
         "--site",
         "sites",
         multiple=True,
-        type=Named(vocabulary.every_site, store="source"),
+        type=Named(vocabulary.every_site),
         help="Groups of this site alone. Repeatable.",
     )
     @click.option(
         "--layer",
-        type=Named(vocabulary.layers, commas=True, store="source"),
+        type=Named(vocabulary.layers, commas=True),
         help="Glob over layers (mm*.img), or any spelling of one.",
     )
     @click.option("--step", help="Step index, or A:B:S as Python's range (B left out).")
     @click.option(
         "--block",
-        type=Named(vocabulary.blocks, commas=True, store="source"),
+        type=Named(vocabulary.blocks, commas=True),
         help="Block (mm3, 3), glob, or A:B on block streams.",
     )
     @click.option("--image", help="Image id, or A:B:S.")
     @dry_run_option
     @json_option
-    def command(source: str, target: str, as_json: bool, dry_run: bool, **chosen: Any) -> None:
+    def command(store: str, target: str, as_json: bool, dry_run: bool, **chosen: Any) -> None:
         from taqstore.transfer.choice import Choice
         from taqstore.transfer.pull import pull
 
         with progress_bar("copying", unit="bytes") as progress:
             outcome = pull(
-                source,
+                store,
                 target,
                 choice=Choice(**chosen),
                 command=word,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -255,14 +255,15 @@ def read_items(
     StoreError
         A flag is damaged, or there are more items than any run has.
     """
-    fresh = FreshRecords(
-        backend, loaded, layout, listed_flags(backend, loaded, layout, len(shape)), known
-    )
+    closed = Items(backend, loaded, layout, tuple(shape), closed_mask(loaded, tuple(shape)), {})
+    closed.add_recorded()
+    if backend.remote and closed.closed.all():
+        return closed, False  # nothing is left to be flagged alone: a listing would tell nothing
+    names = listed_flags(backend, loaded, layout, len(shape))
+    fresh = FreshRecords(backend, loaded, layout, names, known)
     # Far away each is a request: what is asked of an item is asked when that is read.
     whole = backend.remote or fresh.read(list(fresh))
-    items = Items(backend, loaded, layout, tuple(shape), closed_mask(loaded, tuple(shape)), fresh)
-    items.add_recorded()
-    return items, not whole
+    return replace(closed, fresh=fresh), not whole
 
 
 def _records_of(fresh: Mapping[Item, bytes]) -> Mapping[Item, bytes]:

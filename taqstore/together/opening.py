@@ -66,8 +66,8 @@ def open_store(
     >>> import taqstore
     >>> from taqstore.testing import make_store
     >>> first, second = (make_store(f"run{seed}.zarr", seed=seed) for seed in (0, 1))
-    >>> taqstore.open_store([first, second], renumber=True)["latents"].sizes["image"]
-    8
+    >>> taqstore.open_store([first, second], renumber=True)["activations/mlp.fc2"].sizes["batch"]
+    10
     """
     if not isinstance(address, list | tuple):
         if groups or renumber or duplicates != "refuse":

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -55,7 +54,7 @@ class Choice:
         there = list(store.paths)
         named = [path for text in self.groups for path in _named(text, there, store)]
         chosen = sorted(dict.fromkeys(named)) if self.groups else there
-        sites = {parse_site(text) for text in self.sites}
+        sites = {_site(text, there) for text in self.sites}
         if sites:
             chosen = [p for p in chosen if _is_of(p, sites) or (named and not _has_site(p))]
         if not chosen:
@@ -76,7 +75,7 @@ class Choice:
         LayoutError
             What is chosen cannot be told apart in the group.
         """
-        wanted = self._wanted(part)
+        wanted = self.meant_in(part)
         if not wanted:
             return part
         labels = _labels(part)
@@ -85,7 +84,13 @@ class Choice:
         fewer = {d: at for d, at in positions.items() if len(at) < part.template.sizes[d]}
         return cut(part, fewer) if fewer else part
 
-    def _wanted(self, part: Part) -> dict[str, str]:
+    @property
+    def asked(self) -> dict[str, str]:
+        """What was said of dimensions, by option."""
+        every = {name: getattr(self, name) for name in ("layer", "step", "block", "image")}
+        return {name: text for name, text in every.items() if text is not None}
+
+    def meant_in(self, part: Part) -> dict[str, str]:
         """Options that mean something in a group."""
         dims = {dim for array in part.template.arrays for dim in array.dims}
         coords = part.template.coords
@@ -97,8 +102,7 @@ class Choice:
             # Judged images have numbers of their own.
             "image": images,
         }
-        given: dict[str, Any] = {name: getattr(self, name) for name in along}
-        return {name: text for name, text in given.items() if text is not None and along[name]}
+        return {name: text for name, text in self.asked.items() if along[name]}
 
 
 def _named(text: str, there: Sequence[str], store: Store) -> list[str]:
@@ -115,6 +119,14 @@ def _named(text: str, there: Sequence[str], store: Store) -> list[str]:
         what, remedy = f"no group {text!r}", meant(plain, there)
         raise MissingError(problem(what, where=str(store.location), remedy=remedy))
     return found
+
+
+def _site(text: str, there: Sequence[str]) -> str:
+    try:
+        return parse_site(text)
+    except MissingError as error:
+        near = meant(text, dict.fromkeys(map(_base, filter(_has_site, there))))
+        raise MissingError(problem(f"no site {text!r}", remedy=near)) from error
 
 
 def _has_site(path: str) -> bool:

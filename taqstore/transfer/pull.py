@@ -8,7 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from taqstore.errors import LayoutError, MissingError, StoreError, problem
+from taqstore.errors import (
+    LayoutError,
+    MissingError,
+    MisuseError,
+    StoreError,
+    TaqError,
+    problem,
+)
 from taqstore.layout.item_bytes import numbers_of
 from taqstore.metadata.provenance import make_record
 from taqstore.place.location import Address, Location
@@ -99,22 +106,40 @@ def pull(
 def _chosen(store: Store, choice: Choice, notes: list[str]) -> dict[str, Part]:
     """Groups by path, cut to what is chosen."""
     parts: dict[str, Part] = {}
-    nothing: MissingError | None = None
+    refused: list[TaqError] = []
+    kept = set[str]()
     for path in choice.paths(store):
+        part = read_any_part(store, path)
+        meant = choice.meant_in(part)
         try:
-            part = choice.of(read_any_part(store, path))
-        except MissingError as error:
-            nothing = error
+            part = choice.of(part)
+        except (MissingError, MisuseError) as error:
+            refused.append(error)
             notes.append(f"{path} has nothing of what was chosen; left out")
             continue
+        kept.update(meant)
         if part.mask.any():
             parts[path] = part
         else:
             notes.append(f"{path} has no complete item; left out")
+    _check_chosen(store, choice, kept, refused)
     if not parts:
         what = "the store has no complete item of what was chosen"
-        raise nothing or MissingError(problem(what, where=str(store.location)))
+        raise MissingError(problem(what, where=str(store.location)))
     return parts
+
+
+def _check_chosen(
+    store: Store, choice: Choice, kept: set[str], refused: Sequence[TaqError]
+) -> None:
+    """Refuse an option that no group has anything of: it was mistyped, or is of another store."""
+    nothing = [name for name in choice.asked if name not in kept]
+    if not nothing and not any(isinstance(error, MisuseError) for error in refused):
+        return
+    if refused:
+        raise next((e for e in refused if "did you mean" in str(e)), refused[0])
+    what = f"no group of what was chosen has what --{nothing[0]} is about"
+    raise MissingError(problem(what, where=str(store.location)))
 
 
 def _group(writer: StoreWriter, part: Part) -> Any:

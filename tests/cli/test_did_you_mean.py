@@ -21,7 +21,8 @@ from taqstore.cli.words import Word, WordGroup
 # Texts that are of no list: numbers, ranges, prompts.
 FREE = {"--negative-prompt", "--images", "--image", "--step", "--sigma", "--batch", "--channel"}
 # What makes a new name or a new store takes any.
-NEW = {("generate", "store"), ("ingest", "store"), ("merge", "out")}
+NEW = {("generate", "store"), ("ingest", "store"), ("merge", "out"),
+       ("pull", "target"), ("push", "target")}  # fmt: skip
 NEW_SETS = {"adaround", "gptq", "ingest"}
 # What a command needs besides, so that it comes to the word.
 GROUP = "activations/mlp.fc2"
@@ -105,7 +106,7 @@ def typed(store: Path, work: Path, name: str, option: str) -> tuple[list[str], s
     wrong = f"{bare}{bare[-1]}{equals}{VALUES[option] if equals else ''}"  # a letter typed twice
     if isinstance(parameter, click.Option):
         return [*line, *besides, option, wrong], word
-    if parameter.required and parameter.nargs == 1:
+    if parameter.required:
         place = [
             one for one in command.params if one.required and not isinstance(one, click.Option)
         ]

@@ -80,7 +80,7 @@ def test_a_minibatch(tmp_path: Path, bucket: str, s3: S3Server) -> None:
     address = uploaded(local, f"{bucket}/s.zarr")
     with s3.counted() as count:
         found = open_block(address, "mm0", staging=0).read([0, 3, 5, 7])
-    assert count.total <= 22, count  # 4 images: each has a file of pooled conditioning
+    assert count.total <= 20, count  # 4 images: each has a file of pooled conditioning
     assert count["HEAD"] == 0
     expected = open_block(local, "mm0").read([0, 3, 5, 7])
     for name, values in expected.inputs.items():

@@ -11,8 +11,8 @@ import click
 
 from taqstore.cli import COMMANDS
 
-_STORES = {"store", "first", "second"}
-_ANSWERS = ("output", "out")
+_STORES = {"store", "first", "second", "stores"}
+_ANSWERS = ("output", "out", "target")
 
 
 def every_command() -> dict[str, click.Command]:
@@ -81,6 +81,8 @@ def _arguments(command: click.Command, given: Mapping[str, str], target: str) ->
     for parameter in _needed(command):
         name = str(parameter.name)
         value = target if name in _ANSWERS else given[name]
+        if name == "stores":  # two at least
+            found.append(value)
         option = [parameter.opts[0]] if isinstance(parameter, click.Option) else []
         found += [*option, value]
     return found

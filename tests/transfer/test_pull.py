@@ -87,6 +87,11 @@ def test_a_whole_store_is_the_same_store(source: Path, tmp_path: Path) -> None:
 def test_what_is_cut_is_the_selection(source: Path, tmp_path: Path, asked: dict[str, str]) -> None:
     """As `query` would select it, in every group that has any of it; the others are whole."""
     theirs = open_store(source, chunks=None, incomplete=True)
+    if not all(any(_has(theirs[path], n, t, path) for path in theirs) for n, t in asked.items()):
+        with pytest.raises(MissingError):  # nothing in the store is what an option speaks of
+            pull(source, tmp_path / "out", choice=Choice(**asked))
+        assert not (tmp_path / "out").exists()
+        return
     outcome = pull(source, tmp_path / "out", choice=Choice(**asked))
     ours = open_store(tmp_path / "out", chunks=None, incomplete=True)
     assert not verify_store(tmp_path / "out").damage
@@ -103,6 +108,15 @@ def test_what_is_cut_is_the_selection(source: Path, tmp_path: Path, asked: dict[
     for path in left:
         with pytest.raises(MissingError):
             select(theirs[path], site=site_of(path), **asked)
+
+
+def _has(dataset: Any, name: str, text: str, path: str) -> bool:
+    """Whether a group has any of what one option chooses."""
+    try:
+        select(dataset, site=site_of(path), **{name: text})
+    except MissingError:
+        return False
+    return _means(name, dataset)
 
 
 def _values(variable: Any) -> np.ndarray:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SIDE_BY_SIDE = 16
 """Requests under way at once."""
-PART = 8 << 20
+PART = 5 << 20
 """Bytes of a part of a large object; what is no larger is put by one request."""
 _PARTS_UNDER_WAY = 2
 _TRIES = 5
