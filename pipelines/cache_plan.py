@@ -136,11 +136,14 @@ def plan_cache(shape: ModelShape, wanted: Wanted) -> CachePlan:
     Raises
     ------
     MisuseError
-        A number below 1, or a size of no whole tokens.
+        A number below 1, a size of no whole tokens, or frames of a model that makes no video.
     MissingError
         The model has no such block.
     """
     size, frames = wanted.size or shape.size, wanted.frames or shape.frames
+    if shape.frames == 1 < frames:
+        what, remedy = f"{shape.name} makes no video", "leave --frames out"
+        raise MisuseError(problem(what, found=f"{frames} frames", remedy=remedy))
     counts = (wanted.images, wanted.steps, wanted.stride, frames)
     if min(counts) < 1 or any(n % 16 or n < 16 for n in size):
         what = "images, steps and frames must be at least 1, sizes multiples of 16 pixels"

@@ -203,7 +203,8 @@ def _options_meant(error: click.NoSuchOption) -> list[str] | None:
     typed = error.option_name
     if not typed.startswith("--"):  # of -layer click says -l
         typed = next((word for word in sys.argv[1:] if word.startswith(typed)), typed)
-    params = error.ctx.command.params if error.ctx else []
+    every = error.ctx.command.params if error.ctx else []
+    params = [param for param in every if isinstance(param, click.Option)]
     known = [word for param in params for word in (*param.opts, *param.secondary_opts)]
     near = nearest(typed.partition("=")[0].lstrip("-"), [word.lstrip("-") for word in known])
     return [f"--{near}"] if near else None

@@ -122,7 +122,9 @@ def print_cache_plan(
     """Print what blocks of a model, or of all models, would take."""
     pipeline = import_module(CACHE_PLAN)
     shapes = pipeline.SHAPES
-    models = list(shapes) if model is None else [model]
+    # Frames of no model in particular are those of videos.
+    every = [name for name in shapes if found["frames"] is None or shapes[name].frames > 1]
+    models = every if model is None else [model]
     asked = {"images": found["num_images"], "steps": found["steps"]}
     wanted = pipeline.Wanted(
         **{name: value for name, value in asked.items() if value is not None},

@@ -121,15 +121,23 @@ def test_requests_are_those_of_a_server(s3: S3Server, bucket: str, tmp_path: Pat
 
 def test_what_large_objects_take_and_cost() -> None:
     requests = Requests()
-    requests.add(1000, 20 << 20)  # begun, in three parts of 8 MB, ended; a claim and a flag
-    assert (requests.put, requests.get, requests.list, requests.delete) == (7000, 2000, 1, 1)
-    assert requests.cost(5.0, 0.4) == pytest.approx((7001 * 5 + 2000 * 0.4) / 1e6)
+    requests.add(1000, 20 << 20)  # begun, in four parts of 5 MB, ended; a claim and a flag
+    assert (requests.put, requests.get, requests.list, requests.delete) == (8000, 2000, 1, 1)
+    assert requests.cost(5.0, 0.4) == pytest.approx((8001 * 5 + 2000 * 0.4) / 1e6)
 
 
 @pytest.mark.parametrize("wrong", [{"images": 0}, {"stride": 0}, {"size": (7, 64)}, {"frames": -1}])
 def test_no_such_plan(wrong: dict[str, object]) -> None:
     with pytest.raises(MisuseError, match="at least 1"):
         plan_cache(SHAPES["sd3-medium"], Wanted(**wrong))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [name for name, shape in SHAPES.items() if shape.frames == 1])
+def test_no_video_of_a_model_of_images(name: str) -> None:
+    with pytest.raises(MisuseError, match=f"{name} makes no video"):
+        plan_cache(SHAPES[name], Wanted(frames=5))
+    still = plan_cache(SHAPES[name], Wanted(frames=1))
+    assert still.whole == plan_cache(SHAPES[name], Wanted()).whole
 
 
 def test_no_such_block() -> None:
@@ -146,6 +154,8 @@ def test_the_command_needs_neither_model_nor_store(taq: Runner) -> None:
     sd3 = next(row for row in rows if row[:2] == ["sd3-medium", "whole"])
     assert sd3[2:4] == ["32.6", "TB"]
     assert sd3[-4:] == ["13", "h", "53", "min"]
+    videos = taq("cache", "--plan", "--frames", "5", "--json")
+    assert [plan["model"] for plan in json.loads(videos.out)] == ["wan2.2-a14b"]
     one = taq("cache", "--plan", "--model", "wan2.2-a14b", "--num-images", "128", "--stride", "1",
               "--json")  # fmt: skip
     assert json.loads(one.out)["whole"]["bytes"] == pytest.approx(176e12, rel=0.01)
