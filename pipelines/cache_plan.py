@@ -193,7 +193,7 @@ class _Sizes:
             requests.get += sum(sized[end].items for end in window if end in written)
             written |= set(window)
             before = [end for end in window if end[1] > min(index for _, index in window)]
-        return self._with_pooled(Kept(most.groups, requests))
+        return self._with_pooled(Kept(most.groups, requests), claimed=False)
 
     def _alone(self, end: tuple[str, int]) -> GroupSize:
         stream, index = end
@@ -214,7 +214,7 @@ class _Sizes:
             dtype=dtype,
         )
 
-    def _with_pooled(self, kept: Kept) -> Kept:
+    def _with_pooled(self, kept: Kept, *, claimed: bool = True) -> Kept:
         if self.shape.pooled:
             template = pooled_conditioning_template(
                 images=range(self.wanted.images),
@@ -222,14 +222,14 @@ class _Sizes:
                 dtype="float16" if self.shape.dtype == "float16" else "float32",
                 attrs={},
             )
-            _add(kept, template)
+            _add(kept, template, claimed=claimed)
         return kept
 
 
-def _add(kept: Kept, template: Template) -> None:
+def _add(kept: Kept, template: Template, *, claimed: bool = True) -> None:
     size = _size(template)
     kept.groups = [*kept.groups, size]
-    kept.requests.add(size.items, size.item_bytes)
+    kept.requests.add(size.items, size.item_bytes, claimed=claimed)
 
 
 def _size(template: Template) -> GroupSize:

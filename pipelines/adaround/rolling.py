@@ -209,7 +209,7 @@ class Rolling:
             dtype=values.dtype.name,
             attrs={RUN: found.summary()},
         )
-        return open_groups(self.writer, [template], Mode(resume=True))[POOLED]
+        return open_groups(self.writer, [template], Mode(resume=True), makes_way=True)[POOLED]
 
     def _fill(self, place: int, groups: dict[Boundary, GroupWriter], source: int | None) -> None:
         """Write the missing samples of a block's inputs and outputs, flagging them in between."""

@@ -178,7 +178,7 @@ def open_kept(
         shape=shape,
         attrs={RUN: dict(run), VARIANT: variant, DIGEST: digest, **known},
     )
-    group = open_groups(writer, [template], Mode(resume=True))[template.path]
+    group = open_groups(writer, [template], Mode(resume=True), makes_way=True)[template.path]
     kept = Kept(writer, template.path, asked, group)
     if stored is not None and not stored.location.same_as(writer.location):
         kept.take(stored)

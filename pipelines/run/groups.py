@@ -24,17 +24,20 @@ def open_groups(
     mode: Mode,
     *,
     replaced: Collection[str] | None = None,
+    makes_way: bool | None = None,
 ) -> dict[str, GroupWriter]:
     """Open or create the groups, by path.
 
     A group that would be refused and holds no whole item, which nobody works on, makes way: a run
     that fails before its first item leaves nothing that refuses a corrected one. Not to a process
-    that has a part of a run: what was made for all of them stays.
+    that goes on with a run or has a part of it: what was planned for all of them stays.
 
     Parameters
     ----------
     replaced
         Groups to replace; None: all with `Mode.force`, else none.
+    makes_way
+        Whether such a group makes way; None: to a run that begins.
 
     Raises
     ------
@@ -44,7 +47,8 @@ def open_groups(
         A group holds complete items, and neither resume nor force was asked for.
     """
     fresh = {t.path for t in templates if mode.force} if replaced is None else replaced
-    if not mode.shared:
+    begins = not (mode.shared or mode.resume)
+    if begins if makes_way is None else makes_way:
         _remove_unfilled(writer, [t for t in templates if t.path not in fresh])
     for template in templates:
         if template.path not in fresh:

@@ -219,7 +219,6 @@ def command(store: str, as_json: bool, **options: Any) -> None:
       taqstore adaround run.zarr --rule timed --activation-bits 4 --activation-clip mse \\
           --shifted-sites ''
       taqstore adaround run.zarr --blocks mm0 --iterations 1000 --learning-rate 0.01
-      taqstore adaround run.zarr --rolling --stride 5
     """
     _check_unused(options)
     _check_start(options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from taqstore.cli.long_command import LongCommand
 from taqstore.cli.outcome import print_groups, say_notes
 from taqstore.cli.output import json_option, print_json
 from taqstore.cli.progress import progress_bar
+from taqstore.cli.scheduler import dealing, in_process, scheduler_option
 from taqstore.cli.words import Word
 from taqstore.run.outcome import Outcome
 
@@ -34,8 +36,11 @@ from taqstore.run.outcome import Outcome
     show_default=True,
     help="Images that an earlier store has too.",
 )
+@scheduler_option
 @json_option
-def command(stores: tuple[str, ...], out: str, as_json: bool, **options: Any) -> None:
+def command(
+    stores: tuple[str, ...], out: str, scheduler: str, as_json: bool, **options: Any
+) -> None:
     """Concatenate every STORE along images and batches into the new store OUT.
 
     All must be of one model and one configuration. Files are copied as they are, provenance is
@@ -54,8 +59,12 @@ def command(stores: tuple[str, ...], out: str, as_json: bool, **options: Any) ->
     if len(stores) < 2:
         raise click.UsageError("merge takes two stores or more, then the new one")
 
-    with progress_bar("copying", unit="bytes") as progress:
-        outcome = merge(*stores, out, progress=progress, **options)
+    with ExitStack() as stack:
+        each = (
+            None if in_process(scheduler) else stack.enter_context(dealing(scheduler, *stores, out))
+        )
+        progress = stack.enter_context(progress_bar("copying", unit="bytes"))
+        outcome = merge(*stores, out, progress=progress, each=each, **options)
     if as_json:
         print_json(_document(outcome))
     else:

@@ -13,14 +13,17 @@ from taqstore.files.staged import whole_file
 from taqstore.metadata.provenance import make_record
 from taqstore.place.location import Address, Location
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
+from taqstore.run.dealing import Each
 from taqstore.run.outcome import Outcome
 from taqstore.run.progress import SILENT, Progress
+from taqstore.store.group_writer import GroupWriter
 from taqstore.store.reader import Store, open_store
 from taqstore.store.writer import StoreWriter, create_store
 from taqstore.together.agreed import Together, put_together, shared_groups
 from taqstore.together.checks import Duplicates
 from taqstore.upkeep.carried import carry_records, described, records_of
 from taqstore.upkeep.copying import Copier
+from taqstore.upkeep.merge_shares import Plan, copy_shares
 
 _COMMAND = "merge"
 _WORK = "merge.json"
@@ -34,6 +37,7 @@ def merge(
     renumber: bool = False,
     duplicates: Duplicates = "refuse",
     progress: Progress = SILENT,
+    each: Each | None = None,
     storage_options: StorageOptions | None = None,
 ) -> Outcome:
     """Concatenate stores along image and batch into a new one, in one pass over each.
@@ -61,6 +65,9 @@ def merge(
         which counts its statistics twice.
     progress
         Told of bytes, item by item.
+    each
+        Other processes that copy, as `map` of a function over shares of the items. Default: this
+        one copies.
     storage_options
         As of `taqstore.open_store`.
 
@@ -92,8 +99,14 @@ def merge(
     options = {"renumber": renumber, "offsets": together.offsets, "duplicates": duplicates}
     with _begun(stores, out, {"inputs": inputs, "options": options}) as writer:
         progress.start(sum(part.nbytes for parts in together.parts.values() for part in parts))
-        for path in paths:
-            _copy_group(writer, path, together, outcome, progress)
+        groups_of = {path: writer.group(together.template(path)) for path in paths}
+        if each is None:
+            for path, group in groups_of.items():
+                _copy_group(group, path, together, outcome, progress)
+        else:
+            sources_of = tuple(store.location for store in stores)
+            plan = Plan(sources_of, writer.location, tuple(paths), renumber, duplicates)
+            copy_shares(plan, together, each, outcome, progress)
         carry_records(writer, stores)
         if not _recorded(writer, inputs):
             counts = {"written": outcome.written}
@@ -167,9 +180,8 @@ def _recorded(writer: StoreWriter, inputs: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _copy_group(
-    writer: StoreWriter, path: str, together: Together, outcome: Outcome, progress: Progress
+    group: GroupWriter, path: str, together: Together, outcome: Outcome, progress: Progress
 ) -> None:
-    group = writer.group(together.template(path))
     for part, rows in zip(together.parts[path], together.rows(path), strict=True):
         # What an earlier store has of a united group was compared with this one's.
         copier = Copier(group, part, rows, compare=False)

@@ -138,9 +138,9 @@ def test_every_vocabulary_has_words_of_this_store(line: Line, name: str, option:
     for one in command.params:
         if one.opts[0] == option and isinstance(one, click.Argument):
             break
-        if isinstance(one, click.Option) or not one.required:
-            continue
         store = isinstance(one.type, StoreAddress)
+        if isinstance(one, click.Option) or not (one.required or store):
+            continue
         before.append(
             "run.zarr" if store else "activations/mlp.fc2" if one.name == "group" else "range"
         )

@@ -19,7 +19,8 @@ from taqstore.cli.completed import Asked, Named, StoreAddress
 from taqstore.cli.words import Word, WordGroup
 
 # Texts that are of no list: numbers, ranges, prompts.
-FREE = {"--negative-prompt", "--images", "--image", "--step", "--sigma", "--batch", "--channel"}
+FREE = {"--negative-prompt", "--images", "--image", "--step", "--sigma", "--batch", "--channel",
+        "--shard", "--size", "--staging"}  # fmt: skip
 # What makes a new name or a new store takes any.
 NEW = {("generate", "store"), ("ingest", "store"), ("merge", "out"),
        ("pull", "target"), ("push", "target")}  # fmt: skip
@@ -47,7 +48,10 @@ BESIDES: dict[str, list[str]] = {
     "diff --option": [GROUP, "tensor_max", "--analysis", "scales"],
     "diff --weights": [GROUP, "tensor_max", "--analysis", "smooth"],
     "diff variable": [GROUP],
-    **{f"analyze smooth --{word}": ["--weights", "gptq"] for word in ("source", "site", "layer")},
+    **{
+        f"analyze smooth --{word}": ["--weights", "gptq"]
+        for word in ("source", "site", "layer", "with")
+    },
     "export mlx --weights": ["--base", "{o}/w.safetensors"],
     "collect --enough-clip": ["--until-enough", "0.1"],
 }
@@ -80,7 +84,8 @@ def test_every_text_is_of_a_vocabulary_or_free() -> None:
 def tried() -> Iterator[tuple[str, str]]:
     """Command and parameter."""
     for name, one in parameters():
-        new = (name, one.name) in NEW or (spelled(one) == "--set" and name in NEW_SETS)
+        base = name.removeprefix("plan ")
+        new = (base, one.name) in NEW or (spelled(one) == "--set" and base in NEW_SETS)
         numbers = isinstance(one.type, Named) and spelled(one) in ("--cuts", "--order")
         if isinstance(one.type, Word | Named | StoreAddress) and not new and not numbers:
             yield name, spelled(one)
@@ -93,23 +98,23 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def typed(store: Path, work: Path, name: str, option: str) -> tuple[list[str], str]:
     """The command with the word mistyped, and the word that is meant."""
-    command = every_command()[name]
+    command, base = every_command()[name], name.removeprefix("plan ")
     parameter = next(one for one in command.params if spelled(one) == option)
     known = dict(reversed(list(calls(store, work, group=GROUP))))
     start = "plot diff" if option == "--against" else name
     line = next(line for words, line in known.items() if f"{words} ".startswith(f"{start} "))
     line = [f"{one}{SUFFIXES.get(name.split()[-1], '')}" if one.startswith(str(work)) else one
             for one in line]  # fmt: skip
-    besides = [word.format(o=store.parent) for word in BESIDES.get(f"{name} {option}", [])]
-    word = WORDS.get(f"{name} {option}") or _word(parameter, command, store)
+    besides = [word.format(o=store.parent) for word in BESIDES.get(f"{base} {option}", [])]
+    if name != base:  # a plan writes no item anyhow
+        besides = [word for word in besides if word not in ("--dry-run", "--resume")]
+    word = WORDS.get(f"{base} {option}") or _word(parameter, command, store)
     bare, equals, _ = word.partition("=")
     wrong = f"{bare}{bare[-1]}{equals}{VALUES[option] if equals else ''}"  # a letter typed twice
     if isinstance(parameter, click.Option):
         return [*line, *besides, option, wrong], word
-    if parameter.required:
-        place = [
-            one for one in command.params if one.required and not isinstance(one, click.Option)
-        ]
+    if parameter.required or isinstance(parameter.type, StoreAddress):
+        place = [one for one in command.params if isinstance(one, click.Argument)]
         line[len(name.split()) + place.index(parameter)] = wrong
         return [*line, *besides], word
     return [*line, *besides, wrong], word

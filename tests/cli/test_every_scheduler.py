@@ -87,11 +87,6 @@ def answer(taq: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     return run
 
 
-def storage_words(s3: S3Server) -> list[str]:
-    pairs = s3.options().items()
-    return [word for name, value in pairs for word in ("--storage-option", f"{name}={value}")]
-
-
 def test_every_command_that_reduces_has_a_question() -> None:
     """`merge` has tests of its own."""
     having = set()
@@ -121,7 +116,7 @@ def test_workers_open_stores_in_buckets_with_the_options_that_were_told(
 ) -> None:
     """Their own environment knows no server."""
     assert "AWS_ENDPOINT_URL" not in os.environ
-    words = storage_words(s3)
+    words = s3.words()
     here = answer(QUESTIONS[name], remote, *words)
     there = answer(QUESTIONS[name], remote, *words, "--scheduler", cluster.scheduler_address)
     assert there == here
@@ -172,7 +167,7 @@ def test_a_lost_worker_costs_its_part_only(
     taq: Runner, remote: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shard_check, "PART_FILES", 2)
-    words = storage_words(s3)
+    words = s3.words()
     whole = taq("verify", remote, "--json", *words)
     assert whole.code == 0
     with (
@@ -198,7 +193,7 @@ def test_a_lost_worker_costs_its_part_only(
 
 
 def test_ctrl_c_leaves_nothing_running(remote: str, s3: S3Server, cluster: Any) -> None:
-    command = [sys.executable, "-m", "taqstore", "verify", remote, *storage_words(s3)]
+    command = [sys.executable, "-m", "taqstore", "verify", remote, *s3.words()]
     with s3.fault("slow", seconds=0.2, what="GET", key="/c/"):
         with s3.counted() as count:
             asked = subprocess.Popen(

@@ -123,6 +123,11 @@ class S3Server:
             "region": "us-east-1",
         }
 
+    def words(self) -> list[str]:
+        """The same for a command line."""
+        pairs = self.options().items()
+        return [word for name, value in pairs for word in ("--storage-option", f"{name}={value}")]
+
     def make_bucket(self, name: str = "") -> str:
         """Name of a new bucket: the one asked for, or one of its own."""
         self._buckets += 1

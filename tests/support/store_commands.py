@@ -73,7 +73,12 @@ def _choices(command: click.Command) -> Iterator[dict[str, str]]:
 
 
 def _needed(command: click.Command) -> list[click.Parameter]:
-    return [p for p in command.params if p.required]
+    """What has to be typed; a store too where a command can do something without one."""
+    return [
+        p
+        for p in command.params
+        if p.required or (p.name == "store" and isinstance(p, click.Argument))
+    ]
 
 
 def _arguments(command: click.Command, given: Mapping[str, str], target: str) -> list[str]:

@@ -23,41 +23,44 @@ from support.rounding_store import make_rounding_store, without
 from taqstore import create_store, open_store
 from taqstore.errors import LayoutError, StoreError
 from taqstore.layout.template import Template
+from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
+from taqstore.run.share import Shard
 from taqstore.store.group_writer import GroupWriter
 from taqstore.testing import RunShape, make_latents
 from taqstore.upkeep.verify import verify_store
 
-Run = Callable[[Path, Path, bool], Outcome]
+Run = Callable[..., Outcome]
+NEW = Mode()
 SMALL = RunShape(images=2, steps=2, latent=(3, 2), channels=4)
 QUICK = Settings(bits=3, iterations=2, batch_size=4)
 
 
-def _generate(store: Path, folder: Path, right: bool) -> Outcome:
+def _generate(store: Path, folder: Path, right: bool, mode: Mode = NEW) -> Outcome:
     size = (8, 8) if right else (8, 4)
     request = Request("tiny", folder / "prompts.txt", 1, steps=2 + right, latent_size=size)
-    return generate(store, replace(request, local_ckpt=folder / "w.safetensors"))
+    return generate(store, replace(request, local_ckpt=folder / "w.safetensors"), mode=mode)
 
 
-def _cache(store: Path, folder: Path, right: bool) -> Outcome:
-    return cache(store, stride=1 + right, local_ckpt=folder / "w.safetensors")
+def _cache(store: Path, folder: Path, right: bool, mode: Mode = NEW) -> Outcome:
+    return cache(store, stride=1 + right, local_ckpt=folder / "w.safetensors", mode=mode)
 
 
-def _collect(store: Path, folder: Path, right: bool) -> Outcome:
-    return collect(store, stride=1 + right, local_ckpt=folder / "w.safetensors")
+def _collect(store: Path, folder: Path, right: bool, mode: Mode = NEW) -> Outcome:
+    return collect(store, stride=1 + right, local_ckpt=folder / "w.safetensors", mode=mode)
 
 
-def _adaround(store: Path, folder: Path, right: bool) -> Outcome:
+def _adaround(store: Path, folder: Path, right: bool, mode: Mode = NEW) -> Outcome:
     settings = replace(QUICK, bits=3 + right)
     local_ckpt = folder / "w.safetensors"
-    return adaround(store, settings=settings, chosen=["mm0"], local_ckpt=local_ckpt)
+    return adaround(store, settings=settings, chosen=["mm0"], local_ckpt=local_ckpt, mode=mode)
 
 
-def _ingest(store: Path, folder: Path, right: bool) -> Outcome:
+def _ingest(store: Path, folder: Path, right: bool, mode: Mode = NEW) -> Outcome:
     source = store.with_name(f"source-{right}")
     if not source.exists():
         make_latents(source, shape=replace(SMALL, latent=(4, 4) if right else (3, 2)))
-    return ingest([source], store, workers=1)
+    return ingest([source], store, workers=1, mode=mode)
 
 
 # Each with the groups it needs, by the word before the first slash.
@@ -121,6 +124,22 @@ def test_corrected_parameters_are_taken_after_a_first_item_failed(
                     found[variable].values, expected[variable].values,
                     equal_nan=expected[variable].dtype.kind == "f",
                 ), (path, variable)  # fmt: skip
+
+
+@needs_models
+@pytest.mark.parametrize("mode", [Mode(resume=True), Mode(shard=Shard(0, 3))], ids=str)
+@pytest.mark.parametrize("name", RUNS)
+def test_a_worker_with_other_parameters_leaves_a_plan_as_it_is(
+    name: str, mode: Mode, filled: Path, tmp_path: Path
+) -> None:
+    run, needs = RUNS[name]
+    store = _store(filled, tmp_path, needs)
+    run(store, filled.parent, True, Mode(groups_only=True))
+    planned = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    with pytest.raises(LayoutError, match="force"):
+        run(store, filled.parent, False, mode)
+    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == planned
+    assert run(store, filled.parent, True, mode).problems == []
 
 
 @needs_models
