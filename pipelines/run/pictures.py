@@ -50,7 +50,9 @@ def _open(
     template = pictures_template(
         images=images, shape=(height, width, colours), attrs={RUN: dict(about)}
     )
-    return open_groups(writer, [template], Mode(resume=True), replaced=replaced, makes_way=True)[PICTURES]
+    return open_groups(writer, [template], Mode(resume=True), replaced=replaced, makes_way=True)[
+        PICTURES
+    ]
 
 
 @dataclass

@@ -62,7 +62,9 @@ def open_scores(writer: StoreWriter, store: Store, asked: Scoring, *, force: boo
     node: Any = writer.node(template.path)
     stale = node is not None and node.attrs.get(RUN) != run
     replaced = {template.path} if stale or force else set[str]()
-    return open_groups(writer, [template], Mode(resume=True), replaced=replaced, makes_way=True)[template.path]
+    return open_groups(writer, [template], Mode(resume=True), replaced=replaced, makes_way=True)[
+        template.path
+    ]
 
 
 def score(
