@@ -7,16 +7,15 @@ import json
 import logging
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taqstore.errors import StoreError, printable, problem
+from taqstore.errors import StoreError, problem
 from taqstore.place.location import Location
-from taqstore.place.remote.options import without_secrets
+from taqstore.place.remote.owners import command_line
 
 _log = logging.getLogger(__name__)
 
@@ -114,15 +113,9 @@ def _myself() -> dict[str, object]:
     return {
         "host": socket.gethostname(),
         "process": os.getpid(),
-        "command": _command(),
+        "command": command_line(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _command() -> str:
-    """The command line as others may read it: what reaches a bucket may be a secret."""
-    words = [os.path.basename(sys.argv[0]), *without_secrets(sys.argv[1:])]
-    return printable(" ".join(words))[:200]
 
 
 @contextmanager

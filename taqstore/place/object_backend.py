@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from taqstore.errors import TaqError
 from taqstore.place.backend import Item, Piece
 from taqstore.place.plain_files import check_key, is_foreign
+from taqstore.place.remote import threads
 from taqstore.place.remote.claims import Claims
 from taqstore.place.remote.objects import PART, Objects
 from taqstore.place.remote.single_writer import SingleWriter
@@ -118,6 +119,9 @@ class ObjectBackend:
 
     def _put_once(self, key: str, content: bytes) -> None:
         """Put what is not there yet, or what a writer that is no more has left."""
+        if self._alone is not None:
+            self.objects.put(key, content)
+            return
         if self.objects.create(key, content) is not None:
             return
         found = self.objects.head(key)
@@ -191,7 +195,8 @@ class ObjectBackend:
         """Hold the store's lease, by one thread at a time."""
         with self._one_at_a_time:
             if self._alone is not None:
-                yield
+                with threads.locked(self._name, timeout):
+                    yield
                 return
             self._lock.acquire(timeout)
             self._holder.tags = {}
@@ -206,13 +211,16 @@ class ObjectBackend:
     def claimed(self, group: str, item: Item, flag: str, size: int) -> Iterator[bool]:
         """Hold an item by a claim in the place of its flag."""
         if self._alone is not None:
-            yield True
+            with threads.claimed(self._name, group, item) as held:
+                yield held
             return
         with self._claims.claimed(flag, size) as held:
             yield held
 
     def any_claimed(self, group: str, items: Iterable[Item], flags: str) -> bool:
         """Whether a claim that is somebody's lies among the flags."""
+        if self._alone is not None:
+            return threads.any_claimed(self._name, group, items)
         return self._claims.any_held([f"{flags}/{name}" for name in self.sizes(flags)])
 
     def put_flag(self, key: str, content: bytes) -> None:

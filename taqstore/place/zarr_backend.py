@@ -5,8 +5,6 @@ These know no conditional puts: one process at a time may write.
 
 from __future__ import annotations
 
-import threading
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +13,9 @@ from typing import Any
 from taqstore.errors import StoreError, problem
 from taqstore.place.backend import Item, Piece
 from taqstore.place.plain_files import ABSENT, check_key, is_foreign, unreadable
+from taqstore.place.remote import threads
 from taqstore.place.remote.remote_errors import is_of_server, server_errors
 from taqstore.place.remote.single_writer import SingleWriter
-
-# Of this process, by name of the store: other processes are kept away by a note.
-_LOCKS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-_CLAIMED: set[tuple[str, str]] = set()
-_PATIENCE = 60.0
 
 
 class ZarrBackend:
@@ -150,31 +144,18 @@ class ZarrBackend:
     @contextmanager
     def locked(self, *, timeout: float | None = None) -> Iterator[None]:
         """Hold the store among the threads of this process."""
-        held = _LOCKS[self.name]
-        if not held.acquire(timeout=_PATIENCE if timeout is None else timeout):
-            what = "another thread has been writing to this store for long"
-            raise StoreError(problem(what, where=self.name, remedy="wait for it, and try again"))
-        try:
+        with threads.locked(self.name, timeout):
             yield
-        finally:
-            held.release()
 
     @contextmanager
     def claimed(self, group: str, item: Item, flag: str, size: int) -> Iterator[bool]:
         """Hold an item among the threads of this process."""
-        claim = self.name, f"{group}/{item}"
-        if claim in _CLAIMED:
-            yield False
-            return
-        _CLAIMED.add(claim)
-        try:
-            yield True
-        finally:
-            _CLAIMED.discard(claim)
+        with threads.claimed(self.name, group, item) as held:
+            yield held
 
     def any_claimed(self, group: str, items: Iterable[Item], flags: str) -> bool:
         """Whether a thread of this process holds any of these items."""
-        return any((self.name, f"{group}/{item}") in _CLAIMED for item in items)
+        return threads.any_claimed(self.name, group, items)
 
     def put_flag(self, key: str, content: bytes) -> None:
         """Write the flag."""

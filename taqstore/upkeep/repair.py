@@ -7,7 +7,7 @@ loses its flag, so that the command that wrote it, with `--resume`, writes it ag
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,6 +20,7 @@ from taqstore.metadata.root import GROUP_DOCUMENT, KEY, Root, write_root
 from taqstore.metadata.sealed import encoded
 from taqstore.metadata.tree import Loaded
 from taqstore.names import COMMIT, COPIES, PROVENANCE, RECORD
+from taqstore.place.backend import Backend
 from taqstore.place.disk import disk_errors
 from taqstore.place.location import Address, Location
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
@@ -75,9 +76,20 @@ def repair_store(
     location = Location.parse(address)
     backend = location.backend(read_only=dry_run)
     # Where nothing is changed nothing is put in a bucket either, a lock's lease least of all.
-    held = nullcontext() if dry_run and location.folder is None else backend.locked()
-    with disk_errors(location), held:
+    alone = dry_run and location.folder is None
+    with disk_errors(location), nullcontext() if alone else _as_writer(backend, location):
         return list(_Repair(survey(location, backend), dry_run).run())
+
+
+@contextmanager
+def _as_writer(backend: Backend, location: Location) -> Iterator[None]:
+    """Hold the store as one that writes to it: the only one, where only one may."""
+    backend.begin(owner=str(location))
+    try:
+        with backend.locked():
+            yield
+    finally:
+        backend.end()
 
 
 @dataclass

@@ -181,7 +181,7 @@ def test_ingest_options_reach_the_library(
     ((args, kwargs),) = library.calls
     assert args == (("a", "b"), "s")
     mode = kwargs.pop("mode")
-    assert replace(mode, progress=SILENT) == Mode(resume=True)
+    assert replace(mode, progress=SILENT) == Mode(resume=True, wait=3600.0)
     assert kwargs == {
         "only": ("latents", "blocks"),
         "strict": True,
@@ -224,7 +224,9 @@ def test_analyze_options_reach_the_library(
 ) -> None:
     library = Recorder({})
     monkeypatch.setattr(import_module("taqstore.query.analyze"), "analyze", library)
-    monkeypatch.setattr("taqstore.store.reader.open_store", lambda address: f"opened {address}")
+    monkeypatch.setattr(
+        "taqstore.together.opening.open_store", lambda address, **ways: f"opened {address}"
+    )
     shown = taq("analyze", arguments[0], "s", *arguments[1:], "--source", "pooled/x", "--site",
                 "mlp.fc2", "--layer", "mm*", "--step", "0:9:3", "--batch", "2")  # fmt: skip
     assert shown.code == 0, shown.err
@@ -263,7 +265,7 @@ def test_export_options_reach_the_library(
     library = Recorder(Written(Path("out"), 3, 1500, ("a note",)))
     monkeypatch.setattr("taqstore.export.formats.export", library)
     monkeypatch.setattr(
-        "taqstore.store.reader.open_store", lambda address, **ways: f"opened {address}"
+        "taqstore.together.opening.open_store", lambda address, **ways: f"opened {address}"
     )
     shown = taq("export", arguments[0], "s", "-o", "out", "--force", *arguments[1:])
     assert shown.code == 0, shown.err
@@ -278,7 +280,9 @@ def test_plot_options_reach_the_library(
 ) -> None:
     library = Recorder(([Path("out/a.png"), Path("out/a.csv")], ["passed over"]))
     monkeypatch.setattr("taqstore.plot.draw.draw", library)
-    monkeypatch.setattr("taqstore.store.reader.open_store", lambda address: f"opened {address}")
+    monkeypatch.setattr(
+        "taqstore.together.opening.open_store", lambda address, **ways: f"opened {address}"
+    )
     for kind in (word for word, row in FIGURES.items() if not row.needs):
         shown = taq("plot", kind, "s", "-o", "out", "--layer", "mm0*", "--layer", "uni1", "--group",
                     "pooled/x/mlp.fc2", "--format", "svg", "--format", "png")  # fmt: skip

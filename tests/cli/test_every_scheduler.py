@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from support.cli_runner import Runner
@@ -91,9 +92,10 @@ def test_every_command_that_reduces_has_a_question() -> None:
     """`merge` has tests of its own."""
     having = set()
     for name in COMMANDS:
-        command: Any = cli.get_command(None, name)  # type: ignore[arg-type]
-        words = command.list_commands(None)[:1] if hasattr(command, "list_commands") else []
-        command = command.get_command(None, words[0]) if words else command
+        context = click.Context(cli)
+        command: Any = cli.get_command(context, name)
+        words = command.list_commands(context)[:1] if hasattr(command, "list_commands") else []
+        command = command.get_command(context, words[0]) if words else command
         if command.params and any(option.name == "scheduler" for option in command.params):
             having.add(name)
     wanted = {"analyze", "diff", "export", "plot", "report", "verify", "info", "query"}

@@ -13,6 +13,7 @@ import xarray as xr
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, ZipStore
 
 from support.addressed import contents, make_folder, put, web_server, zipped
+from support.builders import write_latents
 from support.s3_server import S3Server
 from taqstore import create_store, open_store
 from taqstore.errors import MisuseError, StoreError, TaqError
@@ -125,11 +126,15 @@ def test_a_web_server_that_lists_its_folders_is_read(folder: Path, web: str) -> 
         create_store(address)
 
 
-def test_a_web_server_that_lists_nothing_is_refused(folder: Path) -> None:
-    with web_server(folder.parent, lists=False) as address:
-        opened = open_store(f"{address}/{folder.name}")
+def test_a_web_server_that_lists_nothing_is_refused(folder: Path, tmp_path: Path) -> None:
+    write_latents(tmp_path / "open.zarr", [0, 1], only=[0])
+    with web_server(tmp_path, lists=False) as address:
+        opened = open_store(f"{address}/open.zarr")
         with pytest.raises(StoreError, match="does not list its folders"):
-            opened[GROUP].load()
+            opened["latents"].load()
+    # Of a group of which all is closed no listing is needed.
+    with web_server(folder.parent, lists=False) as address:
+        assert open_store(f"{address}/{folder.name}")[GROUP].load().sizes
 
 
 def test_a_zip_file_behind_a_url_is_read(folder: Path, web: str, bucket: str) -> None:

@@ -32,6 +32,7 @@ from werkzeug.serving import ThreadedWSGIServer
 Answer = tuple[str, list[tuple[str, str]], bytes]
 
 CONDITIONS = ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
+IGNORED = {"ignore-conditions": CONDITIONS, "ignore-if-match": CONDITIONS[:1]}
 # Parts, which take long, go side by side. moto closes an object that is replaced as it is read.
 ALONE = ("PUT", "COMPLETE", "DELETE", "DELETES", "LIST", "GET", "HEAD")
 CODES = {
@@ -83,9 +84,8 @@ class Layer:
         if kind == "status" and before:
             receive(environ)
             return refusal(asked, fault)
-        if kind == "ignore-conditions":
-            for name in CONDITIONS:
-                environ.pop(name, None)
+        for name in IGNORED.get(str(kind), ()):
+            environ.pop(name, None)
         applied = self._applied(environ, asked)
         return refusal(asked, fault) if kind == "status" else applied
 

@@ -175,7 +175,8 @@ class S3Server:
         ----------
         kind
             `status` (refuse with `status` and `code`), `reset` (end the connection), `slow` (wait
-            `seconds`, then answer), `ignore-conditions` (as servers that do not know If-Match).
+            `seconds`, then answer), `ignore-conditions` (as servers that know none),
+            `ignore-if-match` (as those that know If-None-Match alone).
         when
             `before` or `after` the request was applied; of `reset` also `middle`: half of the
             answer is sent.

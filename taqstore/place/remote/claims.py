@@ -63,10 +63,10 @@ class Claims:
             with self._lock:
                 still = self._held.pop(key, None)
             if still is not None and not still.lost:  # not flagged: others need not wait for it
+                # It stays, free: to remove an object takes no condition, and by then it may be
+                # another's claim, or a flag.
                 with suppress(TaqError), still.lock:
-                    free = still.lease.text(free=True)
-                    if self._objects.replace(key, free, still.tag) is not None:
-                        self._objects.delete([key])
+                    self._objects.replace(key, still.lease.text(free=True), still.tag)
 
     def _taken(self, key: str, size: int) -> _Held | None:
         lease, now = Lease(CLAIM_SECONDS, unlike=size), time.monotonic()

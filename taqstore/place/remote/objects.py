@@ -1,18 +1,20 @@
 """Objects of an object store, each whole or not there: put, put if absent, put if unchanged.
 
-A tag is what the store says of an object's content (an ETag). Where a request was cut off, so that
-nobody knows whether it was done, the object is read back and compared before it is put again.
+A tag is what the store says of an object's content: an ETag; of Google's, the generation. Where a
+request was cut off, so that nobody knows whether it was done, the object is read back and compared
+before it is put again.
 """
 
 from __future__ import annotations
 
 import itertools
 import queue
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from taqstore.place.remote.remote_errors import check_absent, remote_errors
 
@@ -25,6 +27,8 @@ PART = 5 << 20
 """Bytes of a part of a large object; what is no larger is put by one request."""
 _PARTS_UNDER_WAY = 2
 _TRIES = 5
+# The answer of servers that know no conditions, and do not pass over them.
+_NOT_IMPLEMENTED = re.compile(r"\b501\b.{0,40}Not ?Implemented|<Code>NotImplemented</Code>")
 
 
 class Objects:
@@ -32,6 +36,11 @@ class Objects:
 
     def __init__(self, client: Client, name: str) -> None:
         self.client, self.name = client, name
+        # Google compares generations, where others compare ETags.
+        google = type(client).__name__ == "GCSStore"
+        self._tag: Literal["version", "e_tag"] = "version" if google else "e_tag"
+        self.no_tag = "1" if google else f'"{"0" * 32}"'
+        """One that no object has."""
 
     def get(self, key: str) -> tuple[bytes, str] | None:
         """Content and tag; None where there is no such object."""
@@ -40,7 +49,7 @@ class Objects:
         with remote_errors(self.name, key):
             try:
                 found = obstore.get(self.client, key)
-                return bytes(found.bytes()), str(found.meta["e_tag"])
+                return bytes(found.bytes()), str(found.meta[self._tag])
             except FileNotFoundError as error:
                 check_absent(error, self.name)
                 return None
@@ -79,7 +88,7 @@ class Objects:
             except FileNotFoundError as error:
                 check_absent(error, self.name)
                 return None
-            return int(found["size"]), str(found["e_tag"])
+            return int(found["size"]), str(found[self._tag])
 
     def listed(self, prefix: str) -> tuple[list[str], dict[str, int]]:
         """Names of folders, and sizes of objects by name, directly below a prefix."""
@@ -123,16 +132,18 @@ class Objects:
         from obstore import put
         from obstore.exceptions import AlreadyExistsError, GenericError, PreconditionError
 
-        mode: Any = "create" if tag is None else {"e_tag": tag}
+        mode: Any = "create" if tag is None else {self._tag: tag}
         for attempt in itertools.count(1):
             with remote_errors(self.name, key):
                 try:
-                    return str(put(self.client, key, content, mode=mode)["e_tag"])
+                    return str(put(self.client, key, content, mode=mode)[self._tag])
                 except (AlreadyExistsError, PreconditionError, FileNotFoundError):
                     # It may be ours: an answer that was lost on its way, and asked for again.
                     found = self.get(key)
                     return found[1] if found is not None and found[0] == content else None
-                except GenericError:
+                except GenericError as error:
+                    if _NOT_IMPLEMENTED.search(str(error)):
+                        raise NotImplementedError(str(error)) from error
                     found = self.get(key)
                     if found is not None and found[0] == content:
                         return found[1]

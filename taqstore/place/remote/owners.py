@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from taqstore.errors import printable
+from taqstore.place.remote.options import without_secrets
 
 MAGIC = b'{"taqstore_lease":'
 """How the text of a lease or a claim begins; no flag does."""
@@ -71,12 +72,18 @@ class Lease:
             "host": socket.gethostname(),
             "process": os.getpid(),
             "machine": machine(),
-            "command": printable(" ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]]))[:200],
+            "command": command_line(),
             "since": self.since,
             "renewed": _now(),
         }
         text = json.dumps(told, separators=(",", ":")).encode()
         return text + b" " if len(text) == self.unlike else text
+
+
+def command_line() -> str:
+    """The command line as others may read it: what reaches a bucket may be a secret."""
+    words = [os.path.basename(sys.argv[0]), *without_secrets(sys.argv[1:])]
+    return printable(" ".join(words))[:200]
 
 
 def _now() -> str:
@@ -90,7 +97,7 @@ def told_by(content: bytes) -> Mapping[str, Any] | None:
     try:
         told = json.loads(content)
         float(told["valid_s"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return {"free": True, "valid_s": 0.0}  # nobody can renew it
     return dict(told)
 
@@ -109,7 +116,7 @@ def is_gone(told: Mapping[str, Any]) -> bool:
     try:
         age = datetime.now(UTC) - datetime.fromisoformat(str(told["renewed"]))
         return age.total_seconds() > _SURELY * float(told["valid_s"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return False
 
 

@@ -112,11 +112,19 @@ class StoreLock:
         self._tag = self._objects.replace(self._key, self._lease.text(free=True), self._tag) or ""
 
     def is_honoured(self) -> bool:
-        """Whether the store keeps conditions: what is there is not created again."""
-        text = self._lease.text(free=True)
-        if self._objects.create(self._key, text) is None:
-            return True
-        return self._objects.create(self._key, self._lease.text(free=True)) is None
+        """Whether the store keeps both conditions.
+
+        What is there is not created again, and what is another by now is not replaced: some servers
+        know the first alone.
+        """
+        no_tag = self._objects.no_tag
+        try:
+            made = self._objects.create(self._key, self._lease.text(free=True))
+            if made and self._objects.create(self._key, self._lease.text(free=True)):
+                return False
+            return self._objects.replace(self._key, self._lease.text(free=True), no_tag) is None
+        except NotImplementedError:
+            return False
 
 
 def superseded(where: str) -> SupersededError:

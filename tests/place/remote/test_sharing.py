@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from taqstore.place.location import Location
 from taqstore.place.object_backend import ObjectBackend
 from taqstore.place.remote import claims, owners, single_writer, store_lock
 from taqstore.upkeep import verify_store
+from taqstore.upkeep.repair import repair_store
 
 FLAG = "latents/items/commit/c.0.0"
 
@@ -122,6 +124,25 @@ def test_an_item_is_held_once(address: str) -> None:
     assert one.read(FLAG) == b"flag"
 
 
+def test_who_gives_a_claim_back_takes_nothing_from_the_next(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = back_end(address), back_end(address)
+    replace = one.objects.replace
+
+    def and_the_next_is_quick(key: str, content: bytes, tag: str) -> str | None:
+        put = replace(key, content, tag)
+        with other.claimed("latents", (0,), FLAG, 40) as held:
+            assert held
+            other.put_flag(FLAG, b"flag")
+        return put
+
+    with one.claimed("latents", (0,), FLAG, 40) as held:
+        assert held
+        monkeypatch.setattr(one.objects, "replace", and_the_next_is_quick)
+    assert other.read(FLAG) == b"flag"
+
+
 def test_a_claim_is_renewed_while_it_is_held(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "CLAIM_SECONDS", 0.8)
     one, other = back_end(address), back_end(address)
@@ -197,6 +218,16 @@ def test_writers_of_other_images_grow_one_group(address: str) -> None:
         assert shown.prompt.values[place] == f"prompt {image} é"
 
 
+def test_threads_of_the_only_writer_are_kept_apart(s3: S3Server, address: str) -> None:
+    with s3.fault("ignore-conditions"):
+        test_writers_of_other_images_grow_one_group(address)
+        with create_store(address) as first, create_store(address) as second:
+            template = latents_template([0, 1, 20])
+            with first.group(template).claim((2,)) as held, second.group(template).claim((2,)) as b:
+                assert held
+                assert not b
+
+
 def test_records_of_many_writers_are_all_kept(address: str) -> None:
     from taqstore.metadata.provenance import make_record
 
@@ -230,15 +261,25 @@ def test_no_lock_for_what_is_there(s3: S3Server, address: str) -> None:
         assert count["PUT"] == 0
 
 
+NO_CONDITIONS: list[dict[str, Any]] = [
+    {"kind": "ignore-conditions"},
+    {"kind": "ignore-if-match"},
+    {"status": 501, "what": "PUT", "conditional": True},
+]
+
+
+@pytest.mark.parametrize("fault", NO_CONDITIONS, ids=["none", "If-None-Match alone", "refused"])
 def test_a_store_without_conditions_has_one_writer(
-    s3: S3Server, address: str, monkeypatch: pytest.MonkeyPatch
+    s3: S3Server, address: str, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
 ) -> None:
-    with s3.fault("ignore-conditions"):
+    with s3.fault(**fault):
         write_latents(address, [0, 1], only=[0])
         with create_store(address):
             monkeypatch.setattr(single_writer, "is_ours", lambda told: False)
             with pytest.raises(StoreError, match="can have one writer at a time"):
                 create_store(address)
+            with pytest.raises(StoreError, match="can have one writer at a time"):
+                repair_store(address)
         with create_store(address) as writer:  # the other one is done
             group = writer.group(latents_template([0, 1]))
             with group.claim((1,)) as held:
