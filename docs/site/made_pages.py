@@ -28,6 +28,7 @@ ELSEWHERE = [
     ("py:class", r"taqstore\..+\..+"),
     # Names of types that are imported for the type checker alone, or are other names of types.
     ("py:class", "Array|Figure|Floats|Groups|Number|Order|Path|PathLike|Results|Summary"),
+    ("py:class", "Address|Command|Duplicates|Each|Openable|Shuffle|StorageOptions"),
     ("py:exc", "MisuseError|DocumentError"),  # both are TaqErrors
 ]
 # Shown by their names: what they stand for takes ten lines.
