@@ -114,10 +114,14 @@ class Staged:
             return
         with self._lock:
             gone = self._make_room(len(content))
-            self._bytes += len(content)
+            # What other threads are writing at this moment cannot make room.
+            fits = self._bytes + len(content) <= self.most
+            self._bytes += len(content) if fits else 0
         for old in gone:
             with suppress(OSError):
                 (self.folder / old).unlink()
+        if not fits:
+            return
         beside = self.folder / f"{file}.{secrets.token_hex(4)}"
         try:
             beside.write_bytes(content)
