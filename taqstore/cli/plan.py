@@ -8,6 +8,7 @@ import click
 
 from taqstore.cli import COMMANDS
 from taqstore.cli.sharing import GROUPS_ONLY
+from taqstore.cli.talk import talk_options
 from taqstore.cli.words import WordGroup
 
 FILLING = ("generate", "cache", "collect", "adaround", "gptq", "sensitivity", "ingest")
@@ -35,7 +36,12 @@ class Filling(WordGroup):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in FILLING])
 
 
-@click.group("plan", cls=Filling)
+@click.group(
+    "plan",
+    cls=Filling,
+    params=talk_options(),
+    subcommand_metavar="COMMAND STORE [OPTIONS]...",
+)
 def command() -> None:
     """Make the groups of a run, with all coordinates and shapes, and fill none.
 
@@ -45,6 +51,6 @@ def command() -> None:
 
     \b
     Examples:
-      taqstore plan generate run.zarr --model reference --num-images 200
+      taqstore plan generate new.zarr --model reference --num-images 200
       taqstore plan collect run.zarr --stride 1
     """

@@ -72,6 +72,7 @@ class Location:
         if not isinstance(text, str):
             what, found = "a store is named by a path or a URL", type(address).__name__
             raise MisuseError(problem(what, found=found, remedy='write it like "store.zarr"'))
+        text = text.removeprefix("zip::")  # as fsspec chains them
         parts = urlsplit(text)
         if parts.scheme in ("file", "local"):
             if parts.netloc not in ("", "localhost"):

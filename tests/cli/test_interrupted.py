@@ -34,6 +34,8 @@ WORDS = {
     "profile": ["{}/a store.zarr", "-o", "{}/some figures", "--stride", "3"],
     "ingest": ["--only", "schedule", "--strict", "--workers", "1", "--", "{}/a lut.json",
                "{}/a store.zarr"],
+    "pull": ["{}/a.zarr", "{}/a store.zarr", "--group", "latents", "--image", "0"],
+    "push": ["{}/a store.zarr", "{}/b c.zarr", "--step=2"],
     "merge": ["{}/a.zarr", "{}/b c.zarr", "{}/a store.zarr", "--group", "latents", "--renumber",
               "--duplicates", "skip"],
 }  # fmt: skip
@@ -76,7 +78,7 @@ def words_of(name: str, folder: Path) -> list[str]:
 
 def test_the_long_commands_are_those_that_are_known_to_be() -> None:
     assert set(LONG) == set(WORDS)
-    assert set(LONG) - set(RESUMED) == {"merge", "evaluate", "gate"}
+    assert set(LONG) - set(RESUMED) == {"merge", "pull", "push", "evaluate", "gate"}
 
 
 @needs_models

@@ -60,6 +60,7 @@ SETTINGS = {
             "taqstore ingest theirs.json theirs.zarr",
         )
     ),
+    "plan": Setting("latents", fresh=True),
     "merge": Setting(
         "empty",
         before=(
@@ -94,4 +95,6 @@ def _commands(
         for name in command.list_commands(root_context()):
             inner = command.get_command(root_context(), name)
             assert inner is not None
+            if words == ("plan",):
+                continue  # the command itself, which shows its own examples
             yield from _commands((*words, name), inner)
