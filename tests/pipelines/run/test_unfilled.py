@@ -127,7 +127,9 @@ def test_corrected_parameters_are_taken_after_a_first_item_failed(
 
 
 @needs_models
-@pytest.mark.parametrize("mode", [Mode(resume=True), Mode(shard=Shard(0, 3))], ids=["resume", "shard"])
+@pytest.mark.parametrize(
+    "mode", [Mode(resume=True), Mode(shard=Shard(0, 3))], ids=["resume", "shard"]
+)
 @pytest.mark.parametrize("name", RUNS)
 def test_a_worker_with_other_parameters_leaves_a_plan_as_it_is(
     name: str, mode: Mode, filled: Path, tmp_path: Path
