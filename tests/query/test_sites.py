@@ -157,6 +157,10 @@ ALLOWED = {
     ("taqstore/cli/vocabulary.py", 'weights, slash, _ = asked.typed.partition("/")'),
     ("taqstore/names/vocabulary.py", 'source, _, site = path.rpartition("/")'),
     ("taqstore/names/vocabulary.py", 'return path.partition("/")[0]'),
+    (
+        "taqstore/together/joined_store.py",
+        'return " + ".join(address.rsplit("/", 1)[-1] for address in str(self).split(" + "))',
+    ),
     ("taqstore/plot/kinds/frontier.py", 'inputs = name.partition(" ")[0].partition("/")[2]'),
 }
 
@@ -170,7 +174,8 @@ def test_group_paths_are_split_in_one_place() -> None:
     found = set()
     for folder in ("taqstore", "pipelines"):
         for file in (root / folder).rglob("*.py"):
-            if file.parent.name in KEYS:
+            parts = file.relative_to(root).with_suffix("").parts
+            if {*KEYS} & {*parts[1:-1]} or parts[-2:] == ("files", "remote"):
                 continue
             with tokenize.open(file) as stream:
                 lines = [line.strip() for line in stream if SPLITS.search(line)]
