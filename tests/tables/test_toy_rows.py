@@ -44,7 +44,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(STATISTICS, PREFIX, statistics)
     exporter = Format("ranges as toy lines", "support.toy_exporter:toy", options=(SOURCE,))
     monkeypatch.setitem(FORMATS, "toy", exporter)
-    for module in ("ingest", "export", "model_options", "generate", "cache"):
+    for module in ("ingest", "export", "model_options", "generate", "cache_plan", "cache"):
         monkeypatch.delitem(sys.modules, f"taqstore.cli.{module}", raising=False)
 
 
