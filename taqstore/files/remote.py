@@ -48,11 +48,6 @@ def output_path(out: str | os.PathLike[str]) -> Path:
     return RemotePath(text)
 
 
-def is_remote(out: str | os.PathLike[str]) -> bool:
-    """Whether an output is not of this disk."""
-    return isinstance(output_path(out), RemotePath)
-
-
 @dataclass(frozen=True)
 class Place:
     """Where a remote output goes.

@@ -10,7 +10,7 @@ import itertools
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from taqstore.errors import TaqError
@@ -36,9 +36,6 @@ class ObjectBackend:
     def __init__(self, client: Client, name: str) -> None:
         self.client, self._name = client, name
         self.objects = Objects(client, name)
-        self._beside, prefix = _beside(client, name)
-        self._note = f"{prefix}.writer"
-        self._lock = StoreLock(self._beside, f"{prefix}.lock", name)
         self._claims = Claims(self.objects)
         self._one_at_a_time = threading.Lock()
         self._holder = threading.local()
@@ -52,6 +49,23 @@ class ObjectBackend:
     def name(self) -> str:
         """The address."""
         return self._name
+
+    @cached_property
+    def _place(self) -> tuple[Objects, str]:
+        return _beside(self.client, self._name)
+
+    @property
+    def _beside(self) -> Objects:
+        """Where locks lie; who only reads has no client for it."""
+        return self._place[0]
+
+    @cached_property
+    def _lock(self) -> StoreLock:
+        return StoreLock(self._beside, f"{self._place[1]}.lock", self._name)
+
+    @property
+    def _note(self) -> str:
+        return f"{self._place[1]}.writer"
 
     @property
     def _tags(self) -> dict[str, str | None] | None:

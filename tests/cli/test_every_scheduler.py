@@ -18,10 +18,9 @@ import pytest
 
 from support.cli_runner import Runner
 from support.s3_server import S3Server
-from support.uploaded import uploaded
+from support.uploaded import in_a_bucket
 from taqstore.cli import COMMANDS, cli
 from taqstore.place.location import Location
-from taqstore.place.remote.options import storage
 from taqstore.testing import RunShape, make_store
 from taqstore.upkeep import shard_check
 
@@ -61,11 +60,8 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def remote(s3: S3Server, store: Path) -> Iterator[str]:
-    bucket = s3.make_bucket()
-    with storage(s3.options()):
-        address = uploaded(store, f"s3://{bucket}/s.zarr")
-    yield address
-    s3.drop_bucket(bucket)
+    with in_a_bucket(s3, store) as address:
+        yield address
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ import pytest
 
 from support.cli_runner import Runner
 from support.s3_server import EXPIRED, S3Server
-from support.uploaded import uploaded
+from support.uploaded import in_a_bucket
 from taqstore import open_store
 from taqstore.place.remote import claims, store_lock
-from taqstore.place.remote.options import storage
 from taqstore.testing import RunShape, make_run_folder, make_store
 from taqstore.upkeep import verify_store
 
@@ -49,11 +48,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def remote(s3: S3Server, store: Path) -> Iterator[str]:
-    bucket = s3.make_bucket()
-    with storage(s3.options()):
-        address = uploaded(store, f"s3://{bucket}/s.zarr")
-    yield address
-    s3.drop_bucket(bucket)
+    with in_a_bucket(s3, store) as address:
+        yield address
 
 
 @pytest.mark.usefixtures("bucket")  # its environment

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import obstore
 
+from support.s3_server import S3Server
 from taqstore.place.location import Location
 from taqstore.place.object_backend import ObjectBackend
+from taqstore.place.remote.options import storage
+
+
+@contextmanager
+def in_a_bucket(s3: S3Server, folder: Path) -> Iterator[str]:
+    """The address of a copy of a store in a bucket that is there while within."""
+    bucket = s3.make_bucket()
+    with storage(s3.options()):
+        address = uploaded(folder, f"s3://{bucket}/s.zarr")
+    yield address
+    s3.drop_bucket(bucket)
 
 
 def uploaded(folder: Path, address: str) -> str:

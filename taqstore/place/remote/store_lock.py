@@ -13,7 +13,7 @@ import time
 
 from taqstore.errors import StoreError, SupersededError, problem
 from taqstore.place.remote.objects import Objects
-from taqstore.place.remote.owners import Lease, Silence, is_gone, told_by, who
+from taqstore.place.remote.owners import Lease, Silence, told_by, who
 
 _log = logging.getLogger(__name__)
 LEASE_SECONDS = 30.0
@@ -93,7 +93,7 @@ class StoreLock:
         content, tag = found
         told = told_by(content) or {"free": True, "valid_s": 0.0}
         moved = self._silence.lasted(self._key, tag) == 0.0
-        if is_gone(told) or self._silence.may_be_taken(self._key, tag, told):
+        if self._silence.may_be_taken(self._key, tag, told):
             return tag
         return who(told), moved
 
