@@ -53,6 +53,14 @@ def ask(s3: S3Server, bucket: str) -> Plain:
     return Plain(s3, bucket)
 
 
+def test_the_name_of_a_bucket_that_was_dropped_is_free_again(s3: S3Server) -> None:
+    for _ in range(2):
+        ask = Plain(s3, s3.make_bucket("used-twice"))
+        assert ask("GET", "a")[0] == 404
+        assert ask("PUT", "a", b"one")[0] == 200
+        s3.drop_bucket("used-twice")
+
+
 def test_objects_are_made_where_none_is(ask: Plain) -> None:
     assert ask("PUT", "a", b"one", If_None_Match="*")[0] == 200
     assert ask("PUT", "a", b"two", If_None_Match="*")[0] == 412

@@ -133,6 +133,7 @@ class Layer:
             if command == "heal":
                 return self._faults.pop(given["number"])["seen"]
         if command == "drop":
+            s3_backends.bucket_accounts.pop(given["bucket"], None)  # else its name stays taken
             buckets = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets
             return buckets.pop(given["bucket"], None) is not None
         raise ValueError(f"no command {command}")
