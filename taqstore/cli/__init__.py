@@ -73,6 +73,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("taqstore.cli.export", "Write configs and files in other tools' formats."),
     "plot": ("taqstore.cli.plot", "Draw the diagnostic figures, with their numbers as CSV."),
     "report": ("taqstore.cli.report", "Write one HTML page of findings, costs and advice."),
+    "serve": ("taqstore.cli.serve", "Serve stores over HTTP: Zarr, JSON, a page to look at."),
     "verify": ("taqstore.cli.verify", "Check that everything is what was written."),
     "repair": ("taqstore.cli.repair", "Mend what verify names; unflag what is lost."),
     "upgrade": ("taqstore.cli.upgrade", "Bring a store of an older format to this one, in place."),

@@ -1,0 +1,1 @@
+"""The store over HTTP: Zarr for programs, the analyses for both, an explorer for eyes."""

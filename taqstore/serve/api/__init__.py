@@ -1,0 +1,1 @@
+"""The library over HTTP: a table of endpoints, and how each is answered."""

@@ -1,0 +1,1 @@
+"""What any read-only service over HTTP needs; knows no stores."""

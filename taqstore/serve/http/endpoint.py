@@ -1,0 +1,79 @@
+"""A question that can be asked over HTTP, and the kinds of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from taqstore.analysis.shared.option import Option
+from taqstore.faces import named
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One endpoint below `/api`. Routes, refusals and the OpenAPI document are made from it.
+
+    Parameters
+    ----------
+    path
+        ``/stores/{store}/map``; what stands in braces is handed to the function by its name,
+        ``{group:path}`` may have slashes in it.
+    doc
+        What it tells, one line.
+    function
+        ``module:function``, called ``f(service, **path, **options)``: the options as `settle`
+        leaves them, those that were not given and have no default left out.
+    answers
+        `document`: a dict that becomes JSON. `tables`: `Tables`, which become JSON, CSV, Parquet
+        or Arrow by Accept or by the suffix of the address. `file`: a `File`.
+    options
+        What may be asked for, as of the analyses.
+    bundles
+        As of `analysis.shared.row.Analysis`.
+    fixed
+        Handed to the function besides, the same for every request.
+    """
+
+    path: str
+    doc: str
+    function: str
+    answers: Literal["document", "tables", "file"] = "document"
+    options: tuple[Option, ...] = ()
+    bundles: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self) -> Any:
+        """The function."""
+        return named(self.function)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Tidy tables, with the notes that the command line would print on stderr."""
+
+    tables: list[pd.DataFrame]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to download, or a picture to show.
+
+    Parameters
+    ----------
+    content
+        Bytes, or where a file lies that is removed once it was sent.
+    media_type
+        As in HTTP.
+    name
+        What a browser saves it as; empty: it is shown.
+    """
+
+    content: bytes | Path
+    media_type: str
+    name: str = ""

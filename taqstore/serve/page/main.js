@@ -1,0 +1,3 @@
+// Boots the explorer.
+const [, store = ""] = location.pathname.split("/");
+document.getElementById("main").textContent = store || "taqstore";

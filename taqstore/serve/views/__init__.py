@@ -1,0 +1,1 @@
+"""What the explorer shows, as numbers: a file for each view."""
