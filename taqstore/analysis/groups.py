@@ -75,9 +75,10 @@ def groups(
     Dataset
         (layer, groups): `optimal_error`, `cluster_error`, the expected squared error over all
         steps for 1 to n groups (as a share of mean(x^2) and without `layer` if `shared`); (layer):
-        `sigma_error` with a coordinate sigma, `given_error` with `cuts`. (layer, step): `group`, -1 where nothing was counted;
-        (layer): `group_count`; (step, layer): `lower`, `upper`, `step_size`, `zero_point` (and
-        `alpha`) of the group of every step, searched to full resolution.
+        `sigma_error` with a coordinate sigma, `given_error` with `cuts`. (layer, step): `group`, -1
+        where nothing was counted; (layer): `group_count`; (step, layer): `lower`, `upper`,
+        `step_size`, `zero_point` (and `alpha`) of the group of every step, searched to full
+        resolution.
 
     Raises
     ------

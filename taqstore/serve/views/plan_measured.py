@@ -67,7 +67,8 @@ def frontier_plan(service: Service, *, store: str, **asked: Any) -> dict[str, An
     -------
     ``average`` asked; ``budgets``: ``{"average_bits", "predicted_error", "first_order_error",
     "kept_float", …}`` each; ``uniform``: ``{"format", "bits", "error", "first_order"}``;
-    ``allocation``: ``{"target", "format", "bits", "error"}``; ``basis``, ``note``, ``bits_counted``.
+    ``allocation``: ``{"target", "format", "bits", "error"}``; ``basis``, ``note`` and
+    ``bits_counted``.
 
     Raises
     ------

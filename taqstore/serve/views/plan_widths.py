@@ -93,8 +93,7 @@ def width_plan(
     asked = halfway(widths) if average is None else average
     chosen = _allocated(units.rows, widths, asked)
     sites = {
-        path: _site(path, units.costs[path], bits)
-        for path, bits in units.apart(chosen).items()
+        path: _site(path, units.costs[path], bits) for path, bits in units.apart(chosen).items()
     }
     told = {"average": average, "choices": widths, "per": per, "weight": weight}
     curve = partial(_curve, units)
@@ -121,7 +120,9 @@ def width_plan(
 def _given(told: Mapping[str, Any]) -> dict[str, Any]:
     """Without what is as it is by default: the line that is shown says what was chosen."""
     rows = {row.name: row.default for row in ANALYSES["bits"].options}
-    return {name: value for name, value in told.items() if value is not None and value != rows[name]}
+    return {
+        name: value for name, value in told.items() if value is not None and value != rows[name]
+    }
 
 
 def _units(
@@ -172,9 +173,7 @@ def _allocated(rows: Floats, widths: Sequence[int], average: float) -> NDArray[n
     return allocate(rows, widths, average=average)
 
 
-def _summary(
-    rows: Floats, widths: Sequence[int], chosen: NDArray[np.int64]
-) -> dict[str, Any]:
+def _summary(rows: Floats, widths: Sequence[int], chosen: NDArray[np.int64]) -> dict[str, Any]:
     """Bits and errors of units, means over those that are known."""
     known = chosen > 0
     if not known.any():
