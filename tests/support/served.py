@@ -93,15 +93,12 @@ class Served:
                     raise AssertionError(f"no address: {self.said}")
                 self._lines.wait(0.2)
         port = int(found[1])
-        while time.monotonic() < end:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            except OSError:
-                time.sleep(0.02)
-            else:
-                return port
-        self.close()
-        raise AssertionError(f"nothing listens on {port}: {self.said}")
+        try:
+            wait_for(port)
+        except AssertionError:
+            self.close()
+            raise
+        return port
 
     @property
     def origin(self) -> str:
@@ -198,6 +195,19 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def wait_for(port: int) -> None:
+    """Wait until somebody listens on a port of loopback."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    raise AssertionError(f"nobody listens on {port}")
 
 
 @contextmanager
