@@ -28,9 +28,9 @@ from taqstore.serve.http.content import (
     ContentResponse,
     content_of_file,
     prepared,
-    refusal,
 )
 from taqstore.serve.http.paths import parts_of
+from taqstore.serve.http.problems import refusal
 from taqstore.serve.http.work import Work
 from taqstore.serve.served.service import Service
 from taqstore.serve.served.stores import Served
@@ -67,7 +67,7 @@ class ZarrTree:
         """The file, a part of it, or a list of names."""
         parts = parts_of(request.scope["raw_path"])
         if parts is None or any(map(is_foreign, parts)):
-            return refusal(404, _NOTHING)
+            return refusal(_NOTHING, 404)
         found = await self._reading.run(partial(self._answer, request, parts[1:]), dropped=_close)
         return found if isinstance(found, Response) else ContentResponse(found, self._reading)
 
@@ -83,11 +83,11 @@ class ZarrTree:
                 return self._names(request, served, key.rstrip("/"))
             return prepared(content, request, _CACHE)
         except MissingError as error:
-            return refusal(404, str(error))
+            return refusal(str(error), 404)
         except _LinkError:
-            return refusal(403, "a link, or what is no file, stands here; none is followed")
+            return refusal("a link, or what is no file, stands here; none is followed", 403)
         except StoreError as error:
-            return refusal(500, str(error))
+            return refusal(str(error), 500)
 
     def _content(self, name: str, served: Served, key: str) -> Content | None:
         identity = self._identity(name, served, key)
@@ -130,10 +130,10 @@ class ZarrTree:
     def _names(self, request: Request, served: Served, key: str) -> Response:
         """What lies directly below, as links: how clients list what HTTP cannot list."""
         if key and not served.remote and _inside(served, key) is None:
-            return refusal(404, _NOTHING)
+            return refusal(_NOTHING, 404)
         names = served.backend.names(key)
         if not names or "/c/" in f"{key}/":
-            return refusal(404, _NOTHING)
+            return refusal(_NOTHING, 404)
         return _listed(request, names, ())
 
 

@@ -10,9 +10,10 @@ from functools import partial
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from taqstore.serve.http.problems import refusal
 from taqstore.serve.http.ranges import UnsatisfiableError, is_known, may_continue, part_of
 from taqstore.serve.http.work import Work
 
@@ -86,11 +87,6 @@ class Part:
     first: bytes
 
 
-def refusal(status: int, text: str, **headers: str) -> Response:
-    """An error as every part of the service says it."""
-    return JSONResponse({"error": text}, status, headers)
-
-
 def prepared(content: Content, request: Request, cache: str) -> Response | Part:
     """What to answer, the first piece read; called in a thread."""
     # What may be sent compressed has several spellings.
@@ -112,8 +108,8 @@ def prepared(content: Content, request: Request, cache: str) -> Response | Part:
         part = part_of(asked.get("range"), content.size) if proceed else None
     except UnsatisfiableError:
         content.close()
-        there = f"bytes */{content.size}"
-        return refusal(416, f"there are {content.size} bytes", **{"Content-Range": there})
+        there = {"Content-Range": f"bytes */{content.size}"}
+        return refusal(f"there are {content.size} bytes", 416, there)
     start, length = part or (0, content.size)
     headers["Content-Length"] = str(length)
     if part is not None:

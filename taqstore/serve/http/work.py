@@ -44,8 +44,7 @@ class Work:
         self._queue: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._taken = 0
-        self._running: dict[Hashable, Future[Any]] = {}
-        self._done: OrderedDict[Hashable, Future[Any]] = OrderedDict()
+        self._late: OrderedDict[Hashable, Future[Any]] = OrderedDict()
         for number in range(threads):
             threading.Thread(target=self._work, name=f"work-{number}", daemon=True).start()
 
@@ -61,8 +60,8 @@ class Work:
         Parameters
         ----------
         key
-            Those who ask for the same while it is worked on get the same. None: it is nobody
-            else's, and is dropped if it comes too late.
+            Of a retry: what came too late for one who asked is given to the next who asks for the
+            same, once. None: it is dropped.
         dropped
             Called with what is dropped.
 
@@ -79,7 +78,7 @@ class Work:
             if future.done():
                 raise  # the work's own
             if key is not None:
-                future.add_done_callback(lambda done: self._keep(key, done))
+                self._keep(key, future)
             elif dropped is not None:
                 future.add_done_callback(lambda done: done.exception() or dropped(done.result()))
             waiting.add_done_callback(_look_away)
@@ -87,30 +86,26 @@ class Work:
 
     def _future(self, task: Callable[[], Any], key: Hashable) -> Future[Any]:
         with self._lock:
-            if key is not None and (found := self._done.pop(key, None)):
-                return found
-            if key is not None and key in self._running:
-                return self._running[key]
+            late = None if key is None else self._late.pop(key, None)
+            if late is not None:
+                return late
             if self._taken >= self._most:
                 raise BusyError
             self._taken += 1
-            future: Future[Any] = Future()
-            if key is not None:
-                self._running[key] = future
-        future.add_done_callback(lambda _: self._left(key))
+        future: Future[Any] = Future()
+        future.add_done_callback(lambda _: self._left())
         self._queue.put((future, task))
         return future
 
-    def _left(self, key: Hashable) -> None:
+    def _left(self) -> None:
         with self._lock:
             self._taken -= 1
-            self._running.pop(key, None)
 
-    def _keep(self, key: Hashable, done: Future[Any]) -> None:
+    def _keep(self, key: Hashable, late: Future[Any]) -> None:
         with self._lock:
-            self._done[key] = done
-            while len(self._done) > _UNCLAIMED:
-                self._done.popitem(last=False)
+            self._late[key] = late
+            while len(self._late) > _UNCLAIMED:
+                self._late.popitem(last=False)
 
     def _work(self) -> None:
         while True:
