@@ -238,7 +238,7 @@ uvicorn.run(app, port=int(sys.argv[2]), log_level="warning")
 """
 
     def __init__(self, folder: Path) -> None:
-        self.port = _SERVED.free_port()
+        self.port: int = _SERVED.free_port()
         command = [sys.executable, "-c", self._CODE, str(folder), str(self.port)]
         self.process = subprocess.Popen(command)
 

@@ -139,11 +139,19 @@ class Served:
         """A bare connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
 
-    def raw(self, request: bytes) -> bytes:
-        """All that it sends for bytes that may be no request, till it closes."""
+    def raw(self, request: bytes, *, whole: bool = True) -> bytes:
+        """All that it sends for these bytes till it closes.
+
+        `whole`: they are a request that asks for the end of the connection; else the end is said
+        here, which a server may take for a client that has gone.
+        """
         with self.connect() as connection:
-            connection.sendall(request)
-            connection.shutdown(socket.SHUT_WR)
+            try:
+                connection.sendall(request)
+                if not whole:
+                    connection.shutdown(socket.SHUT_WR)
+            except OSError:  # refused before all was sent
+                pass
             return received(connection)
 
     def interrupt(self) -> int:

@@ -16,7 +16,9 @@ ASKED = "/zarr/run.zarr/zarr.json"
 
 def with_host(server: Served, path: str, *lines: bytes, version: bytes = b"1.1") -> bytes:
     head = b"GET " + path.encode() + b" HTTP/" + version + b"\r\n"
-    return server.raw(head + b"".join(line + b"\r\n" for line in lines) + b"\r\n")
+    return server.raw(
+        head + b"".join(line + b"\r\n" for line in (*lines, b"Connection: close")) + b"\r\n"
+    )
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LOCALHOST"])
