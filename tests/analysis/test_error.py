@@ -196,6 +196,34 @@ def test_layers_never_counted_have_no_groups(coarse: xr.Dataset) -> None:
     assert bits(empty)["bits"].values.tolist()[1] == 0
 
 
+@pytest.mark.parametrize("cuts", ["static", (1, 2, 3, 4, 5), (2, 5), (4,)])
+def test_given_groups_cost_what_the_data_say(x: np.ndarray, data: xr.Dataset, cuts: Any) -> None:
+    """Each group priced from the data itself, at the grid's clip bounds."""
+    labels = cuts if cuts == "static" else data["step"].values[list(cuts)].tolist()
+    got = groups(data, bits=4, method="given", cuts=labels)
+    steps, layer = 2.0 ** (np.arange(-8 * 32, 3 * 32) / 32), 1
+    starts = [0, *(() if cuts == "static" else cuts), 6]
+    total = 0.0
+    for first, last in pairwise(starts):
+        wide = x[:, first:last, layer].astype(np.float64)
+        total += min(squared(wide, symmetric(7 * s, bits=4)).sum() for s in steps)
+    found = got["given_error"].values[layer]
+    assert found == pytest.approx(total / x[:, :, layer].size, rel=1e-10)
+    assert found >= got["optimal_error"].values[layer, len(starts) - 2] * (1 - 1e-12)
+    assert got["group"].values[layer].tolist() == [
+        number for number, (a, b) in enumerate(pairwise(starts)) for _ in range(a, b)
+    ]
+
+
+def test_given_groups_are_refused_where_no_step_begins(data: xr.Dataset) -> None:
+    with pytest.raises(MissingError, match="no group of steps can begin at 99"):
+        groups(data, method="given", cuts=(99,))
+    with pytest.raises(TaqError, match="method given needs cuts"):
+        groups(data, method="given")
+    with pytest.raises(TaqError, match="cuts goes with method given"):
+        groups(data, cuts=(2,))
+
+
 # -- bits ------------------------------------------------------------------------------------------
 
 

@@ -153,6 +153,7 @@ RESULTS: dict[str, Doc] = {
     "optimal_error": Doc("error of the best groups", "", "least over contiguous groups of steps"),
     "cluster_error": Doc("error of clusters", "", "of groups by adjacency-constrained clustering"),
     "sigma_error": Doc("error of sigma buckets", "", "of groups by fixed buckets of sigma"),
+    "given_error": Doc("error of given groups", "", "of groups of steps between given cuts"),
     "group": Doc("group", "", "number of the group of steps, from 0; -1 unknown"),
     "group_count": Doc("groups", "", "number of groups of steps"),
     "allocated_error": Doc("allocated error", "", "expected error at the bits chosen"),
