@@ -160,10 +160,10 @@ ANALYSES: dict[str, Analysis] = {
             SYMMETRIC,
             Option(
                 "method",
-                "Least error, clustering of neighbours, or buckets of sigma.",
+                "Least error, clustering of neighbours, buckets of sigma, or where --cuts say.",
                 str,
                 "optimal",
-                choices=("optimal", "cluster", "sigma"),
+                choices=("optimal", "cluster", "sigma", "given"),
             ),
             Option(
                 "count",
@@ -187,6 +187,11 @@ ANALYSES: dict[str, Analysis] = {
                 least=0,
                 many=True,
                 flag="sigma-edge",
+            ),
+            CUTS.but(
+                help="one group (static), or groups of steps that begin at these: 7,14.",
+                when=When("method", ("given",)),
+                needed=True,
             ),
             Option("shared", "The same groups for all layers of a site.", bool, False),
         ),

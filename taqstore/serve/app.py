@@ -2,46 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from taqstore.analysis.shared.option import bundled, settle
-from taqstore.errors import TaqError
-from taqstore.serve.api.table import ENDPOINTS
-from taqstore.serve.http.endpoint import Endpoint
+from taqstore.serve.api.routes import routes
+from taqstore.serve.http.problems import http_refused, refusal
+from taqstore.serve.http.work import BusyError, TooLongError, Work
 from taqstore.serve.served.service import Service
+from taqstore.serve.zarr_tree import ZarrTree
 
 PAGE = Path(__file__).with_name("page")
+# A few computations at once, so that a long one does not keep short ones waiting; more would only
+# share the cores. Files are read beside them, also where each read takes its time.
+_COMPUTING, _WAITING = 4, 32
+_READING, _READ_WAITING = 8, 4096
+SECONDS = 60.0
+"""How long an answer is waited for."""
 
 
-def application(addresses: Sequence[str]) -> Starlette:
-    """The service over some stores, as ASGI."""
-    service = Service(addresses)
-    routes = [
-        *(Route(f"/api{e.path}", partial(_answer, service, e)) for e in ENDPOINTS),
+def application(service: Service, *, seconds: float = SECONDS) -> Starlette:
+    """The service as ASGI."""
+    computing = Work(threads=_COMPUTING, waiting=_WAITING, seconds=seconds)
+    reading = Work(threads=_READING, waiting=_READ_WAITING, seconds=seconds)
+    every = [
+        *routes(service, computing),
+        Route("/zarr/{key:path}", ZarrTree(service, reading).answer),
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
-    return Starlette(routes=routes)
+    handlers = {HTTPException: http_refused, BusyError: _busy, TooLongError: _too_long}
+    return Starlette(routes=every, exception_handlers=handlers)
 
 
-async def _answer(service: Service, endpoint: Endpoint, request: Request) -> Response:
-    given = dict(request.query_params)
-    try:
-        settled = settle(endpoint.options, given, who=endpoint.path)
-        options: dict[str, Any] = bundled(endpoint.options, endpoint.bundles, settled)
-        for option in endpoint.options:
-            if option.default is not None and option.when is None:
-                options.setdefault(option.name, option.default)
-        ask = partial(endpoint.load(), service, **request.path_params, **endpoint.fixed, **options)
-        return JSONResponse(await run_in_threadpool(ask))
-    except TaqError as error:
-        return JSONResponse({"error": str(error)}, status_code=400)
+def _busy(request: Request, error: Exception) -> Response:
+    return refusal("too much is asked for at once; ask again", 503, {"Retry-After": "1"})
+
+
+def _too_long(request: Request, error: Exception) -> Response:
+    text = "this takes long and is still worked on; ask again for the answer"
+    return refusal(text, 504, {"Retry-After": "10"})
