@@ -160,10 +160,10 @@ ANALYSES: dict[str, Analysis] = {
             SYMMETRIC,
             Option(
                 "method",
-                "Least error, clustering of neighbours, or buckets of sigma.",
+                "Least error, clustering of neighbours, buckets of sigma, or where --cuts say.",
                 str,
                 "optimal",
-                choices=("optimal", "cluster", "sigma"),
+                choices=("optimal", "cluster", "sigma", "given"),
             ),
             Option(
                 "count",
@@ -187,6 +187,11 @@ ANALYSES: dict[str, Analysis] = {
                 least=0,
                 many=True,
                 flag="sigma-edge",
+            ),
+            CUTS.but(
+                help="one group (static), or groups of steps that begin at these: 7,14.",
+                when=When("method", ("given",)),
+                needed=True,
             ),
             Option("shared", "The same groups for all layers of a site.", bool, False),
         ),
@@ -332,6 +337,7 @@ def of_row(name: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     checked = asked(lambda: ANALYSES[name].options, name)
     given = handed(
         source=ANALYSES[name].source or ACTIVATIONS,
+        blocks=True,
         others=f'or of all sites taqstore.query.analyze("{name}", store)',
     )
     return lambda function: given(checked(function))

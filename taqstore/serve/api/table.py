@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from taqstore.analysis.shared.option import Option
 from taqstore.serve.http.endpoint import Endpoint
+from taqstore.serve.views import plan_groups, plan_measured, plan_widths
 
 _VIEWS = "taqstore.serve.views"
 
@@ -16,4 +17,37 @@ VIEWS: tuple[Endpoint, ...] = (
     ),
 )
 
-ENDPOINTS: tuple[Endpoint, ...] = (*VIEWS,)
+PLANS: tuple[Endpoint, ...] = (
+    Endpoint(
+        "/stores/{store}/plan/widths",
+        "Best bit widths under a budget of average bits, beside one width for all.",
+        f"{_VIEWS}.plan_widths:width_plan",
+        options=plan_widths.OPTIONS,
+    ),
+    Endpoint(
+        "/stores/{store}/plan/groups",
+        "Groups of steps cut by hand, beside the best of as many.",
+        f"{_VIEWS}.plan_groups:group_plan",
+        options=plan_groups.OPTIONS,
+    ),
+    Endpoint(
+        "/stores/{store}/plan/measured",
+        "What a store holds of measured costs: sensitivities, trajectories of variants.",
+        f"{_VIEWS}.plan_measured:stored",
+    ),
+    Endpoint(
+        "/stores/{store}/plan/frontier",
+        "The best format for every linear under a budget, by measured sensitivities.",
+        f"{_VIEWS}.plan_measured:frontier_plan",
+        options=plan_measured.FRONTIER,
+    ),
+    Endpoint(
+        "/stores/{store}/plan/policy",
+        "Which first and last steps to protect, by what each step does.",
+        f"{_VIEWS}.plan_measured:policy_plan",
+        options=plan_measured.POLICY,
+    ),
+)
+"""What the explorer's plan is moved by."""
+
+ENDPOINTS: tuple[Endpoint, ...] = (*VIEWS, *PLANS)

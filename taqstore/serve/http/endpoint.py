@@ -37,6 +37,8 @@ class Endpoint:
         As of `analysis.shared.row.Analysis`.
     fixed
         Handed to the function besides, the same for every request.
+    defaults
+        Whether the function is handed defaults of options that were not given.
     """
 
     path: str
@@ -46,6 +48,7 @@ class Endpoint:
     options: tuple[Option, ...] = ()
     bundles: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    defaults: bool = True
 
     def load(self) -> Any:
         """The function."""
@@ -54,10 +57,24 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Tables:
-    """Tidy tables, with the notes that the command line would print on stderr."""
+    """Tidy tables.
+
+    Parameters
+    ----------
+    notes
+        What the command line would print on stderr.
+    cli, python
+        What gives the same numbers.
+    apart
+        Why they are no one table, where formats that hold one refuse them by that; empty: CSV may
+        hold several.
+    """
 
     tables: list[pd.DataFrame]
     notes: tuple[str, ...] = ()
+    cli: str = ""
+    python: str = ""
+    apart: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,8 +89,11 @@ class File:
         As in HTTP.
     name
         What a browser saves it as; empty: it is shown.
+    headers
+        Further ones, such as a policy of the page's own.
     """
 
     content: bytes | Path
     media_type: str
     name: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
