@@ -175,9 +175,7 @@ class Part:
 
 
 def _held(dataset: xr.Dataset, *, channels: bool = False) -> xr.Dataset:
-    from taqstore.analysis.held import held
-
-    return held(dataset, channels=channels)
+    return dataset.compute()
 
 
 def _lazy(dataset: xr.Dataset) -> xr.Dataset:
@@ -252,7 +250,7 @@ def step_place(dataset: xr.Dataset, step: int | None) -> int:
         return len(labels) // 2
     if step not in labels:
         raise MissingError(problem(f"no step {step}", found=", ".join(map(str, labels))))
-    return labels.index(step)
+    return int(labels.index(step))
 
 
 def layer_particulars(name: str) -> dict[str, Any]:

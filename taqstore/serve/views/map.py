@@ -69,11 +69,7 @@ def quantity_map(
     """
     row = QUANTITIES[quantity]
     part = Part(service, store, batch)
-    offered = {
-        "quantities": _offered(service, store),
-        "rules": rules_offered(),
-        "sources": sources_of(service, store),
-    }
+    offered = offered_by(service, store)
     if row.analysis == SENSITIVITY:
         found = effects_map(service, store, asked.get("format"), asked.get("unit"))
         return {**row.document(quantity), **found, **offered}
@@ -166,8 +162,8 @@ def laid_out(
             rows.append({"site": site_of(path), "layer": name, "projection": projection,
                          **place, "values": values})  # fmt: skip
     levels = [sigma[step] for step in steps]
-    known = all(level is not None for level in levels)
-    return rows, {"steps": steps, "sigma": np.array(levels) if known else None}
+    told_of_all = all(level is not None for level in levels)
+    return rows, {"steps": steps, "sigma": np.array(levels) if told_of_all else None}
 
 
 def _layer_text(
@@ -179,25 +175,29 @@ def _layer_text(
     return ",".join(dict.fromkeys(row["layer"] for row in rows))
 
 
-def sources_of(service: Service, store: str) -> list[str]:
-    """Sources of statistics that a store has, the preferred first."""
+def offered_by(service: Service, store: str) -> dict[str, Any]:
+    """``quantities``, ``rules`` and ``sources`` that a store can be asked for."""
+    return service.kept(store, ("offered",), lambda: _offered(service, store))
+
+
+def _offered(service: Service, store: str) -> dict[str, Any]:
     from taqstore.kinds.statistics_sources import preferred
     from taqstore.names import split_group
 
-    there = {split_group(path)[0] for path in service.store(store)}
-    return [prefix for prefix in preferred("analyses") if prefix in there]
-
-
-def _offered(service: Service, store: str) -> list[dict[str, Any]]:
-    """Quantities that a store can be asked for, by the variables that its groups have."""
-    have: set[str] = set()
     opened = service.store(store)
+    by_source: dict[str, set[str]] = {}
     for path in opened:
-        if path.rpartition("/")[0] in sources_of(service, store):
-            have |= {str(name) for name in opened[path].data_vars}
+        if split_group(path)[0] in preferred("analyses"):
+            names = {str(name) for name in opened[path].data_vars}
+            by_source.setdefault(split_group(path)[0], set()).update(names)
+    have = set().union(*by_source.values())
     formats = formats_of(service, store)
-    return [
-        row.document(word)
-        for word, row in QUANTITIES.items()
-        if (formats if row.analysis == SENSITIVITY else row.is_told_by(have))
-    ]
+    return {
+        "quantities": [
+            row.document(word)
+            for word, row in QUANTITIES.items()
+            if (formats if row.analysis == SENSITIVITY else row.is_told_by(have))
+        ],
+        "rules": rules_offered(),
+        "sources": [prefix for prefix in preferred("analyses") if prefix in by_source],
+    }
