@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import click
 
@@ -72,11 +71,12 @@ def command(
     from taqstore.names import site_of
     from taqstore.query.reduction import parts_of
     from taqstore.query.select import reduce, select
+    from taqstore.query.sites import variables_of
 
     for spec in reductions:
         parts_of(spec)
     opened = open_asked(store)
-    dataset = _variables(opened, group, variable)
+    dataset = variables_of(opened, group, variable)
     site = site_of(group) if "layer" in dataset.coords else ""
     dataset = reduce(select(dataset, site=site, **selection), *reductions)
     with computing(scheduler, *addresses(store)):
@@ -87,15 +87,3 @@ def command(
         # CSV is one table: variables of several kinds are refused there.
         tables = (lambda: [to_table(dataset)]) if output.as_csv else partial(to_tables, dataset)
         output.give(tables, partial(write_file, dataset))
-
-
-def _variables(store: Any, group: str, names: tuple[str, ...]) -> Any:
-    from taqstore.asked import meant
-    from taqstore.errors import MissingError, problem
-
-    dataset = store[group]
-    unknown = [name for name in names if name not in dataset.variables]
-    if unknown:
-        remedy = meant(unknown[0], dataset.variables)
-        raise MissingError(problem(f"no variable {unknown[0]!r}", where=group, remedy=remedy))
-    return dataset[list(names)] if names else dataset
