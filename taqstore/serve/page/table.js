@@ -10,7 +10,8 @@ import { exact, number } from "./format.js";
  */
 export function table({ columns, rows, caption, heads = 1, digits = 4, onRow = null, current = -1 }) {
   const named = columns.map((c) => (typeof c === "object" ? c : { label: c }));
-  const head = el("tr", {}, named.map((c) => el("th", { scope: "col", title: c.title }, c.label)));
+  const head = el("tr", {}, named.map((c) => (
+    el("th", { scope: "col", title: c.title, class: c.text ? "text" : null }, c.label))));
   const body = el("tbody", {}, rows.map((row, index) => {
     const cells = row.map((value, i) => cell(value, i < heads || named[i]?.text, i < heads, digits));
     const made = el("tr", { "aria-current": index === current ? "true" : null }, cells);

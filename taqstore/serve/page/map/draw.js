@@ -16,7 +16,7 @@ export function layOut(context, { rows, columns, height, axes }, window, width) 
   const labelWidth = Math.min(narrow ? 90 : 180, Math.ceil(longest) + 10);
   const left = groupWidth + labelWidth;
   const bottom = columns.some((column) => column.sub) ? 34 : 20;
-  const tall = height ?? Math.min(Math.max(rows.length * 5, 200), Math.max(360, 0.74 * innerHeight));
+  const tall = height ?? Math.min(Math.max(rows.length * 5, 200), Math.max(420, 0.85 * innerHeight));
   // Few rows need no tall picture.
   const inner = Math.round(Math.min(tall, rows.length * 26));
   const { view } = window;
@@ -125,7 +125,7 @@ function drawGroups(context, rows, [from, to], { box, y }) {
     const top = Math.max(y(start), box.top);
     const below = Math.min(y(end), box.top + box.height);
     if (start > from) {
-      context.fillRect(0, Math.round(top), box.left - 2, 0.5);
+      context.fillRect(0, Math.round(top), 18, 0.5);
     }
     if (below - top > 14) {
       context.save();

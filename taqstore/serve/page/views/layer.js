@@ -30,9 +30,18 @@ class Layer {
       onRule: (clip) => this.change({ clip, lower: null, upper: null }),
     };
     this.values = valuesPart({ ...told, onDocument: (document) => this.take(document) });
-    this.parts = [stepsPart(told), channelsPart(told), imagesPart(told)];
+    const [steps, channels, images] = [stepsPart(told), channelsPart(told), imagesPart(told)];
+    this.parts = [steps, channels, images];
     this.title = el("h1", {}, "Layer");
-    fill(root, this.title, this.makeControls(), this.values.node, ...this.parts.map((part) => part.node), this.values.commands);
+    fill(
+      root,
+      this.title,
+      this.makeControls(),
+      this.values.node,
+      steps.node,
+      el("div", { class: "columns" }, channels.node, images.node),
+      this.values.commands,
+    );
   }
 
   makeControls() {

@@ -1,6 +1,6 @@
 // A linear by channel and by image: which are wide, and whether one alone makes the range.
 import { barChart, lineChart } from "../chart.js";
-import { select } from "../controls.js";
+import { select, toolbar } from "../controls.js";
 import { el, fill } from "../dom.js";
 import { number } from "../format.js";
 import { part } from "../part.js";
@@ -13,7 +13,7 @@ const SHOWN = 20;
 export function channelsPart({ store }) {
   let chart = null;
   let shown = null;
-  const picture = el("div", {});
+  const picture = el("div", { class: "picture" });
   const told = el("p", { class: "note" });
   const asTable = tableBelow("Show as table", () => tableOfChannels(shown));
   const made = part("Channels, widest first", { store, endpoint: "channels", draw });
@@ -67,10 +67,10 @@ export function imagesPart({ store, onStep }) {
       draw(shown);
     },
   });
-  const picture = el("div", {});
+  const picture = el("div", { class: "picture" });
   const asTable = tableBelow("Show as table", () => tableOfImages(shown, which.value));
   const made = part("Images apart", {
-    store, endpoint: "images", controls: which, draw,
+    store, endpoint: "images", controls: toolbar("What of them", which), draw,
     note: "One line a batch: where one lies far above the others, its image alone makes the range.",
   });
   fill(made.body, picture, asTable);

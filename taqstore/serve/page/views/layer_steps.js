@@ -1,6 +1,6 @@
 // A linear over the steps: extremes, the rule's bounds, polynomials of sigma, groups of steps.
 import { lineChart } from "../chart.js";
-import { select } from "../controls.js";
+import { select, toolbar } from "../controls.js";
 import { el, fill } from "../dom.js";
 import { number } from "../format.js";
 import { part } from "../part.js";
@@ -18,10 +18,10 @@ export function stepsPart({ store, onStep }) {
       draw(shown);
     },
   });
-  const picture = el("div", {});
+  const picture = el("div", { class: "picture" });
   const fits = el("div", {});
   const asTable = tableBelow("Show as table", () => tableOf(shown));
-  const made = part("Over the steps", { store, endpoint: "trajectory", controls: over, draw });
+  const made = part("Over the steps", { store, endpoint: "trajectory", controls: toolbar("Axis", over), draw });
   fill(made.body, picture, fits, asTable);
 
   function draw(document) {

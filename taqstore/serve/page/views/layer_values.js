@@ -57,7 +57,7 @@ class Values {
     this.sliders = { lower: bound("Lower bound", "lower"), upper: bound("Upper bound", "upper") };
     this.figures = el("dl", { class: "figures", "aria-live": "polite" });
     this.trouble = el("div", {});
-    this.picture = el("div", {});
+    this.picture = el("div", { class: "picture" });
     this.rules = el("div", {});
     fill(
       this.part.body,
@@ -195,7 +195,7 @@ class Values {
     fill(this.rules, table({
       caption: `Every rule at ${this.question.bits ?? 8} bits`,
       columns: [
-        "rule", { label: "range is", text: true }, "lower", "upper", "SQNR, dB", "squared error",
+        "rule", { label: "the range is", text: true }, "lower", "upper", "SQNR, dB", "squared error",
         "clipped share",
       ],
       rows: rules.map((row) => [row.rule, row.label, row.lower, row.upper, row.sqnr, row.error, row.clipped_share]),

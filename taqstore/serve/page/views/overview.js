@@ -42,7 +42,7 @@ class Overview {
     this.legend = colourBar();
     this.stage = el("div", {});
     this.trouble = el("div", {});
-    this.worst = section("Worst cells shown", { note: "" });
+    this.worst = section("Worst linears shown, each at its worst step");
     this.worst.node.hidden = true;
     this.commands = commandBox();
     fill(
@@ -186,7 +186,7 @@ class Overview {
 
   drawWorst() {
     const { document: shown } = this;
-    const cells = worst(this.rows, shown.worse, 8);
+    const cells = worst(this.rows, shown.worse, 9);
     this.worst.node.hidden = cells.length === 0;
     fill(this.worst.body, el("ul", { class: "cells" }, cells.map(({ row, column }) => {
       const { site, layer, values } = this.rows[row];

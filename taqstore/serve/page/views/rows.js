@@ -35,6 +35,8 @@ export function grouped(rows, state) {
     if (!groups.has(group)) groups.set(group, []);
     groups.get(group).push({ ...row, group, label: names.label(row) });
   }
+  // The name of a group has no room beside one row: the row says it.
+  for (const [group, only] of groups) if (only.length === 1) only[0].label = group || only[0].layer;
   return [...groups.values()].flat();
 }
 
@@ -49,14 +51,21 @@ export function optionsOf(rows, what) {
   return [...new Set(rows.map(named).map((row) => row[what]))].filter(Boolean);
 }
 
-/** Cells with the worst values, worst first; none where neither end is bad. */
+/** The worst cell of each row, worst first; none where neither end is bad. */
 export function worst(rows, worse, count) {
   if (!worse) return [];
   const sign = worse === "high" ? -1 : 1;
-  const cells = [];
-  rows.forEach((row, r) => row.values.forEach((value, c) => {
-    const x = numeric(value);
-    if (!Number.isNaN(x) && !(worse === "high" && x === 0)) cells.push({ row: r, column: c, key: sign * x });
-  }));
-  return cells.sort((a, b) => a.key - b.key).slice(0, count);
+  const cells = rows.map((row, r) => worstOf(row.values, sign, r)).filter(Boolean);
+  // Where high is bad, 0 is as good as can be.
+  const bad = cells.filter(({ key }) => worse === "low" || key !== 0);
+  return bad.sort((a, b) => a.key - b.key).slice(0, count);
+}
+
+function worstOf(values, sign, row) {
+  let best = null;
+  values.forEach((value, column) => {
+    const key = sign * numeric(value);
+    if (!Number.isNaN(key) && (best === null || key < best.key)) best = { row, column, key };
+  });
+  return best;
 }
