@@ -201,7 +201,7 @@ def taking(option: str) -> list[str]:
 
 
 @takes_storage_options
-@handed
+@handed(blocks=True)
 def export(
     name: str,
     groups: Mapping[str, xr.Dataset],

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from taqstore.plot.parts.panels import Page
 
 
-@handed
+@handed(blocks=True)
 def pages(
     kind: str,
     groups: Groups,
@@ -88,7 +88,7 @@ def pages(
 
 
 @takes_storage_options
-@handed
+@handed(blocks=True)
 def draw(
     kind: str,
     groups: Groups,
