@@ -141,7 +141,7 @@ def draw(
     return written, [*([] if layers else notes), *seen]
 
 
-@handed
+@handed(blocks=True)
 def tables(
     kind: str,
     groups: Groups,
