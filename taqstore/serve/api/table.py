@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from taqstore.analysis.shared.option import Option
+from taqstore.serve.api import about, analyses, downloads, pictures, slices
 from taqstore.serve.http.endpoint import Endpoint
+from taqstore.serve.views import map as map_view
 from taqstore.serve.views import plan_groups, plan_measured, plan_widths
 
 _VIEWS = "taqstore.serve.views"
@@ -13,7 +14,7 @@ VIEWS: tuple[Endpoint, ...] = (
         "/stores/{store}/map",
         "One number of every step and linear.",
         f"{_VIEWS}.map:quantity_map",
-        options=(Option("quantity", "Which number.", str, "absmax", choices=("absmax",)),),
+        options=map_view.OPTIONS,
     ),
 )
 
@@ -50,4 +51,13 @@ PLANS: tuple[Endpoint, ...] = (
 )
 """What the explorer's plan is moved by."""
 
-ENDPOINTS: tuple[Endpoint, ...] = (*VIEWS, *PLANS)
+LIBRARY: tuple[Endpoint, ...] = (
+    *about.endpoints(),
+    *slices.endpoints(),
+    *analyses.endpoints(),
+    *downloads.endpoints(),
+    *pictures.endpoints(),
+)
+"""What the command line can do, made from the tables that its commands are made from."""
+
+ENDPOINTS: tuple[Endpoint, ...] = (*VIEWS, *PLANS, *LIBRARY)
