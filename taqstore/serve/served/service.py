@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from taqstore.asked import meant
 from taqstore.errors import MissingError, problem
+from taqstore.names import ACTIVATIONS, split_group
 from taqstore.serve.served.memory import Memory
 from taqstore.serve.served.stores import Served
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from taqstore.store.reader import Store
 
 _T = TypeVar("_T")
-HELD, KEPT = 256 << 20, 64 << 20
+HELD, KEPT = 128 << 20, 96 << 20
 """Bytes of groups in memory, and of answers, of all stores together."""
 
 
@@ -81,19 +83,28 @@ class Service:
         """Changes with every write to a store: part of ETags, and of the keys of what is kept."""
         return self.served(name).now()[1]
 
-    def held(self, name: str, path: str) -> xr.Dataset:
+    def held(self, name: str, path: str, *, channels: bool = False) -> xr.Dataset:
         """A group of statistics in memory, in the least room that keeps answers equal to the bit.
 
-        Analyses that may be asked of it are those that `analysis.shared.held` names. One that is
-        too large to be kept is lazy, as the store has it.
+        Analyses that may be asked of it are those that `analysis.held` names. A group of another
+        kind is read as it is; one that is too large to be kept is lazy, as the store has it.
+
+        Parameters
+        ----------
+        channels
+            With the extrema of channels, over all batches.
         """
+        from taqstore.analysis.held import held
+
         store, identity = self.served(name).group(path)
         dataset = store[path]
-        if dataset.nbytes > self._held.largest:
+        if split_group(path)[0] != ACTIVATIONS and dataset.nbytes > self._held.largest:
             return dataset
-        key = name, path, identity, store.digest
-        found: xr.Dataset = self._held.get(key, dataset.compute)
-        self._held.forget(lambda other: other[:2] != key[:2] or other == key)
+        # Results carry the digest of their store.
+        version = identity, store.digest
+        make = partial(held, dataset, channels=channels)
+        found: xr.Dataset = self._held.get((name, path, channels, version), make)
+        self._held.forget(lambda key: key[:2] != (name, path) or key[3] == version)
         # A shallow copy: whoever adds a variable adds it to his own.
         return found.copy(deep=False)
 
@@ -109,9 +120,16 @@ class Service:
         return answer
 
     def warm(self) -> None:
-        """Open every store, and import what the first question needs; for a thread of its own."""
+        """Open every store and hold the observations of the first; for a thread of its own.
+
+        The first picture needs them: whoever asks meanwhile waits for what is left to do.
+        """
         for served in self._served.values():
             served.now()
+        for name in self.names[:1]:
+            for path in self.store(name):
+                if split_group(path)[0] == ACTIVATIONS:
+                    self.held(name, path)
 
 
 def _free(name: str, taken: dict[str, Served]) -> str:
