@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from taqstore.analysis.shared.option import Option
 from taqstore.serve.http.endpoint import Endpoint
+from taqstore.serve.views import map as map_view
 from taqstore.serve.views import plan_groups, plan_measured, plan_widths
 
 _VIEWS = "taqstore.serve.views"
@@ -13,7 +13,7 @@ VIEWS: tuple[Endpoint, ...] = (
         "/stores/{store}/map",
         "One number of every step and linear.",
         f"{_VIEWS}.map:quantity_map",
-        options=(Option("quantity", "Which number.", str, "absmax", choices=("absmax",)),),
+        options=map_view.OPTIONS,
     ),
 )
 
