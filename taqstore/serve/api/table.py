@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from taqstore.serve.api import about, analyses, downloads, pictures, slices
 from taqstore.serve.http.endpoint import Endpoint
 from taqstore.serve.views import map as map_view
 from taqstore.serve.views import plan_groups, plan_measured, plan_widths
@@ -50,4 +51,13 @@ PLANS: tuple[Endpoint, ...] = (
 )
 """What the explorer's plan is moved by."""
 
-ENDPOINTS: tuple[Endpoint, ...] = (*VIEWS, *PLANS)
+LIBRARY: tuple[Endpoint, ...] = (
+    *about.endpoints(),
+    *slices.endpoints(),
+    *analyses.endpoints(),
+    *downloads.endpoints(),
+    *pictures.endpoints(),
+)
+"""What the command line can do, made from the tables that its commands are made from."""
+
+ENDPOINTS: tuple[Endpoint, ...] = (*VIEWS, *PLANS, *LIBRARY)
