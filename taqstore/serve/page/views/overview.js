@@ -172,9 +172,9 @@ class Overview {
     const told = { kind: shown.scale, centre: shown.centre };
     const log = { linear: false, log: true }[state.colours] ?? shown.log;
     const scale = scaleOf(values, { ...told, log });
-    const worse = { high: ", high is worse", low: ", low is worse" }[shown.worse] ?? "";
+    const worse = { high: "high is worse", low: "low is worse" }[shown.worse] ?? "";
     this.legend.set({
-      scale, label: shown.label + worse, unit: shown.unit,
+      scale, label: shown.label, unit: shown.unit, note: worse,
       missing: values.some((row) => row.some((value) => value === null)),
     });
     this.drawMap(values, scale);
@@ -185,7 +185,7 @@ class Overview {
     const { document: shown, state } = this;
     const options = {
       rows: this.rows,
-      columns: shown.steps.map((step, i) => ({ label: step, sub: number(shown.sigma?.[i], 2) })),
+      columns: shown.steps.map((step, i) => ({ label: step, sub: shown.sigma ? number(shown.sigma[i], 2) : "" })),
       values,
       scale,
       label: `${shown.label} of ${this.rows.length} linears and ${shown.steps.length} steps`,
@@ -211,7 +211,7 @@ class Overview {
     const { site, values } = this.rows[row];
     const sigma = shown.sigma ? `, sigma ${number(shown.sigma[column], 4)}` : "";
     const value = measured(values[column], shown.unit, 7);
-    return `${shown.label} ${value} · ${site} ${nameOf(this.rows[row])} · step ${shown.steps[column]}${sigma}`;
+    return `${shown.label} ${value} · ${site} ${nameOf(this.rows[row])} · ${stepName(shown.steps[column])}${sigma}`;
   }
 
   drawWorst() {
@@ -226,7 +226,7 @@ class Overview {
       return el(
         "li",
         {},
-        el("a", { href: to, onclick: (event) => this.follow(event, this.rows[row], step) }, `${site} ${name} step ${step}`),
+        el("a", { href: to, onclick: (event) => this.follow(event, this.rows[row], step) }, `${site} ${name} ${stepName(step)}`),
         ` ${measured(values[column], shown.unit)}`,
       );
     })));
@@ -250,6 +250,11 @@ class Overview {
     this.line.close();
     this.map?.destroy();
   }
+}
+
+// What has no steps has one column for all.
+function stepName(step) {
+  return step === "all" ? "all steps" : `step ${step}`;
 }
 
 function effectOf({ unit, format }) {
