@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from taqstore.analysis.shared.option import Option
 from taqstore.serve.http.endpoint import Endpoint
-from taqstore.serve.views import plan_groups, plan_measured, plan_widths
+from taqstore.serve.views import latents, plan_groups, plan_measured, plan_widths
 
 _VIEWS = "taqstore.serve.views"
 
@@ -50,4 +50,28 @@ PLANS: tuple[Endpoint, ...] = (
 )
 """What the explorer's plan is moved by."""
 
-ENDPOINTS: tuple[Endpoint, ...] = (*VIEWS, *PLANS)
+LOOKS: tuple[Endpoint, ...] = (
+    Endpoint(
+        "/stores/{store}/latents",
+        "Images, steps and prompts of latents, and the map that shows them as colours.",
+        f"{_VIEWS}.latents:sheet",
+        options=latents.SHEET,
+    ),
+    Endpoint(
+        "/stores/{store}/latents/strip",
+        "All steps of one image side by side, a PNG.",
+        f"{_VIEWS}.latents:strip",
+        "file",
+        options=latents.STRIP,
+    ),
+    Endpoint(
+        "/stores/{store}/latents/picture",
+        "One latent as colours, or the stored picture of an image, a PNG.",
+        f"{_VIEWS}.latents:picture",
+        "file",
+        options=latents.ONE,
+    ),
+)
+"""Latents and pictures."""
+
+ENDPOINTS: tuple[Endpoint, ...] = (*VIEWS, *PLANS, *LOOKS)
