@@ -22,7 +22,7 @@ from taqstore.analysis.shared.inputs import (
     over,
 )
 from taqstore.analysis.table import of_row
-from taqstore.quantization.counts import known_rows, mean_over
+from taqstore.quantization.counts import known_rows, means_over
 from taqstore.quantization.search import Scheme
 from taqstore.quantization.spread import Spread
 from taqstore.statistics.histogram import Layout
@@ -65,8 +65,9 @@ def error(
     -------
     Dataset over (step, layer[, projection])
         `lower`, `upper`, `step_size`, `zero_point` (and `alpha`); `error` and its part beyond the
-        outermost levels, `clip_loss`, in squared units of the values; `sqnr` in dB. NaN where
-        nothing was counted.
+        outermost levels, `clip_loss`, in squared units of the values; `sqnr` in dB;
+        `clipped_share`, the share of values outside `lower` to `upper`. NaN where nothing was
+        counted.
 
     Raises
     ------
@@ -103,15 +104,14 @@ def _given(lower: xr.DataArray | float, upper: xr.DataArray | float, symmetric: 
 
 def _priced(dataset: xr.Dataset, chosen: xr.Dataset, scheme: Scheme) -> dict[str, xr.DataArray]:
     bins, layout, core = stored_bins(dataset, analysis=_NAME)
-    names = ("error", "clip_loss", "sqnr")
+    names = ("error", "clip_loss", "sqnr", "clipped_share")
     found = over(
         _price,
         *bins,
-        chosen["step_size"],
-        chosen["zero_point"],
-        core=(*core, (), ()),
-        out=((), (), ()),
-        dtypes=(np.float64,) * 3,
+        *(chosen[name] for name in ("step_size", "zero_point", "lower", "upper")),
+        core=(*core, *[()] * 4),
+        out=((),) * 4,
+        dtypes=(np.float64,) * 4,
         scheme=scheme,
         layout=layout,
     )
@@ -156,19 +156,23 @@ def held_rows(
 
 def _price(
     counts: Array, *inputs: Array, scheme: Scheme, layout: Layout | None
-) -> tuple[Array, Array, Array]:
-    *others, step, zero = inputs
+) -> tuple[Array, ...]:
+    *others, step, zero, lower, upper = inputs
     shape = np.broadcast_shapes(counts.shape[:-1], step.shape)
     rows, spread, known = held_rows(counts, others, layout, shape)
     flat = scheme.quantizer(*(np.broadcast_to(v, shape).ravel() for v in (step, zero)))
-    error, lost, power = (
-        mean_over(rows, spread, per_bin, known=known)
-        for per_bin in (
+    ends = [np.broadcast_to(v, shape).ravel() for v in (lower, upper)]
+    error, lost, power, clipped = means_over(
+        rows,
+        spread,
+        (
             lambda bins, part: bins.error(flat[part]),
             lambda bins, part: bins.clip_loss(flat[part]),
             lambda bins, _: bins.square(),
-        )
+            lambda bins, part: bins.beyond(*(end[part] for end in ends)),
+        ),
+        known=known,
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         sqnr = 10.0 * np.log10(power / error)
-    return error.reshape(shape), lost.reshape(shape), sqnr.reshape(shape)
+    return tuple(found.reshape(shape) for found in (error, lost, sqnr, clipped))

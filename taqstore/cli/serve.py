@@ -20,4 +20,6 @@ def command(stores: tuple[str, ...], host: str, port: int) -> None:
     from taqstore.serve.app import application
 
     say(f"serving on http://{host}:{port}")
-    uvicorn.run(application(stores), host=host, port=port, log_level="warning")
+    from taqstore.serve.served.service import Service
+
+    uvicorn.run(application(Service(stores)), host=host, port=port, log_level="warning")

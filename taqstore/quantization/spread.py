@@ -94,6 +94,24 @@ class Spread:
             return np.square(beyond(self.left))
         return self._mean(lambda t: beyond(t) ** 3 / 3)
 
+    def beyond(self, lower: Floats, upper: Floats) -> Floats:
+        """Share of every bin below `lower` or above `upper`, ``(..., bin)``; NaN of NaN.
+
+        Parameters
+        ----------
+        lower, upper
+            Of shape ``(...)``, which broadcasts against the rows of the bins; `lower` is at most
+            `upper`.
+        """
+        low, high = (np.asarray(end, np.float64)[..., None] for end in (lower, upper))
+        if self.points:
+            share = ((self.left < low) | (self.left > high)).astype(np.float64)
+        else:
+            width = self.right - self.left
+            outside = np.clip(low - self.left, 0.0, width) + np.clip(self.right - high, 0.0, width)
+            share = outside / width
+        return np.where(np.isnan(low) | np.isnan(high), np.nan, share)
+
     def _mean(self, antiderivative: Callable[[Floats], Floats]) -> Floats:
         mean = antiderivative(self.right)
         mean -= antiderivative(self.left)

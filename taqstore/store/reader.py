@@ -290,6 +290,23 @@ class Store(Mapping[str, xr.Dataset]):
                 view._datasets.pop(path, None)
                 view._labels.pop(path, None)
 
+    def renewed(self, *paths: str) -> Store:
+        """The store as it is now, as another object; groups that are not named are not read again.
+
+        What was handed out stays as it is, also to threads that use it at this moment.
+        """
+        view = copy(self)
+        view.root = read_root(self.backend, str(self.location))
+        for name in ("digest", "paths", "_format1"):
+            view.__dict__.pop(name, None)
+        there = [path for path in self._views if path not in paths and path in view.paths]
+        view._views = {path: self._views[path] for path in there}
+        view._labels = {path: self._labels[path] for path in there if path in self._labels}
+        # Datasets carry the digest of their store.
+        view._datasets = {}
+        view._ways = {(view._chunks, view._checksum, view._incomplete): view}
+        return view
+
     def __getitem__(self, path: str) -> xr.Dataset:
         """A group as a lazy Dataset of its completed items.
 

@@ -15,6 +15,7 @@ from taqstore.analysis import ANALYSES, bits, curve, error, groups, joint_bits, 
 from taqstore.errors import MissingError, TaqError
 from taqstore.quantization.quantizer import Quantizer, affine, symmetric
 from taqstore.query.analyze import analyze
+from taqstore.statistics import Layout
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,30 @@ def test_errors_are_those_of_the_data(x: np.ndarray, data: xr.Dataset, is_symmet
         assert at["clip_loss"].item() == pytest.approx(lost, rel=1e-12)
         sqnr = 10 * np.log10(np.square(wide).mean() / found)
         assert at["sqnr"].item() == pytest.approx(sqnr, rel=1e-12)
+        outside = ((wide < low) | (wide > high)).mean()
+        assert 0 < outside < 0.1
+        assert at["clipped_share"].item() == pytest.approx(outside, rel=1e-12)
+
+
+def test_a_bin_that_a_bound_cuts_is_clipped_by_its_share(coarse: xr.Dataset) -> None:
+    """Against sums over bins of the histogram, whose values are spread evenly."""
+    edges = Layout(mantissa_bits=5).edges()
+    plain = coarse.drop_vars(["min", "max"])  # no value is known apart
+    low, high = -0.03, 0.4
+    got = error(plain, symmetric=False, bounds=(low, high))["clipped_share"]
+    counts = coarse["histogram"].sum("batch").transpose("step", "layer", "bin").values
+    for step, layer in np.ndindex(*counts.shape[:2]):
+        held = sum(
+            n * (max(0.0, min(high, b) - max(low, a)) / (b - a))
+            for n, (a, b) in zip(counts[step, layer], pairwise(edges), strict=True)
+        )
+        expected = 1 - held / counts[step, layer].sum()
+        assert got.values[step, layer] == pytest.approx(expected, rel=1e-10)
+
+
+def test_nothing_is_clipped_by_the_extrema(coarse: xr.Dataset) -> None:
+    for balanced in (True, False):
+        assert (error(coarse, symmetric=balanced)["clipped_share"] == 0).all()
 
 
 def test_a_static_range_is_priced_at_every_step(data: xr.Dataset) -> None:

@@ -93,15 +93,12 @@ class Served:
                     raise AssertionError(f"no address: {self.said}")
                 self._lines.wait(0.2)
         port = int(found[1])
-        while time.monotonic() < end:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            except OSError:
-                time.sleep(0.02)
-            else:
-                return port
-        self.close()
-        raise AssertionError(f"nothing listens on {port}: {self.said}")
+        try:
+            wait_for(port)
+        except AssertionError:
+            self.close()
+            raise
+        return port
 
     @property
     def origin(self) -> str:
@@ -142,11 +139,19 @@ class Served:
         """A bare connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
 
-    def raw(self, request: bytes) -> bytes:
-        """All that it sends for bytes that may be no request, till it closes."""
+    def raw(self, request: bytes, *, whole: bool = True) -> bytes:
+        """All that it sends for these bytes till it closes.
+
+        `whole`: they are a request that asks for the end of the connection; else the end is said
+        here, which a server may take for a client that has gone.
+        """
         with self.connect() as connection:
-            connection.sendall(request)
-            connection.shutdown(socket.SHUT_WR)
+            try:
+                connection.sendall(request)
+                if not whole:
+                    connection.shutdown(socket.SHUT_WR)
+            except OSError:  # refused before all was sent
+                pass
             return received(connection)
 
     def interrupt(self) -> int:
@@ -198,6 +203,19 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def wait_for(port: int) -> None:
+    """Wait until somebody listens on a port of loopback."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    raise AssertionError(f"nobody listens on {port}")
 
 
 @contextmanager

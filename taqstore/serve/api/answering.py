@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import quote
 
 from starlette.background import BackgroundTask
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
@@ -22,6 +21,7 @@ from taqstore.serve.http import formats
 from taqstore.serve.http.documents import written
 from taqstore.serve.http.endpoint import Endpoint, File, Tables
 from taqstore.serve.http.problems import refused
+from taqstore.serve.http.work import Work
 from taqstore.serve.served.service import Service
 from taqstore.version import __version__
 
@@ -54,7 +54,7 @@ class Asked:
 
 
 async def answer(
-    service: Service, endpoint: Endpoint, request: Request, suffix: str = ""
+    service: Service, work: Work, endpoint: Endpoint, request: Request, suffix: str = ""
 ) -> Response:
     """The answer of an endpoint, or why there is none, as `{"error": ...}` with a status."""
     asked = Asked(
@@ -65,9 +65,17 @@ async def answer(
         request.headers.get("if-none-match", ""),
     )
     try:
-        return await run_in_threadpool(partial(respond, service, endpoint, asked))
+        # What a retry finds is told from other questions; a file goes once it was sent.
+        key = None if endpoint.answers == "file" else (request.url.path, asked)
+        return await work.run(partial(respond, service, endpoint, asked), key=key, dropped=_drop)
     except TaqError as error:
         return refused(error)
+
+
+def _drop(late: Response) -> None:
+    """Nobody waited for a file that was made: it goes as if it had been sent."""
+    if isinstance(late.background, BackgroundTask):
+        late.background.func(*late.background.args, **late.background.kwargs)
 
 
 def respond(service: Service, endpoint: Endpoint, asked: Asked) -> Response:

@@ -16,14 +16,15 @@ from taqstore.serve.api.table import ENDPOINTS
 from taqstore.serve.http.endpoint import Endpoint
 from taqstore.serve.http.formats import FORMS
 from taqstore.serve.http.problems import refused
+from taqstore.serve.http.work import Work
 from taqstore.serve.served.service import Service
 
 API = "/api"
 
 
-def routes(service: Service) -> list[BaseRoute]:
+def routes(service: Service, work: Work) -> list[BaseRoute]:
     """All of them; what is none of them is refused by saying which was meant."""
-    made: list[BaseRoute] = [route for e in ENDPOINTS for route in _routes(service, e)]
+    made: list[BaseRoute] = [route for e in ENDPOINTS for route in _routes(service, work, e)]
     return [*made, Route(f"{API}/{{rest:path}}", _unknown)]
 
 
@@ -32,11 +33,11 @@ def suffixes(endpoint: Endpoint) -> tuple[str, ...]:
     return tuple(form.word for form in FORMS) if endpoint.answers == "tables" else ()
 
 
-def _routes(service: Service, endpoint: Endpoint) -> Iterator[Route]:
+def _routes(service: Service, work: Work, endpoint: Endpoint) -> Iterator[Route]:
     for word in suffixes(endpoint):  # before the address without: a group may have dots
-        asked = partial(answer, service, endpoint, suffix=word)
+        asked = partial(answer, service, work, endpoint, suffix=word)
         yield Route(f"{API}{endpoint.path}.{word}", asked)
-    yield Route(f"{API}{endpoint.path}", partial(answer, service, endpoint))
+    yield Route(f"{API}{endpoint.path}", partial(answer, service, work, endpoint))
 
 
 async def _unknown(request: Request) -> Response:

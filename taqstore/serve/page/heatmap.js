@@ -68,7 +68,7 @@ export function heatmap(root, options) {
     frame = requestAnimationFrame(() => {
       const width = stage.clientWidth;
       if (width === 0) return;
-      layout = layOut(asked, view, width);
+      layout = layOut(canvas.getContext("2d"), asked, view, width);
       drawMap(canvas, asked, view, layout, { cursor, brush });
     });
   }

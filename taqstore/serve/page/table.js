@@ -5,14 +5,16 @@ import { exact, number } from "./format.js";
 /**
  * A table. `columns`: texts, or `{label, title, text}`; where `text` is given, a cell is text and
  * not a number. `rows`: lists of values; the first `heads` of each are headings of the row.
- * Numbers show few digits and have all of them as their title.
+ * Numbers show few digits and have all of them as their title. `onRow(index)` makes a node for the
+ * end of a row, `current` is the row that is marked.
  */
-export function table({ columns, rows, caption, heads = 1, digits = 4, onRow = null }) {
+export function table({ columns, rows, caption, heads = 1, digits = 4, onRow = null, current = -1 }) {
   const named = columns.map((c) => (typeof c === "object" ? c : { label: c }));
-  const head = el("tr", {}, named.map((c) => el("th", { scope: "col", title: c.title }, c.label)));
+  const head = el("tr", {}, named.map((c) => (
+    el("th", { scope: "col", title: c.title, class: c.text ? "text" : null }, c.label))));
   const body = el("tbody", {}, rows.map((row, index) => {
     const cells = row.map((value, i) => cell(value, i < heads || named[i]?.text, i < heads, digits));
-    const made = el("tr", {}, cells);
+    const made = el("tr", { "aria-current": index === current ? "true" : null }, cells);
     if (onRow) made.append(el("td", {}, onRow(index)));
     return made;
   }));

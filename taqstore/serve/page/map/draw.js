@@ -3,19 +3,20 @@ import { hatching } from "./hatch.js";
 import { colour } from "../theme.js";
 
 const FONT = '11px system-ui, "Segoe UI", "DejaVu Sans", sans-serif';
-const CHARACTER = 6.4;
-const LEAST_LABEL = 11;
+const LEAST_LABEL = 12;
 
 /** Where cells lie, for a width: edges, places of labels, and which cell is under a point. */
-export function layOut({ rows, columns, height }, window, width) {
+export function layOut(context, { rows, columns, height, axes }, window, width) {
   const narrow = width < 560;
-  const longest = Math.max(...rows.map((row) => String(row.label).length), 4);
+  context.font = FONT;
+  const names = [...new Set(rows.map((row) => String(row.label))), axes.columns ?? "", axes.sub ?? ""];
+  const longest = Math.max(...names.map((name) => context.measureText(name).width), 24);
   const grouped = rows.some((row) => row.group);
   const groupWidth = grouped ? (narrow ? 16 : 20) : 0;
-  const labelWidth = Math.min(narrow ? 74 : 150, longest * CHARACTER + 8);
+  const labelWidth = Math.min(narrow ? 90 : 180, Math.ceil(longest) + 10);
   const left = groupWidth + labelWidth;
   const bottom = columns.some((column) => column.sub) ? 34 : 20;
-  const tall = height ?? Math.min(Math.max(rows.length * 5, 200), Math.max(360, 0.74 * innerHeight));
+  const tall = height ?? Math.min(Math.max(rows.length * 5, 200), Math.max(420, 0.85 * innerHeight));
   // Few rows need no tall picture.
   const inner = Math.round(Math.min(tall, rows.length * 26));
   const { view } = window;
@@ -101,10 +102,13 @@ function drawRowLabels(context, { rows }, view, { box, y, groupWidth, labelWidth
   context.textBaseline = "middle";
   context.textAlign = "right";
   let inGroup = 0;
+  let last = -Infinity;
   for (let r = from; r < to; r += 1) {
     if (rows[r].group !== rows[r - 1]?.group) inGroup = 0;
     const middle = (Math.max(y(r), box.top) + Math.min(y(r + 1), box.top + box.height)) / 2;
-    if (inGroup % every === 0 && middle > box.top + 3 && middle < box.top + box.height - 3) {
+    const fits = middle > box.top + 3 && middle < box.top + box.height - 3 && middle - last >= LEAST_LABEL;
+    if (inGroup % every === 0 && fits) {
+      last = middle;
       context.fillText(fitted(context, String(rows[r].label), labelWidth - 8), box.left - 5, middle);
     }
     inGroup += 1;
@@ -121,7 +125,7 @@ function drawGroups(context, rows, [from, to], { box, y }) {
     const top = Math.max(y(start), box.top);
     const below = Math.min(y(end), box.top + box.height);
     if (start > from) {
-      context.fillRect(0, Math.round(top), box.left - 2, 0.5);
+      context.fillRect(0, Math.round(top), 18, 0.5);
     }
     if (below - top > 14) {
       context.save();
