@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from taqstore.analysis.shared.option import Option
 from taqstore.serve.http.endpoint import Endpoint
-from taqstore.serve.views import latents, plan_groups, plan_measured, plan_widths
+from taqstore.serve.views import (
+    gates,
+    latents,
+    plan_groups,
+    plan_measured,
+    plan_widths,
+    weights,
+)
 
 _VIEWS = "taqstore.serve.views"
 
@@ -74,4 +81,37 @@ LOOKS: tuple[Endpoint, ...] = (
 )
 """Latents and pictures."""
 
-ENDPOINTS: tuple[Endpoint, ...] = (*VIEWS, *PLANS, *LOOKS)
+WEIGHT_SETS: tuple[Endpoint, ...] = (
+    Endpoint(
+        "/stores/{store}/weights",
+        "Weight sets of a store.",
+        f"{_VIEWS}.weights:sets",
+    ),
+    Endpoint(
+        "/stores/{store}/weights/linears",
+        "Linears of a weight set, and what is left of the error of rounding to nearest.",
+        f"{_VIEWS}.weights:linears",
+        options=(weights.SET,),
+    ),
+    Endpoint(
+        "/stores/{store}/weights/changes",
+        "Shares of integers that rounding changed, by linear and block.",
+        f"{_VIEWS}.weights:changes",
+        options=(weights.SET, weights.BLOCK, weights.OTHER),
+    ),
+    Endpoint(
+        "/stores/{store}/weights/blocks",
+        "Errors of blocks that AdaRound left, beside simpler roundings.",
+        f"{_VIEWS}.weights:blocks",
+        options=(weights.SET,),
+    ),
+    Endpoint(
+        "/stores/{store}/gates",
+        "Variants beside the model as it is, by step, and whether they pass.",
+        f"{_VIEWS}.gates:gates",
+        options=gates.OPTIONS,
+    ),
+)
+"""Weight sets, and how variants are judged."""
+
+ENDPOINTS: tuple[Endpoint, ...] = (*VIEWS, *PLANS, *LOOKS, *WEIGHT_SETS)
