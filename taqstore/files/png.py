@@ -119,7 +119,7 @@ def png_bytes(picture: np.ndarray) -> bytes:
     # Before each row a byte says that it is as it is: deflate does well enough on small pictures.
     rows = np.zeros((height, 1 + width * colours), np.uint8)
     rows[:, 1:] = picture.reshape(height, -1)
-    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(rows, 6)), (b"IEND", b""))
+    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(rows.tobytes(), 6)), (b"IEND", b""))
     return _SIGNATURE + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in parts

@@ -115,10 +115,11 @@ def nearest_integers(linear: QuantizedLinear, base: Tensors) -> NDArray[np.int8]
     tensor = base.get(f"{path_in_model(linear.name)}.weight")
     if tensor is None or not linear.bits:
         return None
-    values = np.asarray(tensor.make() if hasattr(tensor, "make") else tensor, np.float32)
-    values = values.reshape(linear.weight.shape)
-    grid = IntegerGrid(linear.step, linear.offset, linear.bits, values.shape[1])
-    return grid.nearest(values, np.arange(values.shape[1]))[0]
+    held: NDArray[Any] = tensor.make() if hasattr(tensor, "make") else tensor
+    values = held.reshape(linear.weight.shape).astype(np.float32)
+    inputs = int(linear.weight.shape[1])
+    grid = IntegerGrid(linear.step, linear.offset, linear.bits, inputs)
+    return grid.nearest(values, np.arange(inputs))[0]
 
 
 def _same_grid(one: QuantizedLinear, other: QuantizedLinear) -> bool:

@@ -56,8 +56,8 @@ def linears(service: Service, *, store: str, set: str | None = None) -> dict[str
     Returns
     -------
     ``set``, ``run`` (settings), ``blocks``; ``rows``: ``{"linear", "block", "site", "bits",
-    "groups", "outputs", "inputs", "linear_error", "nearest_error"}``, errors as shares of the
-    output's power on the second moments, None where they are not kept.
+    "groups", "outputs", "inputs", "linear_error", "nearest_error"}``: squared errors on the
+    second moments of what was rounded and of rounding to nearest, None where they are not kept.
 
     Raises
     ------
@@ -214,12 +214,10 @@ def _changes(
 
 def _base(service: Service, store: str) -> Mapping[str, Any]:
     """Parameters of the model that a store names, where they can be had without a network."""
-    find = getattr(service, "base", None)
-    if find is None:
+    if service.base is None:
         what = "the weights of the model are not served"
         raise MissingError(problem(what, remedy="start taqstore serve where the model is"))
-    tensors: Mapping[str, Any] = find(service.store(store))
-    return tensors
+    return service.base(service.store(store))
 
 
 def _by_block(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
