@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taqstore.analysis.shared.option import Option
+from taqstore.serve.api import about, analyses, downloads, pictures, slices
 from taqstore.serve.http.endpoint import Endpoint
 from taqstore.serve.views import (
     gates,
@@ -12,6 +12,7 @@ from taqstore.serve.views import (
     plan_widths,
     weights,
 )
+from taqstore.serve.views import map as map_view
 
 _VIEWS = "taqstore.serve.views"
 
@@ -20,7 +21,7 @@ VIEWS: tuple[Endpoint, ...] = (
         "/stores/{store}/map",
         "One number of every step and linear.",
         f"{_VIEWS}.map:quantity_map",
-        options=(Option("quantity", "Which number.", str, "absmax", choices=("absmax",)),),
+        options=map_view.OPTIONS,
     ),
 )
 
@@ -114,4 +115,13 @@ WEIGHT_SETS: tuple[Endpoint, ...] = (
 )
 """Weight sets, and how variants are judged."""
 
-ENDPOINTS: tuple[Endpoint, ...] = (*VIEWS, *PLANS, *LOOKS, *WEIGHT_SETS)
+LIBRARY: tuple[Endpoint, ...] = (
+    *about.endpoints(),
+    *slices.endpoints(),
+    *analyses.endpoints(),
+    *downloads.endpoints(),
+    *pictures.endpoints(),
+)
+"""What the command line can do, made from the tables that its commands are made from."""
+
+ENDPOINTS: tuple[Endpoint, ...] = (*VIEWS, *PLANS, *LOOKS, *WEIGHT_SETS, *LIBRARY)
