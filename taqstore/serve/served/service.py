@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from taqstore.store.reader import Store
 
 _T = TypeVar("_T")
-HELD, KEPT = 128 << 20, 96 << 20
+HELD, KEPT = 256 << 20, 64 << 20
 """Bytes of groups in memory, and of answers, of all stores together."""
 
 
@@ -32,6 +32,9 @@ class Service:
         second one of a name has ``-2`` after it.
     held, kept
         Bytes at most of groups in memory, and of answers.
+    base
+        Gives the parameters of the model that a store names, under DiffusionKit's names, as
+        `query.weight_changes` takes them; None: they are not to be had.
 
     Raises
     ------
@@ -39,7 +42,15 @@ class Service:
         One cannot be read. Of each only its root document is looked at: `warm` opens them.
     """
 
-    def __init__(self, addresses: Sequence[str], *, held: int = HELD, kept: int = KEPT) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        *,
+        held: int = HELD,
+        kept: int = KEPT,
+        base: Callable[[Store], Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.base = base
         self._served: dict[str, Served] = {}
         for address in addresses:
             served = Served(address)
@@ -83,28 +94,28 @@ class Service:
         """Changes with every write to a store: part of ETags, and of the keys of what is kept."""
         return self.served(name).now()[1]
 
-    def held(self, name: str, path: str, *, channels: bool = False) -> xr.Dataset:
+    def held(
+        self, name: str, path: str, *, batch: str | None = None, channels: bool = False
+    ) -> xr.Dataset:
         """A group of statistics in memory, in the least room that keeps answers equal to the bit.
 
-        Analyses that may be asked of it are those that `analysis.held` names. A group of another
-        kind is read as it is; one that is too large to be kept is lazy, as the store has it.
+        What may be asked of it is told by `analysis.held.held`. A pooled source that is too large
+        to be kept is lazy, as the store has it.
 
         Parameters
         ----------
+        batch
+            Of these batches alone, as of `query.select`.
         channels
-            With the extrema of channels, over all batches.
+            With the extrema of channels, which are most of the room.
         """
-        from taqstore.analysis.held import held
-
         store, identity = self.served(name).group(path)
         dataset = store[path]
-        if split_group(path)[0] != ACTIVATIONS and dataset.nbytes > self._held.largest:
+        if "batch" not in dataset.dims and dataset.nbytes > self._held.largest:
             return dataset
-        # Results carry the digest of their store.
-        version = identity, store.digest
-        make = partial(held, dataset, channels=channels)
-        found: xr.Dataset = self._held.get((name, path, channels, version), make)
-        self._held.forget(lambda key: key[:2] != (name, path) or key[3] == version)
+        key = name, path, identity, store.digest, batch, channels
+        found: xr.Dataset = self._held.get(key, partial(_merged, dataset, batch, channels))
+        self._held.forget(lambda other: other[:2] != key[:2] or other[:4] == key[:4])
         # A shallow copy: whoever adds a variable adds it to his own.
         return found.copy(deep=False)
 
@@ -130,6 +141,14 @@ class Service:
             for path in self.store(name):
                 if split_group(path)[0] == ACTIVATIONS:
                     self.held(name, path)
+
+
+def _merged(dataset: xr.Dataset, batch: str | None, channels: bool) -> xr.Dataset:
+    from taqstore.analysis.held import held
+    from taqstore.query.select import select
+
+    part = dataset if batch is None else select(dataset, batch=batch)
+    return held(part, channels=channels)
 
 
 def _free(name: str, taken: dict[str, Served]) -> str:
