@@ -85,8 +85,14 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
 }
 
 
-@pytest.mark.parametrize("name", DAMAGES)
-@pytest.mark.parametrize("kind", ["numbers", "packed", "texts"])
+# Whatever bytes are numbers, and what follows the last text is passed over, by zarr as well.
+GOOD = {("nonsense, with its sum", "numbers"), ("longer, with its sum", "texts")}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(n, k) for n in DAMAGES for k in ("numbers", "packed", "texts") if (n, k) not in GOOD],
+)
 def test_what_is_damaged_is_left_to_zarr(name: str, kind: str) -> None:
     values = np.array(TEXTS, object) if kind == "texts" else np.arange(1000, 1005)
     files = stored(values, (5,), zstd=kind == "packed", dtype=str if kind == "texts" else None)
@@ -96,8 +102,6 @@ def test_what_is_damaged_is_left_to_zarr(name: str, kind: str) -> None:
         del files["c/0"]
     else:
         files["c/0"] = changed
-    if (name, kind) == ("longer, with its sum", "texts"):
-        pytest.skip("zarr's decoder passes over what follows the last text, and so does this")
     assert read(files) is None
 
 
