@@ -28,7 +28,7 @@ export function logTicks(least, most, count) {
         if (x >= least * 0.999 && x <= most * 1.001) dense.push(x);
       }
     }
-    return dense;
+    return dense.length > 2 ? dense : linearTicks(least, most, count);
   }
   const every = Math.ceil(decades / count);
   const ticks = [];

@@ -129,7 +129,10 @@ class Layer {
     await this.values.ask(this.question(state), state);
     // The rest is about the linear that the server chose where the address names none.
     const chosen = { ...this.question(this.state), site: this.site.value, layer: this.layer.value };
-    if (this.document) for (const part of this.parts) part.ask({ ...chosen, step: this.document.step }, this.state);
+    for (const part of this.parts) {
+      part.node.hidden = !this.document;
+      if (this.document) part.ask({ ...chosen, step: this.document.step });
+    }
   }
 
   showRule(state) {
