@@ -176,7 +176,7 @@ def rule_prices(part: Part, path: str, name: str, asked: Mapping[str, Any]) -> x
 
 def at_step(array: xr.DataArray, place: int) -> Any:
     """A value at a step: a number, or a list over projections where these differ."""
-    one = array.isel(step=place, layer=0).values
+    one = array.isel(step=place, layer=0, missing_dims="ignore").values
     return one.item() if one.ndim == 0 else one.tolist()
 
 
