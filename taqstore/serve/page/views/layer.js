@@ -107,7 +107,7 @@ class Layer {
     this.hand.move(words);
     this.state = { ...read(), store: this.store };
     this.showRule(this.state);
-    this.values.ask(this.question(this.state), this.state);
+    this.values.ask(this.question(this.state), this.state, { settled: false });
   }
 
   /** Bounds moved by hand concern the values at the step alone. */
@@ -115,7 +115,7 @@ class Layer {
     if (last) this.hand.end(words);
     else this.hand.move(words);
     this.state = { ...read(), store: this.store };
-    this.values.ask(this.question(this.state), this.state);
+    this.values.ask(this.question(this.state), this.state, { settled: words.upper === null });
   }
 
   question(state) {
