@@ -128,7 +128,10 @@ class Part:
         if small and layer is None:
             dataset = self.group(path)
         else:
-            dataset = self._statistics(analysis, path, layer, rule)
+            by_channel = analysis in _OF_CHANNELS or options.get("per", "tensor") != "tensor"
+            dataset = self._statistics(path, layer, rule, by_channel=by_channel)
+        if analysis in _LAZY:
+            dataset = _lazy(dataset)
         source = split_group(path)[0]
         found = analyze(analysis, {path: dataset}, source=source, **options)[path]
         wanted = [name for name in variables if name in found.data_vars]
@@ -138,17 +141,15 @@ class Part:
         return _without(found)[wanted].compute()
 
     def _statistics(
-        self, analysis: str, path: str, layer: str | None, rule: ClipRule | None
+        self, path: str, layer: str | None, rule: ClipRule | None, *, by_channel: bool
     ) -> xr.Dataset:
         """What to ask, in the cheapest way that gives the same numbers."""
         if rule is not None and not rule.merges:
             return self.group(path) if layer is None else self.slab(path, layer)
-        if analysis in _OF_CHANNELS:
-            found = self.held(path, channels=True) if layer is None else self.slab(path, layer)
-        else:
-            found = self.held(path)
-            found = found if layer is None else found.isel(layer=[_place(found, layer)])
-        return _lazy(found) if analysis in _LAZY else found
+        if by_channel:
+            return self.held(path, channels=True) if layer is None else self.slab(path, layer)
+        found = self.held(path)
+        return found if layer is None else found.isel(layer=[_place(found, layer)])
 
     def shown(
         self,
@@ -178,6 +179,8 @@ def _lazy(dataset: xr.Dataset) -> xr.Dataset:
     """The same in one block each, so that of an answer only what is wanted is computed."""
     from uuid import uuid4
 
+    if dataset.chunks:
+        return dataset
     # A token of our own: dask would read everything to make one.
     return dataset.chunk(token=uuid4().hex)
 

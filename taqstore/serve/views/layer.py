@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from taqstore.analysis.ranges.options import BITS, MOMENTUM, PERCENTILE, SYMMETRIC
 from taqstore.analysis.ranges.rules import RULES
+from taqstore.analysis.table import ANALYSES
 from taqstore.errors import MissingError
 from taqstore.names import site_of
 from taqstore.serve.served.service import Service
@@ -41,6 +42,8 @@ OPTIONS = (
     PERCENTILE.but(help="Of the percentile rules.", when=None),
     MOMENTUM.but(help="Of the moving average: weight of what came before.", when=None),
 )
+PRICE_OPTIONS = (*LINEAR, STEP, *ANALYSES["error"].options)
+_OF_BOUNDS = ("bits", "symmetric", "narrow_range", "lower", "upper")
 PRICES = ("lower", "upper", "step_size", "zero_point", "error", "sqnr", "clip_loss",
           "clipped_share")  # fmt: skip
 """What a rule's range is, and costs."""
@@ -109,9 +112,55 @@ def layer(
     }
 
 
-def shown_of_rule(
-    part: Part, path: str, name: str, step: int, options: Mapping[str, Any]
-) -> Shown:
+def price(
+    service: Service,
+    *,
+    store: str,
+    site: str | None = None,
+    layer: str | None = None,
+    source: str | None = None,
+    batch: str | None = None,
+    step: int | None = None,
+    **asked: Any,
+) -> dict[str, Any]:
+    """Error, SQNR, clip loss and clipped share of a rule's range, or of one that is given.
+
+    Returns
+    -------
+    ``site``, ``layer``, ``step``; ``lower``, ``upper``, ``step_size``, ``zero_point``, ``error``,
+    ``sqnr``, ``clip_loss``, ``clipped_share`` at the step; ``steps``, ``sigma`` and ``by_step``,
+    the same over all steps; ``asked``; ``cli``, ``python``.
+
+    Raises
+    ------
+    MissingError
+        There is no such source, site, layer or step, or nothing to price with.
+    MisuseError
+        A lower bound above the upper one, or without it.
+    """
+    part = Part(service, store, batch)
+    path, name, _, _ = one_layer(part, source, site, layer)
+    group = part.group(path)
+    place = step_place(group, step)
+    label = int(group["step"].values[place])
+    options = {key: value for key, value in asked.items() if value is not None}
+    if options.keys() & {"lower", "upper"}:
+        options = {key: options[key] for key in _OF_BOUNDS if key in options}
+    found = rule_prices(part, path, name, options)
+    told = {key: found[key] for key in PRICES if key in found}
+    return {
+        "site": site_of(path),
+        "layer": name,
+        **steps_of(group),
+        "step": label,
+        "asked": options,
+        **{key: at_step(array, place) for key, array in told.items()},
+        "by_step": {key: over_steps(array, group.sizes["step"]) for key, array in told.items()},
+        **shown_of_rule(part, path, name, label, options),
+    }
+
+
+def shown_of_rule(part: Part, path: str, name: str, step: int, options: Mapping[str, Any]) -> Shown:
     """The command that prices a rule for one linear at one step."""
     return part.shown(
         "error",
@@ -180,8 +229,18 @@ def at_step(array: xr.DataArray, place: int) -> Any:
     return one.item() if one.ndim == 0 else one.tolist()
 
 
+def over_steps(array: xr.DataArray, steps: int) -> Any:
+    """Values of one linear, the step first; a range that is given is the same at every step."""
+    import numpy as np
+
+    one = array.isel(layer=0, missing_dims="ignore")
+    if "step" in one.dims:
+        return one.transpose("step", ...).values
+    return np.broadcast_to(one.values, (steps, *one.shape))
+
+
 def _extrema(part: Part, path: str, name: str, place: int) -> list[Any]:
-    asked = {"symmetric": False, "clip": "absmax"}
+    asked: dict[str, Any] = {"symmetric": False, "clip": "absmax"}
     try:
         found = part.answer("scales", path, ("lower", "upper"), layer=name, **asked)
     except MissingError:
