@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from taqstore.asked import meant
 from taqstore.errors import MissingError, problem
+from taqstore.names import ACTIVATIONS, split_group
 from taqstore.serve.served.memory import Memory
 from taqstore.serve.served.stores import Served
 
@@ -130,9 +131,16 @@ class Service:
         return answer
 
     def warm(self) -> None:
-        """Open every store, and import what the first question needs; for a thread of its own."""
+        """Open every store and hold the observations of the first; for a thread of its own.
+
+        The first picture needs them: whoever asks meanwhile waits for what is left to do.
+        """
         for served in self._served.values():
             served.now()
+        for name in self.names[:1]:
+            for path in self.store(name):
+                if split_group(path)[0] == ACTIVATIONS:
+                    self.held(name, path)
 
 
 def _merged(dataset: xr.Dataset, batch: str | None, channels: bool) -> xr.Dataset:

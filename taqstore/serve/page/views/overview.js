@@ -172,9 +172,10 @@ class Overview {
     const told = { kind: shown.scale, centre: shown.centre };
     const log = { linear: false, log: true }[state.colours] ?? shown.log;
     const scale = scaleOf(values, { ...told, log });
+    const zero = scale.log && values.some((row) => row.includes(0)) ? "0 as dark as the least" : "";
     const worse = { high: "high is worse", low: "low is worse" }[shown.worse] ?? "";
     this.legend.set({
-      scale, label: shown.label, unit: shown.unit, note: worse,
+      scale, label: shown.label, unit: shown.unit, note: [worse, zero].filter(Boolean).join(", "),
       missing: values.some((row) => row.some((value) => value === null)),
     });
     this.drawMap(values, scale);
@@ -219,17 +220,16 @@ class Overview {
     const cells = worst(this.rows, shown.worse, 9);
     this.worst.node.hidden = cells.length === 0;
     fill(this.worst.body, el("ul", { class: "cells" }, cells.map(({ row, column }) => {
-      const { site, layer, values } = this.rows[row];
-      const name = nameOf(this.rows[row]);
-      const step = shown.steps[column];
-      const to = viewAddress("layer", { ...this.state, site, layer, step });
-      return el(
-        "li",
-        {},
-        el("a", { href: to, onclick: (event) => this.follow(event, this.rows[row], step) }, `${site} ${name} ${stepName(step)}`),
-        ` ${measured(values[column], shown.unit)}`,
-      );
+      const value = measured(this.rows[row].values[column], shown.unit);
+      return el("li", {}, this.link(this.rows[row], shown.steps[column]), ` ${value}`);
     })));
+  }
+
+  link(row, step) {
+    const text = `${row.site} ${nameOf(row)} ${stepName(step)}`;
+    if (!isLinear(row)) return text;
+    const to = viewAddress("layer", { ...this.state, site: row.site, layer: row.layer, step });
+    return el("a", { href: to, onclick: (event) => this.follow(event, row, step) }, text);
   }
 
   follow(event, row, step) {
@@ -238,18 +238,23 @@ class Overview {
     this.open(row, step);
   }
 
-  open({ site, layer }, step) {
-    // Effects of whole blocks, sites and steps are of no linear that could be opened.
-    if (layer === "all" || site === "all linears") return;
+  open(row, step) {
+    if (!isLinear(row)) return;
+    const { site, layer } = row;
     // Back leads to the map with its cursor where it was.
     write({ site, layer, step });
-    this.context.go({ view: "layer", site, layer, step: step === "all" ? null : step, quantity: null, zoom: null, by: null, stream: null, layers: null, colours: null });
+    this.context.go({ view: "layer", site, layer, step: step === "all" ? null : step, zoom: null, by: null, stream: null, layers: null, colours: null });
   }
 
   close() {
     this.line.close();
     this.map?.destroy();
   }
+}
+
+// Effects of whole blocks, sites and steps are of no linear that could be opened.
+function isLinear({ site, layer }) {
+  return layer !== "all" && site !== "all linears";
 }
 
 // What has no steps has one column for all.
