@@ -58,10 +58,11 @@ def group_plan(
     Returns
     -------
     ``steps``, ``sigma``, ``site``, ``layer``, the ``sites`` and ``layers`` there are; ``cuts``,
-    labels of the steps that begin a group after the first; ``error`` of these groups and ``parts``, what each adds, ``{"first", "last",
-    "error"}``; ``best``: ``cuts`` and ``error`` of the best of as many groups; ``curve``, the least
-    error of 1 to n groups; ``enough``, the fewest that cost 5 % more than a range for every step;
-    ``config``, the command line that writes a config of these groups.
+    labels of the steps that begin a group after the first; ``error`` of these groups and ``parts``,
+    what each adds, ``{"first", "last", "error"}``; ``best``: ``cuts`` and ``error`` of the best of
+    as many groups; ``curve``, the least error of 1 to n groups; ``enough``, the fewest that cost
+    5 % more than a range for every step; ``config``, the command line that writes a config of these
+    groups.
 
     Raises
     ------
