@@ -5,11 +5,15 @@ from __future__ import annotations
 from taqstore.serve.api import about, analyses, downloads, pictures, slices
 from taqstore.serve.http.endpoint import Endpoint
 from taqstore.serve.views import (
+    apart,
+    compare,
     gates,
     latents,
+    layer,
     plan_groups,
     plan_measured,
     plan_widths,
+    trajectory,
     weights,
 )
 from taqstore.serve.views import map as map_view
@@ -18,10 +22,51 @@ _VIEWS = "taqstore.serve.views"
 
 VIEWS: tuple[Endpoint, ...] = (
     Endpoint(
+        "/stores/{store}/summary",
+        "What a store has for the explorer.",
+        f"{_VIEWS}.summary:summary",
+    ),
+    Endpoint(
         "/stores/{store}/map",
         "One number of every step and linear.",
         f"{_VIEWS}.map:quantity_map",
         options=map_view.OPTIONS,
+    ),
+    Endpoint(
+        "/stores/{store}/layer",
+        "Histogram of one linear's input, and the range and price of every rule.",
+        f"{_VIEWS}.layer:layer",
+        options=layer.OPTIONS,
+    ),
+    Endpoint(
+        "/stores/{store}/price",
+        "Error, SQNR and clipped share of any rule or bounds for one linear.",
+        f"{_VIEWS}.layer:price",
+        options=layer.PRICE_OPTIONS,
+    ),
+    Endpoint(
+        "/stores/{store}/trajectory",
+        "Bounds of one linear over the steps, fits of these, groups of steps.",
+        f"{_VIEWS}.trajectory:trajectory",
+        options=trajectory.OPTIONS,
+    ),
+    Endpoint(
+        "/stores/{store}/channels",
+        "Channels of one linear's input, the widest first.",
+        f"{_VIEWS}.apart:channels",
+        options=apart.CHANNEL_OPTIONS,
+    ),
+    Endpoint(
+        "/stores/{store}/images",
+        "Extrema of one linear's input, of every image by itself.",
+        f"{_VIEWS}.apart:images",
+        options=apart.IMAGE_OPTIONS,
+    ),
+    Endpoint(
+        "/stores/{store}/compare",
+        "One number of two stores, or of two subsets of images, and its ratio.",
+        f"{_VIEWS}.compare:compare",
+        options=compare.OPTIONS,
     ),
 )
 
