@@ -21,6 +21,8 @@ from taqstore.export.pasted.table import PASTES
 from taqstore.kinds.statistics_sources import STATISTICS
 from taqstore.place.remote.schemes import FOLDER, SCHEMES
 from taqstore.plot.figures import FIGURES
+from taqstore.serve.api.table import ENDPOINTS
+from taqstore.serve.http.formats import FORMS
 
 
 def root_context() -> click.Context:
@@ -202,6 +204,25 @@ def places_table() -> str:
 
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
+
+
+def endpoints_table() -> str:
+    """Markdown: every address of `taqstore serve` below `/api`, in which forms it answers."""
+    answers = {
+        "document": "JSON",
+        "tables": ", ".join(f"`.{form.word}`" for form in FORMS),
+        "file": "a file",
+    }
+    rows = (
+        (
+            f"`/api{row.path}`",
+            row.doc.rstrip("."),
+            answers[row.answers],
+            _listed(option.name for option in row.options),
+        )
+        for row in ENDPOINTS
+    )
+    return markdown(("address", "tells", "answers", "options"), rows)
 
 
 def models_table() -> str:
