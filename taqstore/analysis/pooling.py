@@ -26,7 +26,7 @@ _NAME = "pool"
 _TAILS = {"hist_p999": 99.9, "hist_p99": 99.0, "hist_p01": 1.0, "hist_p001": 0.1}
 
 
-@handed
+@handed(blocks=True)
 def pool(dataset: xr.Dataset, *, momentum: float = SHIFT_MOMENTUM, site: str = "") -> xr.Dataset:
     """Observations in the shape of `pooled/timestep_stats`, over batches in their order.
 

@@ -337,6 +337,7 @@ def of_row(name: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     checked = asked(lambda: ANALYSES[name].options, name)
     given = handed(
         source=ANALYSES[name].source or ACTIVATIONS,
+        blocks=True,
         others=f'or of all sites taqstore.query.analyze("{name}", store)',
     )
     return lambda function: given(checked(function))

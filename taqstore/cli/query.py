@@ -66,7 +66,6 @@ def command(
           --layer mm0.img --reduce channel=max
       taqstore query run.zarr latents x --image 0 --step 0:10 -o x.nc
     """
-    from taqstore.files.datasets import write_file
     from taqstore.files.tables import to_table, to_tables
     from taqstore.kinds.nonfinite import counted
     from taqstore.names import site_of
@@ -86,7 +85,15 @@ def command(
             say(f"note: not numeric, left out: {dataset.attrs['dropped']}")
         # CSV is one table: variables of several kinds are refused there.
         tables = (lambda: [to_table(dataset)]) if output.as_csv else partial(to_tables, dataset)
-        output.give(tables, partial(write_file, dataset))
+        output.give(tables, partial(_write, dataset))
+
+
+def _write(dataset: Any, path: Any, *, force: bool) -> None:
+    """Write a selection in blocks, however large."""
+    from taqstore.arrays.dask_blocks import behind_dask
+    from taqstore.files.datasets import write_file
+
+    write_file(behind_dask(dataset), path, force=force)
 
 
 def _variables(store: Any, group: str, names: tuple[str, ...]) -> Any:

@@ -198,7 +198,7 @@ def taking(option: str) -> list[str]:
 
 
 @takes_storage_options
-@handed
+@handed(blocks=True)
 def export(
     name: str,
     groups: Mapping[str, xr.Dataset],

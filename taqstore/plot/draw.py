@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from taqstore.plot.parts.panels import Page
 
 
-@handed
+@handed(blocks=True)
 def pages(
     kind: str,
     groups: Groups,
@@ -86,7 +86,7 @@ def pages(
 
 
 @takes_storage_options
-@handed
+@handed(blocks=True)
 def draw(
     kind: str,
     groups: Groups,

@@ -38,6 +38,8 @@ from taqstore.serve.served.stores import Served
 if TYPE_CHECKING:
     from taqstore.layout.item_records import Identity
 
+ZARR = "/zarr"
+"""Where the trees of all stores are."""
 _CACHE = "no-cache"
 _NOTHING = "nothing is here"
 # A request each: large, for what comes from far away.

@@ -11,11 +11,11 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
-from taqstore.arrays.dask_blocks import as_dask
+from taqstore.arrays.dask_blocks import as_dask, preferred_chunks
 from taqstore.arrays.lazy import LazyArray
 from taqstore.arrays.lazy_text import LazyText
 from taqstore.arrays.pieces import Pieces
-from taqstore.arrays.store_array import StoreArray
+from taqstore.arrays.store_array import MAPPED_BYTES, StoreArray
 from taqstore.items.flags import Items
 from taqstore.layout.item_records import Identity
 from taqstore.names import VARIABLES, WRITTEN
@@ -26,11 +26,10 @@ from taqstore.store.groups import dimension_names, longest_of, read_coordinate
 if TYPE_CHECKING:
     import zarr
 
-# A pass over a whole array reads every shard once: pages of maps that stay would fill the memory.
-_MAPPED_BYTES = 16 << 20
-
-
 _WIDEST_LABELS = 256 << 20
+LATE = "late"
+"""Of `chunks`: what reads whole arrays puts them behind dask, and nobody else does."""
+
 Way: TypeAlias = tuple[str | None, bool, bool]
 """How a group is read: `chunks`, `checksum` and `incomplete` of `open_store`."""
 
@@ -102,8 +101,12 @@ def dataset_of(view: Opened, name: str, folder: Path | None, digest: str, way: W
             coords[label] = _coordinate(node, label, names, sizes, mask)
         else:
             lazy = lazy_array(view, array, folder, way)
-            whole = LazyArray(lazy) if way[0] is None else as_dask(lazy, f"{name}/{label}")
+            token = f"{name}/{label}"
+            whole = as_dask(lazy, token) if way[0] == "auto" else LazyArray(lazy)
             data[label] = xr.Variable(names, whole, as_held(array.attrs))
+            if way[0] == LATE:
+                lazy.token = token
+                data[label].encoding = {"preferred_chunks": preferred_chunks(lazy, names)}
     attrs = {k: v for k, v in node.attrs.items() if k not in ("coordinates", "taqstore")}
     marker: Any = node.attrs["taqstore"]
     dataset = xr.Dataset(
@@ -131,7 +134,7 @@ def lazy_array(view: Opened, array: zarr.Array[Any], folder: Path | None, way: W
         identity=identities_of(view, name),
         sparse=view.items is None and (name in format1.SPARSE or not leading),
         checksum=checksum,
-        mapped_bytes=None if chunks is None else _MAPPED_BYTES,
+        mapped_bytes=MAPPED_BYTES if chunks == "auto" else None,
         pieces=view.pieces,
     )
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
-from taqstore.serve.app import application
+from taqstore.serve.app import Rules, application
+from taqstore.serve.http.server import Server
 from taqstore.serve.served.service import Service
 
 
@@ -54,12 +53,10 @@ class Running:
 
 @contextmanager
 def running(*addresses: str | Path, **options: Any) -> Iterator[Running]:
-    """The service over some stores; options as of `application`."""
+    """The service over some stores; options as of `Rules`."""
     service = Service([str(address) for address in addresses])
     listener = socket.create_server(("127.0.0.1", 0))
-    app = application(service, **options)
-    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
+    server = Server(application(service, Rules(**options)))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     try:

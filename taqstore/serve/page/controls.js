@@ -155,6 +155,14 @@ export function copyButton(text, { label = "Copy", what = "" } = {}) {
   return both;
 }
 
+/** A number that shows all its digits when it is pointed at, and gives them when it is pressed. */
+export function copyable(text, all) {
+  const told = live();
+  const node = button({ label: text, class: "exact", title: `${all}; press to copy` });
+  node.addEventListener("click", async () => told.say((await copy(all)) ? `${all} copied` : "not copied"));
+  return el("span", {}, node, told.node);
+}
+
 /** The command line and the Python that give the numbers of a view; `set` when they change. */
 export function commandBox({ cli = "", python = "" } = {}) {
   const codes = { cli: el("code", {}), python: el("code", {}) };

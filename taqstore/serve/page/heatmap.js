@@ -42,7 +42,7 @@ export function heatmap(root, options) {
     },
     canvas,
   );
-  const readout = el("output", { class: "readout" }, " ");
+  const readout = el("output", { class: "readout", "data-hint": "Point at a cell, or focus the map and use the arrow keys." });
   const told = live();
   const buttons = el(
     "div",
@@ -130,7 +130,7 @@ export function heatmap(root, options) {
       view = makeWindow(asked.rows.length, asked.columns.length);
       view.restore(changes.zoom);
       cursor = { row: 0, column: 0, shown: false };
-      readout.textContent = " ";
+      readout.textContent = "";
     } else if (cursor.shown) readout.textContent = textOf(asked, cursor.row, cursor.column);
     if (changes.label) stage.setAttribute("aria-label", changes.label);
     asTable.refresh();
@@ -157,7 +157,7 @@ export function heatmap(root, options) {
 }
 
 function textOf(asked, row, column) {
-  if (row >= asked.rows.length || column >= asked.columns.length) return " ";
+  if (row >= asked.rows.length || column >= asked.columns.length) return "";
   if (asked.describe) return asked.describe(row, column);
   const at = asked.rows[row];
   const value = asked.values[row][column];

@@ -27,6 +27,20 @@ export function write(changes, { push = false } = {}) {
   return read();
 }
 
+/**
+ * The address while something is dragged: one step of the history a drag, so that Back leads to
+ * what was there before it. `move(words)` while it lasts, `end(words)` when it is let go.
+ */
+export function dragging() {
+  let begun = false;
+  const put = (words, more) => {
+    const state = write(words, { push: !begun });
+    begun = more;
+    return state;
+  };
+  return { move: (words) => put(words, true), end: (words) => put(words, false) };
+}
+
 /** Call `f` when Back or Forward change the address; returns what stops it. */
 export function onBack(f) {
   const listener = () => f(read());

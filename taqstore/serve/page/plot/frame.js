@@ -25,7 +25,7 @@ export function chart(root, options, { settle, draw, points, tell }) {
     "aria-label": asked.label, "aria-describedby": help,
   });
   const key = el("div", { class: "key" });
-  const readout = el("output", { class: "readout" }, " ");
+  const readout = el("output", { class: "readout", "data-hint": "Point at the picture, or focus it and use the arrow keys." });
   const told = live();
   const node = el(
     "figure",
@@ -105,7 +105,7 @@ export function chart(root, options, { settle, draw, points, tell }) {
     asked = settle(raw);
     if (changes.label) picture.setAttribute("aria-label", changes.label);
     if (at >= points(asked).length) at = -1;
-    readout.textContent = at >= 0 ? tell(asked, at) : " ";
+    readout.textContent = at >= 0 ? tell(asked, at) : "";
     fill(key, asked.legend);
     redraw();
   }

@@ -1,7 +1,7 @@
 // Labelled lines across a chart: labels lie in lanes above it, so that none hides another.
 import { svg } from "../dom.js";
 
-const CHARACTER = 6.2;
+const CHARACTER = 6.8;
 const LANE = 13;
 const MOST = 6;
 
@@ -39,7 +39,9 @@ function uprightMark({ label, title, colour, dash }, { at, box, ends, width }) {
   const style = colour ? { stroke: colour } : {};
   const line = { class: "mark", "stroke-dasharray": dash, style };
   if (!label) {
-    return [svg("line", { ...line, x1: at, x2: at, y1: box.top, y2: box.top + box.height })];
+    const bare = svg("line", { ...line, x1: at, x2: at, y1: box.top, y2: box.top + box.height });
+    if (title) bare.append(svg("title", {}, title));
+    return [bare];
   }
   const room = widthOf(label);
   const left = Math.min(Math.max(at - room / 2, 2), width - room - 2);

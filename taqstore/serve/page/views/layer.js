@@ -3,7 +3,7 @@ import { select, slider, toolbar, button } from "../controls.js";
 import { el, fill } from "../dom.js";
 import { number } from "../format.js";
 import { percentileSlider, takesPercentile } from "../rules.js";
-import { asNumber, read, write } from "../state.js";
+import { asNumber, dragging, read } from "../state.js";
 import { channelsPart, imagesPart } from "./layer_parts.js";
 import { stepsPart } from "./layer_steps.js";
 import { valuesPart } from "./layer_values.js";
@@ -23,10 +23,11 @@ class Layer {
     this.state = state;
     this.store = context.store;
     this.rules = [];
+    this.hand = dragging();
     const told = {
       store: this.store,
       onStep: (step) => this.change({ step }),
-      onBounds: (bounds, options) => this.bounds(bounds, options),
+      onBounds: (words, options) => this.bounds(words, options),
       onRule: (clip) => this.change({ clip, lower: null, upper: null }),
     };
     this.values = valuesPart({ ...told, onDocument: (document) => this.take(document) });
@@ -99,20 +100,23 @@ class Layer {
 
   /** Something is settled: the address has it, and all parts are asked. */
   change(words) {
-    write(words, { push: true });
+    this.hand.end(words);
     this.state = { ...read(), store: this.store };
     this.ask();
   }
 
-  /** While a slider moves only the values at the step follow, and the address in place. */
+  /** While a slider moves only the values at the step follow. */
   drag(words) {
-    const state = { ...this.state, ...words };
-    this.showRule(state);
-    this.values.ask(this.question(state), state);
+    this.hand.move(words);
+    this.state = { ...read(), store: this.store };
+    this.showRule(this.state);
+    this.values.ask(this.question(this.state), this.state);
   }
 
-  bounds({ lower, upper }, { push }) {
-    write({ lower, upper }, { push });
+  /** Bounds moved by hand concern the values at the step alone. */
+  bounds(words, { last }) {
+    if (last) this.hand.end(words);
+    else this.hand.move(words);
     this.state = { ...read(), store: this.store };
     this.values.ask(this.question(this.state), this.state);
   }

@@ -25,7 +25,6 @@ export function channelsPart({ store }) {
     told.textContent = `The ${channels.length} widest of ${number(count)} channels; the median range is ${number(median)}.`;
     const options = {
       label: "Ranges of the widest channels",
-      height: 200,
       bars: { names: channels.map((one) => `channel ${one.channel}`), value: channels.map((one) => one.range) },
       x: { label: "rank", domain: [-0.6, channels.length - 0.4] },
       y: { label: "range" },

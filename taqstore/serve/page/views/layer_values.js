@@ -1,7 +1,7 @@
 // The values of a linear at one step: histogram, bounds of every rule, and what a range costs.
 import { line, path } from "../api.js";
 import { barChart } from "../chart.js";
-import { button, checkbox, commandBox, select, slider, toolbar } from "../controls.js";
+import { button, checkbox, commandBox, copyable, select, slider, toolbar } from "../controls.js";
 import { el, fill, problem } from "../dom.js";
 import { exact, number, percent } from "../format.js";
 import { part } from "../part.js";
@@ -11,7 +11,7 @@ import { table } from "../table.js";
 const POSITIONS = 400;
 
 /**
- * The part. `onDocument(document)` is told what the server has, `onBounds({lower, upper}, {push})`
+ * The part. `onDocument(document)` is told what the server has, `onBounds({lower, upper}, {last})`
  * when a hand moves the bounds, `onRule(rule)` when one is taken from the table.
  */
 export function valuesPart({ store, onDocument, onBounds, onRule }) {
@@ -71,7 +71,7 @@ class Values {
   }
 
   back() {
-    this.reset = button({ label: "Back to the rule", onClick: () => this.onBounds({ lower: null, upper: null }, { push: true }) });
+    this.reset = button({ label: "Back to the rule", onClick: () => this.onBounds({ lower: null, upper: null }, { last: true }) });
     return this.reset;
   }
 
@@ -127,7 +127,8 @@ class Values {
       ["Step size", number(shown.step_size), shown.step_size],
       ["Zero point", number(shown.zero_point), shown.zero_point],
     ].filter(([, , value]) => value !== undefined);
-    fill(this.figures, items.map(([name, text, all]) => el("div", {}, el("dt", {}, name), el("dd", { title: exact(all) }, text))));
+    fill(this.figures, items.map(([name, text, all]) => (
+      el("div", {}, el("dt", {}, name), el("dd", {}, copyable(text, exact(all)))))));
     this.reset.disabled = !this.isOwn;
     this.placeSliders();
     this.drawChart();
@@ -158,11 +159,11 @@ class Values {
     }
   }
 
-  moved(push) {
+  moved(last) {
     const symmetric = this.question.symmetric !== "false";
     const upper = Number(this.boundAt("upper", this.sliders.upper.value).toPrecision(5));
     const low = Number(this.boundAt("lower", this.sliders.lower.value).toPrecision(5));
-    this.onBounds({ lower: symmetric ? -upper : low, upper }, { push });
+    this.onBounds({ lower: symmetric ? -upper : low, upper }, { last });
   }
 
   drawChart() {
@@ -195,10 +196,10 @@ class Values {
     fill(this.rules, table({
       caption: `Every rule at ${this.question.bits ?? 8} bits`,
       columns: [
-        "rule", { label: "the range is", text: true }, "lower", "upper", "SQNR, dB", "squared error",
-        "clipped share",
+        "rule", "lower", "upper", "SQNR, dB", "squared error", "clipped share",
+        { label: "the range is", text: true },
       ],
-      rows: rules.map((row) => [row.rule, row.label, row.lower, row.upper, row.sqnr, row.error, row.clipped_share]),
+      rows: rules.map((row) => [row.rule, row.lower, row.upper, row.sqnr, row.error, row.clipped_share, row.label]),
       onRow: (index) => button({ label: "Use", "aria-label": `Use ${rules[index].rule}`, onClick: () => this.onRule(rules[index].rule) }),
       current: rules.findIndex((row) => row.rule === current),
     }));
@@ -216,22 +217,29 @@ function padded([least, most]) {
   return [least - margin, most + margin];
 }
 
-// Rules that choose the same bound share a line and a label.
+// Rules that choose the same bound share a line and a label; a lower bound that mirrors the upper
+// one needs no label of its own.
 function marksOf(rules, shown, isOwn) {
   const places = new Map();
   for (const { rule, lower, upper } of rules) {
     for (const x of [lower, upper]) {
       if (typeof x !== "number") continue;
       const key = x.toPrecision(4);
-      if (!places.has(key)) places.set(key, { x, names: [] });
+      if (!places.has(key)) places.set(key, { x, names: [], mirrored: x === lower && lower === -upper });
       if (!places.get(key).names.includes(rule)) places.get(key).names.push(rule);
     }
   }
-  const marks = [...places.values()].map(({ x, names }) => ({
-    x, label: names.length > 2 ? `${names[0]} +${names.length - 1}` : names.join(", "),
-    title: `${names.join(", ")}: ${number(x, 6)}`, dash: "4 3",
+  const marks = [...places.values()].map(({ x, names, mirrored }) => ({
+    x,
+    label: mirrored ? "" : shortened(names),
+    title: `${names.join(", ")}: ${number(x, 6)}`,
+    dash: "4 3",
   }));
   if (!shown) return marks;
   const own = [shown.lower, shown.upper].map((x) => ({ x, label: isOwn ? "yours" : "", colour: "var(--accent)" }));
   return [...marks, ...own];
+}
+
+function shortened(names) {
+  return names.length > 2 ? `${names[0]} +${names.length - 1}` : names.join(", ");
 }

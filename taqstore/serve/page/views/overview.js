@@ -7,7 +7,7 @@ import { heatmap } from "../heatmap.js";
 import { colourBar } from "../legend.js";
 import { ruleControls } from "../rules.js";
 import { scaleOf } from "../scale.js";
-import { read, viewAddress, write } from "../state.js";
+import { dragging, read, viewAddress, write } from "../state.js";
 import { GROUPINGS, grouped, optionsOf, worst } from "./rows.js";
 
 const HINT = "Click or Enter opens a layer. Drag marks what to zoom to; Ctrl and the wheel, a pinch, "
@@ -27,6 +27,7 @@ class Overview {
     this.where = path("stores", context.store ?? "", "map");
     this.map = null;
     this.rows = [];
+    this.hand = dragging();
     this.make(root);
     this.line = line({ onBusy: (busy) => this.stage.classList.toggle("busy", busy) });
   }
@@ -88,14 +89,16 @@ class Overview {
 
   /** Another question to the server. */
   change(words) {
-    this.state = { ...this.state, ...write({ ...words, zoom: this.state.zoom ?? null }, { push: true }) };
-    for (const [word, value] of Object.entries(words)) if (value === null) delete this.state[word];
+    this.hand.end(words);
+    this.state = { ...read(), store: this.context.store };
     this.ask();
   }
 
-  /** The same while a slider moves: the address changes when it is let go. */
+  /** The same while a slider moves. */
   drag(words) {
-    this.ask({ ...this.state, ...words });
+    this.hand.move(words);
+    this.state = { ...read(), store: this.context.store };
+    this.ask();
   }
 
   /** Other rows or colours of the same numbers. */
@@ -105,7 +108,8 @@ class Overview {
     this.draw();
   }
 
-  async ask(state = this.state) {
+  async ask() {
+    const { state } = this;
     try {
       const known = this.document?.quantities;
       const answer = await this.line.ask(this.where, this.rules.question(state, known));
