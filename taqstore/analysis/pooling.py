@@ -7,7 +7,7 @@ import xarray as xr
 
 from taqstore.analysis.ranges.clip import Clip
 from taqstore.analysis.ranges.from_extrema import extrema
-from taqstore.analysis.ranges.percentile import percentile_bounds, signed_percentile
+from taqstore.analysis.ranges.percentile import COUNTED, percentile_bounds, signed_percentile
 from taqstore.analysis.shared.inputs import (
     Array,
     Bounds,
@@ -72,7 +72,15 @@ POOLED_RULES = ("tensor_absmax", "hist_p999")
 
 
 def as_pooled(dataset: xr.Dataset, *, site: str = "") -> xr.Dataset:
-    """Observations as `pool` makes them; a pooled source as it is."""
+    """Observations as `pool` makes them; a pooled source as it is.
+
+    Raises
+    ------
+    MissingError
+        Of observations the batches are merged already.
+    """
+    if set(COUNTED) <= set(dataset.data_vars):
+        require(dataset, ("min", "max", "batch"), analysis=_NAME)
     return pool(dataset, site=site) if "batch" in dataset.dims else dataset
 
 

@@ -71,11 +71,12 @@ def command(
     from taqstore.names import site_of
     from taqstore.query.reduction import parts_of
     from taqstore.query.select import reduce, select
+    from taqstore.query.sites import variables_of
 
     for spec in reductions:
         parts_of(spec)
     opened = open_asked(store)
-    dataset = _variables(opened, group, variable)
+    dataset = variables_of(opened, group, variable)
     site = site_of(group) if "layer" in dataset.coords else ""
     dataset = reduce(select(dataset, site=site, **selection), *reductions)
     with computing(scheduler, *addresses(store)):
@@ -94,15 +95,3 @@ def _write(dataset: Any, path: Any, *, force: bool) -> None:
     from taqstore.files.datasets import write_file
 
     write_file(behind_dask(dataset), path, force=force)
-
-
-def _variables(store: Any, group: str, names: tuple[str, ...]) -> Any:
-    from taqstore.asked import meant
-    from taqstore.errors import MissingError, problem
-
-    dataset = store[group]
-    unknown = [name for name in names if name not in dataset.variables]
-    if unknown:
-        remedy = meant(unknown[0], dataset.variables)
-        raise MissingError(problem(f"no variable {unknown[0]!r}", where=group, remedy=remedy))
-    return dataset[list(names)] if names else dataset

@@ -7,19 +7,24 @@ import ipaddress
 import os
 import socket
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 import click
 
+from taqstore.cli import BASE_WEIGHTS
 from taqstore.cli.common import complain, say
 from taqstore.cli.completed import StoreAddress
 from taqstore.cli.talk import Command
 from taqstore.errors import TaqError, problem
+from taqstore.export.packed.layouts import MLX
 
 if TYPE_CHECKING:
     from taqstore.serve.served.service import Service
+    from taqstore.store.reader import Store
 
 _EXTRA = "pip install 'taqstore[serve]'"
 _AUTO = "auto"
@@ -82,7 +87,7 @@ def command(
     secret = _secret(token)
     from taqstore.serve.served.service import Service
 
-    service = Service(stores)
+    service = Service(stores, base=_parameters)
     with _listening(host, port) as listener:
         found = listener.getsockname()
         wide = not ipaddress.ip_address(found[0]).is_loopback
@@ -182,3 +187,11 @@ def _warm(service: Service) -> None:
         service.warm()
     except TaqError as error:  # said to who asks, too
         complain(str(error))
+
+
+def _parameters(store: Store) -> Mapping[str, Any]:
+    """Parameters of the model that a store names, of this package or of the hub's cache."""
+    # A server fetches nothing: what is not there is told to be missing.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    found: Mapping[str, Any] = import_module(BASE_WEIGHTS).base_weights(store, MLX).tensors
+    return found

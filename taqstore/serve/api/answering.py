@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,6 +52,11 @@ class Asked:
     accept: str = ""
     known: str = ""
 
+    @property
+    def key(self) -> Hashable:
+        """What tells it from any other question of the endpoint."""
+        return tuple(sorted(self.path.items())), self.given, self.suffix, self.accept, self.known
+
 
 async def answer(
     service: Service, work: Work, endpoint: Endpoint, request: Request, suffix: str = ""
@@ -66,7 +71,7 @@ async def answer(
     )
     try:
         # What a retry finds is told from other questions; a file goes once it was sent.
-        key = None if endpoint.answers == "file" else (request.url.path, asked)
+        key = None if endpoint.answers == "file" else (endpoint.path, asked.key)
         return await work.run(partial(respond, service, endpoint, asked), key=key, dropped=_drop)
     except TaqError as error:
         return refused(error)
@@ -94,19 +99,18 @@ def respond(service: Service, endpoint: Endpoint, asked: Asked) -> Response:
     headers = {"ETag": tag, "Cache-Control": _AGAIN, "Vary": "Accept"}
     if tag in (part.strip() for part in asked.known.split(",")):
         return Response(status_code=304, headers=headers)
-    options = bundled(endpoint.options, endpoint.bundles, values)
-    if endpoint.defaults:
-        options = _defaults(endpoint) | options
+    options = values if endpoint.raw else _called_with(endpoint, values)
     found = endpoint.load()(service, **asked.path, **endpoint.fixed, **options)
     return _response(found, form, headers)
 
 
-def _defaults(endpoint: Endpoint) -> dict[str, Any]:
-    return {
+def _called_with(endpoint: Endpoint, values: Mapping[str, Any]) -> dict[str, Any]:
+    defaults = {
         option.name: option.default
         for option in endpoint.options
-        if option.default is not None and option.when is None and not option.bundle
+        if option.default is not None and option.when is None
     }
+    return bundled(endpoint.options, endpoint.bundles, {**defaults, **values})
 
 
 def _tag(service: Service, endpoint: Endpoint, values: Mapping[str, Any], form: str) -> str:
@@ -122,12 +126,16 @@ def _response(found: Any, form: formats.Form, headers: dict[str, str]) -> Respon
         return _file(found, headers)
     if isinstance(found, Tables):
         body = form.write(found)
-        told = {"Taqstore-Cli": found.cli, "Taqstore-Note": " / ".join(found.notes)}
-        headers |= {name: quote(text, safe=_SAFE)[:_LONGEST] for name, text in told.items() if text}
+        headers |= _told(found)
     else:
         body = written(found)
     formats.check_bytes(len(body))
     return Response(body, media_type=form.media_type, headers=headers)
+
+
+def _told(found: Tables | File) -> dict[str, str]:
+    told = {"Taqstore-Cli": found.cli, "Taqstore-Note": " / ".join(found.notes)}
+    return {name: quote(text, safe=_SAFE)[:_LONGEST] for name, text in told.items() if text}
 
 
 # What a header may hold as it is; the percent sign is not among it.
@@ -136,7 +144,7 @@ _LONGEST = 4000
 
 
 def _file(found: File, headers: dict[str, str]) -> Response:
-    more = {**headers, **found.headers}
+    more = {**headers, **found.headers, **_told(found)}
     if found.name:
         more["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(found.name, safe='')}"
     if isinstance(found.content, Path):

@@ -38,6 +38,8 @@ def _routes(service: Service, work: Work, endpoint: Endpoint) -> Iterator[Route]
         asked = partial(answer, service, work, endpoint, suffix=word)
         yield Route(f"{API}{endpoint.path}.{word}", asked)
     yield Route(f"{API}{endpoint.path}", partial(answer, service, work, endpoint))
+    if not endpoint.path:
+        yield Route(f"{API}/", partial(answer, service, work, endpoint))
 
 
 async def _unknown(request: Request) -> Response:

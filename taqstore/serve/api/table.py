@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from taqstore.analysis.shared.option import Option
+from taqstore.serve.api import about, analyses, downloads, pictures, slices
 from taqstore.serve.http.endpoint import Endpoint
-from taqstore.serve.views import plan_groups, plan_measured, plan_widths
+from taqstore.serve.views import (
+    gates,
+    latents,
+    plan_groups,
+    plan_measured,
+    plan_widths,
+    weights,
+)
+from taqstore.serve.views import map as map_view
 
 _VIEWS = "taqstore.serve.views"
 
@@ -13,7 +21,7 @@ VIEWS: tuple[Endpoint, ...] = (
         "/stores/{store}/map",
         "One number of every step and linear.",
         f"{_VIEWS}.map:quantity_map",
-        options=(Option("quantity", "Which number.", str, "absmax", choices=("absmax",)),),
+        options=map_view.OPTIONS,
     ),
 )
 
@@ -50,4 +58,70 @@ PLANS: tuple[Endpoint, ...] = (
 )
 """What the explorer's plan is moved by."""
 
-ENDPOINTS: tuple[Endpoint, ...] = (*VIEWS, *PLANS)
+LOOKS: tuple[Endpoint, ...] = (
+    Endpoint(
+        "/stores/{store}/latents",
+        "Images, steps and prompts of latents, and the map that shows them as colours.",
+        f"{_VIEWS}.latents:sheet",
+        options=latents.SHEET,
+    ),
+    Endpoint(
+        "/stores/{store}/latents/strip",
+        "All steps of one image side by side, a PNG.",
+        f"{_VIEWS}.latents:strip",
+        "file",
+        options=latents.STRIP,
+    ),
+    Endpoint(
+        "/stores/{store}/latents/picture",
+        "One latent as colours, or the stored picture of an image, a PNG.",
+        f"{_VIEWS}.latents:picture",
+        "file",
+        options=latents.ONE,
+    ),
+)
+"""Latents and pictures."""
+
+WEIGHT_SETS: tuple[Endpoint, ...] = (
+    Endpoint(
+        "/stores/{store}/weights",
+        "Weight sets of a store.",
+        f"{_VIEWS}.weights:sets",
+    ),
+    Endpoint(
+        "/stores/{store}/weights/linears",
+        "Linears of a weight set, and what is left of the error of rounding to nearest.",
+        f"{_VIEWS}.weights:linears",
+        options=(weights.SET,),
+    ),
+    Endpoint(
+        "/stores/{store}/weights/changes",
+        "Shares of integers that rounding changed, by linear and block.",
+        f"{_VIEWS}.weights:changes",
+        options=(weights.SET, weights.BLOCK, weights.OTHER),
+    ),
+    Endpoint(
+        "/stores/{store}/weights/blocks",
+        "Errors of blocks that AdaRound left, beside simpler roundings.",
+        f"{_VIEWS}.weights:blocks",
+        options=(weights.SET,),
+    ),
+    Endpoint(
+        "/stores/{store}/gates",
+        "Variants beside the model as it is, by step, and whether they pass.",
+        f"{_VIEWS}.gates:gates",
+        options=gates.OPTIONS,
+    ),
+)
+"""Weight sets, and how variants are judged."""
+
+LIBRARY: tuple[Endpoint, ...] = (
+    *about.endpoints(),
+    *slices.endpoints(),
+    *analyses.endpoints(),
+    *downloads.endpoints(),
+    *pictures.endpoints(),
+)
+"""What the command line can do, made from the tables that its commands are made from."""
+
+ENDPOINTS: tuple[Endpoint, ...] = (*VIEWS, *PLANS, *LOOKS, *WEIGHT_SETS, *LIBRARY)

@@ -37,8 +37,8 @@ class Endpoint:
         As of `analysis.shared.row.Analysis`.
     fixed
         Handed to the function besides, the same for every request.
-    defaults
-        Whether the function is handed defaults of options that were not given.
+    raw
+        Whether the function is handed values as they were given: without defaults, not bundled.
     """
 
     path: str
@@ -48,7 +48,7 @@ class Endpoint:
     options: tuple[Option, ...] = ()
     bundles: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    defaults: bool = True
+    raw: bool = False
 
     def load(self) -> Any:
         """The function."""
@@ -91,9 +91,15 @@ class File:
         What a browser saves it as; empty: it is shown.
     headers
         Further ones, such as a policy of the page's own.
+    cli
+        What writes the same file.
+    notes
+        What the command line would print on stderr.
     """
 
     content: bytes | Path
     media_type: str
     name: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    cli: str = ""
+    notes: tuple[str, ...] = ()

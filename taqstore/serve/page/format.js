@@ -1,8 +1,5 @@
 // Numbers as text: sensible digits to look at, exact ones to copy.
 
-const UNITS = {
-  value: "", ratio: "×", share: "", db: "dB", dB: "dB", bits: "bits", "mean square": "", count: "",
-};
 
 /** Whether it is a number to draw: a missing one is null, an infinite one the text "inf". */
 export function isNumber(value) {
@@ -54,8 +51,7 @@ export function percent(value, digits = 3) {
 
 /** What stands behind a number of a unit, with the space before it. */
 export function unit(name) {
-  const text = UNITS[name] ?? name ?? "";
-  return text && ` ${text}`;
+  return name ? ` ${name}` : "";
 }
 
 /** A number with its unit. */

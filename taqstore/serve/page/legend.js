@@ -1,6 +1,6 @@
 // The bar that tells what colours mean, with ticks, units, and what a missing value looks like.
 import { el, fill } from "./dom.js";
-import { number, unit } from "./format.js";
+import { number } from "./format.js";
 
 const STOPS = 16;
 
@@ -13,7 +13,7 @@ export function colourBar() {
   const node = el("div", { class: "legend" }, name, el("div", { class: "scale" }, bar, ticks), missing);
 
   node.set = ({ scale, label, unit: of = "", missing: some = false }) => {
-    name.textContent = `${label}${unit(of)}${scale.log ? ", log scale" : ""}`;
+    name.textContent = `${label}${of ? `, ${of}` : ""}${scale.log ? ", log scale" : ""}`;
     const colours = Array.from({ length: STOPS + 1 }, (_, i) => scale.at(i / STOPS));
     bar.style.background = `linear-gradient(to right, ${colours.join(",")})`;
     fill(ticks, spaced(scale).map(({ tick, share }) => {

@@ -15,6 +15,9 @@ const VIEWS = [
   { word: "weights", label: "Weights", module: "./views/weights.js" },
 ];
 
+/** Milliseconds that a view may take before it is shown without its numbers. */
+const PATIENCE = 300;
+
 const main = document.getElementById("main");
 const header = document.getElementById("header");
 let stores = [];
@@ -37,23 +40,46 @@ async function render({ focus = false } = {}) {
   const view = viewOf(state);
   drawHeader(state);
   document.title = `${view.label} · ${state.store ?? "taqstore"}`;
-  leave();
-  leave = () => {};
-  const root = el("div", { class: "view" });
-  try {
-    const module = await import(view.module);
-    if (turn !== shown) return;
+  const root = el("div", { class: "view arriving" });
+  const arrive = once(() => {
+    leave();
+    leave = () => {};
     fill(main, root);
+    root.classList.remove("arriving");
     if (focus) {
       scrollTo(0, 0);
       main.focus({ preventScroll: true });
     }
+  });
+  // The view before stays until this one has its numbers, or keeps the reader waiting.
+  const late = setTimeout(arrive, PATIENCE);
+  try {
+    const module = await import(view.module);
+    if (turn !== shown) return;
+    main.append(root);
     const end = await module.show(root, state, { api: { get }, go, store: state.store, stores });
-    if (turn === shown) leave = end ?? (() => {});
-    else end?.();
+    if (turn !== shown) {
+      end?.();
+      return;
+    }
+    arrive();
+    leave = end ?? (() => {});
   } catch (error) {
-    if (turn === shown) fill(main, el("h1", {}, view.label), problem(error));
+    if (turn !== shown) return;
+    arrive();
+    fill(root, el("h1", {}, view.label), problem(error));
+  } finally {
+    clearTimeout(late);
+    if (turn !== shown) root.remove();
   }
+}
+
+function once(f) {
+  let done = false;
+  return () => {
+    if (!done) f();
+    done = true;
+  };
 }
 
 // A store that is not named is the first; one that is unknown is left for the server to refuse.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from taqstore.asked import meant
@@ -30,6 +30,9 @@ class Service:
         second one of a name has ``-2`` after it.
     held, kept
         Bytes at most of groups in memory, and of answers.
+    base
+        Gives the parameters of the model that a store names, under DiffusionKit's names, as
+        `query.weight_changes` takes them; None: they are not to be had.
 
     Raises
     ------
@@ -37,7 +40,15 @@ class Service:
         One cannot be read. Of each only its root document is looked at: `warm` opens them.
     """
 
-    def __init__(self, addresses: Sequence[str], *, held: int = HELD, kept: int = KEPT) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        *,
+        held: int = HELD,
+        kept: int = KEPT,
+        base: Callable[[Store], Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.base = base
         self._served: dict[str, Served] = {}
         for address in addresses:
             served = Served(address)

@@ -127,29 +127,29 @@ def _analysis_code(
     values["selection"] = {k: v for k in ("layer", "step", "batch") if (v := part.get(k))}
     if len(stores) > 1:
         lines.append(opened(stores[1], "other"))
-        values["other"] = _Code("other")
+        values["other"] = Code("other")
     for option in row.options:
         if option.name not in said or not option.is_given(said[option.name]):
             continue
         if option.type == "weights":
             lines.insert(1, "from taqstore.kinds.quantized_linears import weight_groups_of")
-            values[option.name] = _Code(f"weight_groups_of(store, {said[option.name]!r})")
+            values[option.name] = Code(f"weight_groups_of(store, {said[option.name]!r})")
         elif not option.bundle:
             values[option.name] = said[option.name]
     for key, place in row.bundles.items():
         inside = {o.name: said[o.name] for o in row.options if o.bundle == key and o.name in said}
         made = f"taqstore.analysis.{place.partition(':')[2]}"
-        values |= {key: _Code(python_call(made, [], inside))} if inside else {}
+        values |= {key: Code(python_call(made, [], inside))} if inside else {}
     call = python_call("taqstore.query.analyze", [repr(name), "store"], values, result="results")
     return [*lines, call, *([] if row.whole else ["tables = taqstore.query.site_tables(results)"])]
 
 
-class _Code(str):
+class Code(str):
     """Text that is code already."""
 
 
 def _code(value: Any) -> str:
-    if isinstance(value, _Code):
+    if isinstance(value, Code):
         return str(value)
     return pformat(list(value) if isinstance(value, tuple) else value, width=10_000, compact=True)
 

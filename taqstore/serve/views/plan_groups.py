@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from taqstore.analysis.ranges.options import BITS, CUTS, SYMMETRIC
+from taqstore.analysis.ranges.steps import Cuts
 from taqstore.analysis.shared.option import Option
 from taqstore.errors import MissingError, problem
 from taqstore.export.formats import FORMATS
@@ -43,7 +44,7 @@ def group_plan(
     store: str,
     bits: int,
     symmetric: bool,
-    cuts: Sequence[int] | str | None = None,
+    cuts: Cuts = None,
     count: int | None = None,
     site: str | None = None,
     layer: str | None = None,
@@ -160,7 +161,7 @@ def _begins(
     runs: xr.DataArray,
     labels: Sequence[int],
     partitions: Any,
-    cuts: Sequence[int] | str | None,
+    cuts: Cuts,
     count: int | None,
     curve: Floats,
 ) -> list[int]:

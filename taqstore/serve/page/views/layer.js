@@ -2,14 +2,11 @@
 import { select, slider, toolbar, button } from "../controls.js";
 import { el, fill } from "../dom.js";
 import { number } from "../format.js";
-import { percentileSlider, takesPercentile } from "../rules.js";
+import { percentileSlider, ruleQuestion, rulesOf, ruleTakes } from "../rules.js";
 import { asNumber, dragging, read } from "../state.js";
 import { channelsPart, imagesPart } from "./layer_parts.js";
 import { stepsPart } from "./layer_steps.js";
 import { valuesPart } from "./layer_values.js";
-
-/** Options of a rule in the address, which all parts share. */
-const RULE = ["bits", "clip", "percentile", "symmetric"];
 
 /** Show the view; returns what cleans up. */
 export async function show(root, state, context) {
@@ -122,10 +119,8 @@ class Layer {
   }
 
   question(state) {
-    const words = { site: state.site, layer: state.layer, step: state.step };
-    for (const word of RULE) if (state[word] !== undefined && state[word] !== null) words[word] = state[word];
-    if (!takesPercentile(words.clip, this.rules)) delete words.percentile;
-    return words;
+    const { site, layer, step, source, batch } = state;
+    return { site, layer, step, source, batch, ...ruleQuestion(state, this.rules) };
   }
 
   async ask() {
@@ -138,7 +133,7 @@ class Layer {
   }
 
   showRule(state) {
-    this.percentile.hidden = !takesPercentile(state.clip, this.rules);
+    this.percentile.hidden = !ruleTakes(state.clip, "percentile", this.rules);
   }
 
   take(answer) {
@@ -149,7 +144,7 @@ class Layer {
     this.layers = answer.layers;
     this.site.setOptions(answer.sites, answer.site);
     this.layer.setOptions(answer.layers, answer.layer);
-    this.clip.setOptions(this.rules.map((r) => ({ value: r.rule, label: r.rule, title: r.label })), this.state.clip ?? "absmax");
+    this.clip.setOptions(rulesOf(this.rules), this.state.clip ?? "absmax");
     this.step.setRange({ min: 0, max: answer.steps.length - 1 });
     // A hand on the slider is not to be moved by an answer that comes late.
     if (document.activeElement !== this.step.input) this.step.set(answer.steps.indexOf(answer.step));

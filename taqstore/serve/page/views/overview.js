@@ -8,7 +8,7 @@ import { colourBar } from "../legend.js";
 import { ruleControls } from "../rules.js";
 import { scaleOf } from "../scale.js";
 import { dragging, read, viewAddress, write } from "../state.js";
-import { GROUPINGS, grouped, optionsOf, worst } from "./rows.js";
+import { GROUPINGS, grouped, nameOf, optionsOf, worst } from "./rows.js";
 
 const HINT = "Click or Enter opens a layer. Drag marks what to zoom to; Ctrl and the wheel, a pinch, "
   + "or + and − zoom; arrow keys move from cell to cell.";
@@ -39,10 +39,23 @@ class Overview {
       onChange: (quantity) => this.change({ quantity }),
     });
     this.rules = ruleControls({ state, onInput: (words) => this.drag(words), onChange: (words) => this.change(words) });
+    this.source = select({ label: "Source", options: [], onChange: (source) => this.change({ source }) });
+    this.effect = select({
+      label: "Quantized alone", options: [],
+      onChange: (word) => this.change({ unit: word.split(" ")[0], format: word.split(" ")[1] }),
+    });
+    this.batch = textField({
+      label: "Batches", value: state.batch ?? "", placeholder: "all, or 0:2",
+      hint: "Observed batches from A up to B, by S: A:B:S",
+    });
+    this.batch.input.addEventListener("change", () => this.change({ batch: this.batch.value || null }));
+    this.source.hidden = true;
+    this.effect.hidden = true;
     this.makeShown();
     this.legend = colourBar();
     this.stage = el("div", {});
     this.trouble = el("div", {});
+    this.left = el("p", { class: "note" });
     this.worst = section("Worst linears shown, each at its worst step");
     this.worst.node.hidden = true;
     this.commands = commandBox();
@@ -52,13 +65,14 @@ class Overview {
       el(
         "div",
         { class: "toolbars" },
-        toolbar("What the map shows", this.quantity, ...this.rules.nodes),
+        toolbar("What the map shows", this.quantity, this.effect, ...this.rules.nodes, this.source, this.batch),
         toolbar("Which rows", this.by, this.site, this.stream, this.filter, this.colours),
       ),
       this.legend,
       this.trouble,
       this.stage,
       el("p", { class: "note" }, HINT),
+      this.left,
       this.worst.node,
       this.commands,
     );
@@ -108,11 +122,14 @@ class Overview {
     this.draw();
   }
 
+  question() {
+    const { quantity = "absmax", format, unit, source, batch } = this.state;
+    return { quantity, ...this.rules.question(this.state), format, unit, source, batch };
+  }
+
   async ask() {
-    const { state } = this;
     try {
-      const known = this.document?.quantities;
-      const answer = await this.line.ask(this.where, this.rules.question(state, known));
+      const answer = await this.line.ask(this.where, this.question());
       if (answer === undefined) return;
       fill(this.trouble);
       this.take(answer);
@@ -133,9 +150,18 @@ class Overview {
       })), answer.quantity);
     }
     this.rules.offer(answer);
+    this.offerSources(answer);
     this.site.setOptions([all, ...optionsOf(answer.rows, "site")], this.state.layer ? "" : this.state.site ?? "");
     this.stream.setOptions([all, ...optionsOf(answer.rows, "stream")], this.state.stream ?? "");
     this.commands.set(answer);
+  }
+
+  offerSources({ sources = [], source, formats = [], asked = {}, left_out: left = [] }) {
+    this.source.hidden = sources.length < 2;
+    this.source.setOptions(sources, source);
+    this.effect.hidden = formats.length < 2;
+    this.effect.setOptions(formats.map(effectOf), `${asked.unit} ${asked.format}`);
+    this.left.textContent = left.length ? `Left out: ${left.join("; ")}` : "";
   }
 
   draw() {
@@ -182,10 +208,10 @@ class Overview {
 
   describe(row, column) {
     const { document: shown } = this;
-    const { site, layer, values } = this.rows[row];
+    const { site, values } = this.rows[row];
     const sigma = shown.sigma ? `, sigma ${number(shown.sigma[column], 4)}` : "";
     const value = measured(values[column], shown.unit, 7);
-    return `${shown.label} ${value} · ${site} ${layer} · step ${shown.steps[column]}${sigma}`;
+    return `${shown.label} ${value} · ${site} ${nameOf(this.rows[row])} · step ${shown.steps[column]}${sigma}`;
   }
 
   drawWorst() {
@@ -194,12 +220,13 @@ class Overview {
     this.worst.node.hidden = cells.length === 0;
     fill(this.worst.body, el("ul", { class: "cells" }, cells.map(({ row, column }) => {
       const { site, layer, values } = this.rows[row];
+      const name = nameOf(this.rows[row]);
       const step = shown.steps[column];
       const to = viewAddress("layer", { ...this.state, site, layer, step });
       return el(
         "li",
         {},
-        el("a", { href: to, onclick: (event) => this.follow(event, this.rows[row], step) }, `${site} ${layer} step ${step}`),
+        el("a", { href: to, onclick: (event) => this.follow(event, this.rows[row], step) }, `${site} ${name} step ${step}`),
         ` ${measured(values[column], shown.unit)}`,
       );
     })));
@@ -212,13 +239,19 @@ class Overview {
   }
 
   open({ site, layer }, step) {
+    // Effects of whole blocks, sites and steps are of no linear that could be opened.
+    if (layer === "all" || site === "all linears") return;
     // Back leads to the map with its cursor where it was.
     write({ site, layer, step });
-    this.context.go({ view: "layer", site, layer, step, quantity: null, zoom: null, by: null, stream: null, layers: null, colours: null });
+    this.context.go({ view: "layer", site, layer, step: step === "all" ? null : step, quantity: null, zoom: null, by: null, stream: null, layers: null, colours: null });
   }
 
   close() {
     this.line.close();
     this.map?.destroy();
   }
+}
+
+function effectOf({ unit, format }) {
+  return { value: `${unit} ${format}`, label: `${unit}, ${format}` };
 }

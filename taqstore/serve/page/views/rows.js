@@ -8,17 +8,23 @@ export const GROUPINGS = [
   { value: "stream", label: "stream" },
 ];
 
+const inBlock = (row) => (row.projection ? `${row.block} ${row.projection}` : row.block);
+
 const NAMES = {
-  "site-stream": { group: (row) => `${row.site} ${row.stream}`, label: (row) => row.block },
-  site: { group: (row) => row.site, label: (row) => row.layer },
+  "site-stream": { group: (row) => `${row.site} ${row.stream}`, label: inBlock },
+  site: { group: (row) => row.site, label: nameOf },
   block: { group: (row) => row.block, label: (row) => `${row.stream} ${row.site}` },
   stream: { group: (row) => row.stream, label: (row) => `${row.block} ${row.site}` },
 };
 
-/** Rows with `block` and `stream`, which a layer's name tells where the server does not. */
+/** A layer, with the projection of the three that attention has, where they are apart. */
+export function nameOf(row) {
+  return row.projection ? `${row.layer} ${row.projection}` : row.layer;
+}
+
+// Linears outside blocks go by their own names.
 function named(row) {
-  const [block, stream = ""] = row.layer.split(".");
-  return { ...row, block: row.block ?? block, stream: row.stream ?? stream };
+  return { ...row, block: row.block || row.layer };
 }
 
 /** Rows of a document that the state wants, those of a group together, in the store's order. */
