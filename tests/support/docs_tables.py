@@ -207,22 +207,27 @@ def _yes(value: bool) -> str:
 
 
 def endpoints_table() -> str:
-    """Markdown: every address of `taqstore serve` below `/api`, in which forms it answers."""
+    """Markdown: every address of `taqstore serve` below `/api`, in which forms it answers.
+
+    What has an address for each word of a command is one row.
+    """
     answers = {
         "document": "JSON",
         "tables": ", ".join(f"`.{form.word}`" for form in FORMS),
         "file": "a file",
     }
-    rows = (
-        (
-            f"`/api{row.path}`",
-            row.doc.rstrip("."),
-            answers[row.answers],
-            _listed(option.name for option in row.options),
+    rows: dict[str, tuple[str, ...]] = {}
+    for row in ENDPOINTS:
+        command = next(
+            (word for word in ("analyze", "export", "plot") if f"/{word}/" in row.path), ""
         )
-        for row in ENDPOINTS
-    )
-    return markdown(("address", "tells", "answers", "options"), rows)
+        if command:
+            path = f"/stores/{{store}}/{command}/…"
+            text = f"What `taqstore {command} …` gives, with its options"
+        else:
+            path, text = row.path, row.doc.rstrip(".")
+        rows.setdefault(path, (f"`/api{path}`", text, answers[row.answers]))
+    return markdown(("address", "tells", "answers"), rows.values())
 
 
 def models_table() -> str:

@@ -73,7 +73,8 @@ _MEASURE = """() => {
   ].some((text) => text?.trim());
   const own = "input, select, button, a[href], textarea, summary, svg, img, section, [role]";
   const controls = [...document.querySelectorAll(own)].filter(
-    (e) => seen(e) && !e.closest("[aria-hidden=true]") && e.getAttribute("role") !== "status");
+    (e) => seen(e) && !e.closest("[aria-hidden=true]") && e.getAttribute("role") !== "status"
+      && e.getAttribute("alt") !== "");
   const ids = [...document.querySelectorAll("[id]")].map((e) => e.id);
   const levels = [...document.querySelectorAll("h1, h2, h3, h4")].filter(seen)
     .map((e) => Number(e.tagName[1]));

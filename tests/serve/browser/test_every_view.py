@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 pytestmark = needs_explorer
 
 LAYER = {"site": "mlp.fc2", "layer": "mm0.img", "step": "2"}
-VIEWS = {
-    "map": {"quantity": "absmax"}, "layer": LAYER, "compare": {"other": "other.zarr"},
-    "plan": {}, "latents": {}, "weights": {},
-}  # fmt: skip
+VIEWS: dict[str, dict[str, str]] = {"map": {"quantity": "absmax"}}
 
 
 @pytest.mark.parametrize("view", VIEWS)
