@@ -159,10 +159,10 @@ def _listening(host: str, port: int) -> socket.socket:
         what, remedy = "no address of this machine", "leave --host out"
         raise TaqError(problem(what, where=where, remedy=remedy)) from error
     except OSError as error:
-        other_port = "choose another with --port; --port 0 takes a free one"
-        what, remedy = _REFUSED_PORTS.get(error.errno or 0), other_port
-        if not what:
-            what, remedy = os.strerror(error.errno or 0), "leave --host out"
+        what, remedy = os.strerror(error.errno or 0), "leave --host out"
+        if error.errno in _REFUSED_PORTS:
+            what = _REFUSED_PORTS[error.errno]
+            remedy = "choose another with --port; --port 0 takes a free one"
         raise TaqError(problem(what, where=where, remedy=remedy)) from error
 
 

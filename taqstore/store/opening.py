@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -48,6 +49,11 @@ class Opened:
     pieces: Pieces | None = None
     array_of: Callable[[str, Way], StoreArray] | None = None
 
+    @cached_property
+    def item_dims(self) -> tuple[str, ...]:
+        """Dimensions of the mask."""
+        return dimension_names(self.node[WRITTEN])
+
 
 @dataclass(frozen=True)
 class Identities:
@@ -90,7 +96,7 @@ def dataset_of(view: Opened, name: str, folder: Path | None, digest: str, way: W
         How to read it.
     """
     node, mask = view.node, view.mask
-    dims = dimension_names(node[WRITTEN])
+    dims = view.item_dims
     sizes = dict(zip(dims, mask.shape, strict=True))
     coordinates = set(str(node.attrs.get("coordinates", "")).split())
     data: dict[str, xr.Variable] = {}
@@ -98,7 +104,7 @@ def dataset_of(view: Opened, name: str, folder: Path | None, digest: str, way: W
     for label, array in sorted(node.arrays(), key=_documented_order):
         names = dimension_names(array)
         if label in coordinates or names == (label,):
-            coords[label] = _coordinate(node, label, names, sizes, mask)
+            coords[label] = _coordinate(node, array, names, sizes, mask)
         else:
             lazy = lazy_array(view, array, folder, way)
             token = f"{name}/{label}"
@@ -121,7 +127,7 @@ def lazy_array(view: Opened, array: zarr.Array[Any], folder: Path | None, way: W
     name = array.basename
     if view.array_of is not None:
         return view.array_of(name, way)
-    item_dims = dimension_names(view.node[WRITTEN])
+    item_dims = view.item_dims
     sizes = dict(zip(item_dims, view.mask.shape, strict=True))
     names, (chunks, checksum, _) = dimension_names(array), way
     shape = tuple(min(n, sizes.get(d, n)) for d, n in zip(names, array.shape, strict=True))
@@ -141,12 +147,12 @@ def lazy_array(view: Opened, array: zarr.Array[Any], folder: Path | None, way: W
 
 def _coordinate(
     node: zarr.Group,
-    label: str,
+    array: zarr.Array[Any],
     dims: tuple[str, ...],
     sizes: Mapping[str, int],
     mask: np.ndarray,
 ) -> xr.Variable:
-    array: Any = node[label]
+    label = array.basename
     shape = tuple(min(n, sizes.get(d, n)) for d, n in zip(dims, array.shape, strict=True))
     inside = tuple(slice(0, n) for n in shape)
     if _is_long_text(array, label, dims):

@@ -8,9 +8,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 _T = TypeVar("_T")
+_Drop: TypeAlias = Callable[[Any], None]
 # Answers that nobody waited for to the end: a retry finds its own.
 _UNCLAIMED = 8
 
@@ -44,7 +46,7 @@ class Work:
         self._queue: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._taken = 0
-        self._late: OrderedDict[Hashable, Future[Any]] = OrderedDict()
+        self._late: OrderedDict[Hashable, tuple[Future[Any], _Drop | None]] = OrderedDict()
         for number in range(threads):
             threading.Thread(target=self._work, name=f"work-{number}", daemon=True).start()
 
@@ -63,7 +65,7 @@ class Work:
             Of a retry: what came too late for one who asked is given to the next who asks for the
             same, once. None: it is dropped.
         dropped
-            Called with what is dropped.
+            Called with what is dropped: nobody asked again before others came too late.
 
         Raises
         ------
@@ -77,10 +79,7 @@ class Work:
         except TimeoutError:
             if future.done():
                 raise  # the work's own
-            if key is not None:
-                self._keep(key, future)
-            elif dropped is not None:
-                future.add_done_callback(lambda done: done.exception() or dropped(done.result()))
+            self._keep(key, future, dropped)
             waiting.add_done_callback(_look_away)
             raise TooLongError from None
 
@@ -88,7 +87,7 @@ class Work:
         with self._lock:
             late = None if key is None else self._late.pop(key, None)
             if late is not None:
-                return late
+                return late[0]
             if self._taken >= self._most:
                 raise BusyError
             self._taken += 1
@@ -101,11 +100,18 @@ class Work:
         with self._lock:
             self._taken -= 1
 
-    def _keep(self, key: Hashable, late: Future[Any]) -> None:
-        with self._lock:
-            self._late[key] = late
-            while len(self._late) > _UNCLAIMED:
-                self._late.popitem(last=False)
+    def _keep(self, key: Hashable, late: Future[Any], dropped: _Drop | None) -> None:
+        gone = [(late, dropped)]
+        if key is not None:
+            with self._lock:
+                # Two may have waited for the same: one of them is enough to be kept.
+                gone = [] if key not in self._late else [self._late[key]]
+                self._late[key] = late, dropped
+                while len(self._late) > _UNCLAIMED:
+                    gone.append(self._late.popitem(last=False)[1])
+        for future, drop in gone:
+            if drop is not None and future is not self._late.get(key, (None,))[0]:
+                future.add_done_callback(partial(_drop, drop))
 
     def _work(self) -> None:
         while True:
@@ -125,3 +131,8 @@ def _look_away(done: asyncio.Future[Any]) -> None:
     """Nobody waits any more: what went wrong is no news to anyone."""
     if not done.cancelled():
         done.exception()
+
+
+def _drop(dropped: _Drop, done: Future[Any]) -> None:
+    if done.exception() is None:
+        dropped(done.result())

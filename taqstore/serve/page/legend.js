@@ -4,7 +4,7 @@ import { number } from "./format.js";
 
 const STOPS = 16;
 
-/** A colour bar: `set({scale, label, unit, missing})`. */
+/** A colour bar: `set({scale, label, unit, note, missing})`. */
 export function colourBar() {
   const bar = el("div", { class: "bar", "aria-hidden": "true" });
   const ticks = el("div", { class: "ticks" });
@@ -12,8 +12,8 @@ export function colourBar() {
   const missing = el("div", { class: "missing", hidden: true }, el("i", { class: "hatch" }), "missing");
   const node = el("div", { class: "legend" }, name, el("div", { class: "scale" }, bar, ticks), missing);
 
-  node.set = ({ scale, label, unit: of = "", missing: some = false }) => {
-    name.textContent = `${label}${of ? `, ${of}` : ""}${scale.log ? ", log scale" : ""}`;
+  node.set = ({ scale, label, unit = "", note = "", missing: some = false }) => {
+    name.textContent = [label, unit, scale.log ? "log scale" : "", note].filter(Boolean).join(", ");
     const colours = Array.from({ length: STOPS + 1 }, (_, i) => scale.at(i / STOPS));
     bar.style.background = `linear-gradient(to right, ${colours.join(",")})`;
     fill(ticks, spaced(scale).map(({ tick, share }) => {

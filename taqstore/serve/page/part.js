@@ -20,6 +20,7 @@ export function part(title, { store, endpoint, note = "", controls = null, draw,
   const queue = line({ onBusy: (busy) => body.classList.toggle("busy", busy) });
   const where = path("stores", store ?? "", endpoint);
   let newest = "";
+  let answered = false;
 
   async function ask(params) {
     const question = JSON.stringify(params);
@@ -30,13 +31,16 @@ export function part(title, { store, endpoint, note = "", controls = null, draw,
       const answer = await queue.ask(where, params);
       if (answer === undefined) return;
       fill(trouble);
-      made.node.hidden = false;
+      answered = true;
+      body.hidden = false;
       box.set(answer);
       below.hidden = !answer.cli && !answer.python;
       draw(answer);
     } catch (error) {
       newest = "";
       fill(trouble, problem(error));
+      // No empty picture below a refusal; one that was answered before stays.
+      body.hidden = !answered;
     }
   }
 

@@ -98,7 +98,7 @@ export function colourScale({ domain, kind = "sequential", log = false, centre =
     return part === null ? null : at(part);
   }
 
-  const ticks = log ? logTicks(least, most, 6) : linearTicks(least, most, 5);
+  const ticks = log ? logTicks(least, most, 6) : linearTicks(least, most, 7);
   return { css, share, at, ticks, log, domain: [least, most], kind };
 }
 

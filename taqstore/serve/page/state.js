@@ -55,7 +55,9 @@ export function asNumber(text, otherwise, { least = -Infinity, most = Infinity }
 }
 
 /** What of the state goes along from view to view; the rest is of one view alone. */
-const SHARED = ["store", "bits", "clip", "percentile", "symmetric", "site", "layer", "step", "source"];
+const SHARED = [
+  "store", "source", "batch", "quantity", "bits", "clip", "percentile", "symmetric", "site", "layer", "step",
+];
 
 /** The address of another view of what is looked at. */
 export function viewAddress(view, state = read()) {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from taqstore.asked import meant
 from taqstore.errors import MissingError, problem
+from taqstore.names import ACTIVATIONS, split_group
 from taqstore.serve.served.memory import Memory
 from taqstore.serve.served.stores import Served
 
@@ -92,19 +94,28 @@ class Service:
         """Changes with every write to a store: part of ETags, and of the keys of what is kept."""
         return self.served(name).now()[1]
 
-    def held(self, name: str, path: str) -> xr.Dataset:
+    def held(
+        self, name: str, path: str, *, batch: str | None = None, channels: bool = False
+    ) -> xr.Dataset:
         """A group of statistics in memory, in the least room that keeps answers equal to the bit.
 
-        Analyses that may be asked of it are those that `analysis.shared.held` names. One that is
-        too large to be kept is lazy, as the store has it.
+        What may be asked of it is told by `analysis.held.held`. A pooled source that is too large
+        to be kept is lazy, as the store has it.
+
+        Parameters
+        ----------
+        batch
+            Of these batches alone, as of `query.select`.
+        channels
+            With the extrema of channels, which are most of the room.
         """
         store, identity = self.served(name).group(path)
         dataset = store[path]
-        if dataset.nbytes > self._held.largest:
+        if "batch" not in dataset.dims and dataset.nbytes > self._held.largest:
             return dataset
-        key = name, path, identity, store.digest
-        found: xr.Dataset = self._held.get(key, dataset.compute)
-        self._held.forget(lambda other: other[:2] != key[:2] or other == key)
+        key = name, path, identity, store.digest, batch, channels
+        found: xr.Dataset = self._held.get(key, partial(_merged, dataset, batch, channels))
+        self._held.forget(lambda other: other[:2] != key[:2] or other[:4] == key[:4])
         # A shallow copy: whoever adds a variable adds it to his own.
         return found.copy(deep=False)
 
@@ -120,9 +131,24 @@ class Service:
         return answer
 
     def warm(self) -> None:
-        """Open every store, and import what the first question needs; for a thread of its own."""
+        """Open every store and hold the observations of the first; for a thread of its own.
+
+        The first picture needs them: whoever asks meanwhile waits for what is left to do.
+        """
         for served in self._served.values():
             served.now()
+        for name in self.names[:1]:
+            for path in self.store(name):
+                if split_group(path)[0] == ACTIVATIONS:
+                    self.held(name, path)
+
+
+def _merged(dataset: xr.Dataset, batch: str | None, channels: bool) -> xr.Dataset:
+    from taqstore.analysis.held import held
+    from taqstore.query.select import select
+
+    part = dataset if batch is None else select(dataset, batch=batch)
+    return held(part, channels=channels)
 
 
 def _free(name: str, taken: dict[str, Served]) -> str:

@@ -68,17 +68,9 @@ class Part:
         dataset = self.service.store(self.store)[path]
         return select(dataset, batch=self.batch) if self.batch is not None else dataset
 
-    def held(self, path: str) -> xr.Dataset:
+    def held(self, path: str, *, channels: bool = False) -> xr.Dataset:
         """A group in memory with its batches merged."""
-        if self.batch is None:
-            return self.service.held(self.store, path)
-        key = ("held", path, self.batch)
-        return self.service.kept(self.store, key, partial(_held, self.group(path)))
-
-    def with_channels(self, path: str) -> xr.Dataset:
-        """A group in memory with the extrema of its channels, batches merged."""
-        key = ("channels", path, self.batch)
-        return self.service.kept(self.store, key, partial(_held, self.group(path), channels=True))
+        return self.service.held(self.store, path, batch=self.batch, channels=channels)
 
     def slab(self, path: str, layer: str) -> xr.Dataset:
         """One layer of a group in memory, batches apart."""
@@ -144,7 +136,7 @@ class Part:
         if rule is not None and not rule.merges:
             return self.group(path) if layer is None else self.slab(path, layer)
         if analysis in _OF_CHANNELS:
-            found = self.with_channels(path) if layer is None else self.slab(path, layer)
+            found = self.held(path, channels=True) if layer is None else self.slab(path, layer)
         else:
             found = self.held(path)
             found = found if layer is None else found.isel(layer=[_place(found, layer)])
@@ -172,10 +164,6 @@ class Part:
         }
         address = self.service.address(self.store)
         return analysis_shown(analysis, address, chosen=chosen, options=said)
-
-
-def _held(dataset: xr.Dataset, *, channels: bool = False) -> xr.Dataset:
-    return dataset.compute()
 
 
 def _lazy(dataset: xr.Dataset) -> xr.Dataset:

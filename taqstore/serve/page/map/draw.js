@@ -4,6 +4,9 @@ import { colour } from "../theme.js";
 
 const FONT = '11px system-ui, "Segoe UI", "DejaVu Sans", sans-serif';
 const LEAST_LABEL = 12;
+/** The most that a row is high and a column wide. */
+const ROW = 15;
+const COLUMN = 140;
 
 /** Where cells lie, for a width: edges, places of labels, and which cell is under a point. */
 export function layOut(context, { rows, columns, height, axes }, window, width) {
@@ -16,11 +19,10 @@ export function layOut(context, { rows, columns, height, axes }, window, width) 
   const labelWidth = Math.min(narrow ? 90 : 180, Math.ceil(longest) + 10);
   const left = groupWidth + labelWidth;
   const bottom = columns.some((column) => column.sub) ? 34 : 20;
-  const tall = height ?? Math.min(Math.max(rows.length * 5, 200), Math.max(420, 0.85 * innerHeight));
-  // Few rows need no tall picture.
-  const inner = Math.round(Math.min(tall, rows.length * 26));
+  // As high as rows want to be read, and no higher than the screen.
+  const inner = height ?? Math.round(Math.min(rows.length * ROW, Math.max(420, 0.85 * innerHeight)));
   const { view } = window;
-  const box = { left, top: 4, width: width - left - 8, height: inner };
+  const box = { left, top: 4, width: Math.min(width - left - 8, columns.length * COLUMN), height: inner };
 
   const x = (column) => box.left + ((column - view.c0) / (view.c1 - view.c0)) * box.width;
   const y = (row) => box.top + ((row - view.r0) / (view.r1 - view.r0)) * box.height;
@@ -127,7 +129,7 @@ function drawGroups(context, rows, [from, to], { box, y }) {
     if (start > from) {
       context.fillRect(0, Math.round(top), 18, 0.5);
     }
-    if (below - top > 14) {
+    if (below - top > 30) {
       context.save();
       context.translate(8, (top + below) / 2);
       context.rotate(-Math.PI / 2);

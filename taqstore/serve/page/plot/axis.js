@@ -5,7 +5,9 @@ export function linearTicks(least, most, count) {
   if (!(most > least)) return [least];
   const raw = (most - least) / Math.max(1, count);
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw * 0.999) ?? 10 * power;
+  const part = raw / power;
+  // The round step that is nearest by ratio: edges are geometric means of neighbours.
+  const step = power * (part >= Math.sqrt(50) ? 10 : part >= Math.sqrt(10) ? 5 : part >= Math.SQRT2 ? 2 : 1);
   const ticks = [];
   // Counted in whole steps: adding a step again and again would end at 0.30000000000000004.
   for (let i = Math.ceil(least / step - 1e-9); i <= Math.floor(most / step + 1e-9); i += 1) {
@@ -28,7 +30,7 @@ export function logTicks(least, most, count) {
         if (x >= least * 0.999 && x <= most * 1.001) dense.push(x);
       }
     }
-    return dense;
+    return dense.length > 2 ? dense : linearTicks(least, most, count);
   }
   const every = Math.ceil(decades / count);
   const ticks = [];

@@ -107,7 +107,7 @@ class Layer {
     this.hand.move(words);
     this.state = { ...read(), store: this.store };
     this.showRule(this.state);
-    this.values.ask(this.question(this.state), this.state);
+    this.values.ask(this.question(this.state), this.state, { settled: false });
   }
 
   /** Bounds moved by hand concern the values at the step alone. */
@@ -115,7 +115,7 @@ class Layer {
     if (last) this.hand.end(words);
     else this.hand.move(words);
     this.state = { ...read(), store: this.store };
-    this.values.ask(this.question(this.state), this.state);
+    this.values.ask(this.question(this.state), this.state, { settled: words.upper === null });
   }
 
   question(state) {
@@ -129,7 +129,10 @@ class Layer {
     await this.values.ask(this.question(state), state);
     // The rest is about the linear that the server chose where the address names none.
     const chosen = { ...this.question(this.state), site: this.site.value, layer: this.layer.value };
-    if (this.document) for (const part of this.parts) part.ask({ ...chosen, step: this.document.step }, this.state);
+    for (const part of this.parts) {
+      part.node.hidden = !this.document;
+      if (this.document) part.ask({ ...chosen, step: this.document.step });
+    }
   }
 
   showRule(state) {

@@ -10,6 +10,18 @@ import { table } from "../table.js";
 
 const POSITIONS = 400;
 
+/** What a range costs: its name, its word in a document, how it is written. */
+const FIGURES = [
+  ["SQNR", "sqnr", (x) => `${number(x, 4)} dB`],
+  ["Expected squared error", "error", (x) => number(x)],
+  ["Clip loss", "clip_loss", (x) => number(x)],
+  ["Clipped share", "clipped_share", (x) => percent(x)],
+  ["Lower bound", "lower", (x) => number(x)],
+  ["Upper bound", "upper", (x) => number(x)],
+  ["Step size", "step_size", (x) => number(x)],
+  ["Zero point", "zero_point", (x) => number(x)],
+];
+
 /**
  * The part. `onDocument(document)` is told what the server has, `onBounds({lower, upper}, {last})`
  * when a hand moves the bounds, `onRule(rule)` when one is taken from the table.
@@ -19,7 +31,7 @@ export function valuesPart({ store, onDocument, onBounds, onRule }) {
   return {
     node: view.part.node,
     commands: view.commands,
-    ask: (question, state) => view.ask(question, state),
+    ask: (question, state, options) => view.ask(question, state, options),
     close: () => view.close(),
   };
 }
@@ -80,55 +92,71 @@ class Values {
     this.drawChart();
   }
 
-  /** Ask for a step's histogram and rules, then for the price of the bounds in the state. */
-  async ask(question, state) {
+  /**
+   * Ask for the numbers of a state. While a hand moves (`settled` false) what is known is drawn at
+   * once, such as the histogram of another step, and the server is asked for the price alone.
+   */
+  async ask(question, state, { settled = true } = {}) {
     this.question = question;
     this.state = state;
-    const { site, layer, step, bits, symmetric, percentile, clip } = question;
-    await this.part.ask({ site, layer, step, bits, symmetric, clip, percentile });
-    if (this.document) await this.price();
+    if (!settled && this.document) {
+      this.step = Number(question.step ?? this.step);
+      this.drawChart();
+      await this.price();
+      return;
+    }
+    const { percentile } = state;
+    await this.part.ask({ ...question, percentile });
+    if (!this.document) return;
+    const known = this.isOwn ? null : this.document.rules.find((row) => row.rule === (question.clip ?? "absmax"));
+    // The rule's own price came with the others.
+    if (known && this.document.step === Number(question.step ?? this.document.step)) {
+      this.show({ ...known, cli: this.document.cli, python: this.document.python });
+    } else await this.price();
   }
 
-  draw(document) {
-    this.document = document;
-    this.onDocument(document);
+  draw(answer) {
+    this.document = answer;
+    this.step = answer.step;
+    this.onDocument(answer);
     this.drawChart();
     this.drawRules();
   }
 
   get isOwn() {
-    return this.state.upper !== undefined && this.state.upper !== null && this.state.upper !== "";
+    return Boolean(this.state.upper);
   }
 
   async price() {
-    const { site, layer, step } = this.document;
-    const { bits, symmetric, clip, percentile } = this.question;
+    const { site, layer } = this.document;
+    const { bits, symmetric, source, batch, clip, percentile, momentum } = this.question;
     const { lower, upper } = this.state;
-    const which = this.isOwn ? { lower, upper } : { clip, percentile };
+    const which = this.isOwn ? { lower, upper } : { clip, percentile, momentum };
     try {
-      const price = await this.line.ask(this.where, { site, layer, step, bits, symmetric, ...which });
+      const price = await this.line.ask(this.where, {
+        site, layer, step: this.step, source, batch, bits, symmetric, ...which,
+      });
       if (price === undefined) return;
-      fill(this.trouble);
-      this.shown = price;
-      this.showPrice();
+      this.show(price);
     } catch (error) {
       fill(this.trouble, problem(error));
     }
   }
 
+  show(price) {
+    fill(this.trouble);
+    this.shown = price;
+    this.showPrice();
+  }
+
   showPrice() {
     const { shown } = this;
-    const items = [
-      ["SQNR", `${number(shown.sqnr, 4)} dB`, shown.sqnr],
-      ["Expected squared error", number(shown.error, 4), shown.error],
-      ["Clip loss", number(shown.clip_loss, 4), shown.clip_loss],
-      ["Clipped share", percent(shown.clipped_share), shown.clipped_share],
-      ["Clip bounds", `${number(shown.lower)} to ${number(shown.upper)}`, [shown.lower, shown.upper].map(exact).join(" to ")],
-      ["Step size", number(shown.step_size), shown.step_size],
-      ["Zero point", number(shown.zero_point), shown.zero_point],
-    ].filter(([, , value]) => value !== undefined);
-    fill(this.figures, items.map(([name, text, all]) => (
-      el("div", {}, el("dt", {}, name), el("dd", {}, copyable(text, exact(all)))))));
+    const items = FIGURES.filter(([, key]) => shown[key] !== undefined && shown[key] !== null);
+    fill(this.figures, items.map(([name, key, text]) => {
+      const values = [shown[key]].flat();
+      const value = copyable(values.map(text).join(" / "), values.map(exact).join(" / "));
+      return el("div", {}, el("dt", {}, name), el("dd", {}, value));
+    }));
     this.reset.disabled = !this.isOwn;
     this.placeSliders();
     this.drawChart();
@@ -137,16 +165,12 @@ class Values {
 
   // Sliders move by logarithms between a thousandth of the extreme and the extreme itself.
   boundAt(side, at) {
-    const [least, most] = this.document?.extrema ?? [-1, 1];
-    const size = Math.max(Math.abs(least), Math.abs(most)) || 1;
-    const value = size * 10 ** (-3 * (1 - at / POSITIONS));
+    const value = this.size * 10 ** (-3 * (1 - at / POSITIONS));
     return side === "lower" ? -value : value;
   }
 
   positionOf(value) {
-    const [least, most] = this.document.extrema;
-    const size = Math.max(Math.abs(least), Math.abs(most)) || 1;
-    const share = Math.log10(Math.max(Math.abs(value), size * 1e-3) / size) / 3 + 1;
+    const share = Math.log10(Math.max(Math.abs([value].flat()[0]), this.size * 1e-3) / this.size) / 3 + 1;
     return Math.round(Math.min(1, Math.max(0, share)) * POSITIONS);
   }
 
@@ -168,32 +192,44 @@ class Values {
 
   drawChart() {
     if (!this.document) return;
-    const { histogram, extrema, rules } = this.document;
-    const mode = this.across.value;
-    const bound = this.shown ? Math.max(Math.abs(this.shown.lower), Math.abs(this.shown.upper)) : 0;
-    const ends = mode === "near" && bound
-      ? [Math.max(extrema[0], -1.5 * bound), Math.min(extrema[1], 1.5 * bound)] : extrema;
-    const size = Math.max(Math.abs(extrema[0]), Math.abs(extrema[1])) || 1;
-    const domain = padded(ends);
+    const { histogram, rules, steps } = this.document;
+    this.picture.hidden = !histogram;
+    if (!histogram) return;
+    const counts = histogram.by_step?.[steps.indexOf(this.step)] ?? histogram.count;
+    const domain = this.domain();
     const options = {
-      label: `Histogram of ${this.document.site} ${this.document.layer} at step ${this.document.step}`,
-      bars: { left: histogram.left, right: histogram.right, value: histogram.count },
-      x: { label: "value", domain, scale: mode === "symlog" ? "symlog" : "linear", linear: size / 1000 },
+      label: `Histogram of ${this.document.site} ${this.document.layer} at step ${this.step}`,
+      bars: { left: histogram.left, right: histogram.right, value: counts },
+      x: { label: "value", domain, scale: this.across.value === "symlog" ? "symlog" : "linear", linear: this.linearWidth() },
       y: { label: this.log.value ? "count, log scale" : "count", scale: this.log.value ? "log" : "linear" },
-      marks: marksOf(rules, this.shown, this.isOwn),
-      bands: this.shown
-        ? [{ from: domain[0], to: this.shown.lower, kind: "out" }, { from: this.shown.upper, to: domain[1], kind: "out" }]
-          .filter(({ from, to }) => from < to)
-        : [],
+      marks: marksOf(this.step === this.document.step ? rules : [], this.shown, this.isOwn),
+      bands: clippedParts(this.shown, domain),
     };
     if (this.chart) this.chart.update(options);
     else this.chart = barChart(this.picture, options);
   }
 
+  get size() {
+    const [least, most] = (this.document?.extrema ?? [-1, 1]).map((x) => [x].flat()[0]);
+    return Math.max(Math.abs(least), Math.abs(most)) || 1;
+  }
+
+  linearWidth() {
+    return this.document.histogram.linear_width || this.size / 1000;
+  }
+
+  domain() {
+    const [least, most] = this.document.extrema.map((x) => [x].flat()[0]);
+    const bound = this.shown ? Math.max(...[this.shown.lower, this.shown.upper].flat().map(Math.abs)) : 0;
+    if (this.across.value !== "near" || !bound) return padded([least, most]);
+    return padded([Math.max(least, -1.5 * bound), Math.min(most, 1.5 * bound)]);
+  }
+
   drawRules() {
-    const { rules } = this.document;
+    const { rules, left_out: left = [] } = this.document;
     const current = this.question.clip ?? "absmax";
-    fill(this.rules, table({
+    const why = left.length ? `Not asked: ${left.map((one) => `${one.rule} (${one.why})`).join("; ")}` : "";
+    fill(this.rules, why ? el("p", { class: "note" }, why) : null, table({
       caption: `Every rule at ${this.question.bits ?? 8} bits`,
       columns: [
         "rule", "lower", "upper", "SQNR, dB", "squared error", "clipped share",
@@ -212,6 +248,13 @@ class Values {
   }
 }
 
+function clippedParts(shown, [least, most]) {
+  if (!shown) return [];
+  const [lower, upper] = [Math.min(...[shown.lower].flat()), Math.max(...[shown.upper].flat())];
+  const parts = [{ from: least, to: lower, kind: "out" }, { from: upper, to: most, kind: "out" }];
+  return parts.filter(({ from, to }) => from < to);
+}
+
 function padded([least, most]) {
   const margin = (most - least) * 0.02 || 1;
   return [least - margin, most + margin];
@@ -222,7 +265,7 @@ function padded([least, most]) {
 function marksOf(rules, shown, isOwn) {
   const places = new Map();
   for (const { rule, lower, upper } of rules) {
-    for (const x of [lower, upper]) {
+    for (const x of [lower, upper].flat()) {
       if (typeof x !== "number") continue;
       const key = x.toPrecision(4);
       if (!places.has(key)) places.set(key, { x, names: [], mirrored: x === lower && lower === -upper });
@@ -236,7 +279,7 @@ function marksOf(rules, shown, isOwn) {
     dash: "4 3",
   }));
   if (!shown) return marks;
-  const own = [shown.lower, shown.upper].map((x) => ({ x, label: isOwn ? "yours" : "", colour: "var(--accent)" }));
+  const own = [shown.lower, shown.upper].flat().map((x) => ({ x, label: isOwn ? "yours" : "", colour: "var(--accent)" }));
   return [...marks, ...own];
 }
 

@@ -172,9 +172,10 @@ class Overview {
     const told = { kind: shown.scale, centre: shown.centre };
     const log = { linear: false, log: true }[state.colours] ?? shown.log;
     const scale = scaleOf(values, { ...told, log });
-    const worse = { high: ", high is worse", low: ", low is worse" }[shown.worse] ?? "";
+    const zero = scale.log && values.some((row) => row.includes(0)) ? "0 as dark as the least" : "";
+    const worse = { high: "high is worse", low: "low is worse" }[shown.worse] ?? "";
     this.legend.set({
-      scale, label: shown.label + worse, unit: shown.unit,
+      scale, label: shown.label, unit: shown.unit, note: [worse, zero].filter(Boolean).join(", "),
       missing: values.some((row) => row.some((value) => value === null)),
     });
     this.drawMap(values, scale);
@@ -185,7 +186,7 @@ class Overview {
     const { document: shown, state } = this;
     const options = {
       rows: this.rows,
-      columns: shown.steps.map((step, i) => ({ label: step, sub: number(shown.sigma?.[i], 2) })),
+      columns: shown.steps.map((step, i) => ({ label: step, sub: shown.sigma ? number(shown.sigma[i], 2) : "" })),
       values,
       scale,
       label: `${shown.label} of ${this.rows.length} linears and ${shown.steps.length} steps`,
@@ -211,7 +212,7 @@ class Overview {
     const { site, values } = this.rows[row];
     const sigma = shown.sigma ? `, sigma ${number(shown.sigma[column], 4)}` : "";
     const value = measured(values[column], shown.unit, 7);
-    return `${shown.label} ${value} · ${site} ${nameOf(this.rows[row])} · step ${shown.steps[column]}${sigma}`;
+    return `${shown.label} ${value} · ${site} ${nameOf(this.rows[row])} · ${stepName(shown.steps[column])}${sigma}`;
   }
 
   drawWorst() {
@@ -219,17 +220,16 @@ class Overview {
     const cells = worst(this.rows, shown.worse, 9);
     this.worst.node.hidden = cells.length === 0;
     fill(this.worst.body, el("ul", { class: "cells" }, cells.map(({ row, column }) => {
-      const { site, layer, values } = this.rows[row];
-      const name = nameOf(this.rows[row]);
-      const step = shown.steps[column];
-      const to = viewAddress("layer", { ...this.state, site, layer, step });
-      return el(
-        "li",
-        {},
-        el("a", { href: to, onclick: (event) => this.follow(event, this.rows[row], step) }, `${site} ${name} step ${step}`),
-        ` ${measured(values[column], shown.unit)}`,
-      );
+      const value = measured(this.rows[row].values[column], shown.unit);
+      return el("li", {}, this.link(this.rows[row], shown.steps[column]), ` ${value}`);
     })));
+  }
+
+  link(row, step) {
+    const text = `${row.site} ${nameOf(row)} ${stepName(step)}`;
+    if (!isLinear(row)) return text;
+    const to = viewAddress("layer", { ...this.state, site: row.site, layer: row.layer, step });
+    return el("a", { href: to, onclick: (event) => this.follow(event, row, step) }, text);
   }
 
   follow(event, row, step) {
@@ -238,18 +238,28 @@ class Overview {
     this.open(row, step);
   }
 
-  open({ site, layer }, step) {
-    // Effects of whole blocks, sites and steps are of no linear that could be opened.
-    if (layer === "all" || site === "all linears") return;
+  open(row, step) {
+    if (!isLinear(row)) return;
+    const { site, layer } = row;
     // Back leads to the map with its cursor where it was.
     write({ site, layer, step });
-    this.context.go({ view: "layer", site, layer, step: step === "all" ? null : step, quantity: null, zoom: null, by: null, stream: null, layers: null, colours: null });
+    this.context.go({ view: "layer", site, layer, step: step === "all" ? null : step, zoom: null, by: null, stream: null, layers: null, colours: null });
   }
 
   close() {
     this.line.close();
     this.map?.destroy();
   }
+}
+
+// Effects of whole blocks, sites and steps are of no linear that could be opened.
+function isLinear({ site, layer }) {
+  return layer !== "all" && site !== "all linears";
+}
+
+// What has no steps has one column for all.
+function stepName(step) {
+  return step === "all" ? "all steps" : `step ${step}`;
 }
 
 function effectOf({ unit, format }) {
