@@ -22,6 +22,8 @@ from taqstore.analysis.shared.inputs import (
     over,
 )
 from taqstore.analysis.table import of_row
+from taqstore.asked import ordered
+from taqstore.errors import MisuseError, problem
 from taqstore.quantization.counts import known_rows, means_over
 from taqstore.quantization.search import Scheme
 from taqstore.quantization.spread import Spread
@@ -42,6 +44,8 @@ def error(
     order: Sequence[int] | None = None,
     cuts: Cuts = None,
     narrow_range: bool = False,
+    lower: float | None = None,
+    upper: float | None = None,
     bounds: tuple[xr.DataArray | float, xr.DataArray | float] | None = None,
 ) -> xr.Dataset:
     """Expected squared error of quantizing every step and layer, from its histogram.
@@ -57,9 +61,11 @@ def error(
         Observations or a pooled source with histograms.
     bits, symmetric, clip, percentile, momentum, order, cuts, narrow_range
         As in `scales`. A range chosen for several steps is priced at each of them.
+    lower, upper
+        A clip range instead of a rule; `lower` by default ``-upper``. If symmetric,
+        ``max(|lower|, |upper|)`` is the clip bound.
     bounds
-        A clip range (lower, upper) instead of a rule: numbers, or arrays over any of the
-        dimensions. If symmetric, ``max(|lower|, |upper|)`` is the clip bound.
+        The same as a pair: numbers, or arrays over any of the dimensions.
 
     Returns
     -------
@@ -77,6 +83,8 @@ def error(
         An option out of its range, or that does not go with the others.
     """
     scheme = checked_scheme(bits, symmetric, narrow_range)
+    if bounds is None and (lower is not None or upper is not None):
+        bounds = _pair(lower, upper)
     rule = Clip(clip, percentile, momentum, order)
     if bounds is None:
         chosen = per_step(dataset, cuts, rule, scheme, analysis=_NAME)
@@ -95,6 +103,14 @@ def error(
         cuts=cuts_text(cuts),
         narrow_range=narrow_range,
     )
+
+
+def _pair(lower: float | None, upper: float | None) -> tuple[float, float]:
+    if upper is None:
+        raise MisuseError(problem("a lower bound needs an upper one", remedy="give upper too"))
+    low = -upper if lower is None else lower
+    ordered(low, upper, ("lower", "upper"))
+    return low, upper
 
 
 def _given(lower: xr.DataArray | float, upper: xr.DataArray | float, symmetric: bool) -> Bounds:
@@ -146,7 +162,8 @@ def held_rows(
     `others` are those of `stored_bins` beside the counts. Comes with the rows' known values.
     """
     used = np.flatnonzero(counts.reshape(-1, counts.shape[-1]).any(axis=0))
-    held = np.broadcast_to(counts[..., used], (*shape, len(used)))
+    held = counts if len(used) == counts.shape[-1] else counts[..., used]
+    held = np.broadcast_to(held, (*shape, len(used)))
     held = held.reshape(prod(shape), len(used))  # -1 is ambiguous where nothing was counted
     if layout is not None:
         return held, Spread.of(layout)[used], known_rows(others[0] if others else None, shape)

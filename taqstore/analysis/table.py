@@ -74,7 +74,11 @@ ANALYSES: dict[str, Analysis] = {
     "error": Analysis(
         "Expected quantization error, SQNR and clip loss of a rule, from histograms.",
         f"{_HERE}.error:error",
-        RANGE,
+        (
+            *RANGE,
+            Option("lower", "A lower bound in place of a rule's [default: -upper]."),
+            Option("upper", "An upper bound in place of a rule's."),
+        ),
     ),
     "curve": Analysis(
         "Expected error over clip ranges, with the range of every rule marked.",

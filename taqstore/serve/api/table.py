@@ -5,23 +5,66 @@ from __future__ import annotations
 from taqstore.serve.api import about, analyses, downloads, pictures, slices
 from taqstore.serve.http.endpoint import Endpoint
 from taqstore.serve.views import (
+    apart,
+    compare,
     gates,
     latents,
-    plan_groups,
-    plan_measured,
-    plan_widths,
+    layer,
+    trajectory,
     weights,
 )
 from taqstore.serve.views import map as map_view
+from taqstore.serve.views.plan import groups, measured, widths
 
 _VIEWS = "taqstore.serve.views"
 
 VIEWS: tuple[Endpoint, ...] = (
     Endpoint(
+        "/stores/{store}/summary",
+        "What a store has for the explorer.",
+        f"{_VIEWS}.summary:summary",
+    ),
+    Endpoint(
         "/stores/{store}/map",
         "One number of every step and linear.",
         f"{_VIEWS}.map:quantity_map",
         options=map_view.OPTIONS,
+    ),
+    Endpoint(
+        "/stores/{store}/layer",
+        "Histogram of one linear's input, and the range and price of every rule.",
+        f"{_VIEWS}.layer:layer",
+        options=layer.OPTIONS,
+    ),
+    Endpoint(
+        "/stores/{store}/price",
+        "Error, SQNR and clipped share of any rule or bounds for one linear.",
+        f"{_VIEWS}.layer:price",
+        options=layer.PRICE_OPTIONS,
+    ),
+    Endpoint(
+        "/stores/{store}/trajectory",
+        "Bounds of one linear over the steps, fits of these, groups of steps.",
+        f"{_VIEWS}.trajectory:trajectory",
+        options=trajectory.OPTIONS,
+    ),
+    Endpoint(
+        "/stores/{store}/channels",
+        "Channels of one linear's input, the widest first.",
+        f"{_VIEWS}.apart:channels",
+        options=apart.CHANNEL_OPTIONS,
+    ),
+    Endpoint(
+        "/stores/{store}/images",
+        "Extrema of one linear's input, of every image by itself.",
+        f"{_VIEWS}.apart:images",
+        options=apart.IMAGE_OPTIONS,
+    ),
+    Endpoint(
+        "/stores/{store}/compare",
+        "One number of two stores, or of two subsets of images, and its ratio.",
+        f"{_VIEWS}.compare:compare",
+        options=compare.OPTIONS,
     ),
 )
 
@@ -29,31 +72,31 @@ PLANS: tuple[Endpoint, ...] = (
     Endpoint(
         "/stores/{store}/plan/widths",
         "Best bit widths under a budget of average bits, beside one width for all.",
-        f"{_VIEWS}.plan_widths:width_plan",
-        options=plan_widths.OPTIONS,
+        f"{_VIEWS}.plan.widths:width_plan",
+        options=widths.OPTIONS,
     ),
     Endpoint(
         "/stores/{store}/plan/groups",
         "Groups of steps cut by hand, beside the best of as many.",
-        f"{_VIEWS}.plan_groups:group_plan",
-        options=plan_groups.OPTIONS,
+        f"{_VIEWS}.plan.groups:group_plan",
+        options=groups.OPTIONS,
     ),
     Endpoint(
         "/stores/{store}/plan/measured",
         "What a store holds of measured costs: sensitivities, trajectories of variants.",
-        f"{_VIEWS}.plan_measured:stored",
+        f"{_VIEWS}.plan.measured:stored",
     ),
     Endpoint(
         "/stores/{store}/plan/frontier",
         "The best format for every linear under a budget, by measured sensitivities.",
-        f"{_VIEWS}.plan_measured:frontier_plan",
-        options=plan_measured.FRONTIER,
+        f"{_VIEWS}.plan.measured:frontier_plan",
+        options=measured.FRONTIER,
     ),
     Endpoint(
         "/stores/{store}/plan/policy",
         "Which first and last steps to protect, by what each step does.",
-        f"{_VIEWS}.plan_measured:policy_plan",
-        options=plan_measured.POLICY,
+        f"{_VIEWS}.plan.measured:policy_plan",
+        options=measured.POLICY,
     ),
 )
 """What the explorer's plan is moved by."""

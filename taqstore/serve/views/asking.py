@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from taqstore.analysis.ranges.rules import RULES
+from taqstore.analysis.ranges.rules import RULES, ClipRule
 from taqstore.analysis.shared.option import Option
 from taqstore.analysis.table import ANALYSES
 from taqstore.asked import meant
@@ -91,6 +91,7 @@ class Part:
         variables: Sequence[str],
         *,
         layer: str | None = None,
+        small: bool = False,
         **options: Any,
     ) -> xr.Dataset:
         """Variables of an analysis of one group, in memory; kept.
@@ -99,6 +100,8 @@ class Part:
         ----------
         layer
             Of this one alone; None: of all.
+        small
+            As of `quantities.Quantity`.
 
         Raises
         ------
@@ -106,7 +109,7 @@ class Part:
             The group lacks what is needed, or the analysis gives none of the variables.
         """
         key = ("answer", analysis, path, self.batch, layer, *_frozen(options), *variables)
-        make = partial(self._answer, analysis, path, variables, layer, options)
+        make = partial(self._answer, analysis, path, variables, layer, small, options)
         return self.service.kept(self.store, key, make)
 
     def _answer(
@@ -115,11 +118,20 @@ class Part:
         path: str,
         variables: Sequence[str],
         layer: str | None,
+        small: bool,
         options: Mapping[str, Any],
     ) -> xr.Dataset:
         from taqstore.query.analyze import analyze
 
-        dataset = self._statistics(analysis, path, layer, options)
+        rule = RULES.get(str(options.get("clip", "absmax")))
+        small |= analysis == "scales" and rule is not None and rule.needs == "extrema"
+        if small and layer is None:
+            dataset = self.group(path)
+        else:
+            by_channel = analysis in _OF_CHANNELS or options.get("per", "tensor") != "tensor"
+            dataset = self._statistics(path, layer, rule, by_channel=by_channel)
+        if analysis in _LAZY:
+            dataset = _lazy(dataset)
         source = split_group(path)[0]
         found = analyze(analysis, {path: dataset}, source=source, **options)[path]
         wanted = [name for name in variables if name in found.data_vars]
@@ -129,18 +141,15 @@ class Part:
         return _without(found)[wanted].compute()
 
     def _statistics(
-        self, analysis: str, path: str, layer: str | None, options: Mapping[str, Any]
+        self, path: str, layer: str | None, rule: ClipRule | None, *, by_channel: bool
     ) -> xr.Dataset:
         """What to ask, in the cheapest way that gives the same numbers."""
-        rule = RULES.get(str(options.get("clip", "absmax")))
         if rule is not None and not rule.merges:
             return self.group(path) if layer is None else self.slab(path, layer)
-        if analysis in _OF_CHANNELS:
-            found = self.held(path, channels=True) if layer is None else self.slab(path, layer)
-        else:
-            found = self.held(path)
-            found = found if layer is None else found.isel(layer=[_place(found, layer)])
-        return _lazy(found) if analysis in _LAZY else found
+        if by_channel:
+            return self.held(path, channels=True) if layer is None else self.slab(path, layer)
+        found = self.held(path)
+        return found if layer is None else found.isel(layer=[_place(found, layer)])
 
     def shown(
         self,
@@ -170,6 +179,8 @@ def _lazy(dataset: xr.Dataset) -> xr.Dataset:
     """The same in one block each, so that of an answer only what is wanted is computed."""
     from uuid import uuid4
 
+    if dataset.chunks:
+        return dataset
     # A token of our own: dask would read everything to make one.
     return dataset.chunk(token=uuid4().hex)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from taqstore.analysis.ranges.options import RANGE
+from taqstore.analysis.ranges.options import CLIP, RANGE
 from taqstore.analysis.shared.option import Option
 from taqstore.analysis.table import ANALYSES
 from taqstore.errors import MissingError, problem
@@ -28,6 +28,7 @@ from taqstore.serve.views.quantities import QUANTITIES, SENSITIVITY, Quantity
 if TYPE_CHECKING:
     import xarray as xr
 
+RULE_CHOICE = CLIP.but(help="Rule whose command is shown.")
 QUANTITY = Option("quantity", "Which number.", str, "absmax", choices=QUANTITIES)
 STREAM = Option("stream", "Glob over streams: img, txt, uni.", str)
 _WIDE = tuple(row for row in ANALYSES["outliers"].options if row.name in ("threshold", "spike"))
@@ -112,7 +113,7 @@ def values_of(
     variables = _together(row)
 
     def ask(path: str) -> xr.DataArray:
-        found = part.answer(row.analysis, path, variables, **row.fixed, **options)
+        found = part.answer(row.analysis, path, variables, small=row.small, **row.fixed, **options)
         if row.variable not in found:
             what = f"{row.analysis} of {path} tells no {row.variable}"
             raise MissingError(problem(what, found=", ".join(map(str, found.data_vars))))
@@ -124,12 +125,12 @@ def values_of(
 
 def _together(row: Quantity) -> tuple[str, ...]:
     """Variables that come at the price of one: what other quantities of the same answer show."""
-    same = (
-        other.variable
-        for other in QUANTITIES.values()
-        if (other.analysis, other.takes, other.fixed) == (row.analysis, row.takes, row.fixed)
-    )
+    same = (other.variable for other in QUANTITIES.values() if _source(other) == _source(row))
     return tuple(dict.fromkeys(same))
+
+
+def _source(row: Quantity) -> tuple[Any, ...]:
+    return row.analysis, row.takes, row.fixed, row.small
 
 
 def laid_out(

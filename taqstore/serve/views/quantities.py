@@ -41,6 +41,9 @@ class Quantity:
         Which values are the bad ones: `high`, `low`, or neither.
     whole
         Whether values are counts.
+    small
+        Whether it is told by a few numbers of a tensor, which are read from the store at once;
+        all others are asked of what is held in memory.
     """
 
     label: str
@@ -55,6 +58,7 @@ class Quantity:
     log: bool = False
     worse: Literal["high", "low", ""] = ""
     whole: bool = False
+    small: bool = False
 
     @property
     def bits_apply(self) -> bool:
@@ -103,7 +107,7 @@ QUANTITIES: dict[str, Quantity] = {
     "absmax": Quantity("absmax", "", "scales", "alpha", _BOUNDS, fixed=_ABSMAX, log=True),
     "min": Quantity("smallest value", "", "scales", "lower", _ROLLUPS, fixed=_ENDS),
     "max": Quantity("largest value", "", "scales", "upper", _ROLLUPS, fixed=_ENDS),
-    "range": Quantity("range", "", "temporal", "tensor_range", _ROLLUPS, log=True),
+    "range": Quantity("range", "", "temporal", "tensor_range", _ROLLUPS, log=True, small=True),
     "mean": Quantity("mean", "", "temporal", "tensor_mean", _MEANS, scale="diverging", centre=0.0),
     "std": Quantity("standard deviation", "", "temporal", "tensor_std", _MEANS, log=True),
     "negative": Quantity(
@@ -137,7 +141,7 @@ QUANTITIES: dict[str, Quantity] = {
         log=True, worse="high",
     ),
     "nonfinite": Quantity(
-        "non-finite values", "values", "diagnostics", "nonfinite_count", (("nonfinite",),),
+        "non-finite values", "", "diagnostics", "nonfinite_count", (("nonfinite",),), small=True,
         log=True, worse="high", whole=True,
     ),
     SENSITIVITY: Quantity(

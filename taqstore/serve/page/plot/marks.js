@@ -29,10 +29,12 @@ export function drawMarks(marks, { x, y, box }, width) {
   });
   const sorted = [...inside].sort((a, b) => x.px(a.x) - x.px(b.x));
   const ends = new Array(lanesOf(marks, width)).fill(-Infinity);
-  const drawn = [];
-  for (const mark of sorted) drawn.push(...uprightMark(mark, { at: x.px(mark.x), box, ends, width }));
-  for (const mark of marks.filter((one) => one.y !== undefined)) drawn.push(...levelMark(mark, y.px(mark.y), box));
-  return drawn;
+  const drawn = sorted.flatMap((mark) => uprightMark(mark, { at: x.px(mark.x), box, ends, width }));
+  const level = marks.filter((mark) => mark.y !== undefined);
+  drawn.push(...level.flatMap((mark) => levelMark(mark, y.px(mark.y), box)));
+  // Labels after all lines, so that no line crosses one.
+  const isLabel = (node) => node.tagName === "text";
+  return [...drawn.filter((node) => !isLabel(node)), ...drawn.filter(isLabel)];
 }
 
 function uprightMark({ label, title, colour, dash }, { at, box, ends, width }) {

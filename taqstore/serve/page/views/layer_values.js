@@ -63,7 +63,7 @@ class Values {
 
   makeFigures() {
     const bound = (label, side) => slider({
-      label, min: 0, max: POSITIONS, value: 0, show: (at) => number(this.boundAt(side, at), 4),
+      label, min: 0, max: POSITIONS, value: 0, show: (at) => number(this.boundAt(side, at)),
       onInput: () => this.moved(false), onChange: () => this.moved(true),
     });
     this.sliders = { lower: bound("Lower bound", "lower"), upper: bound("Upper bound", "upper") };
@@ -165,6 +165,9 @@ class Values {
 
   // Sliders move by logarithms between a thousandth of the extreme and the extreme itself.
   boundAt(side, at) {
+    const shown = [this.shown?.[side]].flat()[0];
+    // A slider has few places; where it stands for a bound that was told, it is that bound.
+    if (typeof shown === "number" && at === this.positionOf(shown)) return shown;
     const value = this.size * 10 ** (-3 * (1 - at / POSITIONS));
     return side === "lower" ? -value : value;
   }
