@@ -226,7 +226,7 @@ export function blocksPart({ store }) {
         { name: "loss", x: one.iteration, y: one.loss }, { name: "rounding term", x: one.iteration, y: one.rounding_loss, dash: "6 3" },
       ],
       x: { label: `iteration of ${block}` },
-      y: { label: "loss", zero: true },
+      y: { label: "loss", scale: "log" },
     };
     if (curve) curve.update(options);
     else curve = lineChart(losses, options);
