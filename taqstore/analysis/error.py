@@ -162,7 +162,8 @@ def held_rows(
     `others` are those of `stored_bins` beside the counts. Comes with the rows' known values.
     """
     used = np.flatnonzero(counts.reshape(-1, counts.shape[-1]).any(axis=0))
-    held = np.broadcast_to(counts[..., used], (*shape, len(used)))
+    held = counts if len(used) == counts.shape[-1] else counts[..., used]
+    held = np.broadcast_to(held, (*shape, len(used)))
     held = held.reshape(prod(shape), len(used))  # -1 is ambiguous where nothing was counted
     if layout is not None:
         return held, Spread.of(layout)[used], known_rows(others[0] if others else None, shape)

@@ -216,10 +216,12 @@ def means_over(
     """
     used = np.flatnonzero(counts.any(axis=0))
     own = spread.left.ndim > 1
-    common = spread[..., used]
+    whole = len(used) == counts.shape[1]
+    common = spread if whole else spread[..., used]
     means = [np.full(len(counts), np.nan) for _ in per_bin]
     for rows in row_slices(len(counts), len(used)):
-        held = counts[rows][:, used].astype(np.float64)
+        # The order in memory is that of a selection, whole or not: sums follow it to the last bit.
+        held = (counts[rows] if whole else counts[rows][:, used]).astype(np.float64, order="F")
         total = held.sum(axis=-1)
         some = None if known is None else known[rows]
         pieces = parts(held, common[rows] if own else common, some)

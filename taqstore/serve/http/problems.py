@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from taqstore.errors import (
+    LayoutError,
     MissingError,
     MisuseError,
     StoreError,
@@ -31,6 +32,7 @@ _STATUS: tuple[tuple[type[TaqError], HTTPStatus], ...] = (
     (NotAcceptableError, HTTPStatus.NOT_ACCEPTABLE),
     (MisuseError, HTTPStatus.BAD_REQUEST),
     (MissingError, HTTPStatus.NOT_FOUND),
+    (LayoutError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (SupersededError, HTTPStatus.CONFLICT),
     (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
 )
