@@ -139,13 +139,34 @@ class Part:
     def _with_bounds(
         self, path: str, layer: str | None, options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """The range that a rule chooses in place of the rule: it is kept when bits change."""
-        row = RULES[options.get("clip", "absmax")]
-        scheme = ("symmetric", "bits", "narrow_range") if row.by_bits else ("symmetric",)
-        asked = {key: options[key] for key in (*scheme, "clip", *row.options) if key in options}
-        ends = self.answer("scales", path, ("lower", "upper"), layer=layer, **asked)
+        """The range that a rule chooses in place of the rule."""
+        ends = self.range_of(path, layer, options)
         kept = {key: options[key] for key in _SCHEME if key in options}
         return {**kept, "bounds": (ends["lower"], ends["upper"])}
+
+    def range_of(self, path: str, layer: str | None, options: Mapping[str, Any]) -> xr.Dataset:
+        """`lower` and `upper` of a rule; kept when bits change that it does not depend on."""
+        row = RULES[options.get("clip", "absmax")]
+        scheme = _SCHEME if row.by_bits else ("symmetric",)
+        asked = {key: options[key] for key in (*scheme, "clip", *row.options) if key in options}
+        return self.answer("scales", path, ("lower", "upper"), layer=layer, **asked)
+
+    def priced(
+        self,
+        path: str,
+        layer: str,
+        bounds: tuple[xr.DataArray, xr.DataArray],
+        variables: Sequence[str],
+        **scheme: Any,
+    ) -> xr.Dataset:
+        """What ranges of one layer cost; they may have further dimensions."""
+        from taqstore.query.analyze import analyze
+
+        dataset = self._statistics("error", path, layer, {}, small=False)
+        source = split_group(path)[0]
+        asked = {path: dataset}
+        found = analyze("error", asked, source=source, bounds=bounds, **scheme)[path]
+        return _without(found)[list(variables)].compute()
 
     def _statistics(
         self,
