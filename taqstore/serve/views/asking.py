@@ -31,6 +31,7 @@ STEP = Option("step", "Step that is looked at [default: the middle one].", int, 
 _SLAB = ("min", "max", "histogram", "count", "nonfinite", "tensor_min", "tensor_max")
 # What asks for the extrema of channels, of all batches together.
 _OF_CHANNELS = ("outliers", "shifts")
+_MOMENTS = frozenset({"tensor_mean", "tensor_std"})
 # Analyses that give more than is wanted, at a price: of these only what is wanted is computed.
 _LAZY = (*_OF_CHANNELS, "temporal", "diagnostics")
 
@@ -68,9 +69,9 @@ class Part:
         dataset = self.service.store(self.store)[path]
         return select(dataset, batch=self.batch) if self.batch is not None else dataset
 
-    def held(self, path: str, *, channels: bool = False) -> xr.Dataset:
-        """A group in memory with its batches merged."""
-        return self.service.held(self.store, path, batch=self.batch, channels=channels)
+    def held(self, path: str, **parts: bool) -> xr.Dataset:
+        """A group in memory with its batches merged; `parts` as of `Service.held`."""
+        return self.service.held(self.store, path, batch=self.batch, **parts)
 
     def slab(self, path: str, layer: str) -> xr.Dataset:
         """One layer of a group in memory, batches apart."""
@@ -129,7 +130,9 @@ class Part:
             dataset = self.group(path)
         else:
             by_channel = analysis in _OF_CHANNELS or options.get("per", "tensor") != "tensor"
-            dataset = self._statistics(path, layer, rule, by_channel=by_channel)
+            parts = {"channels": True} if by_channel else {}
+            parts |= {"moments": True} if not _MOMENTS.isdisjoint(variables) else {}
+            dataset = self._statistics(path, layer, rule, parts)
         if analysis in _LAZY:
             dataset = _lazy(dataset)
         source = split_group(path)[0]
@@ -141,14 +144,14 @@ class Part:
         return _without(found)[wanted].compute()
 
     def _statistics(
-        self, path: str, layer: str | None, rule: ClipRule | None, *, by_channel: bool
+        self, path: str, layer: str | None, rule: ClipRule | None, parts: Mapping[str, bool]
     ) -> xr.Dataset:
         """What to ask, in the cheapest way that gives the same numbers."""
         if rule is not None and not rule.merges:
             return self.group(path) if layer is None else self.slab(path, layer)
-        if by_channel:
-            return self.held(path, channels=True) if layer is None else self.slab(path, layer)
-        found = self.held(path)
+        if "channels" in parts and layer is not None:
+            return self.slab(path, layer)
+        found = self.held(path, **parts)
         return found if layer is None else found.isel(layer=[_place(found, layer)])
 
     def shown(
