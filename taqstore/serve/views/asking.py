@@ -69,9 +69,10 @@ class Part:
         dataset = self.service.store(self.store)[path]
         return select(dataset, batch=self.batch) if self.batch is not None else dataset
 
-    def held(self, path: str, *, channels: bool = False) -> xr.Dataset:
-        """A group in memory with its batches merged."""
-        return self.service.held(self.store, path, batch=self.batch, channels=channels)
+    def held(self, path: str, *, channels: bool = False, moments: bool = False) -> xr.Dataset:
+        """A group in memory with its batches merged; parts as of `Service.held`."""
+        parts = {"channels": channels, "moments": moments}
+        return self.service.held(self.store, path, batch=self.batch, **parts)
 
     def slab(self, path: str, layer: str) -> xr.Dataset:
         """One layer of a group in memory, batches apart."""
@@ -184,12 +185,12 @@ class Part:
         if layer is not None and (apart or by_channel):
             found = self.slab(path, layer)
         elif layer is not None:
-            found = self.held(path)
+            found = self.held(path, moments=analysis == "temporal")
             found = found.isel(layer=[_place(found, layer)])
         elif apart or ((small or _of_rollups(analysis, row)) and _has_rollups(self.group(path))):
             found = self.group(path)
         else:
-            found = self.held(path, channels=by_channel)
+            found = self.held(path, channels=by_channel, moments=analysis == "temporal")
         return _lazy(found) if analysis in _LAZY else found
 
     def shown(
