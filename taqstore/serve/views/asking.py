@@ -31,6 +31,7 @@ STEP = Option("step", "Step that is looked at [default: the middle one].", int, 
 _SLAB = ("min", "max", "histogram", "count", "nonfinite", "tensor_min", "tensor_max")
 # What asks for the extrema of channels, of all batches together.
 _OF_CHANNELS = ("outliers", "shifts")
+_LAYERS = 4
 _SCHEME = ("bits", "symmetric", "narrow_range")
 # Analyses that give more than is wanted, at a price: of these only what is wanted is computed.
 _LAZY = (*_OF_CHANNELS, "temporal", "diagnostics")
@@ -123,19 +124,19 @@ class Part:
         small: bool,
         options: Mapping[str, Any],
     ) -> xr.Dataset:
-        from taqstore.query.analyze import analyze
+        import xarray as xr
 
         asked = dict(options)
         if analysis == "error" and not asked.keys() & {"lower", "upper", "cuts"}:
             asked = self._with_bounds(path, layer, asked)
         dataset = self._statistics(analysis, path, layer, asked, small=small)
-        source = split_group(path)[0]
-        found = analyze(analysis, {path: dataset}, source=source, **asked)[path]
-        wanted = [name for name in variables if name in found.data_vars]
-        if not wanted:
-            what = f"{analysis} of {path} tells no {' or '.join(variables)}"
-            raise MissingError(problem(what, found=", ".join(map(str, found.data_vars))))
-        return _without(found)[wanted].compute()
+        run = partial(_run, analysis, path, variables, asked)
+        if analysis not in _OF_CHANNELS or layer is not None:
+            return run(dataset)
+        # Ranges of all channels in float64 are gigabytes of a large model: some layers at a time.
+        count = dataset.sizes["layer"]
+        some = [slice(at, at + _LAYERS) for at in range(0, count, _LAYERS)]
+        return xr.concat([run(dataset.isel(layer=layers)) for layers in some], "layer")
 
     def _with_bounds(
         self, path: str, layer: str | None, options: Mapping[str, Any]
@@ -161,13 +162,8 @@ class Part:
         **scheme: Any,
     ) -> xr.Dataset:
         """What ranges of one layer cost; they may have further dimensions."""
-        from taqstore.query.analyze import analyze
-
         dataset = self._statistics("error", path, layer, {}, small=False)
-        source = split_group(path)[0]
-        asked = {path: dataset}
-        found = analyze("error", asked, source=source, bounds=bounds, **scheme)[path]
-        return _without(found)[list(variables)].compute()
+        return _run("error", path, variables, {"bounds": bounds, **scheme}, dataset)
 
     def _statistics(
         self,
@@ -191,7 +187,7 @@ class Part:
             found = self.group(path)
         else:
             found = self.held(path, channels=by_channel, moments=analysis == "temporal")
-        return _lazy(found) if analysis in _LAZY else found
+        return found
 
     def shown(
         self,
@@ -215,6 +211,24 @@ class Part:
         }
         address = self.service.address(self.store)
         return analysis_shown(analysis, address, chosen=chosen, options=said)
+
+
+def _run(
+    analysis: str,
+    path: str,
+    variables: Sequence[str],
+    options: Mapping[str, Any],
+    dataset: xr.Dataset,
+) -> xr.Dataset:
+    from taqstore.query.analyze import analyze
+
+    asked = _lazy(dataset) if analysis in _LAZY else dataset
+    found = analyze(analysis, {path: asked}, source=split_group(path)[0], **options)[path]
+    wanted = [name for name in variables if name in found.data_vars]
+    if not wanted:
+        what = f"{analysis} of {path} tells no {' or '.join(variables)}"
+        raise MissingError(problem(what, found=", ".join(map(str, found.data_vars))))
+    return _without(found)[wanted].compute()
 
 
 def _of_rollups(analysis: str, row: ClipRule | None) -> bool:
