@@ -31,7 +31,7 @@ STEP = Option("step", "Step that is looked at [default: the middle one].", int, 
 _SLAB = ("min", "max", "histogram", "count", "nonfinite", "tensor_min", "tensor_max")
 # What asks for the extrema of channels, of all batches together.
 _OF_CHANNELS = ("outliers", "shifts")
-_LAYERS = 4
+_LAYERS = 8
 _SCHEME = ("bits", "symmetric", "narrow_range")
 # Analyses that give more than is wanted, at a price: of these only what is wanted is computed.
 _LAZY = (*_OF_CHANNELS, "temporal", "diagnostics")
@@ -124,19 +124,11 @@ class Part:
         small: bool,
         options: Mapping[str, Any],
     ) -> xr.Dataset:
-        import xarray as xr
-
         asked = dict(options)
         if analysis == "error" and not asked.keys() & {"lower", "upper", "cuts"}:
             asked = self._with_bounds(path, layer, asked)
         dataset = self._statistics(analysis, path, layer, asked, small=small)
-        run = partial(_run, analysis, path, variables, asked)
-        if analysis not in _OF_CHANNELS or layer is not None:
-            return run(dataset)
-        # Ranges of all channels in float64 are gigabytes of a large model: some layers at a time.
-        count = dataset.sizes["layer"]
-        some = [slice(at, at + _LAYERS) for at in range(0, count, _LAYERS)]
-        return xr.concat([run(dataset.isel(layer=layers)) for layers in some], "layer")
+        return _run(analysis, path, variables, asked, dataset)
 
     def _with_bounds(
         self, path: str, layer: str | None, options: Mapping[str, Any]
@@ -241,13 +233,16 @@ def _has_rollups(dataset: xr.Dataset) -> bool:
 
 
 def _lazy(dataset: xr.Dataset) -> xr.Dataset:
-    """The same in one block each, so that of an answer only what is wanted is computed."""
+    """The same in blocks of some layers, so that of an answer only what is wanted is computed.
+
+    Ranges of all channels in float64 would be gigabytes of a large model.
+    """
     from uuid import uuid4
 
     if dataset.chunks:
         return dataset
     # A token of our own: dask would read everything to make one.
-    return dataset.chunk(token=uuid4().hex)
+    return dataset.chunk({"layer": _LAYERS}, token=uuid4().hex)
 
 
 def _without(found: xr.Dataset) -> xr.Dataset:
