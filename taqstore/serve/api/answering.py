@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -116,9 +116,18 @@ def _called_with(endpoint: Endpoint, values: Mapping[str, Any]) -> dict[str, Any
 def _tag(service: Service, endpoint: Endpoint, values: Mapping[str, Any], form: str) -> str:
     """Of the versions of all stores asked, the options, the format and this program."""
     named = [str(values[word]) for word in STORES if values.get(word)]
-    versions = [service.version(name) for name in named or service.names]
+    versions = [service.version(name) for name in named] or list(_versions(service))
     what = [__version__, endpoint.path, form, versions, sorted(values.items())]
     return f'W/"{hashlib.sha256(repr(what).encode()).hexdigest()[:32]}"'
+
+
+def _versions(service: Service) -> Iterator[str]:
+    """Of all stores; of one that cannot be read now, why."""
+    for name in service.names:
+        try:
+            yield service.version(name)
+        except TaqError as error:
+            yield str(error)
 
 
 def _response(found: Any, form: formats.Form, headers: dict[str, str]) -> Response:
