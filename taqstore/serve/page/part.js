@@ -13,7 +13,7 @@ export function part(title, { store, endpoint, note = "", controls = null, draw,
   const made = section(title, { note });
   const trouble = el("div", {});
   const body = el("div", { class: "body" });
-  const box = commandBox();
+  const box = commandBox({ title: `${title}: the same numbers elsewhere` });
   const below = el("details", { class: "table" }, el("summary", {}, "Command line and Python"), box);
   below.hidden = true;
   made.body.append(...[controls, trouble, body, commands ? below : null].filter(Boolean));
