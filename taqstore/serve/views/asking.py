@@ -69,9 +69,10 @@ class Part:
         dataset = self.service.store(self.store)[path]
         return select(dataset, batch=self.batch) if self.batch is not None else dataset
 
-    def held(self, path: str, *, channels: bool = False) -> xr.Dataset:
-        """A group in memory with its batches merged."""
-        return self.service.held(self.store, path, batch=self.batch, channels=channels)
+    def held(self, path: str, *, channels: bool = False, moments: bool = False) -> xr.Dataset:
+        """A group in memory with its batches merged; parts as of `Service.held`."""
+        parts = {"channels": channels, "moments": moments}
+        return self.service.held(self.store, path, batch=self.batch, **parts)
 
     def slab(self, path: str, layer: str) -> xr.Dataset:
         """One layer of a group in memory, batches apart."""
@@ -139,13 +140,34 @@ class Part:
     def _with_bounds(
         self, path: str, layer: str | None, options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """The range that a rule chooses in place of the rule: it is kept when bits change."""
-        row = RULES[options.get("clip", "absmax")]
-        scheme = ("symmetric", "bits", "narrow_range") if row.by_bits else ("symmetric",)
-        asked = {key: options[key] for key in (*scheme, "clip", *row.options) if key in options}
-        ends = self.answer("scales", path, ("lower", "upper"), layer=layer, **asked)
+        """The range that a rule chooses in place of the rule."""
+        ends = self.range_of(path, layer, options)
         kept = {key: options[key] for key in _SCHEME if key in options}
         return {**kept, "bounds": (ends["lower"], ends["upper"])}
+
+    def range_of(self, path: str, layer: str | None, options: Mapping[str, Any]) -> xr.Dataset:
+        """`lower` and `upper` of a rule; kept when bits change that it does not depend on."""
+        row = RULES[options.get("clip", "absmax")]
+        scheme = _SCHEME if row.by_bits else ("symmetric",)
+        asked = {key: options[key] for key in (*scheme, "clip", *row.options) if key in options}
+        return self.answer("scales", path, ("lower", "upper"), layer=layer, **asked)
+
+    def priced(
+        self,
+        path: str,
+        layer: str,
+        bounds: tuple[xr.DataArray, xr.DataArray],
+        variables: Sequence[str],
+        **scheme: Any,
+    ) -> xr.Dataset:
+        """What ranges of one layer cost; they may have further dimensions."""
+        from taqstore.query.analyze import analyze
+
+        dataset = self._statistics("error", path, layer, {}, small=False)
+        source = split_group(path)[0]
+        asked = {path: dataset}
+        found = analyze("error", asked, source=source, bounds=bounds, **scheme)[path]
+        return _without(found)[list(variables)].compute()
 
     def _statistics(
         self,
@@ -163,12 +185,12 @@ class Part:
         if layer is not None and (apart or by_channel):
             found = self.slab(path, layer)
         elif layer is not None:
-            found = self.held(path)
+            found = self.held(path, moments=analysis == "temporal")
             found = found.isel(layer=[_place(found, layer)])
         elif apart or ((small or _of_rollups(analysis, row)) and _has_rollups(self.group(path))):
             found = self.group(path)
         else:
-            found = self.held(path, channels=by_channel)
+            found = self.held(path, channels=by_channel, moments=analysis == "temporal")
         return _lazy(found) if analysis in _LAZY else found
 
     def shown(
