@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -103,11 +104,12 @@ def command(
         )
         address = f"http://{_bracketed(called)}:{listener.getsockname()[1]}/"
         shown = f"{address}?token={quote(secret, safe='')}" if token == _AUTO else address
-        server = server_module.Server(
-            app_module.application(service, rules), ready=lambda: _ready(service, shown, opened)
-        )
+        ended = threading.Event()
+        ready = partial(_ready, service, shown, opened, ended)
+        server = server_module.Server(app_module.application(service, rules), ready=ready)
         with suppress(KeyboardInterrupt):  # its ordinary end
             server.run([listener])
+        ended.set()
 
 
 def _installed() -> tuple[Any, Any]:
@@ -179,11 +181,11 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _ready(service: Service, address: str, opened: bool) -> None:
+def _ready(service: Service, address: str, opened: bool, ended: threading.Event) -> None:
     """Say where it answers; what the first question needs is fetched meanwhile."""
     click.echo(address)
     say(f"serving {', '.join(service.names)}; Ctrl-C ends it")
-    threading.Thread(target=_warm, args=(service,), daemon=True).start()
+    threading.Thread(target=_warm, args=(service, ended), daemon=True).start()
     if opened:
         import webbrowser
 
@@ -191,11 +193,14 @@ def _ready(service: Service, address: str, opened: bool) -> None:
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
-def _warm(service: Service) -> None:
+def _warm(service: Service, ended: threading.Event) -> None:
     try:
         service.warm()
     except TaqError as error:  # said to who asks, too
         complain(str(error))
+    except Exception:  # Python that ends takes pools of threads away from who is at work
+        if not ended.is_set():
+            raise
 
 
 def _parameters(store: Store) -> Mapping[str, Any]:

@@ -31,6 +31,7 @@ STEP = Option("step", "Step that is looked at [default: the middle one].", int, 
 _SLAB = ("min", "max", "histogram", "count", "nonfinite", "tensor_min", "tensor_max")
 # What asks for the extrema of channels, of all batches together.
 _OF_CHANNELS = ("outliers", "shifts")
+_LAYERS = 8
 _SCHEME = ("bits", "symmetric", "narrow_range")
 # Analyses that give more than is wanted, at a price: of these only what is wanted is computed.
 _LAZY = (*_OF_CHANNELS, "temporal", "diagnostics")
@@ -69,9 +70,10 @@ class Part:
         dataset = self.service.store(self.store)[path]
         return select(dataset, batch=self.batch) if self.batch is not None else dataset
 
-    def held(self, path: str, *, channels: bool = False) -> xr.Dataset:
-        """A group in memory with its batches merged."""
-        return self.service.held(self.store, path, batch=self.batch, channels=channels)
+    def held(self, path: str, *, channels: bool = False, moments: bool = False) -> xr.Dataset:
+        """A group in memory with its batches merged; parts as of `Service.held`."""
+        parts = {"channels": channels, "moments": moments}
+        return self.service.held(self.store, path, batch=self.batch, **parts)
 
     def slab(self, path: str, layer: str) -> xr.Dataset:
         """One layer of a group in memory, batches apart."""
@@ -122,30 +124,38 @@ class Part:
         small: bool,
         options: Mapping[str, Any],
     ) -> xr.Dataset:
-        from taqstore.query.analyze import analyze
-
         asked = dict(options)
         if analysis == "error" and not asked.keys() & {"lower", "upper", "cuts"}:
             asked = self._with_bounds(path, layer, asked)
         dataset = self._statistics(analysis, path, layer, asked, small=small)
-        source = split_group(path)[0]
-        found = analyze(analysis, {path: dataset}, source=source, **asked)[path]
-        wanted = [name for name in variables if name in found.data_vars]
-        if not wanted:
-            what = f"{analysis} of {path} tells no {' or '.join(variables)}"
-            raise MissingError(problem(what, found=", ".join(map(str, found.data_vars))))
-        return _without(found)[wanted].compute()
+        return _run(analysis, path, variables, asked, dataset)
 
     def _with_bounds(
         self, path: str, layer: str | None, options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """The range that a rule chooses in place of the rule: it is kept when bits change."""
-        row = RULES[options.get("clip", "absmax")]
-        scheme = ("symmetric", "bits", "narrow_range") if row.by_bits else ("symmetric",)
-        asked = {key: options[key] for key in (*scheme, "clip", *row.options) if key in options}
-        ends = self.answer("scales", path, ("lower", "upper"), layer=layer, **asked)
+        """The range that a rule chooses in place of the rule."""
+        ends = self.range_of(path, layer, options)
         kept = {key: options[key] for key in _SCHEME if key in options}
         return {**kept, "bounds": (ends["lower"], ends["upper"])}
+
+    def range_of(self, path: str, layer: str | None, options: Mapping[str, Any]) -> xr.Dataset:
+        """`lower` and `upper` of a rule; kept when bits change that it does not depend on."""
+        row = RULES[options.get("clip", "absmax")]
+        scheme = _SCHEME if row.by_bits else ("symmetric",)
+        asked = {key: options[key] for key in (*scheme, "clip", *row.options) if key in options}
+        return self.answer("scales", path, ("lower", "upper"), layer=layer, **asked)
+
+    def priced(
+        self,
+        path: str,
+        layer: str,
+        bounds: tuple[xr.DataArray, xr.DataArray],
+        variables: Sequence[str],
+        **scheme: Any,
+    ) -> xr.Dataset:
+        """What ranges of one layer cost; they may have further dimensions."""
+        dataset = self._statistics("error", path, layer, {}, small=False)
+        return _run("error", path, variables, {"bounds": bounds, **scheme}, dataset)
 
     def _statistics(
         self,
@@ -163,13 +173,13 @@ class Part:
         if layer is not None and (apart or by_channel):
             found = self.slab(path, layer)
         elif layer is not None:
-            found = self.held(path)
+            found = self.held(path, moments=analysis == "temporal")
             found = found.isel(layer=[_place(found, layer)])
         elif apart or ((small or _of_rollups(analysis, row)) and _has_rollups(self.group(path))):
             found = self.group(path)
         else:
-            found = self.held(path, channels=by_channel)
-        return _lazy(found) if analysis in _LAZY else found
+            found = self.held(path, channels=by_channel, moments=analysis == "temporal")
+        return found
 
     def shown(
         self,
@@ -195,6 +205,24 @@ class Part:
         return analysis_shown(analysis, address, chosen=chosen, options=said)
 
 
+def _run(
+    analysis: str,
+    path: str,
+    variables: Sequence[str],
+    options: Mapping[str, Any],
+    dataset: xr.Dataset,
+) -> xr.Dataset:
+    from taqstore.query.analyze import analyze
+
+    asked = _lazy(dataset) if analysis in _LAZY else dataset
+    found = analyze(analysis, {path: asked}, source=split_group(path)[0], **options)[path]
+    wanted = [name for name in variables if name in found.data_vars]
+    if not wanted:
+        what = f"{analysis} of {path} tells no {' or '.join(variables)}"
+        raise MissingError(problem(what, found=", ".join(map(str, found.data_vars))))
+    return _without(found)[wanted].compute()
+
+
 def _of_rollups(analysis: str, row: ClipRule | None) -> bool:
     return analysis == "scales" and row is not None and row.needs == "extrema"
 
@@ -205,13 +233,16 @@ def _has_rollups(dataset: xr.Dataset) -> bool:
 
 
 def _lazy(dataset: xr.Dataset) -> xr.Dataset:
-    """The same in one block each, so that of an answer only what is wanted is computed."""
+    """The same in blocks of some layers, so that of an answer only what is wanted is computed.
+
+    Ranges of all channels in float64 would be gigabytes of a large model.
+    """
     from uuid import uuid4
 
     if dataset.chunks:
         return dataset
     # A token of our own: dask would read everything to make one.
-    return dataset.chunk(token=uuid4().hex)
+    return dataset.chunk({"layer": _LAYERS}, token=uuid4().hex)
 
 
 def _without(found: xr.Dataset) -> xr.Dataset:
