@@ -16,7 +16,7 @@ from starlette.responses import FileResponse, Response
 
 from taqstore.analysis.shared.option import bundled
 from taqstore.errors import TaqError
-from taqstore.serve.api.parameters import read
+from taqstore.serve.api.parameters import check_needed, read
 from taqstore.serve.http import formats
 from taqstore.serve.http.documents import written
 from taqstore.serve.http.endpoint import Endpoint, File, Tables
@@ -95,6 +95,7 @@ def respond(service: Service, endpoint: Endpoint, asked: Asked) -> Response:
     if endpoint.answers == "tables":
         form = formats.chosen(asked.accept, asked.suffix)
     values = read(endpoint.options, asked.given, who=endpoint.path)
+    check_needed(endpoint, values)
     tag = _tag(service, endpoint, {**values, **asked.path}, form.word)
     headers = {"ETag": tag, "Cache-Control": _AGAIN, "Vary": "Accept"}
     if tag in (part.strip() for part in asked.known.split(",")):

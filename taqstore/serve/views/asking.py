@@ -31,6 +31,7 @@ STEP = Option("step", "Step that is looked at [default: the middle one].", int, 
 _SLAB = ("min", "max", "histogram", "count", "nonfinite", "tensor_min", "tensor_max")
 # What asks for the extrema of channels, of all batches together.
 _OF_CHANNELS = ("outliers", "shifts")
+_LAYERS = 8
 _SCHEME = ("bits", "symmetric", "narrow_range")
 # Analyses that give more than is wanted, at a price: of these only what is wanted is computed.
 _LAZY = (*_OF_CHANNELS, "temporal", "diagnostics")
@@ -123,19 +124,11 @@ class Part:
         small: bool,
         options: Mapping[str, Any],
     ) -> xr.Dataset:
-        from taqstore.query.analyze import analyze
-
         asked = dict(options)
         if analysis == "error" and not asked.keys() & {"lower", "upper", "cuts"}:
             asked = self._with_bounds(path, layer, asked)
         dataset = self._statistics(analysis, path, layer, asked, small=small)
-        source = split_group(path)[0]
-        found = analyze(analysis, {path: dataset}, source=source, **asked)[path]
-        wanted = [name for name in variables if name in found.data_vars]
-        if not wanted:
-            what = f"{analysis} of {path} tells no {' or '.join(variables)}"
-            raise MissingError(problem(what, found=", ".join(map(str, found.data_vars))))
-        return _without(found)[wanted].compute()
+        return _run(analysis, path, variables, asked, dataset)
 
     def _with_bounds(
         self, path: str, layer: str | None, options: Mapping[str, Any]
@@ -161,13 +154,8 @@ class Part:
         **scheme: Any,
     ) -> xr.Dataset:
         """What ranges of one layer cost; they may have further dimensions."""
-        from taqstore.query.analyze import analyze
-
         dataset = self._statistics("error", path, layer, {}, small=False)
-        source = split_group(path)[0]
-        asked = {path: dataset}
-        found = analyze("error", asked, source=source, bounds=bounds, **scheme)[path]
-        return _without(found)[list(variables)].compute()
+        return _run("error", path, variables, {"bounds": bounds, **scheme}, dataset)
 
     def _statistics(
         self,
@@ -191,7 +179,7 @@ class Part:
             found = self.group(path)
         else:
             found = self.held(path, channels=by_channel, moments=analysis == "temporal")
-        return _lazy(found) if analysis in _LAZY else found
+        return found
 
     def shown(
         self,
@@ -217,6 +205,24 @@ class Part:
         return analysis_shown(analysis, address, chosen=chosen, options=said)
 
 
+def _run(
+    analysis: str,
+    path: str,
+    variables: Sequence[str],
+    options: Mapping[str, Any],
+    dataset: xr.Dataset,
+) -> xr.Dataset:
+    from taqstore.query.analyze import analyze
+
+    asked = _lazy(dataset) if analysis in _LAZY else dataset
+    found = analyze(analysis, {path: asked}, source=split_group(path)[0], **options)[path]
+    wanted = [name for name in variables if name in found.data_vars]
+    if not wanted:
+        what = f"{analysis} of {path} tells no {' or '.join(variables)}"
+        raise MissingError(problem(what, found=", ".join(map(str, found.data_vars))))
+    return _without(found)[wanted].compute()
+
+
 def _of_rollups(analysis: str, row: ClipRule | None) -> bool:
     return analysis == "scales" and row is not None and row.needs == "extrema"
 
@@ -227,13 +233,16 @@ def _has_rollups(dataset: xr.Dataset) -> bool:
 
 
 def _lazy(dataset: xr.Dataset) -> xr.Dataset:
-    """The same in one block each, so that of an answer only what is wanted is computed."""
+    """The same in blocks of some layers, so that of an answer only what is wanted is computed.
+
+    Ranges of all channels in float64 would be gigabytes of a large model.
+    """
     from uuid import uuid4
 
     if dataset.chunks:
         return dataset
     # A token of our own: dask would read everything to make one.
-    return dataset.chunk(token=uuid4().hex)
+    return dataset.chunk({"layer": _LAYERS}, token=uuid4().hex)
 
 
 def _without(found: xr.Dataset) -> xr.Dataset:
