@@ -111,7 +111,7 @@ class Looked:
         return self.page
 
     def until(self, expression: str) -> Page:
-        """Wait until an expression is true. Playwright's own way is refused by the page's policy."""
+        """Wait until an expression is true; Playwright's own way breaks the page's policy."""
         end = time.monotonic() + WAIT / 1000
         while not self.page.evaluate(expression):
             assert time.monotonic() < end, expression

@@ -105,10 +105,10 @@ def test_a_click_opens_the_layer_and_back_leads_to_the_map(looked: Looked) -> No
     stage = page.locator(".stage")
     box = stage.bounding_box()
     assert box
-    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 15)
+    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + 15)
     looked.until("document.querySelector('.readout').textContent.includes('step')")
     told = page.locator(READOUT).inner_text()
-    page.mouse.click(box["x"] + box["width"] * 0.6, box["y"] + 15)
+    page.mouse.click(box["x"] + box["width"] * 0.3, box["y"] + 15)
     looked.until("new URLSearchParams(location.search).get('view') === 'layer'")
     state = asked_of(page)
     assert state["layer"] in told
