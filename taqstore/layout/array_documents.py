@@ -53,16 +53,23 @@ def array_documents(loaded: Loaded) -> dict[str, Document]:
     """
     found = {}
     for path in loaded.record.paths:
-        if json.loads(loaded.file(f"{path}/zarr.json") or b"{}").get("node_type") == "array":
-            found[path] = array_document(loaded, path)
+        document = json.loads(loaded.file(f"{path}/zarr.json") or b"{}")
+        if document.get("node_type") == "array":
+            check_array(document, f"{loaded.path}/{path}")
+            found[path] = document
     if WRITTEN not in found:
         raise damaged(f"{loaded.path}/{WRITTEN}", "missing")
     check_together(found, loaded.path)
     return found
 
 
-def data_arrays(loaded: Loaded) -> Arrays:
+def data_arrays(loaded: Loaded, documents: Mapping[str, Document] | None = None) -> Arrays:
     """Dimensions, shape and shard shape of every array that holds data of items, by name.
+
+    Parameters
+    ----------
+    documents
+        What `array_documents` found, where it was asked already.
 
     Raises
     ------
@@ -71,7 +78,7 @@ def data_arrays(loaded: Loaded) -> Arrays:
     """
     return {
         path: (dimensions(document), tuple(document["shape"]), shard_shape(document))
-        for path, document in array_documents(loaded).items()
+        for path, document in (documents or array_documents(loaded)).items()
         if not path.startswith(f"{ITEMS}/")
         and path != WRITTEN
         and not is_coordinate(loaded.document, path, document)

@@ -158,7 +158,12 @@ class _Coordinate(Array):
 
 
 def read_coordinate(group: zarr.Group, name: str) -> np.ndarray:
-    """A coordinate's values; strings as an object array of str.
+    """A coordinate's values; see `coordinate_values`."""
+    return coordinate_values(group[name])
+
+
+def coordinate_values(array: Any) -> np.ndarray:
+    """Values of an array of labels; strings as an object array of str.
 
     Raises
     ------
@@ -166,12 +171,12 @@ def read_coordinate(group: zarr.Group, name: str) -> np.ndarray:
         Its bytes are damaged.
     """
     try:
-        values = np.asarray(group[name][...])  # type: ignore[index]
+        values = np.asarray(array[...])
     except CODEC_ERRORS as error:
         raise StoreError(
             problem(
                 "damaged coordinate",
-                where=f"{group.path}/{name}",
+                where=array.path,
                 found=str(error),
                 remedy="see taqstore verify, then taqstore repair",
             )
@@ -180,9 +185,7 @@ def read_coordinate(group: zarr.Group, name: str) -> np.ndarray:
         return values
     texts = values.astype(object)
     if (longest := longest_of(texts)) > MOST_STRING:
-        raise damaged(
-            f"{group.path}/{name}", f"a string of {longest} characters", "damaged coordinate"
-        )
+        raise damaged(array.path, f"a string of {longest} characters", "damaged coordinate")
     return texts
 
 

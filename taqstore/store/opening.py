@@ -21,7 +21,7 @@ from taqstore.layout.item_records import Identity
 from taqstore.names import VARIABLES, WRITTEN
 from taqstore.store import format1
 from taqstore.store.attributes import as_held
-from taqstore.store.groups import dimension_names, longest_of, read_coordinate
+from taqstore.store.groups import coordinate_values, dimension_names, longest_of
 
 if TYPE_CHECKING:
     import zarr
@@ -99,7 +99,7 @@ def dataset_of(view: Opened, name: str, folder: Path | None, digest: str, way: W
     for label, array in sorted(node.arrays(), key=_documented_order):
         names = dimension_names(array)
         if label in coordinates or names == (label,):
-            coords[label] = _coordinate(node, label, names, sizes, mask)
+            coords[label] = _coordinate(array, label, names, sizes, mask)
         else:
             lazy = lazy_array(view, array, folder, way)
             whole = LazyArray(lazy) if way[0] is None else as_dask(lazy, f"{name}/{label}")
@@ -137,19 +137,18 @@ def lazy_array(view: Opened, array: zarr.Array[Any], folder: Path | None, way: W
 
 
 def _coordinate(
-    node: zarr.Group,
+    array: zarr.Array[Any],
     label: str,
     dims: tuple[str, ...],
     sizes: Mapping[str, int],
     mask: np.ndarray,
 ) -> xr.Variable:
-    array: Any = node[label]
     shape = tuple(min(n, sizes.get(d, n)) for d, n in zip(dims, array.shape, strict=True))
     inside = tuple(slice(0, n) for n in shape)
     if _is_long_text(array, label, dims):
-        lazy = LazyText(lambda: read_coordinate(node, label)[inside], shape)
+        lazy = LazyText(lambda: coordinate_values(array)[inside], shape)
         return xr.Variable(dims, indexing.LazilyIndexedArray(lazy), as_held(array.attrs))
-    values = (mask if label == WRITTEN else read_coordinate(node, label))[inside]
+    values = (mask if label == WRITTEN else coordinate_values(array))[inside]
     # NumPy's own strings are each as wide as the longest.
     if values.dtype == object and 4 * values.size * longest_of(values) <= _WIDEST_LABELS:
         values = values.astype(str)
