@@ -56,7 +56,7 @@ def contenders(inputs: Inputs) -> list[Contender]:
     samples = Samples(inputs)
     found = [
         Contender("isel, chunks=None", lambda: _ours(samples, chunks=None), ours=True),
-        Contender("isel, default (dask)", lambda: _ours(samples, chunks="auto"), ours=True),
+        Contender("isel, default", lambda: _ours(samples, chunks="late"), ours=True),
         Contender(RAW, lambda: _raw(samples)),
         Contender(NPZ, lambda: _npz(samples)),
         Contender(MEMMAP, lambda: _memmap(samples)),

@@ -30,9 +30,9 @@ def opening_contenders(inputs: Inputs) -> list[Contender]:
 
     return [
         Contender("chunks=None", lambda: opening("statistics", mapped=True), ours=True),
-        Contender("default (dask)", lambda: opening("statistics", mapped=False), ours=True),
+        Contender("default", lambda: opening("statistics", mapped=False), ours=True),
         Contender(SMALL, lambda: opening("small", mapped=True)),
-        Contender(f"{SMALL}, default (dask)", lambda: opening("small", mapped=False)),
+        Contender(f"{SMALL}, default", lambda: opening("small", mapped=False)),
     ]
 
 
@@ -66,7 +66,7 @@ STARTUP = {
         _stores,
         {
             ("chunks=None", SMALL): _TWICE,
-            ("default (dask)", f"{SMALL}, default (dask)"): _TWICE,
+            ("default", f"{SMALL}, default"): _TWICE,
         },
         rounds=15,
         inverse=True,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 NPZ = "np.load"
 INDEXES, ROLLUP = "index JSON", "tensor_absmax"
-MAPPED, LAZY = "chunks=None", "default (dask)"
+MAPPED, LAZY = "chunks=None", "default"
 
 PerSite = dict[str, NDArray[Any]]
 

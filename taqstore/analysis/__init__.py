@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from taqstore.analysis.error import error as error
     from taqstore.analysis.frontier import frontier as frontier
     from taqstore.analysis.groups import groups as groups
+    from taqstore.analysis.held import held as held
     from taqstore.analysis.moments import moments as moments
     from taqstore.analysis.order import order as order
     from taqstore.analysis.outliers import outliers as outliers
@@ -45,6 +46,7 @@ _OTHERS = {
     "FitRule": "taqstore.analysis.schedule",
     "Thresholds": "taqstore.analysis.tiers",
     "difference": "taqstore.analysis.difference",
+    "held": "taqstore.analysis.held",
     "joint_bits": "taqstore.analysis.bits",
     "pool": "taqstore.analysis.pooling",
     "variable_difference": "taqstore.analysis.difference",

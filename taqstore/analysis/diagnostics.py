@@ -49,6 +49,7 @@ def diagnostics(dataset: xr.Dataset) -> xr.Dataset:
         From histograms, (step, layer): `negative_fraction` and `counted`; (layer):
         `negative_fraction_all`, all steps together, each weighted by what it counted. NaN where
         nothing was counted.
+        From observations, (step, layer): `nonfinite_count`, values that are no numbers.
 
     Raises
     ------
@@ -60,6 +61,8 @@ def diagnostics(dataset: xr.Dataset) -> xr.Dataset:
     for alternatives, part in parts.items():
         if first_complete(dataset, alternatives):
             found |= part(dataset)
+    if "nonfinite" in dataset.data_vars:
+        found |= _of_nonfinite(dataset)
     if not found:
         require(dataset, *EXTREMA, *MOMENTS, *BINS, analysis=_NAME)
     return finish(xr.Dataset(found), dataset, _NAME, top_fraction=TOP_FRACTION)
@@ -115,6 +118,12 @@ def _of_bins(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
         "negative_fraction_all": total / everything.where(everything > 0),
         "counted": counted,
     }
+
+
+def _of_nonfinite(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
+    counts = dataset["nonfinite"]
+    dims = [dim for dim in ("batch", "nonfinite_kind") if dim in counts.dims]
+    return {"nonfinite_count": counts.sum(dims, dtype=np.int64)}
 
 
 # Sums over steps take the whole table at once: in one order, however the steps are cut in blocks.

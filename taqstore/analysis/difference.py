@@ -29,7 +29,7 @@ _LABELS = ("image", "batch", "step", "layer", "projection", "boundary")
 _PLACES = ("step", "layer", "projection", "boundary", "image", "batch")
 
 
-@handed
+@handed(blocks=True)
 def difference(first: xr.Dataset, second: xr.Dataset) -> xr.Dataset:
     """What moved from one run to another, at the steps and layers both have.
 
@@ -63,7 +63,7 @@ def difference(first: xr.Dataset, second: xr.Dataset) -> xr.Dataset:
     return _stamped(xr.Dataset(found), first, second, _NAME)
 
 
-@handed
+@handed(blocks=True)
 def variable_difference(first: xr.Dataset, second: xr.Dataset, variable: str) -> xr.Dataset:
     """Any numeric variable of two groups, label by label.
 

@@ -22,7 +22,9 @@ from taqstore.analysis.shared.inputs import (
     over,
 )
 from taqstore.analysis.table import of_row
-from taqstore.quantization.counts import known_rows, mean_over
+from taqstore.asked import ordered
+from taqstore.errors import MisuseError, problem
+from taqstore.quantization.counts import known_rows, means_over
 from taqstore.quantization.search import Scheme
 from taqstore.quantization.spread import Spread
 from taqstore.statistics.histogram import Layout
@@ -42,6 +44,8 @@ def error(
     order: Sequence[int] | None = None,
     cuts: Cuts = None,
     narrow_range: bool = False,
+    lower: float | None = None,
+    upper: float | None = None,
     bounds: tuple[xr.DataArray | float, xr.DataArray | float] | None = None,
 ) -> xr.Dataset:
     """Expected squared error of quantizing every step and layer, from its histogram.
@@ -57,16 +61,19 @@ def error(
         Observations or a pooled source with histograms.
     bits, symmetric, clip, percentile, momentum, order, cuts, narrow_range
         As in `scales`. A range chosen for several steps is priced at each of them.
+    lower, upper
+        A clip range instead of a rule; `lower` by default ``-upper``. If symmetric,
+        ``max(|lower|, |upper|)`` is the clip bound.
     bounds
-        A clip range (lower, upper) instead of a rule: numbers, or arrays over any of the
-        dimensions. If symmetric, ``max(|lower|, |upper|)`` is the clip bound.
+        The same as a pair: numbers, or arrays over any of the dimensions.
 
     Returns
     -------
     Dataset over (step, layer[, projection])
         `lower`, `upper`, `step_size`, `zero_point` (and `alpha`); `error` and its part beyond the
-        outermost levels, `clip_loss`, in squared units of the values; `sqnr` in dB. NaN where
-        nothing was counted.
+        outermost levels, `clip_loss`, in squared units of the values; `sqnr` in dB;
+        `clipped_share`, the share of values outside `lower` to `upper`. NaN where nothing was
+        counted.
 
     Raises
     ------
@@ -76,6 +83,8 @@ def error(
         An option out of its range, or that does not go with the others.
     """
     scheme = checked_scheme(bits, symmetric, narrow_range)
+    if bounds is None and (lower is not None or upper is not None):
+        bounds = _pair(lower, upper)
     rule = Clip(clip, percentile, momentum, order)
     if bounds is None:
         chosen = per_step(dataset, cuts, rule, scheme, analysis=_NAME)
@@ -96,6 +105,14 @@ def error(
     )
 
 
+def _pair(lower: float | None, upper: float | None) -> tuple[float, float]:
+    if upper is None:
+        raise MisuseError(problem("a lower bound needs an upper one", remedy="give upper too"))
+    low = -upper if lower is None else lower
+    ordered(low, upper, ("lower", "upper"))
+    return low, upper
+
+
 def _given(lower: xr.DataArray | float, upper: xr.DataArray | float, symmetric: bool) -> Bounds:
     bounds = Bounds(*(xr.DataArray(end).astype(np.float64) for end in (lower, upper)))
     return Bounds(-bounds.absmax, bounds.absmax) if symmetric else bounds
@@ -103,15 +120,14 @@ def _given(lower: xr.DataArray | float, upper: xr.DataArray | float, symmetric: 
 
 def _priced(dataset: xr.Dataset, chosen: xr.Dataset, scheme: Scheme) -> dict[str, xr.DataArray]:
     bins, layout, core = stored_bins(dataset, analysis=_NAME)
-    names = ("error", "clip_loss", "sqnr")
+    names = ("error", "clip_loss", "sqnr", "clipped_share")
     found = over(
         _price,
         *bins,
-        chosen["step_size"],
-        chosen["zero_point"],
-        core=(*core, (), ()),
-        out=((), (), ()),
-        dtypes=(np.float64,) * 3,
+        *(chosen[name] for name in ("step_size", "zero_point", "lower", "upper")),
+        core=(*core, *[()] * 4),
+        out=((),) * 4,
+        dtypes=(np.float64,) * 4,
         scheme=scheme,
         layout=layout,
     )
@@ -146,7 +162,8 @@ def held_rows(
     `others` are those of `stored_bins` beside the counts. Comes with the rows' known values.
     """
     used = np.flatnonzero(counts.reshape(-1, counts.shape[-1]).any(axis=0))
-    held = np.broadcast_to(counts[..., used], (*shape, len(used)))
+    held = counts if len(used) == counts.shape[-1] else counts[..., used]
+    held = np.broadcast_to(held, (*shape, len(used)))
     held = held.reshape(prod(shape), len(used))  # -1 is ambiguous where nothing was counted
     if layout is not None:
         return held, Spread.of(layout)[used], known_rows(others[0] if others else None, shape)
@@ -156,19 +173,23 @@ def held_rows(
 
 def _price(
     counts: Array, *inputs: Array, scheme: Scheme, layout: Layout | None
-) -> tuple[Array, Array, Array]:
-    *others, step, zero = inputs
+) -> tuple[Array, ...]:
+    *others, step, zero, lower, upper = inputs
     shape = np.broadcast_shapes(counts.shape[:-1], step.shape)
     rows, spread, known = held_rows(counts, others, layout, shape)
     flat = scheme.quantizer(*(np.broadcast_to(v, shape).ravel() for v in (step, zero)))
-    error, lost, power = (
-        mean_over(rows, spread, per_bin, known=known)
-        for per_bin in (
+    ends = [np.broadcast_to(v, shape).ravel() for v in (lower, upper)]
+    error, lost, power, clipped = means_over(
+        rows,
+        spread,
+        (
             lambda bins, part: bins.error(flat[part]),
             lambda bins, part: bins.clip_loss(flat[part]),
             lambda bins, _: bins.square(),
-        )
+            lambda bins, part: bins.beyond(*(end[part] for end in ends)),
+        ),
+        known=known,
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         sqnr = 10.0 * np.log10(power / error)
-    return error.reshape(shape), lost.reshape(shape), sqnr.reshape(shape)
+    return tuple(found.reshape(shape) for found in (error, lost, sqnr, clipped))

@@ -10,6 +10,7 @@ import xarray as xr
 
 from taqstore.analysis.costs.group_costs import Histograms, group_ranges, run_costs
 from taqstore.analysis.ranges.known import known_values
+from taqstore.analysis.ranges.steps import Cuts, cuts_text, step_groups
 from taqstore.analysis.scales import checked_scheme, quantizers
 from taqstore.analysis.shared.inputs import Array, finish, over, require
 from taqstore.analysis.shared.pooled_bins import common_bins
@@ -17,7 +18,7 @@ from taqstore.analysis.table import of_row
 from taqstore.errors import TaqError, problem
 from taqstore.quantization.partition import bucketed, clustered, optimal, total_cost
 
-Method = Literal["optimal", "cluster", "sigma"]
+Method = Literal["optimal", "cluster", "sigma", "given"]
 
 _NAME = "groups"
 SIGMA_EDGES = (0.3, 0.7)
@@ -34,6 +35,7 @@ def groups(
     count: int | None = None,
     tolerance: float | None = None,
     sigma_edges: Sequence[float] = SIGMA_EDGES,
+    cuts: Cuts = None,
     shared: bool = False,
 ) -> xr.Dataset:
     """Contiguous groups of steps, each with one clip range of least expected error.
@@ -41,11 +43,12 @@ def groups(
     ``cost(i, j) = min over clip ranges of sum over steps i..j of the squared error``: histograms
     add, so errors under one candidate range do, and all ``n (n + 1) / 2`` costs come from one table
     (step, candidate). The candidates are a logarithmic grid (symmetric: 32 clip bounds per factor
-    of two; affine: 4, at 17 places of zero). Three ways to cut:
+    of two; affine: 4, at 17 places of zero). Four ways to cut:
 
     * `optimal`: dynamic programming, least total cost of contiguous groups (`partition`);
     * `cluster`: adjacency-constrained Ward clustering of log2 of each step's own best step size;
-    * `sigma`: fixed buckets of sigma.
+    * `sigma`: fixed buckets of sigma;
+    * `given`: where `cuts` say.
 
     Parameters
     ----------
@@ -54,7 +57,7 @@ def groups(
     bits, symmetric
         As in `scales`.
     method
-        Which partition is given out; errors are given for all.
+        Which partition is given out; errors are given for all that are known.
     count
         Number of groups for `optimal` and `cluster`; by default the least whose error is at most
         ``1 + tolerance`` times that of a range for every step.
@@ -62,6 +65,8 @@ def groups(
         See `count`; by default 0.05.
     sigma_edges
         Edges between the buckets of `sigma`; a step on an edge is of the noisier bucket.
+    cuts
+        Labels of the steps that begin a group of `given`, or `static`: one group.
     shared
         One partition for all layers of the group, by the mean over layers of error / mean(x^2).
 
@@ -70,14 +75,15 @@ def groups(
     Dataset
         (layer, groups): `optimal_error`, `cluster_error`, the expected squared error over all
         steps for 1 to n groups (as a share of mean(x^2) and without `layer` if `shared`); (layer):
-        `sigma_error` with a coordinate sigma. (layer, step): `group`, -1 where nothing was counted;
-        (layer): `group_count`; (step, layer): `lower`, `upper`, `step_size`, `zero_point` (and
-        `alpha`) of the group of every step, searched to full resolution.
+        `sigma_error` with a coordinate sigma, `given_error` with `cuts`. (layer, step): `group`, -1
+        where nothing was counted; (layer): `group_count`; (step, layer): `lower`, `upper`,
+        `step_size`, `zero_point` (and `alpha`) of the group of every step, searched to full
+        resolution.
 
     Raises
     ------
     MissingError
-        There are no histograms, or no sigma for `method="sigma"`.
+        There are no histograms, no sigma for `method="sigma"`, or no such step to cut at.
     TaqError
         More groups than steps.
     MisuseError
@@ -89,6 +95,8 @@ def groups(
     histograms = Histograms(*common_bins(dataset, analysis=_NAME), known_values(dataset))
     cost, path = run_costs(histograms, scheme, shared=shared)
     curves, partitions = _partitions(dataset, cost, path, sigma_edges)
+    if cuts is not None:
+        partitions["given"], curves["given_error"] = price_cuts(dataset, cost, cuts)
     group, number = _chosen(curves, partitions, method, count, tolerance)
     ranges = group_ranges(histograms, group, scheme)
     result: dict[Hashable, xr.DataArray] = {
@@ -107,8 +115,34 @@ def groups(
         count=count,
         tolerance=tolerance,
         sigma_edges=list(sigma_edges),
+        cuts=cuts_text(cuts),
         shared=shared,
     )
+
+
+def price_cuts(
+    dataset: xr.Dataset, cost: xr.DataArray, cuts: Cuts
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Group of every step (step,) between `cuts`, and what these groups cost ([layer]).
+
+    Parameters
+    ----------
+    cost
+        ([layer, ]first, last) as of `costs.group_costs.run_costs`.
+    cuts
+        As of `groups`; None: every step its own.
+
+    Raises
+    ------
+    MissingError
+        A cut is not the label of a step after the first.
+    """
+    labels = [] if cuts == "static" else dataset["step"].values[1:] if cuts is None else cuts
+    parts = step_groups(dataset, [int(label) for label in labels])
+    number = np.repeat(np.arange(len(parts)), [part.stop - part.start for part in parts])
+    group = xr.DataArray(number, dims="step")
+    core = (("first", "last"), ("step",))
+    return group, over(total_cost, cost, group, core=core)
 
 
 def _check(count: int | None, steps: int) -> None:
@@ -164,7 +198,7 @@ def _chosen(
     tolerance: float | None,
 ) -> tuple[xr.DataArray, xr.DataArray]:
     """Group of every step and the number of groups; -1 and 0 where the error is unknown."""
-    by_count = method != "sigma"
+    by_count = method in ("optimal", "cluster")
     group: xr.DataArray = over(
         _choose,
         curves[f"{method}_error"],

@@ -58,7 +58,8 @@ def outliers(
         `step_size_normal`, `step_size_outlier` (absmax / 127; NaN without outliers); (step, layer,
         channel): `is_widest`, `is_spike`; (layer): `widest_count`, channels widest at any step;
         (step, layer): `tail_ratio`, the 99th percentile of ranges over their median (0 if dead),
-        `spike_count`; (layer): `step_jaccard`; (step, layer), of observations: `batch_jaccard`.
+        `spike_count`, and `outlier_count`, channels of the first rule at that step; (layer):
+        `step_jaccard`; (step, layer), of observations: `batch_jaccard`.
         Both are NaN where there are no outliers or nothing to compare.
 
     Raises

@@ -7,7 +7,7 @@ import xarray as xr
 
 from taqstore.analysis.ranges.clip import Clip
 from taqstore.analysis.ranges.from_extrema import extrema
-from taqstore.analysis.ranges.percentile import percentile_bounds, signed_percentile
+from taqstore.analysis.ranges.percentile import COUNTED, percentile_bounds, signed_percentile
 from taqstore.analysis.shared.inputs import (
     Array,
     Bounds,
@@ -26,7 +26,7 @@ _NAME = "pool"
 _TAILS = {"hist_p999": 99.9, "hist_p99": 99.0, "hist_p01": 1.0, "hist_p001": 0.1}
 
 
-@handed
+@handed(blocks=True)
 def pool(dataset: xr.Dataset, *, momentum: float = SHIFT_MOMENTUM, site: str = "") -> xr.Dataset:
     """Observations in the shape of `pooled/timestep_stats`, over batches in their order.
 
@@ -72,7 +72,15 @@ POOLED_RULES = ("tensor_absmax", "hist_p999")
 
 
 def as_pooled(dataset: xr.Dataset, *, site: str = "") -> xr.Dataset:
-    """Observations as `pool` makes them; a pooled source as it is."""
+    """Observations as `pool` makes them; a pooled source as it is.
+
+    Raises
+    ------
+    MissingError
+        Of observations the batches are merged already.
+    """
+    if set(COUNTED) <= set(dataset.data_vars):
+        require(dataset, ("min", "max", "batch"), analysis=_NAME)
     return pool(dataset, site=site) if "batch" in dataset.dims else dataset
 
 

@@ -74,7 +74,11 @@ ANALYSES: dict[str, Analysis] = {
     "error": Analysis(
         "Expected quantization error, SQNR and clip loss of a rule, from histograms.",
         f"{_HERE}.error:error",
-        RANGE,
+        (
+            *RANGE,
+            Option("lower", "A lower bound in place of a rule's [default: -upper]."),
+            Option("upper", "An upper bound in place of a rule's."),
+        ),
     ),
     "curve": Analysis(
         "Expected error over clip ranges, with the range of every rule marked.",
@@ -160,10 +164,10 @@ ANALYSES: dict[str, Analysis] = {
             SYMMETRIC,
             Option(
                 "method",
-                "Least error, clustering of neighbours, or buckets of sigma.",
+                "Least error, clustering of neighbours, buckets of sigma, or where --cuts say.",
                 str,
                 "optimal",
-                choices=("optimal", "cluster", "sigma"),
+                choices=("optimal", "cluster", "sigma", "given"),
             ),
             Option(
                 "count",
@@ -187,6 +191,11 @@ ANALYSES: dict[str, Analysis] = {
                 least=0,
                 many=True,
                 flag="sigma-edge",
+            ),
+            CUTS.but(
+                help="one group (static), or groups of steps that begin at these: 7,14.",
+                when=When("method", ("given",)),
+                needed=True,
             ),
             Option("shared", "The same groups for all layers of a site.", bool, False),
         ),
@@ -332,6 +341,7 @@ def of_row(name: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     checked = asked(lambda: ANALYSES[name].options, name)
     given = handed(
         source=ANALYSES[name].source or ACTIVATIONS,
+        blocks=True,
         others=f'or of all sites taqstore.query.analyze("{name}", store)',
     )
     return lambda function: given(checked(function))

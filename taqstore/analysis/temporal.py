@@ -16,6 +16,7 @@ from taqstore.analysis.shared.inputs import (
     tensor_alpha,
     tensor_bounds,
 )
+from taqstore.analysis.shared.merged import tensor_moments
 from taqstore.analysis.table import of_row
 
 _NAME = "temporal"
@@ -57,7 +58,7 @@ def temporal(dataset: xr.Dataset, *, bits: int = 8, clip: Rule = "absmax") -> xr
     """
     require(dataset, ("sigma",), analysis=_NAME)
     alpha = tensor_alpha(dataset, analysis=_NAME)
-    paths = {"alpha": alpha, **_extrema_path(dataset), **_moment_paths(dataset)}
+    paths = {"alpha": alpha, **_extrema_path(dataset), **tensor_moments(dataset)}
     result = xr.Dataset(
         {
             **paths,
@@ -97,27 +98,6 @@ def _extrema_path(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
         return {}
     bounds = tensor_bounds(dataset, analysis=_NAME)
     return {"tensor_range": bounds.upper - bounds.lower}
-
-
-def _moment_paths(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Mean and std of the whole tensor, merged as in Chan, Golub & LeVeque (1979).
-
-    Every channel of a batch has the same count.
-    """
-    if "mean" not in dataset.data_vars or not {"std", "m2"} & set(dataset.data_vars):
-        return {}
-    mean = dataset["mean"].astype(np.float64)
-    count = dataset["count"].astype(np.float64)
-    if "m2" in dataset.data_vars:
-        deviations = dataset["m2"].astype(np.float64)
-    else:
-        deviations = dataset["std"].astype(np.float64) ** 2 * count
-    dims = [d for d in ("batch", "channel") if d in mean.dims]
-    weight = count.where(count > 0)
-    total = (weight * xr.ones_like(mean)).sum(dims, skipna=False)
-    center = (mean * weight).sum(dims, skipna=False) / total
-    spread = (deviations + weight * (mean - center) ** 2).sum(dims, skipna=False)
-    return {"tensor_mean": center, "tensor_std": (spread / total) ** 0.5}
 
 
 def _shift_paths(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
@@ -162,6 +142,7 @@ def line(values: Array, sigma: Array) -> tuple[Array, Array]:
 
     Both are NaN where fewer than two steps are known; the correlation also where nothing moves.
     """
+    values = np.ascontiguousarray(values)  # sums are of one order, however the array came
     known = ~np.isnan(values)
     x = np.where(known, sigma, np.nan)
     dx, dy = (np.where(known, v - mean_known(v)[..., None], 0.0) for v in (x, values))

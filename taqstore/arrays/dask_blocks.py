@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from xarray.core import indexing
 
+from taqstore.arrays.lazy import LazyArray
 from taqstore.arrays.selection import Key
 from taqstore.arrays.store_array import StoreArray
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 # Shards are merged into dask blocks of about this size: small blocks drown in scheduling
 # (one layer per task takes 2-6 s for what a loop does in 0.4-0.8 s, measured: docs/notes.md).
@@ -32,10 +38,46 @@ def as_dask(lazy: StoreArray, token: str) -> Any:
 
     blocks = _block_shape(lazy.shape, lazy.shard_shape, lazy.dtype.itemsize)
     meta = np.empty((0,) * lazy.ndim, lazy.dtype)
-    name = f"taqstore-{hashlib.sha256(token.encode()).hexdigest()[:12]}-{id(lazy):x}"
+    same = id(lazy.origin or lazy)  # the graph keeps both, so that no other array has this number
+    name = f"taqstore-{hashlib.sha256(token.encode()).hexdigest()[:12]}-{same:x}"
     return da.from_array(  # type: ignore[no-untyped-call]
         _Source(lazy), chunks=blocks, name=name, asarray=False, meta=meta
     )
+
+
+def preferred_chunks(lazy: StoreArray, dims: Sequence[str]) -> dict[str, int]:
+    """Sizes of the blocks by dimension, as `Dataset.chunk({})` of xarray looks for them."""
+    blocks = _block_shape(lazy.shape, lazy.shard_shape, lazy.dtype.itemsize)
+    return dict(zip(dims, blocks, strict=True))
+
+
+def behind_dask(dataset: xr.Dataset) -> xr.Dataset:
+    """A Dataset whose arrays that are to be put behind dask late are so now, as selected."""
+    found = {
+        name: variable.copy(deep=False, data=blocks)
+        for name, variable in dataset.variables.items()
+        if (blocks := _blocks_of(variable)) is not None
+    }
+    return dataset.assign(found) if found else dataset
+
+
+def _blocks_of(variable: xr.Variable) -> Any:
+    """What a variable reads, behind dask; None where that is no array that waits for it.
+
+    A transposed or pointwise selection stays as it is: it is read when it is used.
+    """
+    lazy = variable._data
+    if not isinstance(lazy, LazyArray) or not lazy.array.token:
+        return None
+    whole = as_dask(lazy.array.for_a_pass(), lazy.array.token)
+    if all(key == slice(None) or key == slice(0, n, 1) for key, n in _selected(lazy)):
+        return whole
+    return indexing.DaskIndexingAdapter(whole).oindex[lazy.key]  # type: ignore[no-untyped-call]
+
+
+def _selected(lazy: LazyArray) -> Iterator[tuple[Any, int]]:
+    for key, length in zip(lazy.key.tuple, lazy.array.shape, strict=True):
+        yield (key if isinstance(key, slice) else None), length
 
 
 def _block_shape(shape: tuple[int, ...], shard: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

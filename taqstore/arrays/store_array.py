@@ -12,6 +12,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,9 @@ from taqstore.place.zarr_backend import ZarrBackend
 
 if TYPE_CHECKING:
     import zarr
+
+MAPPED_BYTES = 16 << 20
+"""A pass over a whole array reads every shard once: pages of maps that stay would fill memory."""
 
 # Open maps kept per array: enough for a minibatch, far below the kernel's limit of 65,530 maps.
 MAPS_KEPT = 64
@@ -76,7 +80,17 @@ class StoreArray(BackendArray):
         Keep maps of about as many bytes between reads, one at least; None: of any size.
     pieces
         Where the bytes of files come from that are on no local disk; None: from `array` itself.
+
+    Attributes
+    ----------
+    token
+        What tells it from arrays of other stores, where it is to be put behind dask late.
+    origin
+        The array that this one is a copy of, so that dask knows that both are the same.
     """
+
+    token: str = ""
+    origin: StoreArray | None = None
 
     def __init__(
         self,
@@ -109,7 +123,13 @@ class StoreArray(BackendArray):
         self._checked: dict[tuple[int, ...], np.ndarray] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": OrderedDict()}
+        return {**self.__dict__, "_maps": OrderedDict(), "origin": None}
+
+    def for_a_pass(self) -> StoreArray:
+        """The same array, to be read once from end to end."""
+        other = copy(self)
+        other.origin, other.mapped_bytes, other._maps = self, MAPPED_BYTES, OrderedDict()
+        return other
 
     @property
     def ndim(self) -> int:

@@ -152,15 +152,9 @@ def _tell(
     store: Store, row: Analysis, results: Any, chosen: dict[str, Any], *, where: str = ""
 ) -> None:
     """Talk of values of the statistics asked of that are no numbers."""
-    from taqstore.query.sites import choose_groups, slices
+    from taqstore.query.notes import statistics_of
 
-    if not row.of_statistics:
-        return
-    paths = results
-    if row.whole:
-        layer = chosen["selection"]["layer"]
-        paths = choose_groups(store, chosen["source"], sites=chosen["sites"], layer=layer)
-    say_nonfinite(slices(store, paths, chosen["selection"]), where=where)
+    say_nonfinite(statistics_of(store, row, results, chosen), where=where)
 
 
 def weights_of_store(opened: Store, asked: str | None = None) -> Any:

@@ -71,8 +71,7 @@ def say_nonfinite(
 
     Every command whose answer comes from statistics calls this, or hands on such notes.
     """
-    from taqstore.kinds import nonfinite, second_moments
+    from taqstore.query.notes import nonfinite_notes
 
-    chosen = list(groups if paths is None else paths)
-    for note in [*nonfinite.notes(groups, chosen), *second_moments.notes(groups, chosen)]:
+    for note in nonfinite_notes(groups, paths):
         say(f"note: {where}: {note}" if where else f"note: {note}")

@@ -131,7 +131,7 @@ def _options(
     from taqstore.analysis.table import ANALYSES
     from taqstore.asked import word_of
     from taqstore.cli.analysis import weights_of_store
-    from taqstore.cli.options import read_options
+    from taqstore.query.texts import read_options
 
     word_of(analysis, ANALYSES, "analysis")
     options = read_options(analysis, texts)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import click
 
-from taqstore.analysis.shared.option import Option, bundled, settle
-from taqstore.analysis.table import ANALYSES
-from taqstore.asked import meant
+from taqstore.analysis.shared.option import Option, settle
 from taqstore.cli import vocabulary
 from taqstore.cli.completed import Named
 from taqstore.cli.output import SetOrSource, Source
 from taqstore.cli.words import Word
-from taqstore.errors import problem
+from taqstore.query.texts import read_text
 
 # Commands have options of their own that may have the same names.
 _OWN = "own_"
@@ -75,36 +74,7 @@ def settled(options: Iterable[Option], given: dict[str, Any], *, who: str) -> di
     """
     rows = list(options)
     values = {row.name: given.pop(_OWN + row.name) for row in rows}
-    return settle(rows, values, who=who, flags=True)
-
-
-def read_options(name: str, given: Mapping[str, str]) -> dict[str, Any]:
-    """Options of an analysis that are told as text, by name, read as its command reads them.
-
-    Raises
-    ------
-    click.BadParameter
-        The analysis has no such option, or the text is no value of it.
-    MisuseError
-        Options that do not go together.
-    """
-    row = ANALYSES[name]
-    known = {option.name: option for option in row.options if option.type != "weights"}
-    found: dict[str, Any] = {}
-    for word, text in given.items():
-        if word not in known:
-            raise click.BadParameter(problem(f"{name} has no {word!r}", remedy=meant(word, known)))
-        found[word] = _value(known[word], text)
-    return bundled(row.options, row.bundles, settle(row.options, found, who=name))
-
-
-def _value(option: Option, text: str) -> Any:
-    context, shown = click.get_current_context(), click.Option(["--option"])
-    if option.type == "integers":
-        return _integers(option, context, shown, text)
-    read = click.types.convert_type(click.BOOL if option.type is bool else _type(option))
-    value = read(text, shown, context)
-    return (value,) if option.many else value
+    return settle(rows, values, who=who, spell=attrgetter("spelling"))
 
 
 def _type(option: Option) -> Any:
@@ -132,10 +102,4 @@ def _integers(
     option: Option, context: click.Context, parameter: click.Parameter, text: str | None
 ) -> Any:
     """Read ``2,0,1``; words that the option knows stay as they are."""
-    if text is None or text in option.words:
-        return text
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        known = "".join(f" or {word}" for word in option.words)
-        raise click.BadParameter(f"{text!r} is no list of integers like 2,0,1{known}") from None
+    return None if text is None else read_text(option, text, called=option.spelling)

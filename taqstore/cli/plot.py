@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 from taqstore.cli import vocabulary
 from taqstore.cli.common import say, store_argument
 from taqstore.cli.completed import Named, StoreAddress
+from taqstore.cli.options import click_option, given_of
 from taqstore.cli.output import output_option
 from taqstore.cli.scheduler import computing, scheduler_option
 from taqstore.cli.several import addresses, open_asked, with_others
@@ -17,12 +19,9 @@ from taqstore.cli.talk import Command, wide_option
 from taqstore.cli.words import Word
 from taqstore.errors import TaqError, problem
 from taqstore.plot.figures import FIGURES, FORMATS, FigureKind
+from taqstore.plot.options import OPTIONS
 
-_FLAGS = {
-    **{name: name for name in ("bits", "momentum", "step", "average", "orders")},
-    "min_cosine": "min-cosine",
-    "other": "against",
-}
+_FLAGS = {**{option.name: option.parameter for option in OPTIONS}, "other": "against"}
 """Options of figures and what the command calls them; others are for the library alone."""
 
 
@@ -49,6 +48,12 @@ Examples:
 """
 
 
+def _priced(function: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(OPTIONS):
+        function = click_option(option)(function)
+    return function
+
+
 @click.command("plot", cls=Command, help=_HELP, no_args_is_help=True)
 @click.argument("kind", type=Word(tuple(FIGURES)), metavar="KIND")
 @store_argument
@@ -66,26 +71,7 @@ Examples:
     type=Named(vocabulary.groups),
     help="Group to draw [default: all sites of the source that can show it, post-GELU first].",
 )
-@click.option("--bits", type=click.IntRange(2, 16), help="Bit width, where a kind prices one.")
-@click.option(
-    "--momentum",
-    type=click.FloatRange(0, 1, max_open=True),
-    help="Weight of what came before, where a kind draws a moving average.",
-)
-@click.option("--step", type=click.IntRange(0), help="Step index, where a kind draws one.")
-@click.option(
-    "--average",
-    type=click.FloatRange(2, 16),
-    help="Bits per value to spend on average [default: halfway below the middle one].",
-)
-@click.option(
-    "--orders", type=click.IntRange(1), help="Orders of batches, where a kind tries some."
-)
-@click.option(
-    "--min-cosine",
-    type=click.FloatRange(-1, 1),
-    help="Where a kind marks what falls below it.",
-)
+@_priced
 @click.option(
     "--against",
     type=StoreAddress(),
@@ -150,7 +136,8 @@ def _drawing(kind: str) -> Any:
 def _options(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     """The options that were given, by their names in the library, if the kind takes them."""
     row = FIGURES[kind]
-    values = {name: given[flag.replace("-", "_")] for name, flag in _FLAGS.items()}
+    values = {option.name: given_of(option, given) for option in OPTIONS}
+    values["other"] = given["against"]
     for name, flag in _FLAGS.items():
         if values[name] is not None and name not in row.options:
             raise click.UsageError(f"plot {kind} takes no --{flag}")

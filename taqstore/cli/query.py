@@ -66,17 +66,17 @@ def command(
           --layer mm0.img --reduce channel=max
       taqstore query run.zarr latents x --image 0 --step 0:10 -o x.nc
     """
-    from taqstore.files.datasets import write_file
     from taqstore.files.tables import to_table, to_tables
     from taqstore.kinds.nonfinite import counted
     from taqstore.names import site_of
     from taqstore.query.reduction import parts_of
     from taqstore.query.select import reduce, select
+    from taqstore.query.sites import variables_of
 
     for spec in reductions:
         parts_of(spec)
     opened = open_asked(store)
-    dataset = _variables(opened, group, variable)
+    dataset = variables_of(opened, group, variable)
     site = site_of(group) if "layer" in dataset.coords else ""
     dataset = reduce(select(dataset, site=site, **selection), *reductions)
     with computing(scheduler, *addresses(store)):
@@ -86,16 +86,12 @@ def command(
             say(f"note: not numeric, left out: {dataset.attrs['dropped']}")
         # CSV is one table: variables of several kinds are refused there.
         tables = (lambda: [to_table(dataset)]) if output.as_csv else partial(to_tables, dataset)
-        output.give(tables, partial(write_file, dataset))
+        output.give(tables, partial(_write, dataset))
 
 
-def _variables(store: Any, group: str, names: tuple[str, ...]) -> Any:
-    from taqstore.asked import meant
-    from taqstore.errors import MissingError, problem
+def _write(dataset: Any, path: Any, *, force: bool) -> None:
+    """Write a selection in blocks, however large."""
+    from taqstore.arrays.dask_blocks import behind_dask
+    from taqstore.files.datasets import write_file
 
-    dataset = store[group]
-    unknown = [name for name in names if name not in dataset.variables]
-    if unknown:
-        remedy = meant(unknown[0], dataset.variables)
-        raise MissingError(problem(f"no variable {unknown[0]!r}", where=group, remedy=remedy))
-    return dataset[list(names)] if names else dataset
+    write_file(behind_dask(dataset), path, force=force)

@@ -150,6 +150,7 @@ FORMATS: dict[str, Format] = {
         "SmoothQuant's act_scales, .npz or .safetensors",
         f"{_HERE}.peers.act_scales:act_scales",
         options=options.ACT_SCALES,
+        suffixes=(".npz", ".safetensors"),
     ),
     "imatrix": Format(
         "importance matrix of llama.cpp (.gguf) and stable-diffusion.cpp (.dat)",
@@ -170,11 +171,13 @@ FORMATS: dict[str, Format] = {
         "quantized weights: integers, steps, input quantizers",
         f"{_HERE}.weights:safetensors",
         options=(options.WEIGHT_SET,),
+        suffixes=(".safetensors",),
     ),
     "safetensors-mlx": Format(
         "quantized weights as float16 for DiffusionKit",
         f"{_HERE}.weights:safetensors_mlx",
         options=(options.WEIGHT_SET,),
+        suffixes=(".safetensors",),
     ),
     "mlx": Format(
         "a whole model with packed weights for MLX, a folder",
@@ -198,7 +201,7 @@ def taking(option: str) -> list[str]:
 
 
 @takes_storage_options
-@handed
+@handed(blocks=True)
 def export(
     name: str,
     groups: Mapping[str, xr.Dataset],

@@ -36,6 +36,12 @@ def to_table(dataset: xr.Dataset) -> pd.DataFrame:
     TaqError
         The variables have different dimensions, or there are more than `MAX_ROWS` rows.
     """
+    ((dims, names),) = check_one_kind(dataset).items()
+    return _table(dataset, dims, names)
+
+
+def check_one_kind(dataset: xr.Dataset) -> dict[tuple[str, ...], list[str]]:
+    """Dimensions of all variables, and their names; a TaqError where they have different ones."""
     kinds = _kinds(dataset)
     if len(kinds) != 1:
         found = [f"{', '.join(names)} ({', '.join(dims)})" for dims, names in kinds.items()]
@@ -46,8 +52,7 @@ def to_table(dataset: xr.Dataset) -> pd.DataFrame:
                 remedy="name variables of one kind, or reduce the others",
             )
         )
-    ((dims, names),) = kinds.items()
-    return _table(dataset, dims, names)
+    return kinds
 
 
 def to_tables(dataset: xr.Dataset) -> list[pd.DataFrame]:

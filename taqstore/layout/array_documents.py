@@ -6,7 +6,6 @@ size is made. A seal is no protection here: whoever makes a store can seal it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
@@ -35,10 +34,9 @@ Arrays = dict[str, tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]]
 
 def array_document(loaded: Loaded, name: str) -> Document:
     """The checked document of an array of a group."""
-    raw = loaded.file(f"{name}/zarr.json")
-    if raw is None:
+    document = loaded.node_document(name)
+    if document is None:
         raise damaged(f"{loaded.path}/{name}", "missing")
-    document: Document = json.loads(raw)
     check_array(document, f"{loaded.path}/{name}")
     return document
 
@@ -53,10 +51,8 @@ def array_documents(loaded: Loaded) -> dict[str, Document]:
     """
     found = {}
     for path in loaded.record.paths:
-        document = json.loads(loaded.file(f"{path}/zarr.json") or b"{}")
-        if document.get("node_type") == "array":
-            check_array(document, f"{loaded.path}/{path}")
-            found[path] = document
+        if (loaded.node_document(path) or {}).get("node_type") == "array":
+            found[path] = array_document(loaded, path)
     if WRITTEN not in found:
         raise damaged(f"{loaded.path}/{WRITTEN}", "missing")
     check_together(found, loaded.path)

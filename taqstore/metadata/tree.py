@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taqstore.errors import NewerError, StoreError, problem
@@ -83,6 +84,16 @@ class Loaded:
     def file(self, key: str) -> bytes | None:
         """A small file below the group."""
         return self.content.get(f"{self.path}/{key}")
+
+    def node_document(self, name: str) -> Document | None:
+        """The document of an array or a group below, parsed once: not to be changed."""
+        if name not in self._parsed and (raw := self.file(f"{name}/{KEY}")) is not None:
+            self._parsed[name] = json.loads(raw)
+        return self._parsed.get(name)
+
+    @cached_property
+    def _parsed(self) -> dict[str, Document]:
+        return {}
 
 
 def load_group(

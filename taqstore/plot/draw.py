@@ -24,10 +24,12 @@ from taqstore.query.sites import Groups, each_able, first_source, slices
 from taqstore.store.given import handed
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from taqstore.plot.parts.panels import Page
 
 
-@handed
+@handed(blocks=True)
 def pages(
     kind: str,
     groups: Groups,
@@ -86,7 +88,7 @@ def pages(
 
 
 @takes_storage_options
-@handed
+@handed(blocks=True)
 def draw(
     kind: str,
     groups: Groups,
@@ -122,12 +124,12 @@ def draw(
     check_formats(formats)
     row, folder, notes = FIGURES[kind], output_path(out), list[str]()
     if row.made == "table":
-        row.check_options(kind, options)
-
-        def ask(path: str) -> list[Path]:
-            return _write_table(kind, row, groups[path], site_of(path), folder, layers, options)
-
-        written = list(each_able(ask, _paths(kind, row, groups, group), on_skip=notes.append))
+        written = [
+            _write_table(f"{kind}_{site}", table, folder)
+            for site, table in tables(
+                kind, groups, group=group, layers=layers, on_skip=notes.append, **options
+            )
+        ]
     else:
         made = pages(kind, groups, group=group, layers=layers, on_skip=notes.append, **options)
         from taqstore.plot.render import write_page  # needs matplotlib: a table does not
@@ -137,6 +139,28 @@ def draw(
         return written, notes
     seen = _nonfinite(kind, row, groups, group, layers, options.get("other"))
     return written, [*([] if layers else notes), *seen]
+
+
+@handed(blocks=True)
+def tables(
+    kind: str,
+    groups: Groups,
+    *,
+    group: str | None = None,
+    layers: Sequence[str] | None = None,
+    on_skip: Callable[[str], object] | None = None,
+    **options: Any,
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of a kind that is a table, by site; parameters and errors as of `pages`."""
+    row = FIGURES[kind]
+    row.check_options(kind, options)
+
+    def ask(path: str) -> list[tuple[str, pd.DataFrame]]:
+        site = site_of(path)
+        found = row.load()(groups[path], site=site, layers=layers, **options)
+        return [(site, to_table(found.compute()))]
+
+    return each_able(ask, _paths(kind, row, groups, group), on_skip=on_skip)
 
 
 def spread(kind: str, groups: Groups, *, group: str | None = None, most: int = 6) -> list[str]:
@@ -274,17 +298,8 @@ def _pages_over_sites(
     return made
 
 
-def _write_table(
-    kind: str,
-    row: FigureKind,
-    dataset: xr.Dataset,
-    site: str,
-    out: Path,
-    layers: Sequence[str] | None,
-    options: Mapping[str, Any],
-) -> list[Path]:
-    table = to_table(row.load()(dataset, site=site, layers=layers, **options).compute())
+def _write_table(stem: str, table: pd.DataFrame, out: Path) -> Path:
     print_table(table, limit=0)
-    path = out / f"{kind}_{site}.csv"
+    path = out / f"{stem}.csv"
     write_table(table, path, force=True)
-    return [path]
+    return path

@@ -23,7 +23,7 @@ _DPI = 120
 
 
 @takes_storage_options
-@handed
+@handed(blocks=True)
 def render(
     kind: str,
     dataset: xr.Dataset,
@@ -56,7 +56,7 @@ def render(
     return [path for page in made for path in write_page(page, output_path(out_dir), formats)]
 
 
-@handed
+@handed(blocks=True)
 def make_pages(
     kind: str,
     dataset: xr.Dataset,

@@ -187,35 +187,50 @@ def mean_over(
     *,
     known: Floats | None = None,
 ) -> Floats:
-    """Mean over the counted values of a quantity known per bin, row by row.
+    """Mean over the counted values of a quantity known per bin, row by row; see `means_over`."""
+    return means_over(counts, spread, [per_bin], known=known)[0]
+
+
+def means_over(
+    counts: npt.NDArray[Any],
+    spread: Spread,
+    per_bin: Sequence[Callable[[Spread, slice], Floats]],
+    *,
+    known: Floats | None = None,
+) -> list[Floats]:
+    """Means over the counted values of several quantities known per bin, row by row.
 
     Parameters
     ----------
     counts
         ``(row, bin)``.
     per_bin
-        Takes bins and the rows they are for, gives ``(bin,)`` or ``(row, bin)``; called for a few
-        rows at a time, and only with bins that hold something.
+        Each takes bins and the rows they are for, gives ``(bin,)`` or ``(row, bin)``; called for a
+        few rows at a time, and only with bins that hold something.
     known
         ``(row, value)``; see `parts`.
 
     Returns
     -------
-    float64 ``(row,)``; NaN where nothing was counted.
+    float64 ``(row,)`` for each quantity; NaN where nothing was counted.
     """
     used = np.flatnonzero(counts.any(axis=0))
     own = spread.left.ndim > 1
-    common = spread[..., used]
-    mean = np.full(len(counts), np.nan)
+    whole = len(used) == counts.shape[1]
+    common = spread if whole else spread[..., used]
+    means = [np.full(len(counts), np.nan) for _ in per_bin]
     for rows in row_slices(len(counts), len(used)):
-        held = counts[rows][:, used].astype(np.float64)
+        # The order in memory is that of a selection, whole or not: sums follow it to the last bit.
+        held = (counts[rows] if whole else counts[rows][:, used]).astype(np.float64, order="F")
         total = held.sum(axis=-1)
-        summed = np.zeros(total.shape)
         some = None if known is None else known[rows]
-        for part in parts(held, common[rows] if own else common, some):
-            summed += np.einsum("...b,...b->...", part.counts, per_bin(part.spread, rows))
-        np.divide(summed, total, out=mean[rows], where=total > 0)
-    return mean
+        pieces = parts(held, common[rows] if own else common, some)
+        for mean, quantity in zip(means, per_bin, strict=True):
+            summed = np.zeros(total.shape)
+            for part in pieces:
+                summed += np.einsum("...b,...b->...", part.counts, quantity(part.spread, rows))
+            np.divide(summed, total, out=mean[rows], where=total > 0)
+    return means
 
 
 def known_rows(known: Floats | None, shape: tuple[int, ...]) -> Floats | None:

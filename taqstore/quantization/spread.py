@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from taqstore.quantization.quantizer import Quantizer
 from taqstore.statistics.bins import Floats, Layout
@@ -92,13 +93,63 @@ class Spread:
 
         if self.points:
             return np.square(beyond(self.left))
-        return self._mean(lambda t: beyond(t) ** 3 / 3)
+        return self._mean(lambda t: _cubed(beyond(t)))
+
+    def beyond(self, lower: Floats, upper: Floats) -> Floats:
+        """Share of every bin below `lower` or above `upper`, ``(..., bin)``; NaN of NaN.
+
+        Parameters
+        ----------
+        lower, upper
+            Of shape ``(...)``, which broadcasts against the rows of the bins; `lower` is at most
+            `upper`.
+        """
+        low, high = (np.asarray(end, np.float64)[..., None] for end in (lower, upper))
+        if self.points:
+            share = ((self.left < low) | (self.left > high)).astype(np.float64)
+        else:
+            width = self.right - self.left
+            outside = np.clip(low - self.left, 0.0, width) + np.clip(self.right - high, 0.0, width)
+            share = outside / width
+        return np.where(np.isnan(low) | np.isnan(high), np.nan, share)
 
     def _mean(self, antiderivative: Callable[[Floats], Floats]) -> Floats:
-        mean = antiderivative(self.right)
-        mean -= antiderivative(self.left)
+        edges, place = self._edges()
+        if edges is None:
+            mean = antiderivative(self.right)
+            mean -= antiderivative(self.left)
+        else:
+            at = antiderivative(edges)
+            mean = at[..., 1:] - at[..., :-1]
+            mean = mean if place is None else np.take(mean, place, axis=-1)
         mean /= self.right - self.left
         return mean
+
+    def _edges(self) -> tuple[Floats | None, npt.NDArray[np.int64] | None]:
+        """Ends of the bins, those shared by neighbours once, and the intervals that are bins.
+
+        No edges where bins are of rows or stand apart; no intervals where each is a bin.
+        """
+        left, right = self.left, self.right
+        if left.ndim > 1 or not left.size:
+            return None, None
+        apart = np.flatnonzero(left[1:] != right[:-1])
+        if 2 * apart.size >= left.size:
+            return None, None
+        edges = np.append(left, right[-1])
+        if not apart.size:
+            return edges, None
+        place = np.arange(left.size)
+        place += np.searchsorted(apart, place)
+        return np.insert(edges, apart + 1, right[apart]), place
+
+
+def _cubed(beyond: Floats) -> Floats:
+    """Antiderivative of the square of what lies beyond: a power is dear, and most is nothing."""
+    found = np.zeros(beyond.shape)
+    some = np.flatnonzero(beyond)
+    found.reshape(-1)[some] = beyond.reshape(-1)[some] ** 3 / 3
+    return found
 
 
 def _split(t: Floats, quantizer: Quantizer) -> tuple[Floats, Floats]:

@@ -30,7 +30,7 @@ Results = dict[str, xr.Dataset]
 Key = TypeVar("Key")
 
 
-@handed
+@handed(blocks=True)
 def analyze(
     name: str,
     groups: Mapping[str, xr.Dataset],

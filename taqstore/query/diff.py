@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _RATIOS = ("range_ratio", "alpha_ratio")
 
 
-@handed
+@handed(blocks=True)
 def diff(
     first: Mapping[str, xr.Dataset],
     second: Mapping[str, xr.Dataset],

@@ -20,7 +20,7 @@ WAYS = ("max", "min", "mean", "std", "median", "p99.9")
 _PERCENTILE = re.compile(r"p(\d{1,3}(?:\.\d+)?)")
 
 
-@handed
+@handed(blocks=True)
 def reduce(dataset: xr.Dataset, *specs: str, skipna: bool = False) -> xr.Dataset:
     """Reduce one dimension after the other, lazily.
 

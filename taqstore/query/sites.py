@@ -50,6 +50,22 @@ def needed_group(groups: Groups, path: str, *, remedy: str) -> xr.Dataset:
     return groups[path]
 
 
+def variables_of(groups: Groups, group: str, names: Sequence[str]) -> xr.Dataset:
+    """A group, or those of its variables that are named.
+
+    Raises
+    ------
+    MissingError
+        There is no such group, or no such variable.
+    """
+    dataset = groups[group]
+    unknown = [name for name in names if name not in dataset.variables]
+    if unknown:
+        remedy = meant(unknown[0], dataset.variables)
+        raise MissingError(problem(f"no variable {unknown[0]!r}", where=group, remedy=remedy))
+    return dataset[list(names)] if names else dataset
+
+
 def first_source(
     groups: Iterable[str], sources: Iterable[str], *, able: Callable[[str], bool] | None = None
 ) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike
 from taqstore.errors import MissingError, problem
 from taqstore.kinds.trajectories import AVERAGE_BITS, FLOAT, path_of, trajectory_groups
 from taqstore.names import WRITTEN, site_of
-from taqstore.trajectory.bootstrap import bootstrap
+from taqstore.trajectory.bootstrap import Interval, bootstrap
 from taqstore.trajectory.measures import (
     MIN_COSINE,
     cosine,
@@ -20,6 +21,54 @@ from taqstore.trajectory.measures import (
     psnr_latent,
     relative_error,
 )
+
+
+@dataclass(frozen=True)
+class GateFigures:
+    """What a gate with its defaults says of one variant.
+
+    Parameters
+    ----------
+    seeds
+        Of how many images.
+    cosine
+        Mean over steps of the cosine of latents, and its interval over seeds.
+    least
+        The least cosine of a step of any image.
+    final_error, psnr
+        Of final latents.
+    bifurcated
+        Images with a step below the bound.
+    bound
+        The least mean cosine that passes.
+    """
+
+    seeds: int
+    cosine: Interval
+    least: float
+    final_error: Interval
+    psnr: Interval
+    bifurcated: int
+    bound: float = MIN_COSINE
+
+    @classmethod
+    def of(cls, data: xr.Dataset) -> GateFigures:
+        """Of a Dataset of `compared_variants`; the noise that all begin with is left out."""
+        cosine = data["cosine"].values[:, 1:]
+        return cls(
+            len(cosine),
+            bootstrap(cosine.mean(axis=1)),
+            float(cosine.min()),
+            bootstrap(data["relative_error"].values[:, -1]),
+            bootstrap(data["psnr"].values),
+            int((data["first_below"] >= 0).sum()),
+            float(data.attrs.get("min_cosine", MIN_COSINE)),
+        )
+
+    @property
+    def passes(self) -> bool:
+        """Whether the mean cosine reaches the bound, and no image falls below it."""
+        return bool(self.cosine.mean >= self.bound) and not self.bifurcated
 
 
 def variant_paths(groups: Mapping[str, xr.Dataset]) -> dict[str, str]:
@@ -109,24 +158,41 @@ def _whole(group: xr.Dataset) -> xr.Dataset:
 
 def _beside(exact: xr.Dataset, other: xr.Dataset, *, bound: float) -> xr.Dataset:
     dims = ("image", "step", "height", "width", "latent_channel")
-    pairs = {n: [d[n].transpose(*dims).values for d in (exact, other)] for n in ("x", "output")}
-    latents, outputs = cosine(*pairs["x"]), cosine(*pairs["output"])
+    # An image at a time: all trajectories together are gigabytes.
+    rows = []
+    for place in range(exact.sizes["image"]):
+        ours, theirs = (d.isel(image=slice(place, place + 1)) for d in (exact, other))
+        rows.append(_measured(*({n: d[n].transpose(*dims).values for n in ("x", "output")}
+                                for d in (ours, theirs))))  # fmt: skip
+    found = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    outputs = found["output_cosine"]
     outputs[:, exact["is_final"].values.astype(bool)] = np.nan
-    errors = {name: relative_error(theirs, ours) for name, (ours, theirs) in pairs.items()}
-    first, last = (x[:, -1] for x in pairs["x"])
     both = ("image", "step")
     return xr.Dataset(
         {
-            **_of_latents(latents, bound),
+            **_of_latents(found["cosine"], bound),
             "output_cosine": (both, outputs),
-            "relative_error": (both, errors["x"]),
-            "output_error": (both, errors["output"]),
-            "psnr": ("image", psnr_latent(last, first)),
+            "relative_error": (both, found["relative_error"]),
+            "output_error": (both, found["output_error"]),
+            "psnr": ("image", found["psnr"]),
             **_interval(outputs, "output_"),
         },
         coords=exact.coords,
         attrs={"min_cosine": bound, **_bits_of(other)},
     )
+
+
+def _measured(
+    ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Of latents and guided outputs (image, step, …) of the model as it is, and of a variant."""
+    return {
+        "cosine": cosine(ours["x"], theirs["x"]),
+        "output_cosine": cosine(ours["output"], theirs["output"]),
+        "relative_error": relative_error(theirs["x"], ours["x"]),
+        "output_error": relative_error(theirs["output"], ours["output"]),
+        "psnr": psnr_latent(theirs["x"][:, -1], ours["x"][:, -1]),
+    }
 
 
 def _bits_of(group: xr.Dataset) -> dict[str, float]:

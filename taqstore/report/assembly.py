@@ -41,7 +41,7 @@ _POOLED = (
 )
 
 
-@handed
+@handed(blocks=True)
 def build(
     store: Store,
     *,

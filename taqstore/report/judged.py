@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -14,11 +13,11 @@ from taqstore.names import SCORES, SENSITIVITY, TRAJECTORIES, kind_of, site_of, 
 from taqstore.query.analyze import Results, analyze
 from taqstore.query.budgets import frontiers, policies
 from taqstore.query.sites import Groups, paths_of
-from taqstore.query.variants import compared_variants
+from taqstore.query.variants import GateFigures, compared_variants
 from taqstore.report.findings import Findings, Plan
 from taqstore.report.page import IN_PART, NO, UNKNOWN, YES, Section, Table, Verdict, number
 from taqstore.store.reader import Store, open_store
-from taqstore.trajectory.bootstrap import Interval, bootstrap
+from taqstore.trajectory.bootstrap import Interval
 from taqstore.trajectory.measures import MIN_COSINE
 
 KEY = "judged"
@@ -79,7 +78,7 @@ def _of_weights(groups: Groups) -> Groups:
 
 def judged(found: Findings) -> Section:
     """The section of what `gather_judged` found, without its pictures."""
-    gates = {name: _Gate.of(data) for name, data in found.results.get("gate", {}).items()}
+    gates = {name: GateFigures.of(data) for name, data in found.results.get("gate", {}).items()}
     passed = [name for name, gate in gates.items() if gate.passes]
     tables = (
         *_gates(gates),
@@ -101,35 +100,6 @@ def judged(found: Findings) -> Section:
     )
 
 
-@dataclass(frozen=True)
-class _Gate:
-    """What a gate with its defaults says of one variant."""
-
-    seeds: int
-    cosine: Interval
-    least: float
-    final_error: Interval
-    psnr: Interval
-    bifurcated: int
-
-    @classmethod
-    def of(cls, data: xr.Dataset) -> _Gate:
-        """Of a Dataset of `compared_variants`; the noise that all begin with is left out."""
-        cosine = data["cosine"].values[:, 1:]
-        return cls(
-            len(cosine),
-            bootstrap(cosine.mean(axis=1)),
-            float(cosine.min()),
-            bootstrap(data["relative_error"].values[:, -1]),
-            bootstrap(data["psnr"].values),
-            int((data["first_below"] >= 0).sum()),
-        )
-
-    @property
-    def passes(self) -> bool:
-        return bool(self.cosine.mean >= MIN_COSINE) and not self.bifurcated
-
-
 def _summary(passed: list[str], known: list[str]) -> str:
     if not known:
         return "No variant was run beside the model as it is."
@@ -148,7 +118,7 @@ def _told(values: Interval, digits: int = 3) -> str:
     return f"{mean} ({lower} to {upper})"
 
 
-def _gates(gates: dict[str, _Gate]) -> Iterator[Table]:
+def _gates(gates: dict[str, GateFigures]) -> Iterator[Table]:
     if not gates:
         return
     header = (

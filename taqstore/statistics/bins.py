@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,10 +46,14 @@ class Layout:
         ``float16`` or ``float32`` (for float32 data and for bfloat16 data widened to float32).
     mantissa_bits
         0 to 10. At 10 each ``float16`` bin holds a single value.
+    kept
+        Bins that counts have, ascending, where those without a count in any row were left out; by
+        default all. `left`, `right`, `representable` and `bins` are of these, all else is of all.
     """
 
     dtype: str = "float16"
     mantissa_bits: int = 5
+    kept: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         word_of(self.dtype, _FORMATS, "histogram layout")
@@ -64,8 +68,15 @@ class Layout:
 
     @property
     def bins(self) -> int:
-        """Number of finite bins: 1,984 for ``float16`` with 5 mantissa bits."""
-        return 2 * self.zero_bin
+        """Number of finite bins, or of those kept: 1,984 for ``float16`` with 5 mantissa bits."""
+        return len(self.kept) or 2 * self.zero_bin
+
+    def keeping(self, kept: npt.ArrayLike) -> Layout:
+        """The layout of counts that were cut to some of the bins."""
+        return replace(self, kept=tuple(np.asarray(kept).tolist()))
+
+    def _some(self, of_all: Floats) -> Floats:
+        return of_all[np.array(self.kept)] if self.kept else of_all
 
     @property
     def word(self) -> type[np.unsignedinteger[Any]]:
@@ -95,12 +106,12 @@ class Layout:
     @property
     def left(self) -> Floats:
         """Left edge of every bin, shape ``(bins,)``."""
-        return self.edges()[:-1]
+        return self._some(self.edges()[:-1])
 
     @property
     def right(self) -> Floats:
         """Right edge of every bin, shape ``(bins,)``."""
-        return self.edges()[1:]
+        return self._some(self.edges()[1:])
 
     def representable(self) -> tuple[Floats, Floats]:
         """Smallest and largest value of the dtype in every bin, each of shape ``(bins,)``."""
@@ -109,7 +120,8 @@ class Layout:
         below = inner.copy()
         # Zero is not negative; with all bits kept, the bin below zero has no value at all.
         below[0] = self._values(np.arange(1), low_bits=1)[0] if self.shift else 0.0
-        return np.append(-outer[::-1], inner), np.append(-below[::-1], outer)
+        ends = np.append(-outer[::-1], inner), np.append(-below[::-1], outer)
+        return self._some(ends[0]), self._some(ends[1])
 
     def checked(self, counts: npt.ArrayLike) -> Counts:
         """`counts` as int64, after a check that they can be of this layout.

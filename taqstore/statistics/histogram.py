@@ -124,17 +124,27 @@ def coarsen(counts: npt.ArrayLike, layout: Layout, mantissa_bits: int) -> tuple[
     TaqError
         `mantissa_bits` is more than the layout has.
     """
-    checked = layout.checked(counts)
+    checked = everywhere(counts, layout)
     if mantissa_bits > layout.mantissa_bits:
         what = f"{layout.mantissa_bits} mantissa bits cannot be coarsened to {mantissa_bits}"
         raise TaqError(problem(what))
-    coarse = replace(layout, mantissa_bits=mantissa_bits)
+    coarse = replace(layout, mantissa_bits=mantissa_bits, kept=())
     return checked.reshape(*checked.shape[:-1], coarse.bins, -1).sum(axis=-1), coarse
+
+
+def everywhere(counts: npt.ArrayLike, layout: Layout) -> Counts:
+    """Counts in all bins, of a layout that keeps some."""
+    checked = layout.checked(counts)
+    if not layout.kept:
+        return checked
+    whole = np.zeros((*checked.shape[:-1], 2 * layout.zero_bin), np.int64)
+    whole[..., list(layout.kept)] = checked
+    return whole
 
 
 def fold(counts: npt.ArrayLike, layout: Layout) -> Counts:
     """Histogram of ``|x|``, shape ``(..., zero_bin)``, on `Layout.magnitude_edges`."""
-    checked = layout.checked(counts)
+    checked = everywhere(counts, layout)
     return checked[..., layout.zero_bin :] + checked[..., layout.zero_bin - 1 :: -1]
 
 
@@ -160,7 +170,7 @@ def quantile(counts: npt.ArrayLike, layout: Layout, q: npt.ArrayLike) -> Floats:
 
 def absolute_quantile(counts: npt.ArrayLike, layout: Layout, q: npt.ArrayLike) -> Floats:
     """Quantiles of ``|x|``; see `quantile`."""
-    low, high = (side[layout.zero_bin :] for side in layout.representable())
+    low, high = (side[layout.zero_bin :] for side in replace(layout, kept=()).representable())
     return _quantile(fold(counts, layout), low, high, np.asarray(q, np.float64))
 
 
@@ -192,7 +202,7 @@ def _order_statistic(counts: Counts, low: Floats, high: Floats, rank: Counts) ->
 
 def negative_fraction(counts: npt.ArrayLike, layout: Layout) -> Floats:
     """Exact fraction of finite values below zero, shape ``(...)``; NaN where none was counted."""
-    checked = layout.checked(counts)
+    checked = everywhere(counts, layout)
     return _share(checked[..., : layout.zero_bin].sum(axis=-1), checked)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from inspect import signature
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from taqstore.errors import MisuseError, problem
 from taqstore.names import ACTIVATIONS, KINDS, kind_of, site_of
@@ -40,9 +40,16 @@ _OPEN = "taqstore.open_store"
 def handed(function: Callable[_P, _R], /) -> Callable[_P, _R]: ...
 @overload
 def handed(
-    *, source: str = ..., others: str = ...
+    *, source: str = ..., others: str = ..., blocks: bool = ...
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]: ...
-def handed(function: Any = None, /, *, source: str = ACTIVATIONS, others: str = "") -> Any:
+def handed(
+    function: Any = None,
+    /,
+    *,
+    source: str = ACTIVATIONS,
+    others: str = "",
+    blocks: bool = False,
+) -> Any:
     """A decorator: parameters annotated as a group or a store are given one, or a line says so.
 
     Parameters
@@ -51,6 +58,9 @@ def handed(function: Any = None, /, *, source: str = ACTIVATIONS, others: str = 
         Prefix of the group that a message names.
     others
         Put behind the remedy where a whole store was given in the place of a group.
+    blocks
+        The function reads whole arrays: it is given groups and stores behind dask, unless they were
+        opened with ``chunks=None``.
 
     Raises
     ------
@@ -59,11 +69,13 @@ def handed(function: Any = None, /, *, source: str = ACTIVATIONS, others: str = 
     """
     example = f"{source}/{_SITE}"
     if function is None:
-        return lambda named: handed_to(named, example, others)
+        return lambda named: handed_to(named, example, others, blocks=blocks)
     return handed_to(function, example, others)
 
 
-def handed_to(function: Callable[_P, _R], example: str, others: str) -> Callable[_P, _R]:
+def handed_to(
+    function: Callable[_P, _R], example: str, others: str, *, blocks: bool = False
+) -> Callable[_P, _R]:
     """The function with its groups and stores checked; a message names `example`."""
     names = list(signature(function).parameters)
     kinds = {name: str(kind) for name, kind in function.__annotations__.items()}
@@ -79,9 +91,28 @@ def handed_to(function: Callable[_P, _R], example: str, others: str) -> Callable
                 takes_site = "site" in names
                 call = _Call(function.__name__, before, values[name], example, others, takes_site)
                 raise call.refusal(kind)
-        return function(*args, **given)
+        if not blocks:
+            return function(*args, **given)
+        behind = {name: _behind_dask(values[name]) for name in wanted if name in values}
+        put = [behind.get(name, value) for name, value in zip(names, args, strict=False)]
+        # Beyond the names there are none, or the function says that there are too many.
+        rest: Any = {name: behind.get(name, value) for name, value in given.items()}
+        return cast("Callable[..., _R]", function)(*put, *args[len(put) :], **rest)
 
     return checked
+
+
+def _behind_dask(value: Any) -> Any:
+    """A group, a store or what is like one, as `chunks="auto"` opens what ``"late"`` left."""
+    from xarray import Dataset
+
+    from taqstore.arrays.dask_blocks import behind_dask
+
+    if isinstance(value, Dataset):
+        return behind_dask(value)
+    if type(value) is dict:
+        return {name: _behind_dask(one) for name, one in value.items()}
+    return value.blocks() if hasattr(value, "blocks") else value
 
 
 def _bare(kind: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,11 @@ import numpy as np
 from taqstore.errors import LayoutError, StoreError, problem
 from taqstore.layout.coordinate_files import MOST_STRING
 from taqstore.layout.item_records import ItemLayout, mask_chunk, record_chunk
+from taqstore.layout.label_files import decoded
 from taqstore.layout.shards import CODEC_ERRORS
 from taqstore.layout.template import STRING, Array, Template
+from taqstore.metadata.overlay import Overlay
+from taqstore.metadata.root import KEY
 from taqstore.metadata.sealed import damaged
 from taqstore.names import COMMIT, DIMENSIONS, ITEMS, RECORD, VARIABLES, WRITTEN
 
@@ -158,12 +162,7 @@ class _Coordinate(Array):
 
 
 def read_coordinate(group: zarr.Group, name: str) -> np.ndarray:
-    """A coordinate's values; see `coordinate_values`."""
-    return coordinate_values(group[name])
-
-
-def coordinate_values(array: Any) -> np.ndarray:
-    """Values of an array of labels; strings as an object array of str.
+    """A coordinate's values; strings as an object array of str.
 
     Raises
     ------
@@ -171,12 +170,14 @@ def coordinate_values(array: Any) -> np.ndarray:
         Its bytes are damaged.
     """
     try:
-        values = np.asarray(array[...])
+        values = _at_hand(group, name)
+        if values is None:
+            values = np.asarray(group[name][...])  # type: ignore[index]
     except CODEC_ERRORS as error:
         raise StoreError(
             problem(
                 "damaged coordinate",
-                where=array.path,
+                where=f"{group.path}/{name}",
                 found=str(error),
                 remedy="see taqstore verify, then taqstore repair",
             )
@@ -185,8 +186,18 @@ def coordinate_values(array: Any) -> np.ndarray:
         return values
     texts = values.astype(object)
     if (longest := longest_of(texts)) > MOST_STRING:
-        raise damaged(array.path, f"a string of {longest} characters", "damaged coordinate")
+        raise damaged(
+            f"{group.path}/{name}", f"a string of {longest} characters", "damaged coordinate"
+        )
     return texts
+
+
+def _at_hand(group: zarr.Group, name: str) -> np.ndarray | None:
+    """Values of a coordinate whose files are in memory; None where zarr is to say."""
+    store, path = group.store, f"{group.path}/{name}"
+    if not isinstance(store, Overlay) or (raw := store.known.get(f"{path}/{KEY}")) is None:
+        return None
+    return decoded(json.loads(raw), lambda key: store.known.get(f"{path}/{key}"))
 
 
 def longest_of(texts: np.ndarray) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,26 +12,25 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
-from taqstore.arrays.dask_blocks import as_dask
+from taqstore.arrays.dask_blocks import as_dask, preferred_chunks
 from taqstore.arrays.lazy import LazyArray
 from taqstore.arrays.lazy_text import LazyText
 from taqstore.arrays.pieces import Pieces
-from taqstore.arrays.store_array import StoreArray
+from taqstore.arrays.store_array import MAPPED_BYTES, StoreArray
 from taqstore.items.flags import Items
 from taqstore.layout.item_records import Identity
 from taqstore.names import VARIABLES, WRITTEN
 from taqstore.store import format1
 from taqstore.store.attributes import as_held
-from taqstore.store.groups import coordinate_values, dimension_names, longest_of
+from taqstore.store.groups import dimension_names, longest_of, read_coordinate
 
 if TYPE_CHECKING:
     import zarr
 
-# A pass over a whole array reads every shard once: pages of maps that stay would fill the memory.
-_MAPPED_BYTES = 16 << 20
-
-
 _WIDEST_LABELS = 256 << 20
+LATE = "late"
+"""Of `chunks`: what reads whole arrays puts them behind dask, and nobody else does."""
+
 Way: TypeAlias = tuple[str | None, bool, bool]
 """How a group is read: `chunks`, `checksum` and `incomplete` of `open_store`."""
 
@@ -48,6 +48,11 @@ class Opened:
     items: Items | None = None
     pieces: Pieces | None = None
     array_of: Callable[[str, Way], StoreArray] | None = None
+
+    @cached_property
+    def item_dims(self) -> tuple[str, ...]:
+        """Dimensions of the mask."""
+        return dimension_names(self.node[WRITTEN])
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def dataset_of(view: Opened, name: str, folder: Path | None, digest: str, way: W
         How to read it.
     """
     node, mask = view.node, view.mask
-    dims = dimension_names(node[WRITTEN])
+    dims = view.item_dims
     sizes = dict(zip(dims, mask.shape, strict=True))
     coordinates = set(str(node.attrs.get("coordinates", "")).split())
     data: dict[str, xr.Variable] = {}
@@ -99,11 +104,15 @@ def dataset_of(view: Opened, name: str, folder: Path | None, digest: str, way: W
     for label, array in sorted(node.arrays(), key=_documented_order):
         names = dimension_names(array)
         if label in coordinates or names == (label,):
-            coords[label] = _coordinate(array, label, names, sizes, mask)
+            coords[label] = _coordinate(node, array, names, sizes, mask)
         else:
             lazy = lazy_array(view, array, folder, way)
-            whole = LazyArray(lazy) if way[0] is None else as_dask(lazy, f"{name}/{label}")
+            token = f"{name}/{label}"
+            whole = as_dask(lazy, token) if way[0] == "auto" else LazyArray(lazy)
             data[label] = xr.Variable(names, whole, as_held(array.attrs))
+            if way[0] == LATE:
+                lazy.token = token
+                data[label].encoding = {"preferred_chunks": preferred_chunks(lazy, names)}
     attrs = {k: v for k, v in node.attrs.items() if k not in ("coordinates", "taqstore")}
     marker: Any = node.attrs["taqstore"]
     dataset = xr.Dataset(
@@ -118,7 +127,7 @@ def lazy_array(view: Opened, array: zarr.Array[Any], folder: Path | None, way: W
     name = array.basename
     if view.array_of is not None:
         return view.array_of(name, way)
-    item_dims = dimension_names(view.node[WRITTEN])
+    item_dims = view.item_dims
     sizes = dict(zip(item_dims, view.mask.shape, strict=True))
     names, (chunks, checksum, _) = dimension_names(array), way
     shape = tuple(min(n, sizes.get(d, n)) for d, n in zip(names, array.shape, strict=True))
@@ -131,24 +140,25 @@ def lazy_array(view: Opened, array: zarr.Array[Any], folder: Path | None, way: W
         identity=identities_of(view, name),
         sparse=view.items is None and (name in format1.SPARSE or not leading),
         checksum=checksum,
-        mapped_bytes=None if chunks is None else _MAPPED_BYTES,
+        mapped_bytes=MAPPED_BYTES if chunks == "auto" else None,
         pieces=view.pieces,
     )
 
 
 def _coordinate(
+    node: zarr.Group,
     array: zarr.Array[Any],
-    label: str,
     dims: tuple[str, ...],
     sizes: Mapping[str, int],
     mask: np.ndarray,
 ) -> xr.Variable:
+    label = array.basename
     shape = tuple(min(n, sizes.get(d, n)) for d, n in zip(dims, array.shape, strict=True))
     inside = tuple(slice(0, n) for n in shape)
     if _is_long_text(array, label, dims):
-        lazy = LazyText(lambda: coordinate_values(array)[inside], shape)
+        lazy = LazyText(lambda: read_coordinate(node, label)[inside], shape)
         return xr.Variable(dims, indexing.LazilyIndexedArray(lazy), as_held(array.attrs))
-    values = (mask if label == WRITTEN else coordinate_values(array))[inside]
+    values = (mask if label == WRITTEN else read_coordinate(node, label))[inside]
     # NumPy's own strings are each as wide as the longest.
     if values.dtype == object and 4 * values.size * longest_of(values) <= _WIDEST_LABELS:
         values = values.astype(str)

@@ -38,6 +38,7 @@ from taqstore.store import format1
 from taqstore.store.groups import read_coordinate
 from taqstore.store.naming import name_in_group, name_in_store, path_in_store
 from taqstore.store.opening import (
+    LATE,
     Identities,
     Opened,
     Way,
@@ -58,7 +59,7 @@ _log = logging.getLogger(__name__)
 def open_store(
     address: Store | Address,
     *,
-    chunks: Literal["auto"] | None = "auto",
+    chunks: Literal["late", "auto"] | None = "late",
     checksum: bool | None = None,
     incomplete: bool = False,
     storage_options: StorageOptions | None = None,
@@ -71,11 +72,13 @@ def open_store(
         A path or URL (`file://`, `memory://`, any scheme fsspec knows). A store that is open
         already is not opened again, but read in the way asked for here.
     chunks
-        ``"auto"``: dask-backed Datasets in blocks of about 32 MB. ``None``: no dask; selections
-        are read on use, as views of memory-mapped files where the store is local.
+        ``"late"``: selections are read on use, without dask; analyses, figures, reports and exports
+        put what they are given behind dask themselves, in blocks of about 32 MB. ``"auto"``:
+        Datasets are dask-backed at once, in such blocks. ``None``: no dask, in analyses neither;
+        selections are read on use, as views of memory-mapped files where the store is local.
     checksum
-        Compare each chunk's crc32c when it is first read. Default: yes with dask, no for mapped
-        views (`verify` checks everything at once).
+        Compare each chunk's crc32c when it is first read. Default: yes, but for the views of
+        ``None`` (`verify` checks everything at once).
     incomplete
         Also show items whose flag is not set; they read as NaN or zero.
     storage_options
@@ -115,6 +118,7 @@ class Store(Mapping[str, xr.Dataset]):
     """
 
     _pieces: Pieces | None = None
+    _staged: tuple[int, ...] = ()
 
     def __init__(
         self, location: Location, *, chunks: str | None, checksum: bool, incomplete: bool
@@ -260,6 +264,17 @@ class Store(Mapping[str, xr.Dataset]):
         """Whether it is on no local disk, so that each request takes its time."""
         return self.backend.remote
 
+    def blocks(self) -> Store:
+        """The same open store, its groups behind dask where they are to be so late."""
+        if self._chunks != LATE:
+            return self
+        way = ("auto", self._checksum, self._incomplete, *self._staged)
+        if way not in self._ways:
+            view = copy(self)
+            view._chunks, view._datasets = "auto", {}
+            self._ways[way] = view
+        return self._ways[way]
+
     def staging(self, most: int) -> Store:
         """The same open store; what it fetches is staged on the local disk and fetched once.
 
@@ -274,7 +289,7 @@ class Store(Mapping[str, xr.Dataset]):
         way = self._chunks, self._checksum, self._incomplete, most
         if way not in self._ways:
             view = copy(self)
-            view._pieces = Pieces(self.backend, staged=most)
+            view._pieces, view._staged = Pieces(self.backend, staged=most), (most,)
             view._datasets, view._labels = {}, {}
             self._ways[way] = view
         return self._ways[way]
@@ -293,6 +308,23 @@ class Store(Mapping[str, xr.Dataset]):
                 view._views.pop(path, None)
                 view._datasets.pop(path, None)
                 view._labels.pop(path, None)
+
+    def renewed(self, *paths: str) -> Store:
+        """The store as it is now, as another object; groups that are not named are not read again.
+
+        What was handed out stays as it is, also to threads that use it at this moment.
+        """
+        view = copy(self)
+        view.root = read_root(self.backend, str(self.location))
+        for name in ("digest", "paths", "_format1"):
+            view.__dict__.pop(name, None)
+        there = [path for path in self._views if path not in paths and path in view.paths]
+        view._views = {path: self._views[path] for path in there}
+        view._labels = {path: self._labels[path] for path in there if path in self._labels}
+        # Datasets carry the digest of their store.
+        view._datasets = {}
+        view._ways = {(view._chunks, view._checksum, view._incomplete): view}
+        return view
 
     def __getitem__(self, path: str) -> xr.Dataset:
         """A group as a lazy Dataset of its completed items.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,14 @@ class JoinedArray(StoreArray):
         self.identity = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return dict(self.__dict__)
+        return {**self.__dict__, "origin": None}
+
+    def for_a_pass(self) -> JoinedArray:
+        """The same array, to be read once from end to end."""
+        other = copy(self)
+        other.origin = self
+        other._arrays = [array.for_a_pass() for array in self._arrays]
+        return other
 
     def read(self, key: Key) -> np.ndarray:
         """Read an orthogonal selection: integers, slices and 1-D integer arrays, one per axis."""

@@ -20,7 +20,7 @@ Openable: TypeAlias = "Store | Address"
 def open_store(
     address: Openable | Sequence[Openable],
     *,
-    chunks: Literal["auto"] | None = "auto",
+    chunks: Literal["late", "auto"] | None = "late",
     checksum: bool | None = None,
     incomplete: bool = False,
     groups: Sequence[str] = (),
@@ -39,11 +39,13 @@ def open_store(
         answers. Nothing is copied, and what `merge` would refuse is refused. A group that one of
         them lacks is left out, and `notes` of the store says so.
     chunks
-        ``"auto"``: dask-backed Datasets in blocks of about 32 MB. ``None``: no dask; selections
-        are read on use, as views of memory-mapped files where the store is local.
+        ``"late"``: selections are read on use, without dask; analyses, figures, reports and exports
+        put what they are given behind dask themselves, in blocks of about 32 MB. ``"auto"``:
+        Datasets are dask-backed at once, in such blocks. ``None``: no dask, in analyses neither;
+        selections are read on use, as views of memory-mapped files where the store is local.
     checksum
-        Compare each chunk's crc32c when it is first read. Default: yes with dask, no for mapped
-        views (`verify` checks everything at once).
+        Compare each chunk's crc32c when it is first read. Default: yes, but for the views of
+        ``None`` (`verify` checks everything at once).
     incomplete
         Also show items whose flag is not set; they read as NaN or zero.
     groups, renumber, duplicates

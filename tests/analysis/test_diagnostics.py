@@ -200,3 +200,14 @@ def test_bin_that_straddles_zero_counts_by_its_width_below() -> None:
     got = diagnostics(dataset)
     np.testing.assert_array_equal(got["negative_fraction"][:, 0], [0.5, 0.75, 0.0, np.nan])
     assert got["negative_fraction_all"].item() == (3 + 30) / (6 + 40 + 10)
+
+
+def test_values_that_are_no_numbers_are_counted_by_step() -> None:
+    dataset = observed()
+    counts = np.random.default_rng(3).integers(0, 4, (3, len(SIGMA), len(LAYERS), 3))
+    dims = ("batch", "step", "layer", "nonfinite_kind")
+    got = diagnostics(dataset.assign(nonfinite=(dims, counts.astype(np.uint64))))
+    for step, layer in np.ndindex(len(SIGMA), len(LAYERS)):
+        expected = sum(int(counts[b, step, layer, k]) for b in range(3) for k in range(3))
+        assert got["nonfinite_count"].values[step, layer] == expected
+    assert "nonfinite_count" not in diagnostics(dataset)

@@ -15,6 +15,7 @@ from taqstore.analysis import ANALYSES, bits, curve, error, groups, joint_bits, 
 from taqstore.errors import MissingError, TaqError
 from taqstore.quantization.quantizer import Quantizer, affine, symmetric
 from taqstore.query.analyze import analyze
+from taqstore.statistics import Layout
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,30 @@ def test_errors_are_those_of_the_data(x: np.ndarray, data: xr.Dataset, is_symmet
         assert at["clip_loss"].item() == pytest.approx(lost, rel=1e-12)
         sqnr = 10 * np.log10(np.square(wide).mean() / found)
         assert at["sqnr"].item() == pytest.approx(sqnr, rel=1e-12)
+        outside = ((wide < low) | (wide > high)).mean()
+        assert 0 < outside < 0.1
+        assert at["clipped_share"].item() == pytest.approx(outside, rel=1e-12)
+
+
+def test_a_bin_that_a_bound_cuts_is_clipped_by_its_share(coarse: xr.Dataset) -> None:
+    """Against sums over bins of the histogram, whose values are spread evenly."""
+    edges = Layout(mantissa_bits=5).edges()
+    plain = coarse.drop_vars(["min", "max"])  # no value is known apart
+    low, high = -0.03, 0.4
+    got = error(plain, symmetric=False, bounds=(low, high))["clipped_share"]
+    counts = coarse["histogram"].sum("batch").transpose("step", "layer", "bin").values
+    for step, layer in np.ndindex(*counts.shape[:2]):
+        held = sum(
+            n * (max(0.0, min(high, b) - max(low, a)) / (b - a))
+            for n, (a, b) in zip(counts[step, layer], pairwise(edges), strict=True)
+        )
+        expected = 1 - held / counts[step, layer].sum()
+        assert got.values[step, layer] == pytest.approx(expected, rel=1e-10)
+
+
+def test_nothing_is_clipped_by_the_extrema(coarse: xr.Dataset) -> None:
+    for balanced in (True, False):
+        assert (error(coarse, symmetric=balanced)["clipped_share"] == 0).all()
 
 
 def test_a_static_range_is_priced_at_every_step(data: xr.Dataset) -> None:
@@ -169,6 +194,34 @@ def test_layers_never_counted_have_no_groups(coarse: xr.Dataset) -> None:
     assert np.isnan(got["optimal_error"].sel(layer="mm0.txt")).all()
     assert (got["group"].sel(layer="mm0.img") >= 0).all()
     assert bits(empty)["bits"].values.tolist()[1] == 0
+
+
+@pytest.mark.parametrize("cuts", ["static", (1, 2, 3, 4, 5), (2, 5), (4,)])
+def test_given_groups_cost_what_the_data_say(x: np.ndarray, data: xr.Dataset, cuts: Any) -> None:
+    """Each group priced from the data itself, at the grid's clip bounds."""
+    labels = cuts if cuts == "static" else data["step"].values[list(cuts)].tolist()
+    got = groups(data, bits=4, method="given", cuts=labels)
+    steps, layer = 2.0 ** (np.arange(-8 * 32, 3 * 32) / 32), 1
+    starts = [0, *(() if cuts == "static" else cuts), 6]
+    total = 0.0
+    for first, last in pairwise(starts):
+        wide = x[:, first:last, layer].astype(np.float64)
+        total += min(squared(wide, symmetric(7 * s, bits=4)).sum() for s in steps)
+    found = got["given_error"].values[layer]
+    assert found == pytest.approx(total / x[:, :, layer].size, rel=1e-10)
+    assert found >= got["optimal_error"].values[layer, len(starts) - 2] * (1 - 1e-12)
+    assert got["group"].values[layer].tolist() == [
+        number for number, (a, b) in enumerate(pairwise(starts)) for _ in range(a, b)
+    ]
+
+
+def test_given_groups_are_refused_where_no_step_begins(data: xr.Dataset) -> None:
+    with pytest.raises(MissingError, match="no group of steps can begin at 99"):
+        groups(data, method="given", cuts=(99,))
+    with pytest.raises(TaqError, match="method given needs cuts"):
+        groups(data, method="given")
+    with pytest.raises(TaqError, match="cuts goes with method given"):
+        groups(data, cuts=(2,))
 
 
 # -- bits ------------------------------------------------------------------------------------------

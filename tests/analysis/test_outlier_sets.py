@@ -44,6 +44,7 @@ def test_stability_over_steps_and_batches(group: xr.Dataset, threshold: float) -
     single = x.max(axis=3) - x.min(axis=3)
     for layer in range(3):
         sets = [outlier_set(every[step, layer], threshold) for step in range(len(STEPS))]
+        assert got["outlier_count"].values[:, layer].tolist() == list(map(len, sets))
         np.testing.assert_allclose(got["step_jaccard"].values[layer], naive_jaccard(sets))
         for step in range(len(STEPS)):
             sets = [outlier_set(single[b, step, layer], threshold) for b in range(len(x))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ def test_the_examples_of_a_help_text_run(
     runs = [(line,) for line in lines] if setting.fresh else [tuple(lines)]
     for number, run in enumerate(runs):
         runner = PageRunner(taq, folders, tmp_path / str(number), monkeypatch)
-        for line in (*setting.before, *run):
-            monkeypatch.chdir(runner.enter(setting.folder) / setting.within)
-            runner.command(Command(line), where=f"taqstore {name} --help")
+        with closing(runner):
+            for line in (*setting.before, *run):
+                monkeypatch.chdir(runner.enter(setting.folder) / setting.within)
+                runner.command(Command(line), where=f"taqstore {name} --help")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,9 @@ def test_every_block_of_a_page_runs(
     page: str,
 ) -> None:
     runner = PageRunner(taq, folders, tmp_path, monkeypatch)
-    for block in blocks(page):
-        runner.run(block)
+    with closing(runner):
+        for block in blocks(page):
+            runner.run(block)
     if page in DRAWN:
         drawn = [path.stem for path in tmp_path.rglob("*.png")]
         shown = re.findall(r"examples/(\w+)\.png", read_page(page))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 
@@ -10,6 +12,7 @@ from support.cli_runner import Runner
 from support.executed import Block, PageError, blocks_of, missing_words, small
 from support.executed_folders import Folders
 from support.page_runner import PageRunner
+from taqstore.testing import RunShape, make_store
 
 SESSION = "```\n$ taqstore --version\n```\n"
 
@@ -55,6 +58,23 @@ def test_commands_have_what_is_shown_below_them_and_their_exit_codes() -> None:
     assert (second.text, second.shown, second.code) == ("d", (), 1)
     with pytest.raises(PageError, match="1 exit codes of 2 commands"):
         only(f"<!-- runs on: empty -->\n<!-- exits: 1 -->\n```\n{text}```").commands()
+
+
+def test_a_server_goes_on_while_its_page_does(runner: PageRunner, tmp_path: Path) -> None:
+    make_store(tmp_path / "run" / "empty" / "run.zarr", shape=RunShape(images=1, blocks=1))
+    asked = (
+        "import urllib.request\n"
+        "answer = urllib.request.urlopen('http://127.0.0.1:8765/')\n"
+        "assert answer.status == 200\n"
+    )
+    begun = "<!-- runs on: empty -->\n```\n$ taqstore serve run.zarr --open --port 80 &\n```\n"
+    serving, asking = blocks_of("page.md", f"{begun}```python\n{asked}```\n")
+    assert serving.commands()[0].served == (["run.zarr"], [])
+    with closing(runner):
+        runner.run(serving)
+        runner.run(asking)
+    with pytest.raises(URLError):
+        runner.run(asking)
 
 
 def test_numbers_are_made_small_and_never_larger() -> None:

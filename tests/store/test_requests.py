@@ -65,7 +65,7 @@ def test_a_question_of_an_open_group(
 
 
 def test_blocks_that_share_a_file_fetch_it_once(observed: tuple[Path, str], s3: S3Server) -> None:
-    group = open_store(observed[1])[SITE]
+    group = open_store(observed[1], chunks="auto")[SITE]
     layers = [group["max"].isel(layer=layer).max() for layer in range(group.sizes["layer"])]
     with s3.counted() as count:
         found = dask.compute(*layers)

@@ -8,6 +8,8 @@ Rules for a page:
   those lines are run in order, others are what is shown. What is shown may come from a larger run:
   numbers are not compared, words of lines without numbers are.
 * A block of ``python`` is run; all of a page share one namespace.
+* ``taqstore serve STORES OPTIONS`` begins a server that goes on to the end of the page. It has a
+  port of its own: ``127.0.0.1:8765`` stands for it in what follows.
 * ``<!-- exits: 1 0 -->`` before a session gives the exit codes of its commands where one is not 0.
 * ``<!-- not run: WHY -->`` before a block leaves it out.
 * A block of ``text`` or ``json`` is nothing to run; JSON is read.
@@ -79,6 +81,21 @@ class Command:
         """Whether it takes a shell: another program, a pipe, a redirection."""
         bare = re.sub(r"'[^']*'|\"[^\"]*\"", "", self.text)
         return bool(_SHELL.search(bare))
+
+    @property
+    def serves(self) -> bool:
+        """Whether it begins a server, which goes on while the page does."""
+        return self.text.startswith("taqstore serve ")
+
+    @property
+    def served(self) -> tuple[list[str], list[str]]:
+        """Stores and options of a server; those that name a port or open a browser are left out."""
+        words = shlex.split(self.text, comments=True)[2:]
+        first = next((n for n, word in enumerate(words) if word.startswith("-")), len(words))
+        options = [word for word in words[first:] if word not in ("--open", "&")]
+        ports = [n for n, word in enumerate(options) if word == "--port"]
+        gone = {*ports, *(n + 1 for n in ports)}
+        return words[:first], [word for n, word in enumerate(options) if n not in gone]
 
     @property
     def for_shell(self) -> str:

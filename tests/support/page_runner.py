@@ -7,6 +7,7 @@ import linecache
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ import pytest
 from support.cli_runner import Result, Runner
 from support.executed import Block, Command, PageError, missing_words
 from support.executed_folders import Folders
+from support.served import serving
 
 SECONDS = 300
+# Where a server is that a page begins, unless it says otherwise.
+SERVER = "127.0.0.1:8765"
 
 
 class PageRunner:
@@ -38,6 +42,12 @@ class PageRunner:
     ) -> None:
         self._taq, self._folders, self._place, self._patch = taq, folders, place, monkeypatch
         self._names: dict[str, Any] = {"__name__": "__page__"}
+        self._servers = ExitStack()
+        self._server = SERVER
+
+    def close(self) -> None:
+        """End what the page began; whatever a server said of a fault is an error."""
+        self._servers.close()
 
     def enter(self, folder: str) -> Path:
         """Go to the page's copy of a folder."""
@@ -70,7 +80,12 @@ class PageRunner:
 
     def command(self, command: Command, *, where: str) -> Result:
         """Run one line of a session."""
-        done = _in_shell(command.for_shell) if command.of_shell else self._taq(*command.words)
+        if command.serves:
+            return self._serve(command)
+        if command.of_shell:
+            done = _in_shell(self._reached(command.for_shell))
+        else:
+            done = self._taq(*map(self._reached, command.words))
         if done.code != command.code:
             raise PageError(
                 f"{where}: exit code {done.code}, not {command.code}: $ {command.text}\n"
@@ -85,6 +100,18 @@ class PageRunner:
             )
         return done
 
+    def _serve(self, command: Command) -> Result:
+        """Begin a server in place of the last one; it has a port that is free."""
+        self._servers.close()
+        addresses, options = command.served
+        served = self._servers.enter_context(serving(*addresses, options=options))
+        self._server = f"127.0.0.1:{served.port}"
+        return Result(0, "\n".join(served.said), "")
+
+    def _reached(self, text: str) -> str:
+        """A text with the server's own address."""
+        return text.replace(SERVER, self._server)
+
     def _check_written(self, command: Command, where: str) -> None:
         """What `-o` names is there."""
         words = [] if command.of_shell or command.code else command.words
@@ -96,8 +123,9 @@ class PageRunner:
 
     def _python(self, block: Block) -> None:
         name = f"<{block}>"
-        linecache.cache[name] = (len(block.text), None, block.text.splitlines(True), name)
-        exec(compile(block.text, name, "exec"), self._names)
+        text = self._reached(block.text)
+        linecache.cache[name] = (len(text), None, text.splitlines(True), name)
+        exec(compile(text, name, "exec"), self._names)
 
 
 def _in_shell(text: str) -> Result:

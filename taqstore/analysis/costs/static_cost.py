@@ -107,6 +107,7 @@ def left_out(alpha: Array, sigma: Array) -> tuple[Array, Array]:
     """R2 and largest relative residual of rows ``(..., step)``, NaN where a step is not known."""
     if alpha.shape[-1] < 3:
         return np.full(alpha.shape[:-1], np.nan), np.full(alpha.shape[:-1], np.nan)
+    alpha = np.ascontiguousarray(alpha)  # sums are of one order, however the array came
     before, here, after = sigma[:-2], sigma[1:-1], sigma[2:]
     gap = after - before
     share = np.divide(here - before, gap, out=np.full(gap.shape, 0.5), where=gap != 0)

@@ -17,6 +17,7 @@ from taqstore.analysis.ranges.percentile import (
     within_absmax,
 )
 from taqstore.analysis.shared.inputs import (
+    BIN_NUMBER,
     Array,
     Bounds,
     observed_histogram,
@@ -31,6 +32,8 @@ from taqstore.quantization.entropy import entropy_range, linear_counts
 from taqstore.quantization.search import Scheme, best_quantizer, clip_ends
 from taqstore.quantization.spread import Spread
 from taqstore.statistics.histogram import Layout, absolute_quantile, quantile
+
+_OF_COUNTS = ("histogram", "bin_edges", BIN_NUMBER)
 
 
 def percentile(
@@ -60,7 +63,7 @@ def all_steps(dataset: xr.Dataset) -> xr.Dataset:
                 remedy="use activations/<site> or pooled/postgelu/<site>",
             )
         )
-    kept = dataset.drop_vars([n for n in dataset.variables if n not in ("histogram", "bin_edges")])
+    kept = dataset.drop_vars([n for n in dataset.variables if n not in _OF_COUNTS])
     summed = dataset["histogram"].sum("step", dtype=np.int64, keep_attrs=True)
     ends = true_extrema(dataset)
     whole = kept.drop_vars("histogram").assign(histogram=summed)

@@ -10,6 +10,8 @@ from taqstore.analysis.shared.inputs import Array, observed_histogram, over
 
 KEPT = 4
 """Channels on either side whose extremum is taken: isolated outliers are few and far out."""
+KNOWN = "known_value"
+"""Variable that has them where the extrema themselves were left out: see `analysis.held`."""
 
 
 def known_values(dataset: xr.Dataset, *, static: bool = False) -> list[xr.DataArray]:
@@ -27,7 +29,11 @@ def known_values(dataset: xr.Dataset, *, static: bool = False) -> list[xr.DataAr
     One array ([step, ]layer, value), float64, NaN where there are fewer channels; none where the
     histogram is not of observations or no extrema of the same values stand beside it.
     """
-    if observed_histogram(dataset) is None or not {"min", "max"} <= set(dataset.data_vars):
+    if observed_histogram(dataset) is None:
+        return []
+    if KNOWN in dataset.data_vars:
+        return [_of_kept(dataset[KNOWN], static)]
+    if not {"min", "max"} <= set(dataset.data_vars):
         return []
     value = over(
         _of_channels,
@@ -43,6 +49,41 @@ def known_values(dataset: xr.Dataset, *, static: bool = False) -> list[xr.DataAr
     # Left to itself dask cuts the other dimensions up when it joins blocks of these.
     value = value.chunk(dict.fromkeys(dims, -1)) if value.chunks else value
     return [over(_of_calls, value, core=((*dims, "value"),), out=(("value",),), axes=len(dims))]
+
+
+def kept_values(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
+    """`known_values` to keep in the place of the extrema they are taken from, in their dtype.
+
+    Returns
+    -------
+    dict
+        `KNOWN` ([step, ]layer, value), whose attribute `calls` says whether they are of several
+        calls; nothing where the dataset has none.
+    """
+    found = known_values(dataset)
+    if not found:
+        return {}
+    of_calls = "batch" in dataset["min"].dims
+    values = found[0].astype(np.result_type(dataset["min"], dataset["max"]))
+    return {KNOWN: values.assign_attrs(calls=int(of_calls))}
+
+
+def _of_kept(value: xr.DataArray, static: bool) -> xr.DataArray:
+    """As `known_values`; the attribute `calls` is of `kept_values`."""
+    found = value.astype(np.float64)
+    if not static or "step" not in value.dims:
+        return found
+    merge = _of_sides if value.attrs["calls"] else _of_calls
+    core = (("step", "value"),)
+    merged: xr.DataArray = over(merge, found, core=core, out=(("value",),), axes=1)
+    return merged
+
+
+def _of_sides(value: Array, *, axes: int) -> Array:
+    """The outermost of the outermost of calls: halves apart, so that nothing counts twice."""
+    sides = np.split(value, 2, axis=-1)
+    low, high = (side.reshape(*side.shape[: side.ndim - axes - 1], -1) for side in sides)
+    return np.concatenate([_least(low), -_least(-high)], axis=-1)
 
 
 def _of_channels(lower: Array, upper: Array) -> Array:

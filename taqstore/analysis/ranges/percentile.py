@@ -24,6 +24,8 @@ from taqstore.statistics.histogram import Layout, absolute_quantile, quantile
 
 _STORED = {99.9: "hist_p999", 99.0: "hist_p99", 1.0: "hist_p01", 0.1: "hist_p001"}
 _FLOOR = 1e-12
+COUNTED = ("counted_min", "counted_max")
+"""Extrema of what a histogram counted, whose batches are merged already: see `analysis.held`."""
 
 
 def absolute_percentile(dataset: xr.Dataset, percentile: float, *, analysis: str) -> xr.DataArray:
@@ -73,7 +75,7 @@ def true_extrema(dataset: xr.Dataset, *, per_call: bool = False) -> Bounds | Non
     per_call
         Of every batch by itself.
     """
-    names = first_complete(dataset, (("tensor_min", "tensor_max"), ("min", "max")))
+    names = first_complete(dataset, (COUNTED, ("tensor_min", "tensor_max"), ("min", "max")))
     if "avg_min" in dataset.data_vars or not names:
         return None
     low, high = (dataset[name].astype(np.float64) for name in names)

@@ -16,11 +16,13 @@ import xarray as xr
 from taqstore.analysis.shared.results import document
 from taqstore.errors import MissingError, problem
 from taqstore.kinds.statistics_sources import STATISTICS
-from taqstore.statistics.histogram import Layout
+from taqstore.statistics.histogram import Layout, everywhere
 
 Array = np.ndarray[Any, Any]
 
 POST_GELU_SITE = "mlp.fc2"
+BIN_NUMBER = "bin_number"
+"""Coordinate of histograms that were cut to the bins which hold anything: which these are."""
 
 
 class Bounds(NamedTuple):
@@ -130,7 +132,10 @@ def observed_histogram(dataset: xr.Dataset) -> tuple[xr.DataArray, Layout] | Non
         return None
     if "batch" in histogram.dims:
         histogram = histogram.sum("batch", dtype=np.int64)
-    return histogram, Layout(str(attrs["layout"]), int(attrs["mantissa_bits"]))
+    layout = Layout(str(attrs["layout"]), int(attrs["mantissa_bits"]))
+    if BIN_NUMBER in histogram.coords:
+        layout = layout.keeping(histogram[BIN_NUMBER].values)
+    return histogram, layout
 
 
 def histogram_bins(dataset: xr.Dataset, *, analysis: str) -> Bins:
@@ -144,6 +149,14 @@ def histogram_bins(dataset: xr.Dataset, *, analysis: str) -> Bins:
     observed = observed_histogram(dataset)
     if observed is not None:
         counts, layout = observed
+        if layout.kept:
+            counts = over(
+                everywhere,
+                counts.drop_vars(BIN_NUMBER),
+                core=(("bin",),),
+                out=(("every",),),
+                layout=layout,
+            ).rename(every="bin")
         return Bins(counts, xr.DataArray(layout.edges(), dims="edge"))
     names = require(
         dataset, ("hist_counts", "hist_edges"), ("histogram", "bin_edges"), analysis=analysis

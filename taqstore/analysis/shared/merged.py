@@ -35,6 +35,29 @@ def moments(dataset: xr.Dataset, *, analysis: str) -> xr.Dataset:
     return xr.Dataset({"mean": mean, "std": np.sqrt(m2 / count.where(count > 0))})
 
 
+def tensor_moments(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
+    """`tensor_mean` and `tensor_std` (step, layer), merged as `moments`; empty without moments.
+
+    Every channel of a batch has the same count.
+    """
+    if {"tensor_mean", "tensor_std"} <= set(dataset.data_vars):
+        return {name: dataset[name] for name in ("tensor_mean", "tensor_std")}
+    if "mean" not in dataset.data_vars or not {"std", "m2"} & set(dataset.data_vars):
+        return {}
+    mean = dataset["mean"].astype(np.float64)
+    count = dataset["count"].astype(np.float64)
+    if "m2" in dataset.data_vars:
+        deviations = dataset["m2"].astype(np.float64)
+    else:
+        deviations = dataset["std"].astype(np.float64) ** 2 * count
+    dims = [d for d in ("batch", "channel") if d in mean.dims]
+    weight = count.where(count > 0)
+    total = (weight * xr.ones_like(mean)).sum(dims, skipna=False)
+    center = (mean * weight).sum(dims, skipna=False) / total
+    spread = (deviations + weight * (mean - center) ** 2).sum(dims, skipna=False)
+    return {"tensor_mean": center, "tensor_std": (spread / total) ** 0.5}
+
+
 def bounded_bins(dataset: xr.Dataset, *, analysis: str) -> xr.Dataset:
     """`counts` (step, layer, bin) with bin bounds `left` and `right`, (bin) or per step and layer.
 

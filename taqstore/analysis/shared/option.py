@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from functools import wraps
+from operator import attrgetter
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from taqstore.asked import meant, number, range_text, whole_number, word_of
@@ -101,6 +102,16 @@ class Option:
         return tuple(f"--{word}" for word in words)
 
     @property
+    def spelling(self) -> str:
+        """The first of them: what messages of the command line call it."""
+        return self.spellings[0]
+
+    @property
+    def parameter(self) -> str:
+        """The same without dashes before it, as in a URL: ``group-size``, ``symmetric``."""
+        return self.spelling.removeprefix("--")
+
+    @property
     def words(self) -> tuple[str, ...]:
         """The words it may be; empty where it is no word."""
         return tuple(self.choices() if callable(self.choices) else self.choices)
@@ -174,7 +185,11 @@ class Option:
 
 
 def settle(
-    options: Iterable[Option], given: Mapping[str, Any], *, who: str, flags: bool = False
+    options: Iterable[Option],
+    given: Mapping[str, Any],
+    *,
+    who: str,
+    spell: Callable[[Option], str] = attrgetter("name"),
 ) -> dict[str, Any]:
     """Check what was given and add the defaults of options that go with another one.
 
@@ -186,8 +201,8 @@ def settle(
         Values by name; None is not given.
     who
         What takes the options, for messages.
-    flags
-        Speak of options as the command line spells them.
+    spell
+        What messages call an option.
 
     Raises
     ------
@@ -195,7 +210,7 @@ def settle(
         An option that there is not, a value it cannot have, or options that do not go together.
     """
     rows = {option.name: option for option in options}
-    spelled = {name: row.spellings[0] if flags else name for name, row in rows.items()}
+    spelled = {name: spell(row) for name, row in rows.items()}
     unknown = [name for name in given if name not in rows]
     if unknown:
         remedy = meant(unknown[0], spelled.values())
@@ -229,7 +244,7 @@ def _conditional(
         return {}
     if other.type is bool:
         is_flag = spelled[other.name].startswith("--")
-        found = other.spellings[not named] if is_flag else f"{other.name}={named}"
+        found = other.spellings[not named] if is_flag else f"{spelled[other.name]}={named}"
         raise MisuseError(f"{spelled[row.name]} does not go with {found}")
     words = " or ".join(map(str, when.known)) or "nothing"
     raise MisuseError(

@@ -33,6 +33,9 @@ def set_measures(
         "tail_ratio": tail,
         "is_spike": is_spike,
         "spike_count": is_spike.sum("channel"),
+        "outlier_count": over(
+            _count_above, width, core=(("channel",),), dtypes=(np.int64,), threshold=threshold
+        ),
         "step_jaccard": _stability(width, "step", threshold),
     }
     if {"min", "max"} <= set(dataset.data_vars) and "batch" in dataset["min"].dims:
@@ -58,6 +61,10 @@ def above_median(width: Array, *, threshold: float) -> Array:
     median = np.median(width, axis=-1, keepdims=True)
     mask: Array = (width > threshold * median) & (median >= DEAD_MEDIAN)
     return mask
+
+
+def _count_above(width: Array, *, threshold: float) -> Array:
+    return np.asarray(above_median(width, threshold=threshold).sum(axis=-1))
 
 
 def tails(width: Array, *, spike: float) -> tuple[Array, Array]:

@@ -13,6 +13,9 @@ from taqstore.faces import named
 if TYPE_CHECKING:
     import pandas as pd
 
+API = "/api"
+"""Where endpoints are."""
+
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -37,6 +40,8 @@ class Endpoint:
         As of `analysis.shared.row.Analysis`.
     fixed
         Handed to the function besides, the same for every request.
+    raw
+        Whether the function is handed values as they were given: without defaults, not bundled.
     """
 
     path: str
@@ -46,6 +51,7 @@ class Endpoint:
     options: tuple[Option, ...] = ()
     bundles: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    raw: bool = False
 
     def load(self) -> Any:
         """The function."""
@@ -54,10 +60,24 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Tables:
-    """Tidy tables, with the notes that the command line would print on stderr."""
+    """Tidy tables.
+
+    Parameters
+    ----------
+    notes
+        What the command line would print on stderr.
+    cli, python
+        What gives the same numbers.
+    apart
+        Why they are no one table, where formats that hold one refuse them by that; empty: CSV may
+        hold several.
+    """
 
     tables: list[pd.DataFrame]
     notes: tuple[str, ...] = ()
+    cli: str = ""
+    python: str = ""
+    apart: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,8 +92,17 @@ class File:
         As in HTTP.
     name
         What a browser saves it as; empty: it is shown.
+    headers
+        Further ones, such as a policy of the page's own.
+    cli
+        What writes the same file.
+    notes
+        What the command line would print on stderr.
     """
 
     content: bytes | Path
     media_type: str
     name: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cli: str = ""
+    notes: tuple[str, ...] = ()

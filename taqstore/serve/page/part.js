@@ -1,0 +1,48 @@
+// A part of a view: a heading, one endpoint, what it draws, and the commands that give the same.
+import { line, path } from "./api.js";
+import { commandBox } from "./controls.js";
+import { el, fill, problem, section } from "./dom.js";
+
+/**
+ * A part. `endpoint` is its word below `api/stores/<store>/`, `draw(document)` shows an answer;
+ * `controls` are elements above the picture. `ask(params)` asks: only the newest answer is drawn,
+ * what was there pales meanwhile, and a refusal is said in its place. `commands: false` for a part
+ * whose commands are shown elsewhere.
+ */
+export function part(title, { store, endpoint, note = "", controls = null, draw, commands = true }) {
+  const made = section(title, { note });
+  const trouble = el("div", {});
+  const body = el("div", { class: "body" });
+  const box = commandBox();
+  const below = el("details", { class: "table" }, el("summary", {}, "Command line and Python"), box);
+  below.hidden = true;
+  made.body.append(...[controls, trouble, body, commands ? below : null].filter(Boolean));
+  const queue = line({ onBusy: (busy) => body.classList.toggle("busy", busy) });
+  const where = path("stores", store ?? "", endpoint);
+  let newest = "";
+  let answered = false;
+
+  async function ask(params) {
+    const question = JSON.stringify(params);
+    // What is on the screen needs no second answer.
+    if (question === newest) return;
+    newest = question;
+    try {
+      const answer = await queue.ask(where, params);
+      if (answer === undefined) return;
+      fill(trouble);
+      answered = true;
+      body.hidden = false;
+      box.set(answer);
+      below.hidden = !answer.cli && !answer.python;
+      draw(answer);
+    } catch (error) {
+      newest = "";
+      fill(trouble, problem(error));
+      // No empty picture below a refusal; one that was answered before stays.
+      body.hidden = !answered;
+    }
+  }
+
+  return { node: made.node, body, ask, close: queue.close };
+}

@@ -1,0 +1,109 @@
+// A linear by channel and by image: which are wide, and whether one alone makes the range.
+import { barChart, lineChart } from "../chart.js";
+import { select, toolbar } from "../controls.js";
+import { el, fill } from "../dom.js";
+import { number } from "../format.js";
+import { part } from "../part.js";
+import { read, write } from "../state.js";
+import { table, tableBelow } from "../table.js";
+
+const SHOWN = 20;
+
+/** Channels of the step, widest first. */
+export function channelsPart({ store }) {
+  let chart = null;
+  let shown = null;
+  const picture = el("div", { class: "picture" });
+  const told = el("p", { class: "note" });
+  const asTable = tableBelow("Show as table", () => tableOfChannels(shown));
+  const made = part("Channels, widest first", { store, endpoint: "channels", draw });
+  fill(made.body, told, picture, asTable);
+
+  function draw(answer) {
+    shown = answer;
+    const { channels, count, median } = answer;
+    told.textContent = `The ${channels.length} widest of ${number(count)} channels; the median range is ${number(median)}.`;
+    const options = {
+      label: "Ranges of the widest channels",
+      bars: { names: channels.map((one) => `channel ${one.channel}`), value: channels.map((one) => one.range) },
+      x: { label: "rank", domain: [-0.6, channels.length - 0.4] },
+      y: { label: "range" },
+      marks: [{ y: median, label: "median", dash: "4 3" }],
+      tell: (i) => `channel ${channels[i].channel}: range ${number(channels[i].range, 6)}, `
+        + `${number(channels[i].multiple, 4)} medians, ${number(channels[i].min, 6)} to ${number(channels[i].max, 6)}`,
+    };
+    if (chart) chart.update(options);
+    else chart = barChart(picture, options);
+    asTable.refresh();
+  }
+
+  return {
+    node: made.node,
+    ask: ({ site, layer, step }) => made.ask({ site, layer, step, top: SHOWN }),
+    close: () => {
+      made.close();
+      chart?.destroy();
+    },
+  };
+}
+
+function tableOfChannels({ channels }) {
+  return table({
+    caption: "Widest channels",
+    columns: ["channel", "smallest", "largest", "range", "in medians"],
+    rows: channels.map((one) => [one.channel, one.min, one.max, one.range, one.multiple]),
+  });
+}
+
+/** Images (and rows of classifier-free guidance, where a store has them) apart. */
+export function imagesPart({ store, onStep }) {
+  let chart = null;
+  let shown = null;
+  const which = select({
+    label: "Show", options: ["absmax"], value: read().of ?? "absmax",
+    onChange: (of) => {
+      write({ of: of === "absmax" ? null : of });
+      draw(shown);
+    },
+  });
+  const picture = el("div", { class: "picture" });
+  const asTable = tableBelow("Show as table", () => tableOfImages(shown, which.value));
+  const made = part("Images apart", {
+    store, endpoint: "images", controls: toolbar("What of them", which), draw,
+    note: "One line a batch: where one lies far above the others, its image alone makes the range.",
+  });
+  fill(made.body, picture, asTable);
+
+  function draw(answer) {
+    shown = answer;
+    const first = answer.images[0] ?? {};
+    which.setOptions(Object.keys(first.values ?? {}), which.value);
+    const options = {
+      label: `${which.value} of each image over the steps`,
+      series: answer.images.map((one) => ({ name: one.name, x: answer.steps, y: one.values[which.value], points: true })),
+      x: { label: "step", tell: (i) => `step ${answer.steps[i]}` },
+      y: { label: which.value },
+      onPick: (index) => onStep(answer.steps[index]),
+    };
+    if (chart) chart.update(options);
+    else chart = lineChart(picture, options);
+    asTable.refresh();
+  }
+
+  return {
+    node: made.node,
+    ask: ({ site, layer }) => made.ask({ site, layer }),
+    close: () => {
+      made.close();
+      chart?.destroy();
+    },
+  };
+}
+
+function tableOfImages({ steps, images }, of) {
+  return table({
+    caption: `${of} by step`,
+    columns: ["step", ...images.map((one) => one.name)],
+    rows: steps.map((step, i) => [step, ...images.map((one) => one.values[of][i])]),
+  });
+}

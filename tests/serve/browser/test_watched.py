@@ -1,0 +1,42 @@
+"""What tests in a browser fail for is heard: each kind of complaint, made on purpose."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.explorer import Looked, needs_explorer
+
+pytestmark = needs_explorer
+
+
+def test_the_page_arrives_without_complaint(looked: Looked) -> None:
+    page = looked.open()
+    assert page.title()
+    assert looked.asked[0] == "/"
+    assert len(looked.asked) > 2
+
+
+@pytest.mark.parametrize(
+    ("script", "heard"),
+    [
+        ("console.error('oh')", "console: oh"),
+        ("console.warn('oh')", "console: oh"),
+        ("setTimeout(() => { throw new Error('late') })", "error: late"),
+        ("Promise.reject(new Error('nobody'))", "error: nobody"),
+        ("fetch('/no/such/thing').catch(() => 0)", "404"),
+    ],
+)  # fmt: skip
+def test_a_complaint_is_heard(looked: Looked, script: str, heard: str) -> None:
+    page = looked.open()
+    page.evaluate(f"() => {{ {script}; }}")
+    page.wait_for_timeout(100)
+    looked.settled()
+    assert any(heard in text for text in looked.complaints), looked.complaints
+    assert page.evaluate("window.ran") is None
+    looked.complaints.clear()
+
+
+def test_what_is_expected_has_to_come(looked: Looked) -> None:
+    looked.open()
+    with pytest.raises(AssertionError, match="never"), looked.expecting("never"):
+        pass
