@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from taqstore.serve.http.work import awaited
 
 
 class Later:
@@ -31,5 +32,5 @@ class Later:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The answer of the application."""
-        app = await asyncio.shield(asyncio.wrap_future(self._made))
+        app = await awaited(self._made)
         await app(scope, receive, send)

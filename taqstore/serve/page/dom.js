@@ -63,6 +63,13 @@ export function problem(error) {
   return el("p", { class: "problem", role: "alert" }, text);
 }
 
+/** Show that an answer is awaited: what was `answered` pales, and where nothing was it is said. */
+export function showBusy(node, busy, answered) {
+  node.classList.toggle("busy", busy && answered);
+  node.classList.toggle("asking", busy && !answered);
+  node.setAttribute("aria-busy", String(busy));
+}
+
 /** A section with a heading; `body` is where its content goes. */
 export function section(title, { level = 2, note = "" } = {}, ...children) {
   const id = unique("section");

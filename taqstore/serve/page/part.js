@@ -1,26 +1,26 @@
 // A part of a view: a heading, one endpoint, what it draws, and the commands that give the same.
 import { line, path } from "./api.js";
 import { commandBox } from "./controls.js";
-import { el, fill, problem, section } from "./dom.js";
+import { el, fill, problem, section, showBusy } from "./dom.js";
 
 /**
- * A part. `endpoint` is its word below `api/stores/<store>/`, `draw(document)` shows an answer;
+ * A part. `endpoint` is its word below `api/stores/<store>/`, `draw(answer)` shows an answer;
  * `controls` are elements above the picture. `ask(params)` asks: only the newest answer is drawn,
- * what was there pales meanwhile, and a refusal is said in its place. `commands: false` for a part
- * whose commands are shown elsewhere.
+ * what was there pales meanwhile, and a refusal is said in its place. `commands(answer)` gives
+ * `{cli, python}`; null for a part whose commands are shown elsewhere.
  */
-export function part(title, { store, endpoint, note = "", controls = null, draw, commands = true }) {
+export function part(title, { store, endpoint, note = "", controls = null, draw, commands = (answer) => answer }) {
   const made = section(title, { note });
   const trouble = el("div", {});
   const body = el("div", { class: "body" });
-  const box = commandBox();
+  const box = commandBox({ title: `${title}: the same numbers elsewhere` });
   const below = el("details", { class: "table" }, el("summary", {}, "Command line and Python"), box);
   below.hidden = true;
   made.body.append(...[controls, trouble, body, commands ? below : null].filter(Boolean));
-  const queue = line({ onBusy: (busy) => body.classList.toggle("busy", busy) });
-  const where = path("stores", store ?? "", endpoint);
   let newest = "";
   let answered = false;
+  const queue = line({ onBusy: (busy) => showBusy(body, busy, answered) });
+  const where = path("stores", store ?? "", endpoint);
 
   async function ask(params) {
     const question = JSON.stringify(params);
@@ -33,7 +33,7 @@ export function part(title, { store, endpoint, note = "", controls = null, draw,
       fill(trouble);
       answered = true;
       body.hidden = false;
-      box.set(answer);
+      box.set(commands?.(answer) ?? {});
       below.hidden = !answer.cli && !answer.python;
       draw(answer);
     } catch (error) {

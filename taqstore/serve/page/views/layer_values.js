@@ -7,6 +7,7 @@ import { exact, number, percent } from "../format.js";
 import { part } from "../part.js";
 import { read, write } from "../state.js";
 import { table } from "../table.js";
+import { clippedParts, marksOf, padded } from "./layer_marks.js";
 
 const POSITIONS = 400;
 
@@ -51,7 +52,7 @@ class Values {
       onChange: (values) => this.look({ values: values === "symlog" ? null : values }),
     });
     this.part = part("Values and clip bounds", {
-      store, endpoint: "layer", commands: false,
+      store, endpoint: "layer", commands: null,
       note: "Lines are the clip bounds of every rule; the tinted parts would be clipped.",
       draw: (document) => this.draw(document),
     });
@@ -102,6 +103,7 @@ class Values {
     if (!settled && this.document) {
       this.step = Number(question.step ?? this.step);
       this.drawChart();
+      this.rules.classList.add("busy");
       await this.price();
       return;
     }
@@ -163,34 +165,38 @@ class Values {
     this.commands.set(shown);
   }
 
-  // Sliders move by logarithms between a thousandth of the extreme and the extreme itself.
+  // Sliders move by logarithms between a thousandth of the extreme on their side and the extreme
+  // itself; both sides are alike where integers are symmetric.
+  sideOf(side) {
+    const own = Math.abs(this.ends[side === "lower" ? 0 : 1]);
+    return (!this.question || this.isSymmetric ? this.size : own) || this.size;
+  }
+
   boundAt(side, at) {
     const shown = [this.shown?.[side]].flat()[0];
     // A slider has few places; where it stands for a bound that was told, it is that bound.
-    if (typeof shown === "number" && at === this.positionOf(shown)) return shown;
-    const value = this.size * 10 ** (-3 * (1 - at / POSITIONS));
+    if (typeof shown === "number" && at === this.positionOf(side, shown)) return shown;
+    const value = this.sideOf(side) * 10 ** (-3 * (1 - at / POSITIONS));
     return side === "lower" ? -value : value;
   }
 
-  positionOf(value) {
-    const share = Math.log10(Math.max(Math.abs([value].flat()[0]), this.size * 1e-3) / this.size) / 3 + 1;
-    return Math.round(Math.min(1, Math.max(0, share)) * POSITIONS);
+  positionOf(side, value) {
+    const share = Math.abs([value].flat()[0]) / this.sideOf(side);
+    return Math.round(Math.min(1, Math.max(0, Math.log10(Math.max(share, 1e-3)) / 3 + 1)) * POSITIONS);
   }
 
   placeSliders() {
-    const symmetric = this.question.symmetric !== "false";
-    this.sliders.lower.hidden = symmetric;
+    this.sliders.lower.hidden = this.isSymmetric;
     for (const side of ["lower", "upper"]) {
       const node = this.sliders[side];
-      if (document.activeElement !== node.input) node.set(this.positionOf(this.shown[side]));
+      if (document.activeElement !== node.input) node.set(this.positionOf(side, this.shown[side]));
     }
   }
 
   moved(last) {
-    const symmetric = this.question.symmetric !== "false";
     const upper = Number(this.boundAt("upper", this.sliders.upper.value).toPrecision(5));
     const low = Number(this.boundAt("lower", this.sliders.lower.value).toPrecision(5));
-    this.onBounds({ lower: symmetric ? -upper : low, upper }, { last });
+    this.onBounds({ lower: this.isSymmetric ? -upper : low, upper }, { last });
   }
 
   drawChart() {
@@ -205,16 +211,29 @@ class Values {
       bars: { left: histogram.left, right: histogram.right, value: counts },
       x: { label: "value", domain, scale: this.across.value === "symlog" ? "symlog" : "linear", linear: this.linearWidth() },
       y: { label: this.log.value ? "count, log scale" : "count", scale: this.log.value ? "log" : "linear" },
-      marks: marksOf(this.step === this.document.step ? rules : [], this.shown, this.isOwn),
+      marks: marksOf(rules.filter((row) => this.isCurrent(row)), this.shown, this.isOwn),
       bands: clippedParts(this.shown, domain),
     };
     if (this.chart) this.chart.update(options);
     else this.chart = barChart(this.picture, options);
   }
 
+  // While a hand moves bits or steps, bounds of rules that follow them are those of before.
+  isCurrent({ by_bits: byBits }) {
+    const { asked, step } = this.document;
+    return this.step === step && (!byBits || asked.bits === Number(this.question.bits ?? asked.bits));
+  }
+
+  get ends() {
+    return (this.document?.extrema ?? [-1, 1]).map((x) => [x].flat()[0]);
+  }
+
   get size() {
-    const [least, most] = (this.document?.extrema ?? [-1, 1]).map((x) => [x].flat()[0]);
-    return Math.max(Math.abs(least), Math.abs(most)) || 1;
+    return Math.max(...this.ends.map(Math.abs)) || 1;
+  }
+
+  get isSymmetric() {
+    return this.question.symmetric !== "false";
   }
 
   linearWidth() {
@@ -222,8 +241,9 @@ class Values {
   }
 
   domain() {
-    const [least, most] = this.document.extrema.map((x) => [x].flat()[0]);
+    const [least, most] = this.ends;
     const bound = this.shown ? Math.max(...[this.shown.lower, this.shown.upper].flat().map(Math.abs)) : 0;
+    if (this.across.value === "symlog") return padded([least, most], this.linearWidth() / 5);
     if (this.across.value !== "near" || !bound) return padded([least, most]);
     return padded([Math.max(least, -1.5 * bound), Math.min(most, 1.5 * bound)]);
   }
@@ -231,6 +251,7 @@ class Values {
   drawRules() {
     const { rules, left_out: left = [] } = this.document;
     const current = this.question.clip ?? "absmax";
+    this.rules.classList.remove("busy");
     const why = left.length ? `Not asked: ${left.map((one) => `${one.rule} (${one.why})`).join("; ")}` : "";
     fill(this.rules, why ? el("p", { class: "note" }, why) : null, table({
       caption: `Every rule at ${this.question.bits ?? 8} bits`,
@@ -249,43 +270,4 @@ class Values {
     this.line.close();
     this.chart?.destroy();
   }
-}
-
-function clippedParts(shown, [least, most]) {
-  if (!shown) return [];
-  const [lower, upper] = [Math.min(...[shown.lower].flat()), Math.max(...[shown.upper].flat())];
-  const parts = [{ from: least, to: lower, kind: "out" }, { from: upper, to: most, kind: "out" }];
-  return parts.filter(({ from, to }) => from < to);
-}
-
-function padded([least, most]) {
-  const margin = (most - least) * 0.02 || 1;
-  return [least - margin, most + margin];
-}
-
-// Rules that choose the same bound share a line and a label; a lower bound that mirrors the upper
-// one needs no label of its own.
-function marksOf(rules, shown, isOwn) {
-  const places = new Map();
-  for (const { rule, lower, upper } of rules) {
-    for (const x of [lower, upper].flat()) {
-      if (typeof x !== "number") continue;
-      const key = x.toPrecision(4);
-      if (!places.has(key)) places.set(key, { x, names: [], mirrored: x === lower && lower === -upper });
-      if (!places.get(key).names.includes(rule)) places.get(key).names.push(rule);
-    }
-  }
-  const marks = [...places.values()].map(({ x, names, mirrored }) => ({
-    x,
-    label: mirrored ? "" : shortened(names),
-    title: `${names.join(", ")}: ${number(x, 6)}`,
-    dash: "4 3",
-  }));
-  if (!shown) return marks;
-  const own = [shown.lower, shown.upper].flat().map((x) => ({ x, label: isOwn ? "yours" : "", colour: "var(--accent)" }));
-  return [...marks, ...own];
-}
-
-function shortened(names) {
-  return names.length > 2 ? `${names[0]} +${names.length - 1}` : names.join(", ");
 }

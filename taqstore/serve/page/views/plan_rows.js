@@ -17,13 +17,15 @@ export function byBlock(list, valueOf) {
   for (const one of list) {
     const { block, rest } = placeOf(one.layer);
     const key = `${one.site}\n${rest}`;
-    if (!found.has(key)) found.set(key, { label: rest || one.layer, group: one.site, at: new Map() });
+    // One name a row: groups of two rows have no room for names of their own.
+    const label = `${one.site} ${rest}`.trim();
+    if (!found.has(key)) found.set(key, { label, at: new Map() });
     found.get(key).at.set(block, one);
   }
   const rows = [...found.values()];
   const cells = (row, column) => rows[row]?.at.get(ordered[column]) ?? null;
   return {
-    rows: rows.map(({ label, group }) => ({ label, group })),
+    rows: rows.map(({ label }) => ({ label })),
     columns: ordered.map((block) => ({ label: block === "–" ? "outside" : block })),
     values: rows.map((_, i) => ordered.map((__, j) => {
       const cell = cells(i, j);

@@ -16,7 +16,7 @@ from taqstore.export.formats import FORMATS
 from taqstore.names import BINS
 from taqstore.serve.served.service import Service
 from taqstore.serve.served.shown import analysis_shown, command_line
-from taqstore.serve.views.plan_widths import SOURCE
+from taqstore.serve.views.plan.widths import SOURCE
 from taqstore.statistics.bins import Floats
 
 if TYPE_CHECKING:
