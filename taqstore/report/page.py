@@ -67,7 +67,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """An SVG drawing, a caption or none, whether it takes the whole width, and its figure's word."""
+    """An SVG drawing, a caption or none, whether it takes the whole width, its figure's word."""
 
     svg: str
     caption: str
