@@ -26,6 +26,11 @@ def asked(client: TestClient, view: str, **options: Any) -> dict[str, Any]:
     return document
 
 
+def same(value: float) -> Any:
+    """Sums over the bins of one step, and of one among others, may differ in the last bit."""
+    return pytest.approx(value, rel=1e-14, abs=0)
+
+
 def group(two_runs: list[Path]) -> Any:
     return open_store(two_runs[0])["activations/mlp.fc2"].sel(layer=["mm1.img"]).load()
 
@@ -64,7 +69,8 @@ def test_every_rule_is_priced_as_the_command_line_does(
         line = document["cli"].replace(" --batch 1:3", "") + f" --clip {row['rule']}"
         cells = printed(taq, line + "".join(words), *PRICES)
         for name in PRICES:
-            assert row[name] == cells[name]["mlp.fc2", "mm1.img", 4], (row["rule"], name)
+            expected = cells[name]["mlp.fc2", "mm1.img", 4]
+            assert row[name] == same(expected), (row["rule"], name)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +94,8 @@ def test_a_price_is_that_of_the_line_it_shows(
     cells = printed(taq, document["cli"], *PRICES)
     for name in PRICES:
         found = list(cells.get(name, {}).values()) or [document[name]]
-        assert document[name] == found[0], name
+        at = document["steps"].index(2) if len(found) > 1 else 0
+        assert document[name] == same(found[at]), name
         assert document["by_step"][name][document["steps"].index(2)] == document[name]
 
 
@@ -108,7 +115,7 @@ def test_python_of_given_bounds(client: TestClient) -> None:
     scope: dict[str, Any] = {}
     exec(document["python"], scope)
     result = scope["results"]["activations/mlp.fc2"]
-    assert result["sqnr"].compute().item() == document["sqnr"]
+    assert result["sqnr"].compute().item() == same(document["sqnr"])
 
 
 def test_the_schedule_and_its_groups(client: TestClient, taq: Runner) -> None:
@@ -183,7 +190,7 @@ def test_the_first_linear_and_the_middle_step_are_shown_unasked(client: TestClie
         ("price", {"upper": "inf"}, 400),
         ("price", {"clip": "nothing"}, 400),
         ("channels", {"top": 0}, 400),
-        ("trajectory", {"count": 99}, 400),
+        ("trajectory", {"count": 99}, 422),
         ("images", {"percentile": 101}, 400),
     ],
 )

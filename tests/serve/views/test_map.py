@@ -75,7 +75,8 @@ def test_the_python_gives_the_same(client: TestClient) -> None:
     assert cells
     for (site, layer, step), value in cells.items():
         one = scope["results"][f"activations/{site}"]["error"].sel(layer=layer, step=step)
-        assert one.compute().item() == value
+        # Sums over the bins of some layers, and of all, may differ in the last bit.
+        assert one.compute().item() == pytest.approx(value, rel=1e-14, abs=0)
 
 
 def test_what_a_quantity_does_not_depend_on_is_passed_over(client: TestClient) -> None:
