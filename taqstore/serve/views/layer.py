@@ -161,14 +161,17 @@ def price(
 
 
 def shown_of_rule(part: Part, path: str, name: str, step: int, options: Mapping[str, Any]) -> Shown:
-    """The command that prices a rule for one linear at one step."""
+    """The command that prices a rule for one linear at one step.
+
+    A range that several steps share is asked of all of them: the line then has no step.
+    """
     return part.shown(
         "error",
         options,
         source=split_group(path)[0],
         sites=(site_of(path),),
         layer=name,
-        step=step,
+        step=None if options.get("cuts") else step,
     )
 
 
