@@ -6,8 +6,9 @@ import { el, fill, problem, section, showBusy } from "./dom.js";
 /**
  * A part. `endpoint` is its word below `api/stores/<store>/`, `draw(answer)` shows an answer;
  * `controls` are elements above the picture. `ask(params)` asks: only the newest answer is drawn,
- * what was there pales meanwhile, and a refusal is said in its place. `commands(answer)` gives
- * `{cli, python}`; null for a part whose commands are shown elsewhere.
+ * what was there pales meanwhile, and a refusal is said in its place; `lack(why)` asks nothing and
+ * says why. `commands(answer)` gives `{cli, python}`; null for a part whose commands are shown
+ * elsewhere.
  */
 export function part(title, { store, endpoint, note = "", controls = null, draw, commands = (answer) => answer }) {
   const made = section(title, { note });
@@ -33,16 +34,27 @@ export function part(title, { store, endpoint, note = "", controls = null, draw,
       fill(trouble);
       answered = true;
       body.hidden = false;
+      if (controls) controls.hidden = false;
       box.set(commands?.(answer) ?? {});
       below.hidden = !answer.cli && !answer.python;
       draw(answer);
     } catch (error) {
       newest = "";
-      fill(trouble, problem(error));
+      // What a store does not hold is no failure; it is said as plainly as the rest.
+      fill(trouble, error.status === 404 ? el("p", { class: "note" }, error.message) : problem(error));
       // No empty picture below a refusal; one that was answered before stays.
       body.hidden = !answered;
     }
   }
 
-  return { node: made.node, body, ask, close: queue.close };
+  /** Say why there is nothing to ask for. */
+  function lack(why) {
+    newest = "";
+    body.hidden = true;
+    below.hidden = true;
+    if (controls) controls.hidden = true;
+    fill(trouble, el("p", { class: "note" }, why));
+  }
+
+  return { node: made.node, body, ask, lack, close: queue.close };
 }
