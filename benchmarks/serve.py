@@ -160,7 +160,8 @@ def _first_pictures(bench: Bench, browser: Any) -> Iterator[Row]:
             page.add_init_script(DRAWN)
             opened = time.time() * 1e3
             page.goto(server.url("/"))
-            page.wait_for_function("window.useful")
+            while not page.evaluate("window.useful"):
+                page.wait_for_timeout(5)
             useful.append(page.evaluate("window.useful") - began)
             paint.append(page.evaluate(PAINT) - opened)
             weight = sum(size for _, size in page.evaluate(LOADED))

@@ -16,6 +16,8 @@ import zarr
 
 import taqstore
 from support.running import Running, running
+from support.s3_server import S3Server
+from support.uploaded import uploaded
 from taqstore.statistics.histogram import Layout
 from taqstore.store.group_writer import GroupWriter
 from taqstore.store.writer import create_store
@@ -267,28 +269,65 @@ def test_names_in_data_are_text(own: Path) -> None:
         assert served.get(link).body == b"x"
 
 
-def test_a_store_elsewhere_is_the_same(store: Path, served: Running) -> None:
+@pytest.fixture(params=["memory", "bucket"])
+def elsewhere(request: pytest.FixtureRequest, store: Path) -> Iterator[str]:
+    """The address of a copy of the store that is on no disk of this machine."""
+    if request.param == "bucket":
+        address = f"{request.getfixturevalue('bucket')}/a run.zarr"
+        yield uploaded(store, address)
+        return
     import fsspec
 
     there = fsspec.filesystem("memory")
     there.put(str(store), "/elsewhere/a run.zarr", recursive=True)
-    try:
-        with running("memory://elsewhere/a run.zarr") as far:
-            for path in store.rglob("*"):
-                if path.is_file():
-                    address = "/zarr/a%20run.zarr/" + quote(path.relative_to(store).as_posix())
-                    near, found = served.get(address), far.get(address)
-                    assert (found.status, found.body) == (near.status, near.body), address
-                    part = far.get(address, Range="bytes=-5")
-                    assert (part.status, part.body) == (206, near.body[-5:])
-            assert far.get(f"/zarr/a%20run.zarr/{CHUNK[:-1]}9").status == 404
-            assert far.get("/zarr/a%20run.zarr/activations/nothing/zarr.json").status == 404
-            first = far.get(f"/zarr/a%20run.zarr/{CHUNK}")
-            again = far.get(f"/zarr/a%20run.zarr/{CHUNK}", If_None_Match=first.headers["etag"])
-            assert again.status == 304
-            url = f"{far.url}/zarr/a%20run.zarr/activations/mlp.fc2"
-            expected = taqstore.open_store(store)["activations/mlp.fc2"]["max"].values
-            found_max = xr.open_zarr(url, consolidated=False, chunks=None)["max"].values
-            np.testing.assert_array_equal(found_max, expected)
-    finally:
-        there.rm("/elsewhere", recursive=True)
+    yield "memory://elsewhere/a run.zarr"
+    there.rm("/elsewhere", recursive=True)
+
+
+def test_a_store_elsewhere_is_the_same(store: Path, served: Running, elsewhere: str) -> None:
+    with running(elsewhere) as far:
+        for path in sorted(store.rglob("*")):
+            if path.is_file():
+                address = "/zarr/a%20run.zarr/" + quote(path.relative_to(store).as_posix())
+                near, found = served.get(address), far.get(address)
+                assert (found.status, found.body) == (near.status, near.body), address
+        part = far.get(f"/zarr/a%20run.zarr/{CHUNK}", Range="bytes=-5")
+        assert (part.status, part.body) == (206, (store / CHUNK).read_bytes()[-5:])
+        for key in (
+            f"{CHUNK[:-1]}9",
+            "activations/nothing/zarr.json",
+            "nothing/",
+            "x/../zarr.json",
+        ):
+            assert far.get(f"/zarr/a%20run.zarr/{key}").status == 404, key
+        first = far.get(f"/zarr/a%20run.zarr/{CHUNK}")
+        again = far.get(f"/zarr/a%20run.zarr/{CHUNK}", If_None_Match=first.headers["etag"])
+        assert again.status == 304
+        url = f"{far.url}/zarr/a%20run.zarr/activations/mlp.fc2"
+        expected = taqstore.open_store(store)["activations/mlp.fc2"]["max"].values
+        found_max = xr.open_zarr(url, consolidated=False, chunks=None)["max"].values
+        np.testing.assert_array_equal(found_max, expected)
+
+
+def test_what_is_asked_again_costs_a_bucket_nothing(store: Path, s3: S3Server, bucket: str) -> None:
+    uploaded(store, f"{bucket}/run.zarr")
+    with running(f"{bucket}/run.zarr") as far:
+        assert far.get("/zarr/run.zarr/zarr.json").status == 200
+        known = far.get("/zarr/run.zarr/activations/mlp.fc2/min/zarr.json")
+        with s3.counted() as count:
+            for _ in range(5):
+                again = far.get("/zarr/run.zarr/activations/mlp.fc2/min/zarr.json")
+                assert again.body == known.body
+        assert not [key for key in count.keys("GET") if key.endswith("min/zarr.json")]
+
+
+def test_a_bucket_that_fails_is_an_error_and_not_empty(
+    store: Path, s3: S3Server, bucket: str
+) -> None:
+    uploaded(store, f"{bucket}/run.zarr")
+    with running(f"{bucket}/run.zarr") as far:
+        assert far.get(f"/zarr/run.zarr/{CHUNK}").status == 200
+        with s3.fault(status=403, code="AccessDenied", what="GET", key="min/c/0"):
+            refused = far.get(f"/zarr/run.zarr/{CHUNK}")
+        assert refused.status == 500
+        assert b"error" in refused.body

@@ -206,11 +206,13 @@ def _shown_lines(service: Service, store: str, group: str, image: int) -> dict[s
     line = command_line(
         "query", address, after=[group, "x"], rows=rows, values={"image": str(image), "step": "0"}
     )
+    same = LATENTS if LATENTS in service.store(store) else group
     code = [
         "import taqstore",
+        "from taqstore.serve.views.latent_colours import colours_of",
         "",
         opened(address),
         f"latent = store[{group!r}]['x'].sel(image={image}, step=0).values",
-        "rgb = (latent @ matrix.T + offset).clip(0, 255)  # matrix and offset: see the map",
+        f"rgb = colours_of(store[{same!r}]).pixels(latent)",
     ]
     return {"cli": line, "python": "\n".join(code)}

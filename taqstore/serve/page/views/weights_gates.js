@@ -58,7 +58,7 @@ export function gatesPart({ store }) {
   function drawSteps({ variants, min_cosine: least }) {
     const prefix = of.value ? "output_" : "";
     // As distances from 1: all that is worth seeing is close to it.
-    const far = (values) => values.map((value) => (value === null ? null : Math.max(1 - value, 1e-7)));
+    const far = (values) => values.map((value) => (value === null || value >= 1 ? null : Math.max(1 - value, 1e-7)));
     const sigma = variants[0].sigma;
     const options = {
       label: "Distance from the model as it is, by sigma",
@@ -81,7 +81,7 @@ export function gatesPart({ store }) {
       caption: `Images of ${one.variant}`,
       columns: ["image", { label: "prompt", text: true }, "seed", "mean cosine", "least cosine", "PSNR (dB)", { label: "first step below", text: true }],
       rows: one.images.map((row) => [
-        row.image, row.prompt ?? "–", row.seed, mean(row.cosine.slice(1)), Math.min(...row.cosine), row.psnr,
+        row.image, row.prompt ?? "–", row.seed, row.mean, row.least, row.psnr,
         row.first_below < 0 ? "none" : one.steps[row.first_below],
       ]),
     }));
@@ -99,8 +99,4 @@ export function gatesPart({ store }) {
 
 function interval({ mean: middle, lower, upper }, digits) {
   return `${number(middle, digits)} (${number(lower, digits)} to ${number(upper, digits)})`;
-}
-
-function mean(values) {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

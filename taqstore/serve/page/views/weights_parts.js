@@ -77,11 +77,8 @@ export function changesPart({ store }) {
     note.textContent = answer.note;
     note.hidden = !answer.note;
     const all = answer.blocks.filter((one) => one.changed !== null);
-    const count = all.reduce((sum, one) => sum + one.weights, 0);
-    numbers.set([
-      known ? ["integers that differ", percent(all.reduce((sum, one) => sum + one.weights * one.changed, 0) / count, 4)] : null,
-      ["weights", number(answer.rows.reduce((sum, row) => sum + row.weights, 0))],
-    ]);
+    const { changed, weights } = answer.total;
+    numbers.set(known ? [["integers that differ", percent(changed, 4), String(changed)], ["of", number(weights)]] : []);
     map.draw(answer.rows, (row) => (known ? row.changed : row.at_ends), {
       label: known ? `differ from ${answer.other}` : "at the ends of the grid", unit: "share",
       describe: (row) => `${known ? `${percent(row.changed, 4)} differ, by ${row.largest} at most; ` : ""}${percent(row.at_ends, 3)} at the ends of the grid`,
@@ -127,12 +124,10 @@ export function errorsPart({ store }) {
   const mapped = el("div", {});
   const map = linearMap(mapped);
   let shown = null;
-  const left = (row) => (row.nearest_error > 0 ? row.linear_error / row.nearest_error : null);
   const below = tableBelow("Linears as table", () => table({
     caption: "Linears", columns: ["linear", "bits", "groups", "outputs", "inputs", "error", "nearest rounding", "left"],
     rows: shown.rows.map((row) => [
-      row.linear, row.bits, row.groups, row.outputs, row.inputs, row.linear_error, row.nearest_error,
-      row.linear_error === null ? null : left(row),
+      row.linear, row.bits, row.groups, row.outputs, row.inputs, row.linear_error, row.nearest_error, row.left,
     ]),
   }));
   const made = part("Linears of the set", {
@@ -141,18 +136,17 @@ export function errorsPart({ store }) {
   });
 
   function draw(answer) {
-    const told = answer.rows.filter((row) => row.linear_error !== null);
+    const told = answer.rows.filter((row) => row.left !== null);
     shown = answer;
     if (told.length) {
       fill(made.body, numbers, mapped, below);
-      const ratios = told.map(left).filter((x) => x !== null);
-      const worst = told.reduce((a, b) => (left(b) > left(a) ? b : a));
+      const worst = told.reduce((a, b) => (b.left > a.left ? b : a));
       numbers.set([
-        ["left of the error, mean of linears", percent(ratios.reduce((a, b) => a + b, 0) / ratios.length, 4)],
-        ["most", `${percent(left(worst), 4)} ${worst.linear}`],
+        ["left of the error, mean of linears", percent(answer.left, 4), String(answer.left)],
+        ["most", `${percent(worst.left, 4)} ${worst.linear}`],
       ]);
-      map.draw(told, left, {
-        label: "error left", unit: "ratio", describe: (row) => `${percent(left(row), 4)} left, ${number(row.linear_error, 5)} of ${number(row.nearest_error, 5)}`,
+      map.draw(told, (row) => row.left, {
+        label: "error left", unit: "ratio", describe: (row) => `${percent(row.left, 4)} left, ${number(row.linear_error, 5)} of ${number(row.nearest_error, 5)}`,
       });
     } else {
       fill(made.body, below);
