@@ -8,9 +8,12 @@ import { el, fill, problem, section, showBusy } from "./dom.js";
  * `controls` are elements above the picture. `ask(params)` asks: only the newest answer is drawn,
  * what was there pales meanwhile, and a refusal is said in its place; `lack(why)` asks nothing and
  * says why. `commands(answer)` gives `{cli, python}`; null for a part whose commands are shown
- * elsewhere.
+ * elsewhere. What a store does not hold is no failure of a part, and is said as plainly as the rest;
+ * of the `main` one of a view it is: what was named is not there.
  */
-export function part(title, { store, endpoint, note = "", controls = null, draw, commands = (answer) => answer }) {
+export function part(title, {
+  store, endpoint, note = "", controls = null, draw, commands = (answer) => answer, main = false,
+}) {
   const made = section(title, { note });
   const trouble = el("div", {});
   const body = el("div", { class: "body" });
@@ -40,8 +43,8 @@ export function part(title, { store, endpoint, note = "", controls = null, draw,
       draw(answer);
     } catch (error) {
       newest = "";
-      // What a store does not hold is no failure; it is said as plainly as the rest.
-      fill(trouble, error.status === 404 ? el("p", { class: "note" }, error.message) : problem(error));
+      const lacks = error.status === 404 && !main;
+      fill(trouble, lacks ? el("p", { class: "note" }, error.message) : problem(error));
       // No empty picture below a refusal; one that was answered before stays.
       body.hidden = !answered;
     }

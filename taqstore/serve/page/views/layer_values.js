@@ -52,7 +52,7 @@ class Values {
       onChange: (values) => this.look({ values: values === "symlog" ? null : values }),
     });
     this.part = part("Values and clip bounds", {
-      store, endpoint: "layer", commands: null,
+      store, endpoint: "layer", commands: null, main: true,
       note: "Lines are the clip bounds of every rule; the tinted parts would be clipped.",
       draw: (document) => this.draw(document),
     });
