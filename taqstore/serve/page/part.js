@@ -8,11 +8,12 @@ import { el, fill, problem, section, showBusy } from "./dom.js";
  * `controls` are elements above the picture. `ask(params)` asks: only the newest answer is drawn,
  * what was there pales meanwhile, and a refusal is said in its place; `lack(why)` asks nothing and
  * says why. `commands(answer)` gives `{cli, python}`; null for a part whose commands are shown
- * elsewhere. What a store does not hold is no failure of a part, and is said as plainly as the rest;
- * of the `main` one of a view it is: what was named is not there.
+ * elsewhere. `needs`: `[has, text]`, a function of the store that says whether it has what is asked
+ * for, and what is said where not. What a store does not hold is no failure of a part, and is said
+ * as plainly as the rest; of the `main` one of a view it is: what was named is not there.
  */
 export function part(title, {
-  store, endpoint, note = "", controls = null, draw, commands = (answer) => answer, main = false,
+  store, endpoint, note = "", controls = null, draw, commands = (answer) => answer, needs = null, main = false,
 }) {
   const made = section(title, { note });
   const trouble = el("div", {});
@@ -32,6 +33,10 @@ export function part(title, {
     if (question === newest) return;
     newest = question;
     try {
+      if (needs && !answered && !(await needs[0](store))) {
+        lack(needs[1]);
+        return;
+      }
       const answer = await queue.ask(where, params);
       if (answer === undefined) return;
       fill(trouble);

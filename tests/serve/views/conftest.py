@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from support.asked import client, two_runs
 from support.cli_runner import taq
 from support.explored_stores import Explored
 from taqstore.serve.served.service import Service
 
-__all__ = ["asked", "taq"]
+__all__ = ["asked", "client", "taq", "two_runs"]
 
 
 @pytest.fixture(scope="session")
