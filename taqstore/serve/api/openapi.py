@@ -86,7 +86,7 @@ def _operation(endpoint: Endpoint, stores: Sequence[str]) -> Schema:
 
 def section(endpoint: Endpoint) -> str:
     """What an endpoint belongs to: the word behind the store."""
-    words = [part for part in endpoint.path.split("/") if part and not part.startswith("{")]
+    words = re.findall(r"/(\w+)", endpoint.path)
     return words[1] if len(words) > 1 else "about"
 
 

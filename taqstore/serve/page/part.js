@@ -7,9 +7,10 @@ import { el, fill, problem, section, showBusy } from "./dom.js";
  * A part. `endpoint` is its word below `api/stores/<store>/`, `draw(answer)` shows an answer;
  * `controls` are elements above the picture. `ask(params)` asks: only the newest answer is drawn,
  * what was there pales meanwhile, and a refusal is said in its place. `commands(answer)` gives
- * `{cli, python}`; null for a part whose commands are shown elsewhere.
+ * `{cli, python}`; null for a part whose commands are shown elsewhere. `needs`: `[has, text]`, a
+ * function of the store that says whether it has what is asked for, and what is said where not.
  */
-export function part(title, { store, endpoint, note = "", controls = null, draw, commands = (answer) => answer }) {
+export function part(title, { store, endpoint, note = "", controls = null, draw, commands = (answer) => answer, needs = null }) {
   const made = section(title, { note });
   const trouble = el("div", {});
   const body = el("div", { class: "body" });
@@ -28,6 +29,13 @@ export function part(title, { store, endpoint, note = "", controls = null, draw,
     if (question === newest) return;
     newest = question;
     try {
+      if (needs && !answered && !(await needs[0](store))) {
+        newest = "";
+        fill(trouble, el("p", { class: "note" }, needs[1]));
+        for (const node of [controls, body]) if (node) node.hidden = true;
+        return;
+      }
+      if (controls) controls.hidden = false;
       const answer = await queue.ask(where, params);
       if (answer === undefined) return;
       fill(trouble);

@@ -41,13 +41,16 @@ def sheet(service: Service, *, store: str, group: str) -> dict[str, Any]:
     ``groups``: ``{"group", "label", "images"}`` of all that hold latents; of the one asked for
     ``steps``, ``shown`` (steps of a strip), ``sigma``, ``images``: ``{"image", "prompt", "seed",
     "cfg_weight", "picture"}``, whether a picture is stored; ``height``, ``width``, ``channels``;
-    ``map``: ``text``, ``matrix``, ``offset``.
+    ``map``: ``text``, ``matrix``, ``offset``. Of a store without any latents ``groups`` and
+    ``images`` alone, both empty.
 
     Raises
     ------
     MissingError
-        The store holds no latents, or not this group.
+        The store holds latents, but not in this group.
     """
+    if group == LATENTS and not _groups(service, store):
+        return {"groups": [], "images": []}
     data = _latents(service, store, group)
     stored = _stored_pictures(service, store, group, data)
     colours = _colours(service, store, group)

@@ -10,7 +10,7 @@ from taqstore.analysis.ranges.options import BITS, MOMENTUM, PERCENTILE, SYMMETR
 from taqstore.analysis.ranges.rules import RULES
 from taqstore.analysis.table import ANALYSES
 from taqstore.errors import MissingError
-from taqstore.names import site_of
+from taqstore.names import site_of, split_group
 from taqstore.serve.served.service import Service
 from taqstore.serve.served.shown import Shown
 from taqstore.serve.views.asking import (
@@ -96,7 +96,7 @@ def layer(
     return {
         "site": site_of(path),
         "layer": name,
-        "source": path.rpartition("/")[0],
+        "source": split_group(path)[0],
         **layer_particulars(name),
         "sites": sites,
         "layers": layers,
@@ -168,7 +168,7 @@ def shown_of_rule(part: Part, path: str, name: str, step: int, options: Mapping[
     return part.shown(
         "error",
         options,
-        source=path.rpartition("/")[0],
+        source=split_group(path)[0],
         sites=(site_of(path),),
         layer=name,
         step=None if options.get("cuts") else step,

@@ -79,3 +79,14 @@ _FOCUSED = """() => {
     || style.boxShadow !== "none";
   return { mark: e.dataset.mark ?? e.outerHTML.slice(0, 80), outlined };
 }"""
+
+
+@pytest.mark.parametrize("view", ["plan", "latents", "weights"])
+def test_what_a_store_has_not_is_said_in_a_note(
+    chromium: Browser, service: Served, view: str
+) -> None:
+    """A store of activations alone: nothing is refused, and what would be needed is named."""
+    with looking(chromium, service) as looked:
+        page = looked.open(store="other.zarr", view=view)
+        check_readable(page)
+        assert "taqstore " in page.locator("main").inner_text()

@@ -72,7 +72,8 @@ class Latents {
     try {
       const answer = await get(this.where(), { group: this.state.group }, { signal: this.stop.signal });
       fill(this.trouble);
-      this.take(answer);
+      if (answer.groups.length === 0) this.lack();
+      else this.take(answer);
     } catch (error) {
       if (error.name === "AbortError") return;
       fill(this.trouble, problem(error));
@@ -80,6 +81,12 @@ class Latents {
       fill(this.large);
       for (const node of [this.group, this.from, this.size, this.about]) node.hidden = !this.document;
     }
+  }
+
+  lack() {
+    fill(this.trouble, el("p", { class: "note" }, "The store holds no latents: taqstore generate makes them."));
+    for (const node of [this.group, this.from, this.size, this.about]) node.hidden = true;
+    this.commands.set({});
   }
 
   take(answer) {

@@ -5,6 +5,7 @@ import { el, fill } from "../dom.js";
 import { number } from "../format.js";
 import { heatmap } from "../heatmap.js";
 import { colourBar } from "../legend.js";
+import { hasLinears, hasVariants } from "../measured.js";
 import { part } from "../part.js";
 import { colourScale, scaleOf } from "../scale.js";
 import { asNumber, viewAddress } from "../state.js";
@@ -30,6 +31,7 @@ export function frontierPart({ store, state, move, end }) {
   }));
   const made = part("By measured sensitivities of linears", {
     store, endpoint: "plan/frontier", draw,
+    needs: [hasLinears, "No linear was quantized alone: taqstore sensitivity measures that."],
     note: "Errors of the final latent; what linears do alone is added up, as if they were independent (predicted) "
       + "and as vectors (first order).",
     controls: toolbar("Budget", budget),
@@ -195,7 +197,8 @@ export function policyPart({ store, state, move, end }) {
 /** Variants that were run: what their costs came to. */
 export function gatesPart({ store, state }) {
   const made = part("What gates measured", {
-    store, endpoint: "gates", draw, note: "Variants sampled beside the model as it is, on the same prompts and seeds.",
+    store, endpoint: "gates", draw, needs: [hasVariants, "No variant was run beside the model as it is: taqstore gate does that."],
+    note: "Variants sampled beside the model as it is, on the same prompts and seeds.",
   });
 
   function draw({ variants }) {

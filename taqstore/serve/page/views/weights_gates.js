@@ -3,6 +3,7 @@ import { lineChart } from "../chart.js";
 import { select, slider, toolbar } from "../controls.js";
 import { el, fill } from "../dom.js";
 import { number } from "../format.js";
+import { hasVariants } from "../measured.js";
 import { part } from "../part.js";
 import { asNumber, dragging, read, write } from "../state.js";
 import { table } from "../table.js";
@@ -29,7 +30,8 @@ export function gatesPart({ store }) {
   });
   const variant = select({ label: "Images of", options: ["…"], onChange: (name) => { write({ variant: name }); draw(shown); } });
   const made = part("Gates", {
-    store, endpoint: "gates", draw, controls: toolbar("Gate", bound, of, variant),
+    store, endpoint: "gates", draw, needs: [hasVariants, "No variant was run beside the model as it is: taqstore gate does that."],
+    controls: toolbar("Gate", bound, of, variant),
     note: "The same prompts and seeds by the model as it is and by each variant. One passes if the mean cosine of its latents "
       + "is at least the bound and no image has a step below it; intervals are 95 % bootstraps over seeds.",
   });
