@@ -6,11 +6,15 @@ import { el, fill, problem, section, showBusy } from "./dom.js";
 /**
  * A part. `endpoint` is its word below `api/stores/<store>/`, `draw(answer)` shows an answer;
  * `controls` are elements above the picture. `ask(params)` asks: only the newest answer is drawn,
- * what was there pales meanwhile, and a refusal is said in its place. `commands(answer)` gives
- * `{cli, python}`; null for a part whose commands are shown elsewhere. `needs`: `[has, text]`, a
- * function of the store that says whether it has what is asked for, and what is said where not.
+ * what was there pales meanwhile, and a refusal is said in its place; `lack(why)` asks nothing and
+ * says why. `commands(answer)` gives `{cli, python}`; null for a part whose commands are shown
+ * elsewhere. `needs`: `[has, text]`, a function of the store that says whether it has what is asked
+ * for, and what is said where not. What a store does not hold is no failure of a part, and is said
+ * as plainly as the rest; of the `main` one of a view it is: what was named is not there.
  */
-export function part(title, { store, endpoint, note = "", controls = null, draw, commands = (answer) => answer, needs = null }) {
+export function part(title, {
+  store, endpoint, note = "", controls = null, draw, commands = (answer) => answer, needs = null, main = false,
+}) {
   const made = section(title, { note });
   const trouble = el("div", {});
   const body = el("div", { class: "body" });
@@ -30,27 +34,35 @@ export function part(title, { store, endpoint, note = "", controls = null, draw,
     newest = question;
     try {
       if (needs && !answered && !(await needs[0](store))) {
-        newest = "";
-        fill(trouble, el("p", { class: "note" }, needs[1]));
-        for (const node of [controls, body]) if (node) node.hidden = true;
+        lack(needs[1]);
         return;
       }
-      if (controls) controls.hidden = false;
       const answer = await queue.ask(where, params);
       if (answer === undefined) return;
       fill(trouble);
       answered = true;
       body.hidden = false;
+      if (controls) controls.hidden = false;
       box.set(commands?.(answer) ?? {});
       below.hidden = !answer.cli && !answer.python;
       draw(answer);
     } catch (error) {
       newest = "";
-      fill(trouble, problem(error));
+      const lacks = error.status === 404 && !main;
+      fill(trouble, lacks ? el("p", { class: "note" }, error.message) : problem(error));
       // No empty picture below a refusal; one that was answered before stays.
       body.hidden = !answered;
     }
   }
 
-  return { node: made.node, body, ask, close: queue.close };
+  /** Say why there is nothing to ask for. */
+  function lack(why) {
+    newest = "";
+    body.hidden = true;
+    below.hidden = true;
+    if (controls) controls.hidden = true;
+    fill(trouble, el("p", { class: "note" }, why));
+  }
+
+  return { node: made.node, body, ask, lack, close: queue.close };
 }

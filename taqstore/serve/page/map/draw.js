@@ -1,4 +1,5 @@
 // How a heat map is laid out on a canvas and drawn: whole device pixels, labels where they fit.
+import { plain } from "../dom.js";
 import { hatching } from "./hatch.js";
 import { colour } from "../theme.js";
 
@@ -140,7 +141,8 @@ function drawGroups(context, rows, [from, to], { box, y }) {
   }
 }
 
-function fitted(context, text, width) {
+function fitted(context, name, width) {
+  const text = plain(name);
   if (context.measureText(text).width <= width) return text;
   let short = text;
   while (short.length > 1 && context.measureText(`${short}…`).width > width) short = short.slice(0, -1);
@@ -160,7 +162,7 @@ function drawColumnLabels(context, { columns, axes }, view, { box, x }) {
     for (let c = from; c < to; c += 1) {
       const middle = x(c + 0.5);
       if (c % every === 0 && middle >= box.left && middle <= box.left + box.width) {
-        context.fillText(String(columns[c][key] ?? ""), middle, top);
+        context.fillText(plain(columns[c][key] ?? ""), middle, top);
       }
     }
     const name = key === "label" ? axes.columns : axes.sub;

@@ -1,6 +1,6 @@
 // The frame of a chart: axes, ticks, names, marks, and a cursor for mouse and keys.
 import { axis } from "./axis.js";
-import { el, fill, live, onWidth, svg, unique } from "../dom.js";
+import { el, fill, live, onWidth, plain, svg, unique } from "../dom.js";
 import { tickTexts } from "../format.js";
 import { drawMarks, lanesOf } from "./marks.js";
 import { onTheme } from "../theme.js";
@@ -68,7 +68,7 @@ export function chart(root, options, { settle, draw, points, tell }) {
     if (stops.length === 0) return;
     at = Math.min(stops.length - 1, Math.max(0, index));
     const text = tell(asked, at);
-    readout.textContent = text;
+    readout.textContent = plain(text);
     if (spoken) told.say(text);
     asked.onHover?.(at);
     redraw();
@@ -105,7 +105,7 @@ export function chart(root, options, { settle, draw, points, tell }) {
     asked = settle(raw);
     if (changes.label) picture.setAttribute("aria-label", changes.label);
     if (at >= points(asked).length) at = -1;
-    readout.textContent = at >= 0 ? tell(asked, at) : "";
+    readout.textContent = at >= 0 ? plain(tell(asked, at)) : "";
     fill(key, asked.legend);
     redraw();
   }

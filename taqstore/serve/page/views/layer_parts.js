@@ -23,7 +23,7 @@ export function channelsPart({ store }) {
     shown = answer;
     const { channels, count, median, outliers } = answer;
     told.textContent = `The ${channels.length} widest of ${number(count)} channels at step ${answer.step}; the median range is `
-      + `${number(median)}, and ${number(outliers)} channels are outliers, drawn in the stronger colour.`;
+      + `${number(median)}. Outliers, in the stronger colour: ${number(outliers)}.`;
     const options = {
       label: "Ranges of the widest channels",
       bars: { names: channels.map((one) => `channel ${one.channel}`), value: channels.map((one) => one.range) },
@@ -96,7 +96,8 @@ export function imagesPart({ store, onStep }) {
 
   return {
     node: made.node,
-    ask: ({ site, layer, source }) => made.ask({ site, layer, source }),
+    ask: ({ site, layer, source }, { batches = [] }) => (
+      batches.length ? made.ask({ site, layer, source }) : made.lack("This source has statistics of all images together.")),
     close: () => {
       made.close();
       chart?.destroy();

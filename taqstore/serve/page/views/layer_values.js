@@ -52,7 +52,7 @@ class Values {
       onChange: (values) => this.look({ values: values === "symlog" ? null : values }),
     });
     this.part = part("Values and clip bounds", {
-      store, endpoint: "layer", commands: null,
+      store, endpoint: "layer", commands: null, main: true,
       note: "Lines are the clip bounds of every rule; the tinted parts would be clipped.",
       draw: (document) => this.draw(document),
     });
@@ -72,11 +72,13 @@ class Values {
     this.trouble = el("div", {});
     this.picture = el("div", { class: "picture" });
     this.rules = el("div", {});
+    this.drawn = toolbar("How values are drawn", this.across, this.log);
+    this.bounds = toolbar("Clip bounds moved by hand", this.sliders.lower, this.sliders.upper, this.back());
     fill(
       this.part.body,
-      toolbar("How values are drawn", this.across, this.log),
+      this.drawn,
       this.picture,
-      toolbar("Clip bounds moved by hand", this.sliders.lower, this.sliders.upper, this.back()),
+      this.bounds,
       this.figures,
       this.trouble,
       this.rules,
@@ -202,7 +204,8 @@ class Values {
   drawChart() {
     if (!this.document) return;
     const { histogram, rules, steps } = this.document;
-    this.picture.hidden = !histogram;
+    // Without a histogram there is nothing to draw, and no price of a range.
+    for (const node of [this.picture, this.drawn, this.bounds]) node.hidden = !histogram;
     if (!histogram) return;
     const counts = histogram.by_step?.[steps.indexOf(this.step)] ?? histogram.count;
     const domain = this.domain();
@@ -252,8 +255,7 @@ class Values {
     const { rules, left_out: left = [] } = this.document;
     const current = this.question.clip ?? "absmax";
     this.rules.classList.remove("busy");
-    const why = left.length ? `Not asked: ${left.map((one) => `${one.rule} (${one.why})`).join("; ")}` : "";
-    fill(this.rules, why ? el("p", { class: "note" }, why) : null, table({
+    fill(this.rules, table({
       caption: `Every rule at ${this.question.bits ?? 8} bits`,
       columns: [
         "rule", "lower", "upper", "SQNR, dB", "squared error", "clipped share",
@@ -262,7 +264,7 @@ class Values {
       rows: rules.map((row) => [row.rule, row.lower, row.upper, row.sqnr, row.error, row.clipped_share, row.label]),
       onRow: (index) => button({ label: "Use", "aria-label": `Use ${rules[index].rule}`, onClick: () => this.onRule(rules[index].rule) }),
       current: rules.findIndex((row) => row.rule === current),
-    }));
+    }), notAsked(left));
   }
 
   close() {
@@ -270,4 +272,11 @@ class Values {
     this.line.close();
     this.chart?.destroy();
   }
+}
+
+// Reasons are long, and of interest to those alone who miss a rule.
+function notAsked(left) {
+  if (left.length === 0) return null;
+  const reasons = left.map(({ rule, why }) => el("li", {}, `${rule}: ${why}`));
+  return el("details", {}, el("summary", {}, `Rules that this source cannot tell: ${left.length}`), el("ul", {}, reasons));
 }
