@@ -1,8 +1,9 @@
 // Groups of neighbouring steps: a strip whose edges are dragged, moved by keys, added, taken away.
+import { button } from "./controls.js";
 import { el, fill, live } from "./dom.js";
 import { number } from "./format.js";
 
-const HELP = "Arrow keys move an edge, Delete takes it away; a click between two steps adds one.";
+const HELP = "Drag an edge, or move it by arrow keys; Delete takes it away; a click between two steps adds one.";
 
 /**
  * The strip. `onInput(cuts)` while an edge moves, `onChange(cuts)` when it is let go; cuts are
@@ -18,7 +19,8 @@ export function cutStrip({ onInput = () => {}, onChange = () => {} } = {}) {
   const edges = el("div", { class: "edges" });
   const told = live();
   const strip = el("div", { class: "strip", role: "group", "aria-label": "Groups of steps" }, cells, edges);
-  const node = el("div", { class: "cuts" }, strip, el("p", { class: "note" }, HELP), told.node);
+  const add = button({ label: "Add an edge", title: "In the middle of the longest group", onClick: () => halve() });
+  const node = el("div", { class: "cuts" }, strip, el("div", { class: "above" }, el("p", { class: "note" }, HELP), add), told.node);
 
   const labels = () => places.map((place) => steps[place]);
 
@@ -57,9 +59,10 @@ export function cutStrip({ onInput = () => {}, onChange = () => {} } = {}) {
     const isCut = places.includes(place);
     const left = `${(100 * place) / steps.length}%`;
     if (!isCut) {
-      return el("button", {
-        type: "button", class: "gap", tabindex: "-1", style: { left }, title: `Begin a group at step ${step}`,
-        "aria-label": `Begin a group at step ${step}`, onclick: () => put([...places, place], place),
+      // For the mouse: with keys an edge is added by the button and moved by arrows.
+      return el("div", {
+        class: "gap", "aria-hidden": "true", style: { left }, title: `Begin a group at step ${step}`,
+        onclick: () => put([...places, place], place),
       });
     }
     const text = `a group begins at step ${step}${sigma ? `, sigma ${number(sigma[place], 3)}` : ""}`;
@@ -82,6 +85,15 @@ export function cutStrip({ onInput = () => {}, onChange = () => {} } = {}) {
     held = -1;
     (last ? onChange : onInput)(labels());
     told.say(`${places.length + 1} groups${places.length ? `, edges at steps ${labels().join(", ")}` : ""}`);
+  }
+
+  function halve() {
+    const starts = [0, ...places, steps.length];
+    const sizes = starts.slice(1).map((end, i) => end - starts[i]);
+    const longest = sizes.indexOf(Math.max(...sizes));
+    if (sizes[longest] < 2) return;
+    const at = starts[longest] + Math.floor(sizes[longest] / 2);
+    put([...places, at], at);
   }
 
   const others = (place) => places.filter((one) => one !== place);
@@ -137,6 +149,7 @@ export function cutStrip({ onInput = () => {}, onChange = () => {} } = {}) {
     sigma = told_.sigma;
     parts = told_.parts ?? [];
     places = told_.cuts.map((label) => steps.indexOf(label)).filter((place) => place > 0);
+    add.disabled = places.length >= steps.length - 1;
     draw();
   };
   node.cuts = labels;

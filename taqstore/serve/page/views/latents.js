@@ -11,6 +11,13 @@ const SIDE = 64;
 
 /** Show the view; returns what cleans up. */
 export async function show(root, state, context) {
+  const groups = context.stores.find((one) => one.name === context.store)?.groups;
+  if (groups && !groups.some((group) => group === "latents" || group.startsWith("trajectories/"))) {
+    const text = "The store holds no latents: taqstore generate keeps those of every step.";
+    const line = `taqstore info ${shellWord(context)}`;
+    fill(root, el("h1", {}, "Latents and pictures"), el("p", { class: "note" }, text), commandBox({ cli: line }));
+    return () => {};
+  }
   const view = new Latents(root, state, context);
   await view.ask();
   return () => view.close();
@@ -251,6 +258,12 @@ class Latents {
   close() {
     this.stop.abort();
   }
+}
+
+// As a shell takes it.
+function shellWord({ stores, store }) {
+  const { address } = stores.find((one) => one.name === store);
+  return /^[\w@%+=:,./-]+$/.test(address) ? address : `'${address.replaceAll("'", `'"'"'`)}'`;
 }
 
 function captionOf({ image, prompt, seed }) {

@@ -8,7 +8,7 @@ import { blocksPart, changesPart, errorsPart } from "./weights_parts.js";
 import { gatesPart } from "./weights_gates.js";
 
 /** Show the view; returns what cleans up. */
-export async function show(root, state, { store }) {
+export async function show(root, state, { store, stores }) {
   const stop = new AbortController();
   const sets = el("div", {});
   const told = { store };
@@ -35,7 +35,9 @@ export async function show(root, state, { store }) {
     for (const part of rounding) part.ask(one, known);
   }
 
-  gates.ask();
+  const groups = stores.find((one) => one.name === store)?.groups ?? ["trajectories/"];
+  if (groups.some((group) => group.startsWith("trajectories/"))) gates.ask();
+  else fill(gates.body, el("p", { class: "note" }, "No variant was run beside the model as it is: taqstore gate runs and judges them."));
   try {
     const answer = await get(path("stores", store ?? "", "weights"), {}, { signal: stop.signal });
     known = answer.sets;

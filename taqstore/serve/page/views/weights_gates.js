@@ -91,6 +91,7 @@ export function gatesPart({ store }) {
 
   return {
     node: made.node,
+    body: made.body,
     ask: () => ask(),
     close: () => {
       made.close();
