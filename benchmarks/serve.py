@@ -83,9 +83,30 @@ class Question:
 
 
 LAYER = {"site": "mlp.fc2", "layer": "mm11.img"}
-BITS = range(3, 9)
+STEP = {**LAYER, "step": 12}
+BITS = (4, 3, 5, 6, 7, 8)
+BOUNDS = (20.0, 15.0, 10.0, 7.5, 5.0, 2.5)
+AVERAGES = (5.0, 4.5, 5.5, 6.0, 6.5, 7.0)
+LAYERS = ("mm11.img", "mm0.img", "mm5.txt", "mm17.img", "mm22.txt", "mm23.img")
 QUESTIONS: Mapping[str, Question] = {
     "map of absmax": Question("map", {"quantity": "absmax"}),
+    "map of SQNR by absmax": Question("map", {"quantity": "sqnr"}, "bits", BITS),
+    "map of SQNR by least error": Question(
+        "map", {"quantity": "sqnr", "clip": "mse"}, "bits", BITS
+    ),
+    "map of outliers": Question("map", {"quantity": "outliers"}, "threshold", (5, 4, 6, 8)),
+    "map of some batches": Question("map", {"quantity": "absmax"}, "batch", ("0:2", "2:5", "1:4")),
+    "layer, every rule": Question("layer", STEP, "bits", BITS),
+    "price of bits": Question("price", STEP, "bits", BITS),
+    "price of a bound": Question("price", {**STEP, "bits": 4, "lower": -1}, "upper", BOUNDS),
+    "trajectory": Question("trajectory", {"site": "mlp.fc2", "bits": 4}, "layer", LAYERS),
+    "channels": Question("channels", {"site": "mlp.fc2", "step": 12}, "layer", LAYERS),
+    "images apart": Question("images", {"site": "mlp.fc2", "step": 12}, "layer", LAYERS),
+    "compare batches": Question(
+        "compare", {"quantity": "absmax", "batch": "0:2"}, "other_batch", ("2:5", "3:5", "2:4")
+    ),
+    "plan of widths": Question("plan/widths", {}, "average", AVERAGES),
+    "plan of groups": Question("plan/groups", LAYER, "bits", BITS),
 }
 
 

@@ -28,9 +28,12 @@ _ABOUT = (
 )
 _REFUSED = {
     "400": "What was asked for makes no sense.",
+    "401": "A token is needed.",
+    "403": "The service is not called by this name.",
     "404": "It is not there.",
     "406": "None of the formats that are accepted can be given.",
     "413": "The answer would be too large.",
+    "414": "The address is too long.",
     "422": "The data cannot answer it.",
     "503": "The store cannot be read now, or too much is asked for at once.",
     "504": "It takes too long.",

@@ -13,8 +13,8 @@ from taqstore.errors import MisuseError, problem
 from taqstore.query.texts import read_texts
 from taqstore.serve.http.endpoint import Endpoint
 
-LONGEST = 4096
-"""Characters of a parameter, and parameters of a request."""
+LONGEST = 1000
+"""Characters of a parameter."""
 _TOKEN = "token"  # of the service itself: see app
 
 

@@ -73,7 +73,7 @@ class Work:
         BusyError, TooLongError
             As they say.
         """
-        future = self._future(task, key)
+        future: Future[_T] = self._future(task, key)
         waiting = awaited(future)
         try:
             return await asyncio.wait_for(waiting, self.seconds)

@@ -6,7 +6,7 @@ import { colour } from "../theme.js";
 const FONT = '11px system-ui, "Segoe UI", "DejaVu Sans", sans-serif';
 const LEAST_LABEL = 12;
 /** The most that a row is high and a column wide. */
-const ROW = 15;
+const ROW = 22;
 const COLUMN = 140;
 
 /** Where cells lie, for a width: edges, places of labels, and which cell is under a point. */
@@ -134,11 +134,17 @@ function drawGroups(context, rows, [from, to], { box, y }) {
       context.save();
       context.translate(8, (top + below) / 2);
       context.rotate(-Math.PI / 2);
-      context.fillText(fitted(context, rows[start].group, below - top - 4), 0, 0);
+      context.fillText(shortened(context, rows[start].group, below - top - 4), 0, 0);
       context.restore();
     }
     start = end;
   }
+}
+
+// Of "attn.o_proj img" the end tells more than the beginning.
+function shortened(context, name, width) {
+  const end = name.slice(name.indexOf(".") + 1);
+  return [name, end].find((text) => context.measureText(text).width <= width) ?? fitted(context, end, width);
 }
 
 function fitted(context, name, width) {
