@@ -18,9 +18,11 @@ from taqstore.serve.api.table import LIBRARY
 
 OF_OUTPUT = {
     *("csv", "json", "limit", "output", "force", "wide", "scheduler", "fail"),
+    "explorer",
     *("quiet", "verbose", "help", "storage-option", "with", "renumber", "multitier"),
 }
-"""How a command prints, writes and runs, and what reads several stores as one."""
+"""How a command prints, writes and runs, and what reads several stores as one; links that a
+stranger could make lead elsewhere."""
 ENDPOINTS = {endpoint.path: endpoint for endpoint in LIBRARY}
 STORE = "/stores/{store}"
 COMMANDS = {
