@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-TESTS ?= -n 2
+# Neighbours go to one worker, so that what a module shares is made once; who is done takes from others.
+TESTS ?= -n 2 --dist worksteal
 SCALE ?= 1
 # Its pin of MLX has no wheel for Linux or Python 3.13; it runs on the MLX of the extra `models`.
 DIFFUSIONKIT = diffusionkit==0.5.2

@@ -48,17 +48,15 @@ PAINT = """() => performance.timeOrigin
   + performance.getEntriesByName("first-contentful-paint")[0].startTime"""
 LOADED = """() => [...performance.getEntriesByType("navigation"),
   ...performance.getEntriesByType("resource")].map((e) => [e.name, e.transferSize])"""
-# Milliseconds from an event of a slider to the first change of a number that depends on it.
+# Milliseconds from an event of a slider to the first change of the numbers of the layer.
 MOVED = """([name, to]) => new Promise((done) => {
   const slider = [...document.querySelectorAll('input[type="range"]')].find(
-    (input) => input.labels[0]?.textContent.startsWith(name));
-  const own = slider.closest(".field");
-  const watch = new MutationObserver((changes) => {
-    if (changes.every((change) => own.contains(change.target))) return;
+    (input) => input.labels[0]?.textContent === name);
+  const watch = new MutationObserver(() => {
     watch.disconnect();
     requestAnimationFrame(() => done(performance.now() - from));
   });
-  watch.observe(document.querySelector("main"),
+  watch.observe(document.querySelector("main .figures"),
     { subtree: true, childList: true, characterData: true });
   const from = performance.now();
   slider.value = to;
@@ -83,9 +81,30 @@ class Question:
 
 
 LAYER = {"site": "mlp.fc2", "layer": "mm11.img"}
-BITS = range(3, 9)
+STEP = {**LAYER, "step": 12}
+BITS = (4, 3, 5, 6, 7, 8)
+BOUNDS = (20.0, 15.0, 10.0, 7.5, 5.0, 2.5)
+AVERAGES = (5.0, 4.5, 5.5, 6.0, 6.5, 7.0)
+LAYERS = ("mm11.img", "mm0.img", "mm5.txt", "mm17.img", "mm22.txt", "mm23.img")
 QUESTIONS: Mapping[str, Question] = {
     "map of absmax": Question("map", {"quantity": "absmax"}),
+    "map of SQNR by absmax": Question("map", {"quantity": "sqnr"}, "bits", BITS),
+    "map of SQNR by least error": Question(
+        "map", {"quantity": "sqnr", "clip": "mse"}, "bits", BITS
+    ),
+    "map of outliers": Question("map", {"quantity": "outliers"}, "threshold", (5, 4, 6, 8)),
+    "map of some batches": Question("map", {"quantity": "absmax"}, "batch", ("0:2", "2:5", "1:4")),
+    "layer, every rule": Question("layer", STEP, "bits", BITS),
+    "price of bits": Question("price", STEP, "bits", BITS),
+    "price of a bound": Question("price", {**STEP, "bits": 4, "lower": -1}, "upper", BOUNDS),
+    "trajectory": Question("trajectory", {"site": "mlp.fc2", "bits": 4}, "layer", LAYERS),
+    "channels": Question("channels", {"site": "mlp.fc2", "step": 12}, "layer", LAYERS),
+    "images apart": Question("images", {"site": "mlp.fc2"}, "layer", LAYERS),
+    "compare batches": Question(
+        "compare", {"quantity": "absmax", "batch": "0:2"}, "other_batch", ("2:5", "3:5", "2:4")
+    ),
+    "plan of widths": Question("plan/widths", {}, "average", AVERAGES),
+    "plan of groups": Question("plan/groups", LAYER, "bits", BITS),
 }
 
 
@@ -160,7 +179,8 @@ def _first_pictures(bench: Bench, browser: Any) -> Iterator[Row]:
             page.add_init_script(DRAWN)
             opened = time.time() * 1e3
             page.goto(server.url("/"))
-            page.wait_for_function("window.useful")
+            while not page.evaluate("window.useful"):
+                page.wait_for_timeout(5)
             useful.append(page.evaluate("window.useful") - began)
             paint.append(page.evaluate(PAINT) - opened)
             weight = sum(size for _, size in page.evaluate(LOADED))
@@ -171,7 +191,11 @@ def _first_pictures(bench: Bench, browser: Any) -> Iterator[Row]:
     yield Row("the page with its first map, as sent", round(weight / 1e6, 3), WEIGHT, "MB")
 
 
-SLIDERS = {"bits": [3, 4, 5, 6, 7, 8]}
+SLIDERS = {
+    "Bits": [3, 4, 5, 6, 7, 8],
+    "Step": [3, 9, 15, 21, 6],
+    "Upper bound": [350, 300, 250, 200],
+}
 
 
 def _interactions(bench: Bench, browser: Any) -> Iterator[Row]:

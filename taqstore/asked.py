@@ -156,7 +156,14 @@ def _inside(
     high = most is None or (value < most if below else value <= most)
     if not (low and high):
         text = range_text(least, most, above=above, below=below)
-        raise MisuseError(problem(f"{what} must be {text}", found=f"{value:.17g}"))
+        raise MisuseError(problem(f"{what} must be {text}", found=_written(value)))
+
+
+def _written(value: float) -> str:
+    try:
+        return f"{value:.17g}"
+    except OverflowError:  # an integer that no float holds
+        return f"an integer of {value.bit_length()} bits" if isinstance(value, int) else "too much"
 
 
 def range_text(

@@ -11,18 +11,22 @@ import xarray as xr
 
 from taqstore.analysis.ranges.known import kept_values
 from taqstore.analysis.ranges.percentile import COUNTED, true_extrema
-from taqstore.analysis.shared.inputs import BIN_NUMBER, first_complete, observed_histogram
+from taqstore.analysis.shared.inputs import BIN_NUMBER, first_complete, is_observed
 from taqstore.analysis.shared.merged import tensor_moments
+from taqstore.arrays.lazy import for_a_pass
 from taqstore.store.given import handed
 
 _Counts = npt.NDArray[np.integer[Any]]
 _ROLLUPS = ("tensor_min", "tensor_max")
 _EXTREMA = ("min", "max")
 _SUMMED = ("count", "nonfinite")
+_MOMENTS = ("mean", "m2", "std")
+# Bytes of statistics that are read at a time.
+_ROOM = 16 << 20
 
 
 @handed
-def held(dataset: xr.Dataset, *, channels: bool = False) -> xr.Dataset:
+def held(dataset: xr.Dataset, *, channels: bool = False, moments: bool = True) -> xr.Dataset:
     """Read observations once, so that later questions read nothing.
 
     Batches are merged, bins that are empty in every step and layer are left out, and of channels
@@ -45,11 +49,15 @@ def held(dataset: xr.Dataset, *, channels: bool = False) -> xr.Dataset:
     ----------
     dataset
         One group `activations/<site>`. A pooled source, and what has no bit histogram, is read as
-        it is. Reading takes memory for one batch beside the result.
+        it is. Reading takes little memory beside the result: some layers at a time, and the
+        histograms of one batch.
     channels
         Hold the extrema of channels too, over all batches: ``scales --per channel``, `outliers`
         without `batch_jaccard`, `smooth` and rankings of channels need them. They are most of the
         room.
+    moments
+        Hold mean and standard deviation of tensors, for which the moments of all channels are
+        read: `temporal` tells them.
 
     Returns
     -------
@@ -60,12 +68,10 @@ def held(dataset: xr.Dataset, *, channels: bool = False) -> xr.Dataset:
         bin): `histogram`, with `bin_number`; with `channels`, (step, layer, channel): `min`, `max`.
         What the dataset does not tell is left out.
     """
-    if observed_histogram(dataset) is None:
+    if not is_observed(dataset):
         return dataset.compute()
-    small = {**_ends(dataset), **kept_values(dataset), **tensor_moments(dataset)}
-    small |= {name: _summed(dataset[name]) for name in _SUMMED if name in dataset.data_vars}
-    if channels and first_complete(dataset, (_EXTREMA,)):
-        small |= dict(zip(_EXTREMA, _outermost(dataset, _EXTREMA), strict=True))
+    dataset = for_a_pass(dataset)
+    small = _by_layers(dataset, channels=channels, moments=moments)
     counts = _counts(dataset["histogram"])
     used = np.flatnonzero(counts.any(axis=tuple(range(counts.ndim - 1))))
     used = used if used.size else np.array([0])
@@ -75,6 +81,38 @@ def held(dataset: xr.Dataset, *, channels: bool = False) -> xr.Dataset:
     cut = xr.DataArray(_narrowest(counts[..., used]), dims=dims, attrs=dataset["histogram"].attrs)
     found: xr.Dataset = kept.assign({"histogram": cut, **small}).compute()
     return found.assign_coords({BIN_NUMBER: ("bin", used)})
+
+
+def _by_layers(dataset: xr.Dataset, *, channels: bool, moments: bool) -> dict[str, xr.DataArray]:
+    """All that is held but the histogram, read some layers at a time: channels take room."""
+    read = [*_ROLLUPS, *_EXTREMA, *_SUMMED, *(_MOMENTS if moments else ())]
+    read = [name for name in read if name in dataset.data_vars]
+    others = {*_MOMENTS, "tensor_mean", "tensor_std"} if not moments else set[str]()
+    dataset = dataset.drop_vars(others & set(map(str, dataset.data_vars)))
+    layers = dataset.sizes.get("layer", 1)
+    room = sum(dataset[name].nbytes for name in read) // max(1, layers)
+    many = max(1, _ROOM // max(1, room))
+    parts = []
+    for start in range(0, max(1, layers), many):
+        part = (
+            dataset.isel(layer=slice(start, start + many)) if "layer" in dataset.dims else dataset
+        )
+        part = part.assign({name: part[name].compute() for name in read})
+        parts.append(_small(part, channels=channels))
+    if len(parts) == 1:
+        return parts[0]
+    return {
+        name: xr.concat([part[name] for part in parts], "layer", combine_attrs="override")
+        for name in parts[0]
+    }
+
+
+def _small(dataset: xr.Dataset, *, channels: bool) -> dict[str, xr.DataArray]:
+    found = {**_ends(dataset), **kept_values(dataset), **tensor_moments(dataset)}
+    found |= {name: _summed(dataset[name]) for name in _SUMMED if name in dataset.data_vars}
+    if channels and first_complete(dataset, (_EXTREMA,)):
+        found |= dict(zip(_EXTREMA, _outermost(dataset, _EXTREMA), strict=True))
+    return found
 
 
 def _summed(array: xr.DataArray) -> xr.DataArray:

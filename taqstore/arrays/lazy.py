@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from xarray.core import indexing
 
 from taqstore.arrays.store_array import StoreArray
@@ -26,6 +27,20 @@ class LazyArray(indexing.LazilyIndexedArray):
         if key is None:
             return super()._vindex_get(indexer)
         return LazyPoints(store, key)
+
+
+def for_a_pass(dataset: xr.Dataset) -> xr.Dataset:
+    """The same Dataset; what is read of it late stays mapped no longer than it is read."""
+    found = {
+        name: variable.copy(deep=False, data=_for_a_pass(lazy))
+        for name, variable in dataset.variables.items()
+        if isinstance(lazy := variable._data, LazyArray) and lazy.array.token
+    }
+    return dataset.assign(found) if found else dataset
+
+
+def _for_a_pass(lazy: LazyArray) -> Any:
+    return LazyArray(lazy.array.for_a_pass(), lazy.key)
 
 
 class LazyPoints(indexing.ExplicitlyIndexedNDArrayMixin):

@@ -46,6 +46,11 @@ from taqstore.cli.talk import Command
     type=click.IntRange(min=1),
     help="Number of time groups [default: the least that costs at most 5 % more].",
 )
+@click.option(
+    "--explorer",
+    metavar="URL",
+    help="Address that taqstore serve printed: figures and linears link into it.",
+)
 @replace_option
 @scheduler_option
 def command(
@@ -55,6 +60,7 @@ def command(
     bits: tuple[int, ...],
     budget: float | None,
     groups: int | None,
+    explorer: str | None,
     force: bool,
     scheduler: str,
 ) -> None:
@@ -68,6 +74,7 @@ def command(
     Examples:
       taqstore report store.zarr -o report.html
       taqstore report store.zarr -o fewer.html --bits 8 --bits 4 --average 5 --time-groups 4
+      taqstore report store.zarr -o linked.html --explorer http://127.0.0.1:8765/
     """
     from taqstore.files.staged import whole_file
     from taqstore.files.targets import check_suffix
@@ -83,7 +90,15 @@ def command(
         computing(scheduler, *addresses(store)),
         whole_file(output, force=force) as fresh,
     ):
-        page = build(opened, source=source, bits=bits, budget=budget, groups=groups, notes=notes)
+        page = build(
+            opened,
+            source=source,
+            bits=bits,
+            budget=budget,
+            groups=groups,
+            explorer=explorer,
+            notes=notes,
+        )
         fresh.write_text(page, encoding="utf-8", newline="\n")
     for note in notes:
         say(f"note: {note}")

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -88,28 +89,27 @@ def command(
     from taqstore.serve.served.service import Service
 
     service = Service(stores, base=_parameters)
-    with _listening(host, port) as listener:
-        found = listener.getsockname()
-        wide = not ipaddress.ip_address(found[0]).is_loopback
-        if wide and not secret:
-            what = "who reaches this machine could read the stores"
-            raise click.UsageError(f"{what}; add --token auto, or leave --host out")
-        anywhere = ipaddress.ip_address(found[0]).is_unspecified
-        own = socket.gethostname()
-        called = own if anywhere else host
+    family, number = _place(host, port)
+    own = ipaddress.ip_address(number)
+    if not own.is_loopback and not secret:
+        what = "who reaches this machine could read the stores"
+        raise click.UsageError(f"{what}; add --token auto, or leave --host out")
+    called = socket.gethostname() if own.is_unspecified else host
+    with _listening(family, number, port) as listener:
         rules = app_module.Rules(
-            hosts={*app_module.LOCAL, called, found[0], *hosts},
-            any_address=anywhere,
+            hosts={*app_module.LOCAL, called, number, *hosts},
+            any_address=own.is_unspecified,
             token=secret,
             origins=origins,
         )
-        address = f"http://{_bracketed(called)}:{found[1]}/"
+        address = f"http://{_bracketed(called)}:{listener.getsockname()[1]}/"
         shown = f"{address}?token={quote(secret, safe='')}" if token == _AUTO else address
-        server = server_module.Server(
-            app_module.application(service, rules), ready=lambda: _ready(service, shown, opened)
-        )
+        ended = threading.Event()
+        ready = partial(_ready, service, shown, opened, ended)
+        server = server_module.Server(app_module.application(service, rules), ready=ready)
         with suppress(KeyboardInterrupt):  # its ordinary end
             server.run([listener])
+        ended.set()
 
 
 def _installed() -> tuple[Any, Any]:
@@ -143,7 +143,23 @@ def _check_origins(origins: tuple[str, ...]) -> None:
             raise click.UsageError(f"no origin: {origin!r}; it is like https://host:port, or *")
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _place(host: str, port: int) -> tuple[int, str]:
+    """The family and the number of an address.
+
+    Raises
+    ------
+    TaqError
+        Nobody knows it.
+    """
+    try:
+        family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (socket.gaierror, UnicodeError) as error:
+        what, remedy = "no address of this machine", "leave --host out"
+        raise TaqError(problem(what, where=f"{host}:{port}", remedy=remedy)) from error
+    return family, str(place[0]).partition("%")[0]
+
+
+def _listening(family: int, number: str, port: int) -> socket.socket:
     """A socket that listens.
 
     Raises
@@ -151,30 +167,25 @@ def _listening(host: str, port: int) -> socket.socket:
     TaqError
         The port is taken, or this machine has no such address.
     """
-    where = f"{host}:{port}"
     try:
-        family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(place[:2], family=family, backlog=_BACKLOG)
-    except socket.gaierror as error:
-        what, remedy = "no address of this machine", "leave --host out"
-        raise TaqError(problem(what, where=where, remedy=remedy)) from error
+        return socket.create_server((number, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         what, remedy = os.strerror(error.errno or 0), "leave --host out"
         if error.errno in _REFUSED_PORTS:
             what = _REFUSED_PORTS[error.errno]
             remedy = "choose another with --port; --port 0 takes a free one"
-        raise TaqError(problem(what, where=where, remedy=remedy)) from error
+        raise TaqError(problem(what, where=f"{number}:{port}", remedy=remedy)) from error
 
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _ready(service: Service, address: str, opened: bool) -> None:
+def _ready(service: Service, address: str, opened: bool, ended: threading.Event) -> None:
     """Say where it answers; what the first question needs is fetched meanwhile."""
     click.echo(address)
     say(f"serving {', '.join(service.names)}; Ctrl-C ends it")
-    threading.Thread(target=_warm, args=(service,), daemon=True).start()
+    threading.Thread(target=_warm, args=(service, ended), daemon=True).start()
     if opened:
         import webbrowser
 
@@ -182,11 +193,14 @@ def _ready(service: Service, address: str, opened: bool) -> None:
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
-def _warm(service: Service) -> None:
+def _warm(service: Service, ended: threading.Event) -> None:
     try:
         service.warm()
     except TaqError as error:  # said to who asks, too
         complain(str(error))
+    except Exception:  # Python that ends takes pools of threads away from who is at work
+        if not ended.is_set():
+            raise
 
 
 def _parameters(store: Store) -> Mapping[str, Any]:

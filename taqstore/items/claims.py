@@ -7,7 +7,6 @@ from math import prod
 
 from taqstore.errors import StoreError, problem
 from taqstore.layout.array_documents import (
-    array_document,
     array_documents,
     data_arrays,
     dimensions,
@@ -45,15 +44,16 @@ def checked_layout(loaded: Loaded) -> tuple[ItemLayout, tuple[int, ...]]:
     files = {key[base:]: raw for key, raw in loaded.content.items()}
     check_coordinates(coordinates, files, loaded.path)
     record, shape = loaded.record, tuple(documents[WRITTEN]["shape"])
-    layout = ItemLayout.of(data_arrays(loaded), record.item_dims, record.item_size)
-    _check_claims(loaded, layout, shape)
+    layout = ItemLayout.of(data_arrays(loaded, documents), record.item_dims, record.item_size)
+    _check_claims(loaded, layout, shape, dimensions(documents[WRITTEN]))
     return layout, shape
 
 
-def _check_claims(loaded: Loaded, layout: ItemLayout, shape: Sequence[int]) -> None:
+def _check_claims(
+    loaded: Loaded, layout: ItemLayout, shape: Sequence[int], dims: tuple[str, ...]
+) -> None:
     """Refuse more items, or larger records, than any group has, before anything of their size."""
     where, record = f"{loaded.path}/{WRITTEN}", loaded.record
-    dims = dimensions(array_document(loaded, WRITTEN))
     if dims != record.item_dims or not dims:
         raise damaged(where, f"flags along {dims}, items along {record.item_dims}")
     if prod(shape) > MOST_ITEMS or prod(record.item_size) > MOST_ITEMS:

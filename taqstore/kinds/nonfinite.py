@@ -147,7 +147,7 @@ def nonfinite(
     found = (
         _in_group(path, groups[path], rollups)
         for path in wanted
-        if path in groups and split_group(path)[0] in STATISTICS
+        if split_group(path)[0] in STATISTICS and path in groups
     )
     return sorted((one for one in found if one), key=lambda one: one.order)
 

@@ -59,8 +59,13 @@ def array_documents(loaded: Loaded) -> dict[str, Document]:
     return found
 
 
-def data_arrays(loaded: Loaded) -> Arrays:
+def data_arrays(loaded: Loaded, documents: Mapping[str, Document] | None = None) -> Arrays:
     """Dimensions, shape and shard shape of every array that holds data of items, by name.
+
+    Parameters
+    ----------
+    documents
+        What `array_documents` found, where it was asked already.
 
     Raises
     ------
@@ -69,7 +74,7 @@ def data_arrays(loaded: Loaded) -> Arrays:
     """
     return {
         path: (dimensions(document), tuple(document["shape"]), shard_shape(document))
-        for path, document in array_documents(loaded).items()
+        for path, document in (documents or array_documents(loaded)).items()
         if not path.startswith(f"{ITEMS}/")
         and path != WRITTEN
         and not is_coordinate(loaded.document, path, document)

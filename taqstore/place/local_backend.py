@@ -21,7 +21,7 @@ from taqstore.place.plain_files import (
     flush_path,
     is_foreign,
     not_plain,
-    open_regular,
+    open_below,
     owner,
     unreadable,
 )
@@ -76,7 +76,7 @@ class LocalBackend:
     def read(self, key: str) -> bytes | None:
         """The whole content; None where there is no such file."""
         try:
-            fd = open_regular(self.path(key))
+            fd = open_below(self.path(key))
         except ABSENT:
             return None
         try:
@@ -92,7 +92,7 @@ class LocalBackend:
     def read_range(self, key: str, start: int, length: int) -> bytes | None:
         """So many bytes from a place on, fewer where the file ends; None where there is none."""
         try:
-            fd = open_regular(self.path(key))
+            fd = open_below(self.path(key))
         except ABSENT:
             return None
         try:

@@ -42,6 +42,11 @@ def open_regular(path: Path) -> int:
         It is a link, a pipe, a device or a folder, or below a link; or it cannot be read.
     """
     check_folder(path.parent)
+    return open_below(path)
+
+
+def open_below(path: Path) -> int:
+    """The same of a file whose folder was checked."""
     try:
         # A pipe would wait for a writer that never comes.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

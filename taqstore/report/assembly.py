@@ -13,6 +13,7 @@ from taqstore.errors import MisuseError, problem
 from taqstore.query.sites import Groups, choose_source
 from taqstore.report import costs, questions
 from taqstore.report.advice import bit_widths, time_groups
+from taqstore.report.explorer import Explorer
 from taqstore.report.findings import Findings, Plan, gather, groups_of
 from taqstore.report.judged import gather_judged, judged
 from taqstore.report.overview import overview
@@ -50,6 +51,7 @@ def build(
     budget: float | None = None,
     groups: int | None = None,
     pictures: bool = True,
+    explorer: str | None = None,
     notes: list[str] | None = None,
 ) -> str:
     """Make the report of a store as one HTML page that needs nothing else.
@@ -72,6 +74,9 @@ def build(
     pictures
         Whether to draw figures, which take most of the time. The page is made without those that
         cannot be drawn, and says so.
+    explorer
+        Address that `taqstore serve` printed for a server that has the store: figures, sections and
+        linears then link to their views there. The page asks nothing of it by itself.
     notes
         Is given a line for each section whose figures could not be drawn.
 
@@ -84,11 +89,15 @@ def build(
     ------
     MissingError
         The store holds no activation statistics, or not those of `source`.
+    MisuseError
+        `explorer` is no address of http or https.
     TaqError
         Options that make no sense for these statistics.
     """
     told = [] if notes is None else notes
     plan = _plan(store, source, bits, budget, groups)
+    name = store.location.name
+    links = None if explorer is None else Explorer.at(explorer, store=name, bits=plan.bits[-1])
     mine = groups_of(store, plan.source)
     findings, whole = gather(mine, plan), gather_judged(store, plan)
     made: list[tuple[Section, Groups, Findings]] = [
@@ -102,6 +111,7 @@ def build(
             for section, groups, known in made
         ],
         limits=(*_LIMITS, *(() if plan.observed else (_POOLED,))),
+        explorer=links,
         version=__version__,
         css=(_FOLDER / "page.css").read_text(encoding="utf-8"),
     )

@@ -67,11 +67,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """An SVG drawing, a caption or none, and whether it takes the whole width."""
+    """An SVG drawing, a caption or none, whether it takes the whole width, its figure's word."""
 
     svg: str
     caption: str
     wide: bool = False
+    word: str = ""
 
 
 @dataclass(frozen=True)

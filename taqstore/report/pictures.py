@@ -41,7 +41,7 @@ def draw(groups: Groups, section: Section, plan: Plan, findings: Findings) -> tu
             svg = inline_svg(page.figure, f"{section.key}{len(drawn)}")
             wide = page.figure.get_figwidth() > _COLUMN_INCHES
             # The pages of one kind share a caption.
-            drawn.append(Picture(svg, "" if number else caption, wide))
+            drawn.append(Picture(svg, "" if number else caption, wide, word))
     return tuple(drawn)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from taqstore.serve.api.routes import API, routes
+from taqstore.serve.http.endpoint import API
 from taqstore.serve.http.guard import METHODS, Gate, Headed
+from taqstore.serve.http.later import Later
 from taqstore.serve.http.paced import Paced
 from taqstore.serve.http.problems import http_refused, refusal
 from taqstore.serve.http.secret import Token
@@ -83,7 +85,7 @@ class Rules:
 def application(service: Service, rules: Rules | None = None) -> ASGIApp:
     """The service as ASGI; by default for this machine alone."""
     rules = rules or Rules()
-    app: ASGIApp = Told(Starlette(routes=_routes(service, rules), exception_handlers=_REFUSED))
+    app: ASGIApp = Told(_parts(service, rules))
     app = GZipMiddleware(app, compresslevel=_COMPRESSION, exclude_content_types=_AS_THEY_ARE)
     if rules.token:
         app = Token(app, token=rules.token, data=(f"{API}/", f"{ZARR}/"))
@@ -99,14 +101,31 @@ def application(service: Service, rules: Rules | None = None) -> ASGIApp:
     return Paced(Headed(app, shared=bool(rules.origins), private=bool(rules.token)))
 
 
-def _routes(service: Service, rules: Rules) -> list[BaseRoute]:
+def _parts(service: Service, rules: Rules) -> ASGIApp:
     computing = Work(threads=_COMPUTING, waiting=_WAITING, seconds=rules.seconds)
     reading = Work(threads=_READING, waiting=_READ_WAITING, seconds=rules.seconds)
-    return [
-        *routes(service, computing),
-        Route(f"{ZARR}/{{key:path}}", ZarrTree(service, reading).answer),
-        Mount("/", StaticFiles(directory=PAGE, html=True)),
-    ]
+    # What endpoints import takes longer than all the rest: the page arrives meanwhile.
+    api = Later(partial(_api, service, computing))
+    others = Starlette(
+        routes=[
+            Route(f"{ZARR}/{{key:path}}", ZarrTree(service, reading).answer),
+            Mount("/", StaticFiles(directory=PAGE, html=True)),
+        ],
+        exception_handlers=_REFUSED,
+    )
+
+    async def parts(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        part = api if path == API or path.startswith(f"{API}/") else others
+        await part(scope, receive, send)
+
+    return parts
+
+
+def _api(service: Service, work: Work) -> ASGIApp:
+    from taqstore.serve.api.routes import routes
+
+    return Starlette(routes=routes(service, work), exception_handlers=_REFUSED)
 
 
 async def _busy(request: Request, error: Exception) -> Response:

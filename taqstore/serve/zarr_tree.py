@@ -92,7 +92,13 @@ class ZarrTree:
             return refusal(str(error), 500)
 
     def _content(self, name: str, served: Served, key: str) -> Content | None:
-        identity = self._identity(name, served, key)
+        # Flags first: a file that comes between the two looks is there, and not missing.
+        try:
+            identity = self._identity(served, key)
+        except StoreError:
+            if not served.remote:
+                _inside(served, key)  # a link says more
+            raise
         if identity == (0, 0):
             raise MissingError(_NOTHING)
         if served.remote:
@@ -100,13 +106,13 @@ class ZarrTree:
         else:
             content = _near(served, key, identity)
         if identity is not None and (content is None or content.size != identity[0]):
-            what, remedy = "a file of a completed item is not the one that was written", ""
+            what = "a file of a completed item is not the one that was written"
             if content is not None:
                 content.close()
-            raise StoreError(problem(what, where=key, remedy=remedy or "see taqstore verify"))
+            raise StoreError(problem(what, where=key, remedy="see taqstore verify"))
         return content
 
-    def _identity(self, name: str, served: Served, key: str) -> Identity | None:
+    def _identity(self, served: Served, key: str) -> Identity | None:
         """Size and fingerprint of a file of data; (0, 0) if there is none, None of any other."""
         before, found, place = key.rpartition("/c/")
         if not found:
@@ -140,11 +146,14 @@ class ZarrTree:
 
 
 def _near(served: Served, key: str, identity: Identity | None) -> Content | None:
-    """A file on a local disk; None where there is none, or a folder."""
+    """A file on a local disk; None of a folder, or where there is none."""
     path = _inside(served, key)
     if path is None or path.is_dir():
         return None
-    fd = open_regular(path)
+    try:
+        fd = open_regular(path)
+    except ABSENT:
+        return None
     return content_of_file(fd, _etag(identity), media_type=_media_type(key))
 
 

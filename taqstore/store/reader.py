@@ -235,6 +235,10 @@ class Store(Mapping[str, xr.Dataset]):
     def __len__(self) -> int:
         return len(self.paths)
 
+    def __contains__(self, path: object) -> bool:
+        """Whether there is such a group, damaged or not: nothing of it is read."""
+        return isinstance(path, str) and path.strip("/") in self.paths
+
     def opener(self) -> Callable[[], Store]:
         """What opens it again in another process: an address goes there, nothing that was read."""
         return partial(

@@ -20,7 +20,8 @@ from taqstore.cli.words import Word, WordGroup
 
 # Texts that are of no list: numbers, ranges, prompts.
 FREE = {"--negative-prompt", "--images", "--image", "--step", "--sigma", "--batch", "--channel",
-        "--shard", "--size", "--staging", "--host", "--token", "--allow-host", "--allow-origin"}  # fmt: skip
+        "--shard", "--size", "--staging", "--explorer", "--host", "--token", "--allow-host",
+        "--allow-origin"}  # fmt: skip
 # What makes a new name or a new store takes any.
 NEW = {("generate", "store"), ("ingest", "store"), ("merge", "out"),
        ("pull", "target"), ("push", "target")}  # fmt: skip

@@ -43,6 +43,7 @@ WORDS: dict[str, list[str]] = {
     "profile": ["{s}", "-o", "{o}/figures"],
 }  # fmt: skip
 ELSEWHERE = {
+    "serve": "answers say it: tests/serve/api",
     "generate": "refuses them: tests/pipelines/run",
     "collect": "counts them: tests/pipelines/collect",
     "adaround": "needs a model",

@@ -49,6 +49,18 @@ def test_a_store_is_a_mapping_of_groups(path: Path) -> None:
         store["activations"]
 
 
+def test_whether_a_group_is_there_takes_no_reading_of_it(path: Path) -> None:
+    """Lost or not: a group that is asked for by name alone is not opened."""
+    store = open_store(path)
+    shutil.rmtree(path / "latents")
+    assert "latents" in store
+    assert f"/{FC2}/" in store
+    assert "activations" not in store
+    assert 3 not in store
+    with pytest.raises(StoreError, match="this group is lost"):
+        store["latents"]
+
+
 def test_datasets_are_lazy_and_documented(path: Path) -> None:
     dataset = open_store(path)["latents"]
     assert dataset.x.chunks is None

@@ -59,6 +59,7 @@ TABLES = (
     DocTable("docs/commands.md", "figures", docs_tables.figure_table),
     DocTable("docs/commands.md", "formats", docs_tables.formats_table),
     DocTable("docs/commands.md", "sources", docs_tables.sources_table),
+    DocTable("docs/commands.md", "endpoints", docs_tables.endpoints_table),
     DocTable("docs/analyses.md", "analyses", docs_tables.analyses_table),
     DocTable("docs/analyses.md", "options of all", docs_tables.shared_options_table),
     DocTable("docs/analyses.md", "clip rules", docs_tables.rules_table),

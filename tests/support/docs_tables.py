@@ -21,6 +21,8 @@ from taqstore.export.pasted.table import PASTES
 from taqstore.kinds.statistics_sources import STATISTICS
 from taqstore.place.remote.schemes import FOLDER, SCHEMES
 from taqstore.plot.figures import FIGURES
+from taqstore.serve.api.table import ENDPOINTS
+from taqstore.serve.http.formats import FORMS
 
 
 def root_context() -> click.Context:
@@ -202,6 +204,30 @@ def places_table() -> str:
 
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
+
+
+def endpoints_table() -> str:
+    """Markdown: every address of `taqstore serve` below `/api`, in which forms it answers.
+
+    What has an address for each word of a command is one row.
+    """
+    answers = {
+        "document": "JSON",
+        "tables": ", ".join(f"`.{form.word}`" for form in FORMS),
+        "file": "a file",
+    }
+    rows: dict[str, tuple[str, ...]] = {}
+    for row in ENDPOINTS:
+        command = next(
+            (word for word in ("analyze", "export", "plot") if f"/{word}/" in row.path), ""
+        )
+        if command:
+            path = f"/stores/{{store}}/{command}/…"
+            text = f"What `taqstore {command} …` gives, with its options"
+        else:
+            path, text = row.path, row.doc.rstrip(".")
+        rows.setdefault(path, (f"`/api{path}`", text, answers[row.answers]))
+    return markdown(("address", "tells", "answers"), rows.values())
 
 
 def models_table() -> str:

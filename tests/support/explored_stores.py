@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from support.builders import write_latents
 from support.report_page import HOSTILE, hostile_store
 from support.sensitivity_store import write_sensitivities
 from support.served import Served, serving
@@ -51,6 +52,7 @@ class Explored:
 def _make(folder: Path) -> None:
     made = Explored(folder)
     make_store(made.run, shape=SHAPE)
+    write_latents(made.run, [0, 1, 2, 3])
     write_weights(made.run)
     write_sensitivities(made.run, unit="linear", formats=("rtn-w4",), images=(0, 1))
     make_store(made.other, shape=SHAPE, seed=1)

@@ -7,6 +7,7 @@ the thread of the tests while it runs, so it is begun and ended with each module
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ needs_explorer = pytest.mark.skipif(
 _ALONE = ("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",)
 _HEARD = """document.addEventListener("securitypolicyviolation", event => console.error(
   `policy ${event.violatedDirective} broken by ${event.blockedURI} ${event.sourceFile}`))"""
+_IDLE = """() => new Promise((done) => requestIdleCallback(
+  () => requestAnimationFrame(() => setTimeout(done, 20)), { timeout: 1000 }))"""
 WAIT = 30_000.0
 
 
@@ -53,6 +56,7 @@ class Looked:
     served: Served
     complaints: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    _open: set[Any] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         page = self.page
@@ -62,6 +66,7 @@ class Looked:
         page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         page.on("request", self._request)
         page.on("requestfailed", self._failed)
+        page.on("requestfinished", self._finished)
         page.on("response", self._response)
         page.on("websocket", lambda socket: self.complaints.append(f"left: {socket.url}"))
 
@@ -76,8 +81,13 @@ class Looked:
         if not url.startswith(f"{self.served.origin}/"):
             self.complaints.append(f"left: {url}")
         self.asked.append(url.removeprefix(self.served.origin))
+        self._open.add(request)
+
+    def _finished(self, request: Any) -> None:
+        self._open.discard(request)
 
     def _failed(self, request: Any) -> None:
+        self._open.discard(request)
         # What a view no longer needs is given up: that is how sliders stay quick.
         if "ERR_ABORTED" not in (request.failure or ""):
             self.complaints.append(f"failed: {request.url} {request.failure}")
@@ -89,13 +99,24 @@ class Looked:
     def open(self, path: str = "/", **query: Any) -> Page:
         """Go to an address of the server, and wait until nothing is loaded any more."""
         self.page.goto(self.served.url(path, **query))
+        self.page.wait_for_load_state("load")
         return self.settled()
 
     def settled(self) -> Page:
-        """Wait until the page asks for nothing and has drawn."""
-        self.page.wait_for_load_state("networkidle")
-        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => done()))")
+        """Wait until the page asks for nothing, has nothing to do and has drawn."""
+        quiet = 0
+        while quiet < 3:
+            self.page.evaluate(_IDLE)
+            quiet = 0 if self._open or self.page.locator(".busy").count() else quiet + 1
         return self.page
+
+    def until(self, expression: str) -> Page:
+        """Wait until an expression is true; Playwright's own way breaks the page's policy."""
+        end = time.monotonic() + WAIT / 1000
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < end, expression
+            self.page.wait_for_timeout(30)
+        return self.settled()
 
     @contextmanager
     def expecting(self, *patterns: str) -> Iterator[None]:

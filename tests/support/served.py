@@ -57,7 +57,7 @@ class Served:
     """
 
     def __init__(self, stores: Sequence[Path | str], *options: str) -> None:
-        port = () if "--port" in options else ("--port", str(free_port()))
+        port = () if "--port" in options else ("--port", "0")
         self.command = ["serve", *map(str, stores), *port, *options]
         self.said: list[str] = []
         self._lines = threading.Condition()

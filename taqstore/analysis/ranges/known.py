@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.analysis.ranges.clip import calls
-from taqstore.analysis.shared.inputs import Array, observed_histogram, over
+from taqstore.analysis.shared.inputs import Array, is_observed, over
 from taqstore.statistics.selected import least
 
 KEPT = 4
@@ -30,7 +30,7 @@ def known_values(dataset: xr.Dataset, *, static: bool = False) -> list[xr.DataAr
     One array ([step, ]layer, value), float64, NaN where there are fewer channels; none where the
     histogram is not of observations or no extrema of the same values stand beside it.
     """
-    if observed_histogram(dataset) is None:
+    if not is_observed(dataset):
         return []
     if KNOWN in dataset.data_vars:
         return [_of_kept(dataset[KNOWN], static)]

@@ -123,14 +123,18 @@ def _over_batches(lower: xr.DataArray, upper: xr.DataArray) -> Bounds:
     return Bounds(lower.astype(np.float64), upper.astype(np.float64))
 
 
+def is_observed(dataset: xr.Dataset) -> bool:
+    """Whether there is a histogram of observations; nothing is read."""
+    histogram = dataset.data_vars.get("histogram")
+    return histogram is not None and "layout" in {**dataset.attrs, **histogram.attrs}
+
+
 def observed_histogram(dataset: xr.Dataset) -> tuple[xr.DataArray, Layout] | None:
     """Counts of all batches with their bit layout, or None where bins are of another kind."""
-    histogram = dataset.data_vars.get("histogram")
-    if histogram is None:
+    if not is_observed(dataset):
         return None
+    histogram = dataset["histogram"]
     attrs = {**dataset.attrs, **histogram.attrs}
-    if "layout" not in attrs:
-        return None
     if "batch" in histogram.dims:
         histogram = histogram.sum("batch", dtype=np.int64)
     layout = Layout(str(attrs["layout"]), int(attrs["mantissa_bits"]))

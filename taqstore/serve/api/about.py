@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from taqstore.errors import TaqError
-from taqstore.serve.http.endpoint import Endpoint, File
+from taqstore.serve.http.endpoint import API, Endpoint, File
 from taqstore.serve.served.service import Service
 from taqstore.version import __version__
-
-API = "/api"
 
 
 def endpoints() -> list[Endpoint]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from taqstore.analysis.shared.option import Option, bundled
@@ -61,9 +63,23 @@ def analysis(
     TaqError
         As of `query.analyze`; or the tables would be too large.
     """
+    beside = service.version(other) if other is not None else ""
+    key = "analyze", name, other, beside, paste, *sorted(given.items())
+    # The same tables are asked for in several formats, and by several people.
+    return service.kept(store, key, partial(_made, service, store, name, other, paste, given))
+
+
+def _made(
+    service: Service,
+    store: str,
+    name: str,
+    other: str | None,
+    paste: str | None,
+    asked_for: Mapping[str, Any],
+) -> Tables | File:
     from taqstore.query.analyze import analyze, site_tables, whole_tables
 
-    row, opened = ANALYSES[name], service.store(store)
+    row, opened, given = ANALYSES[name], service.store(store), dict(asked_for)
     part = {o.parameter: v for o in CHOOSING if (v := given.pop(o.name, None)) is not None}
     second = _second(service, row, other, name)
     values, said = _options(opened, row, given)

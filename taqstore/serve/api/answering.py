@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from starlette.responses import FileResponse, Response
 
 from taqstore.analysis.shared.option import bundled
 from taqstore.errors import TaqError
-from taqstore.serve.api.parameters import read
+from taqstore.serve.api.parameters import check_needed, read
 from taqstore.serve.http import formats
 from taqstore.serve.http.documents import written
 from taqstore.serve.http.endpoint import Endpoint, File, Tables
@@ -95,6 +95,7 @@ def respond(service: Service, endpoint: Endpoint, asked: Asked) -> Response:
     if endpoint.answers == "tables":
         form = formats.chosen(asked.accept, asked.suffix)
     values = read(endpoint.options, asked.given, who=endpoint.path)
+    check_needed(endpoint, values)
     tag = _tag(service, endpoint, {**values, **asked.path}, form.word)
     headers = {"ETag": tag, "Cache-Control": _AGAIN, "Vary": "Accept"}
     if tag in (part.strip() for part in asked.known.split(",")):
@@ -116,9 +117,18 @@ def _called_with(endpoint: Endpoint, values: Mapping[str, Any]) -> dict[str, Any
 def _tag(service: Service, endpoint: Endpoint, values: Mapping[str, Any], form: str) -> str:
     """Of the versions of all stores asked, the options, the format and this program."""
     named = [str(values[word]) for word in STORES if values.get(word)]
-    versions = [service.version(name) for name in named or service.names]
+    versions = [service.version(name) for name in named] or list(_versions(service))
     what = [__version__, endpoint.path, form, versions, sorted(values.items())]
     return f'W/"{hashlib.sha256(repr(what).encode()).hexdigest()[:32]}"'
+
+
+def _versions(service: Service) -> Iterator[str]:
+    """Of all stores; of one that cannot be read now, why."""
+    for name in service.names:
+        try:
+            yield service.version(name)
+        except TaqError as error:
+            yield str(error)
 
 
 def _response(found: Any, form: formats.Form, headers: dict[str, str]) -> Response:

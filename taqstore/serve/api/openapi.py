@@ -8,7 +8,7 @@ from typing import Any
 
 from taqstore.analysis.shared.option import Option
 from taqstore.plot.figures import FORMATS
-from taqstore.serve.api.parameters import LONGEST
+from taqstore.serve.api.parameters import LONGEST, needed
 from taqstore.serve.api.table import ENDPOINTS
 from taqstore.serve.http.endpoint import Endpoint
 from taqstore.serve.http.formats import FORMS
@@ -28,9 +28,12 @@ _ABOUT = (
 )
 _REFUSED = {
     "400": "What was asked for makes no sense.",
+    "401": "A token is needed.",
+    "403": "The service is not called by this name.",
     "404": "It is not there.",
     "406": "None of the formats that are accepted can be given.",
     "413": "The answer would be too large.",
+    "414": "The address is too long.",
     "422": "The data cannot answer it.",
     "503": "The store cannot be read now, or too much is asked for at once.",
     "504": "It takes too long.",
@@ -67,13 +70,14 @@ def address(endpoint: Endpoint) -> str:
 
 
 def _operation(endpoint: Endpoint, stores: Sequence[str]) -> Schema:
+    must = needed(endpoint)
     return {
         "summary": endpoint.doc,
         "operationId": re.sub(r"\W+", "-", address(endpoint)).strip("-") or "index",
         "tags": [section(endpoint)],
         "parameters": [
             *(_path_parameter(name, stores) for name, _ in _BRACES.findall(endpoint.path)),
-            *(_parameter(option, stores) for option in endpoint.options),
+            *(_parameter(option, stores, option in must) for option in endpoint.options),
         ],
         "responses": {
             "200": {"description": endpoint.doc, "content": _content(endpoint)},
@@ -85,7 +89,7 @@ def _operation(endpoint: Endpoint, stores: Sequence[str]) -> Schema:
 
 def section(endpoint: Endpoint) -> str:
     """What an endpoint belongs to: the word behind the store."""
-    words = [part for part in endpoint.path.split("/") if part and not part.startswith("{")]
+    words = re.findall(r"/(\w+)", endpoint.path)
     return words[1] if len(words) > 1 else "about"
 
 
@@ -108,12 +112,12 @@ def _path_parameter(name: str, stores: Sequence[str]) -> Schema:
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
-def _parameter(option: Option, stores: Sequence[str]) -> Schema:
+def _parameter(option: Option, stores: Sequence[str], must: bool) -> Schema:
     schema = schema_of(option)
     if option.name in _STORES:
         schema = {"type": "string", "enum": list(stores)}
     more = {"style": "form", "explode": True} if option.many else {}
-    return {"name": option.parameter, "in": "query", "required": False, "schema": schema,
+    return {"name": option.parameter, "in": "query", "required": must, "schema": schema,
             "description": described(option), **more}  # fmt: skip
 
 

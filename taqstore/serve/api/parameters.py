@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import signature
 from operator import attrgetter
 from typing import Any
 
@@ -10,9 +11,10 @@ from taqstore.analysis.shared.option import Option, settle
 from taqstore.asked import meant
 from taqstore.errors import MisuseError, problem
 from taqstore.query.texts import read_texts
+from taqstore.serve.http.endpoint import Endpoint
 
-LONGEST = 4096
-"""Characters of a parameter, and parameters of a request."""
+LONGEST = 1000
+"""Characters of a parameter."""
 _TOKEN = "token"  # of the service itself: see app
 
 
@@ -53,6 +55,21 @@ def read(
         for name, several in texts.items()
     }
     return settle(options, values, who=who, spell=attrgetter("parameter"))
+
+
+def needed(endpoint: Endpoint) -> tuple[Option, ...]:
+    """Options without which the function of an endpoint cannot be called."""
+    parameters = signature(endpoint.load()).parameters
+    bare = {name for name, one in parameters.items() if one.default is one.empty}
+    return tuple(o for o in endpoint.options if o.name in bare and o.default is None)
+
+
+def check_needed(endpoint: Endpoint, values: Mapping[str, Any]) -> None:
+    """Refuse a question that lacks one of them, by a MisuseError."""
+    for option in needed(endpoint):
+        if option.name not in values:
+            what = f"{endpoint.path} needs {option.parameter}"
+            raise MisuseError(problem(what, remedy=option.help))
 
 
 def _names(options: Sequence[Option]) -> Mapping[str, tuple[Option, bool]]:

@@ -13,13 +13,11 @@ from taqstore.asked import meant
 from taqstore.errors import MissingError, printable, problem
 from taqstore.serve.api.answering import answer
 from taqstore.serve.api.table import ENDPOINTS
-from taqstore.serve.http.endpoint import Endpoint
+from taqstore.serve.http.endpoint import API, Endpoint
 from taqstore.serve.http.formats import FORMS
 from taqstore.serve.http.problems import refused
 from taqstore.serve.http.work import Work
 from taqstore.serve.served.service import Service
-
-API = "/api"
 
 
 def routes(service: Service, work: Work) -> list[BaseRoute]:

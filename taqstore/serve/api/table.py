@@ -10,13 +10,11 @@ from taqstore.serve.views import (
     gates,
     latents,
     layer,
-    plan_groups,
-    plan_measured,
-    plan_widths,
     trajectory,
     weights,
 )
 from taqstore.serve.views import map as map_view
+from taqstore.serve.views.plan import groups, measured, widths
 
 _VIEWS = "taqstore.serve.views"
 
@@ -74,31 +72,31 @@ PLANS: tuple[Endpoint, ...] = (
     Endpoint(
         "/stores/{store}/plan/widths",
         "Best bit widths under a budget of average bits, beside one width for all.",
-        f"{_VIEWS}.plan_widths:width_plan",
-        options=plan_widths.OPTIONS,
+        f"{_VIEWS}.plan.widths:width_plan",
+        options=widths.OPTIONS,
     ),
     Endpoint(
         "/stores/{store}/plan/groups",
         "Groups of steps cut by hand, beside the best of as many.",
-        f"{_VIEWS}.plan_groups:group_plan",
-        options=plan_groups.OPTIONS,
+        f"{_VIEWS}.plan.groups:group_plan",
+        options=groups.OPTIONS,
     ),
     Endpoint(
         "/stores/{store}/plan/measured",
         "What a store holds of measured costs: sensitivities, trajectories of variants.",
-        f"{_VIEWS}.plan_measured:stored",
+        f"{_VIEWS}.plan.measured:stored",
     ),
     Endpoint(
         "/stores/{store}/plan/frontier",
         "The best format for every linear under a budget, by measured sensitivities.",
-        f"{_VIEWS}.plan_measured:frontier_plan",
-        options=plan_measured.FRONTIER,
+        f"{_VIEWS}.plan.measured:frontier_plan",
+        options=measured.FRONTIER,
     ),
     Endpoint(
         "/stores/{store}/plan/policy",
         "Which first and last steps to protect, by what each step does.",
-        f"{_VIEWS}.plan_measured:policy_plan",
-        options=plan_measured.POLICY,
+        f"{_VIEWS}.plan.measured:policy_plan",
+        options=measured.POLICY,
     ),
 )
 """What the explorer's plan is moved by."""

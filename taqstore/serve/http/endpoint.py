@@ -13,6 +13,9 @@ from taqstore.faces import named
 if TYPE_CHECKING:
     import pandas as pd
 
+API = "/api"
+"""Where endpoints are."""
+
 
 @dataclass(frozen=True)
 class Endpoint:

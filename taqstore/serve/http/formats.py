@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -187,7 +188,7 @@ def _range(part: str) -> tuple[str, float]:
 
 def _like(kind: str, ranges: Sequence[tuple[str, float]]) -> float:
     """How much a media type is liked: by the range that speaks of it most closely."""
-    for wanted in (kind, f"{kind.partition('/')[0]}/*", "*/*"):
+    for wanted in (kind, re.sub("/.*", "/*", kind), "*/*"):
         told = [quality for name, quality in ranges if name == wanted]
         if told:
             return max(told)

@@ -40,10 +40,10 @@ class Paced:
                 busy = refusal("too much is being sent; ask again", 503, {"Retry-After": "5"})
                 await busy(scope, receive, send)
                 return
-            while begun:
-                await send(begun.pop())
             self._waiting += size
             try:
+                while begun:
+                    await send(begun.pop())
                 if scope["method"] == "HEAD" or not body:
                     await send(message)
                 else:

@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -72,15 +73,14 @@ class Work:
         BusyError, TooLongError
             As they say.
         """
-        future = self._future(task, key)
-        waiting = asyncio.shield(asyncio.wrap_future(future))
+        future: Future[_T] = self._future(task, key)
+        waiting = awaited(future)
         try:
             return await asyncio.wait_for(waiting, self.seconds)
         except TimeoutError:
-            if future.done():
-                raise  # the work's own
+            if future.done():  # just now, or the error is its own
+                return future.result()
             self._keep(key, future, dropped)
-            waiting.add_done_callback(_look_away)
             raise TooLongError from None
 
     def _future(self, task: Callable[[], Any], key: Hashable) -> Future[Any]:
@@ -127,10 +127,28 @@ class Work:
             del future, task
 
 
-def _look_away(done: asyncio.Future[Any]) -> None:
-    """Nobody waits any more: what went wrong is no news to anyone."""
-    if not done.cancelled():
-        done.exception()
+def awaited(future: Future[_T]) -> asyncio.Future[_T]:
+    """What a thread will give, to wait for in the loop; giving up waiting stops nothing.
+
+    That of asyncio complains where the loop has ended before the thread.
+    """
+    loop = asyncio.get_running_loop()
+    waiting: asyncio.Future[_T] = loop.create_future()
+
+    def told() -> None:
+        if waiting.done():  # nobody waits any more
+            return
+        if (error := future.exception()) is not None:
+            waiting.set_exception(error)
+        else:
+            waiting.set_result(future.result())
+
+    def tell(_: Future[_T]) -> None:
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(told)
+
+    future.add_done_callback(tell)
+    return waiting
 
 
 def _drop(dropped: _Drop, done: Future[Any]) -> None:

@@ -164,7 +164,7 @@ export function copyable(text, all) {
 }
 
 /** The command line and the Python that give the numbers of a view; `set` when they change. */
-export function commandBox({ cli = "", python = "" } = {}) {
+export function commandBox({ cli = "", python = "", title = "The same numbers elsewhere" } = {}) {
   const codes = { cli: el("code", {}), python: el("code", {}) };
   const row = (name, key) => el(
     "div",
@@ -177,7 +177,7 @@ export function commandBox({ cli = "", python = "" } = {}) {
   const node = el(
     "section",
     { class: "commands", "aria-labelledby": id },
-    el("h2", { id }, "The same numbers elsewhere"),
+    el("h2", { id }, title),
     row("Command line", "cli"),
     row("Python", "python"),
   );

@@ -3,12 +3,20 @@
 const SVG = "http://www.w3.org/2000/svg";
 let counted = 0;
 
+// Characters that turn the direction of text or are not seen: a name could pretend to be another.
+const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g;
+
+/** Text of data with hidden characters spelled out, as `\u202e`. */
+export function plain(text) {
+  return String(text).replace(HIDDEN, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
 /** Set what an element is told: `on…` listeners, `style` and `dataset` objects, attributes. */
 function set(node, props) {
   for (const [name, value] of Object.entries(props ?? {})) {
     if (value === undefined || value === null || value === false) continue;
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (name === "text") node.textContent = value;
+    else if (name === "text") node.textContent = plain(value);
     else if (name === "style") {
       // Not as an attribute: the content security policy of the page refuses those.
       for (const [key, text] of Object.entries(value)) node.style.setProperty(key, text);
@@ -20,8 +28,13 @@ function set(node, props) {
 
 function make(node, props, children) {
   set(node, props);
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  node.append(...shownOf(children));
   return node;
+}
+
+function shownOf(children) {
+  const there = children.flat().filter((child) => child !== null && child !== undefined);
+  return there.map((child) => (child instanceof Node ? child : plain(child)));
 }
 
 /** An HTML element. `props.class`, `props.onclick`, `props.text`…; children are nodes or text. */
@@ -36,7 +49,7 @@ export function svg(tag, props, ...children) {
 
 /** Put children in the place of all that is in a root. */
 export function fill(root, ...children) {
-  root.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
+  root.replaceChildren(...shownOf(children));
   return root;
 }
 
@@ -54,13 +67,20 @@ export function spoken(text, props) {
 /** A region that screen readers read out when its text changes; `say(text)` changes it. */
 export function live() {
   const node = el("p", { class: "spoken", "aria-live": "polite", role: "status" });
-  return { node, say: (text) => { node.textContent = text; } };
+  return { node, say: (text) => { node.textContent = plain(text); } };
 }
 
 /** What the server or the network said, in place of a view. */
 export function problem(error) {
   const text = error instanceof Error ? error.message : String(error);
   return el("p", { class: "problem", role: "alert" }, text);
+}
+
+/** Show that an answer is awaited: what was `answered` pales, and where nothing was it is said. */
+export function showBusy(node, busy, answered) {
+  node.classList.toggle("busy", busy && answered);
+  node.classList.toggle("asking", busy && !answered);
+  node.setAttribute("aria-busy", String(busy));
 }
 
 /** A section with a heading; `body` is where its content goes. */

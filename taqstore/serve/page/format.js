@@ -28,6 +28,15 @@ export function number(value, digits = 4) {
   return minus(size >= 1e4 ? Number(text).toLocaleString("en-US") : text);
 }
 
+/** Ticks as text, with as many digits as tell neighbours apart. */
+export function tickTexts(values) {
+  for (let digits = 3; digits < 12; digits += 1) {
+    const texts = values.map((value) => number(value, digits));
+    if (new Set(texts).size === new Set(values).size) return texts;
+  }
+  return values.map(exact);
+}
+
 function trim(text) {
   const [digits, power] = text.split("e");
   const short = digits.includes(".") ? digits.replace(/0+$/, "").replace(/\.$/, "") : digits;

@@ -1,6 +1,6 @@
 // A heat map on canvas: thousands of cells, reached by mouse, finger and keys, and read out.
 import { button, copy } from "./controls.js";
-import { el, live, onWidth, unique } from "./dom.js";
+import { el, live, onWidth, plain, unique } from "./dom.js";
 import { exact, number } from "./format.js";
 import { drawMap, layOut } from "./map/draw.js";
 import { gestures } from "./map/input.js";
@@ -94,7 +94,7 @@ export function heatmap(root, options) {
     cursor = { row, column, shown: true };
     if (same && !spoken) return;
     const text = textOf(asked, row, column);
-    readout.textContent = text;
+    readout.textContent = plain(text);
     if (spoken) {
       told.say(text);
       view.reveal(row, column);
@@ -131,7 +131,7 @@ export function heatmap(root, options) {
       view.restore(changes.zoom);
       cursor = { row: 0, column: 0, shown: false };
       readout.textContent = "";
-    } else if (cursor.shown) readout.textContent = textOf(asked, cursor.row, cursor.column);
+    } else if (cursor.shown) readout.textContent = plain(textOf(asked, cursor.row, cursor.column));
     if (changes.label) stage.setAttribute("aria-label", changes.label);
     asTable.refresh();
     draw();
@@ -140,7 +140,7 @@ export function heatmap(root, options) {
   /** Put the cursor on a cell without a word. */
   function mark(row, column) {
     cursor = { row, column, shown: true };
-    readout.textContent = textOf(asked, row, column);
+    readout.textContent = plain(textOf(asked, row, column));
     draw();
   }
 

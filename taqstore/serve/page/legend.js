@@ -1,6 +1,6 @@
 // The bar that tells what colours mean, with ticks, units, and what a missing value looks like.
 import { el, fill } from "./dom.js";
-import { number } from "./format.js";
+import { tickTexts } from "./format.js";
 
 const STOPS = 16;
 
@@ -16,11 +16,8 @@ export function colourBar() {
     name.textContent = [label, unit, scale.log ? "log scale" : "", note].filter(Boolean).join(", ");
     const colours = Array.from({ length: STOPS + 1 }, (_, i) => scale.at(i / STOPS));
     bar.style.background = `linear-gradient(to right, ${colours.join(",")})`;
-    fill(ticks, spaced(scale).map(({ tick, share }) => {
-      const text = el("span", {}, number(tick, 3));
-      text.style.left = `${100 * share}%`;
-      return text;
-    }));
+    fill(ticks, spaced(scale).map(({ text, share }) => (
+      el("span", { style: { left: `${100 * share}%` } }, text))));
     missing.hidden = !some;
   };
   return node;
@@ -28,11 +25,13 @@ export function colourBar() {
 
 // Ticks that would stand in each other are left out; those at the ends stay within the bar.
 function spaced(scale) {
+  const [least, most] = scale.domain;
+  const inside = scale.ticks.filter((tick) => tick >= least && tick <= most);
+  const texts = tickTexts(inside);
   const kept = [];
-  for (const tick of scale.ticks) {
+  inside.forEach((tick, i) => {
     const share = scale.share(tick);
-    if (share < -0.001 || share > 1.001) continue;
-    if (kept.length === 0 || share - kept.at(-1).share > 0.12) kept.push({ tick, share });
-  }
+    if (kept.length === 0 || share - kept.at(-1).share > 0.12) kept.push({ text: texts[i], share });
+  });
   return kept;
 }

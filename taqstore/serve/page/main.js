@@ -5,10 +5,13 @@ import { el, fill, problem } from "./dom.js";
 import { onBack, read, viewAddress, write } from "./state.js";
 import { choose, chosen } from "./theme.js";
 
-/** The views: `view=` of the address, what they are called, the module that shows each. */
+/**
+ * The views: `view=` of the address, what they are called, the module that shows each. Those that
+ * are `alone` do without the list of all stores.
+ */
 const VIEWS = [
-  { word: "map", label: "Overview", module: "./views/overview.js" },
-  { word: "layer", label: "Layer", module: "./views/layer.js" },
+  { word: "map", label: "Overview", module: "./views/overview.js", alone: true },
+  { word: "layer", label: "Layer", module: "./views/layer.js", alone: true },
   { word: "compare", label: "Compare", module: "./views/compare.js" },
   { word: "plan", label: "Plan", module: "./views/plan.js" },
   { word: "latents", label: "Latents", module: "./views/latents.js" },
@@ -90,7 +93,7 @@ function settle(state) {
 function drawHeader(state) {
   const picker = select({
     label: "Store",
-    options: stores.map((one) => ({ value: one.name, label: one.name, title: one.address })),
+    options: offered(state),
     value: state.store,
     // What is looked at in one store need not be in another: only the question goes along.
     onChange: (store) => go({ store, layer: null, step: null, zoom: null, batch: null }),
@@ -110,6 +113,12 @@ function drawHeader(state) {
   );
 }
 
+// Before the stores are listed, and where the one that is named is none of them, there is its name.
+function offered({ store }) {
+  const known = stores.map((one) => ({ value: one.name, label: one.name, title: one.address }));
+  return known.some((one) => one.value === store) || !store ? known : [{ value: store, label: store }, ...known];
+}
+
 // A link stays a link: with Ctrl it opens a tab, without it the page stays.
 function follow(event) {
   if (event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
@@ -124,14 +133,23 @@ function themePicker() {
 
 async function start() {
   onBack(() => render());
+  const state = read();
+  const view = viewOf(state);
+  // The module comes while the stores are listed.
+  import(view.module).catch(() => {});
+  const listed = get("stores").then((answer) => { ({ stores } = answer); });
+  // A store that the address names needs no list, where the view does without.
+  if (state.store && view.alone) render();
   try {
-    ({ stores } = await get("stores"));
+    await listed;
   } catch (error) {
+    if (state.store && view.alone) return;
     drawHeader(settle(read()));
     fill(main, el("h1", {}, "taqstore"), problem(error));
     return;
   }
-  await render();
+  if (state.store && view.alone) drawHeader(settle(read()));
+  else await render();
 }
 
 start();

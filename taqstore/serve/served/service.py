@@ -95,7 +95,13 @@ class Service:
         return self.served(name).now()[1]
 
     def held(
-        self, name: str, path: str, *, batch: str | None = None, channels: bool = False
+        self,
+        name: str,
+        path: str,
+        *,
+        batch: str | None = None,
+        channels: bool = False,
+        moments: bool = False,
     ) -> xr.Dataset:
         """A group of statistics in memory, in the least room that keeps answers equal to the bit.
 
@@ -108,13 +114,16 @@ class Service:
             Of these batches alone, as of `query.select`.
         channels
             With the extrema of channels, which are most of the room.
+        moments
+            With mean and standard deviation of tensors, which take longest to read.
         """
         store, identity = self.served(name).group(path)
         dataset = store[path]
         if "batch" not in dataset.dims and dataset.nbytes > self._held.largest:
             return dataset
-        key = name, path, identity, store.digest, batch, channels
-        found: xr.Dataset = self._held.get(key, partial(_merged, dataset, batch, channels))
+        key = name, path, identity, store.digest, batch, channels, moments
+        merge = partial(_merged, dataset, batch, channels=channels, moments=moments)
+        found: xr.Dataset = self._held.get(key, merge)
         self._held.forget(lambda other: other[:2] != key[:2] or other[:4] == key[:4])
         # A shallow copy: whoever adds a variable adds it to his own.
         return found.copy(deep=False)
@@ -143,12 +152,12 @@ class Service:
                     self.held(name, path)
 
 
-def _merged(dataset: xr.Dataset, batch: str | None, channels: bool) -> xr.Dataset:
+def _merged(dataset: xr.Dataset, batch: str | None, **parts: bool) -> xr.Dataset:
     from taqstore.analysis.held import held
     from taqstore.query.select import select
 
     part = dataset if batch is None else select(dataset, batch=batch)
-    return held(part, channels=channels)
+    return held(part, **parts)
 
 
 def _free(name: str, taken: dict[str, Served]) -> str:

@@ -9,7 +9,7 @@ from taqstore.analysis.ranges.options import PERCENTILE
 from taqstore.analysis.shared.option import Option
 from taqstore.analysis.table import ANALYSES
 from taqstore.errors import MissingError, problem
-from taqstore.names import site_of
+from taqstore.names import site_of, split_group
 from taqstore.serve.served.service import Service
 from taqstore.serve.served.shown import command_line, opened
 from taqstore.serve.views.asking import SOURCE, STEP, Part, one_layer, step_place, steps_of
@@ -79,7 +79,7 @@ def channels(
         "median": median,
         "outliers": int(found["is_outlier"].sum()),
         "channels": [{**row, "is_outlier": bool(row["is_outlier"])} for row in rows],
-        **part.shown("outliers", options, source=path.rpartition("/")[0],
+        **part.shown("outliers", options, source=split_group(path)[0],
                      sites=(site_of(path),), layer=name),
     }  # fmt: skip
 
@@ -170,7 +170,7 @@ def _of_batch(one: xr.Dataset, path: str, percentile: float | None) -> dict[str,
     from taqstore.query.analyze import analyze
 
     def ask(analysis: str, dataset: xr.Dataset, **options: Any) -> xr.Dataset:
-        source = path.rpartition("/")[0]
+        source = split_group(path)[0]
         return analyze(analysis, {path: dataset}, source=source, **options)[path].isel(layer=0)
 
     ends = ask("scales", one, symmetric=False)

@@ -31,6 +31,8 @@ STEP = Option("step", "Step that is looked at [default: the middle one].", int, 
 _SLAB = ("min", "max", "histogram", "count", "nonfinite", "tensor_min", "tensor_max")
 # What asks for the extrema of channels, of all batches together.
 _OF_CHANNELS = ("outliers", "shifts")
+_LAYERS = 8
+_SCHEME = ("bits", "symmetric", "narrow_range")
 # Analyses that give more than is wanted, at a price: of these only what is wanted is computed.
 _LAZY = (*_OF_CHANNELS, "temporal", "diagnostics")
 
@@ -68,9 +70,10 @@ class Part:
         dataset = self.service.store(self.store)[path]
         return select(dataset, batch=self.batch) if self.batch is not None else dataset
 
-    def held(self, path: str, *, channels: bool = False) -> xr.Dataset:
-        """A group in memory with its batches merged."""
-        return self.service.held(self.store, path, batch=self.batch, channels=channels)
+    def held(self, path: str, *, channels: bool = False, moments: bool = False) -> xr.Dataset:
+        """A group in memory with its batches merged; parts as of `Service.held`."""
+        parts = {"channels": channels, "moments": moments}
+        return self.service.held(self.store, path, batch=self.batch, **parts)
 
     def slab(self, path: str, layer: str) -> xr.Dataset:
         """One layer of a group in memory, batches apart."""
@@ -121,35 +124,62 @@ class Part:
         small: bool,
         options: Mapping[str, Any],
     ) -> xr.Dataset:
-        from taqstore.query.analyze import analyze
+        asked = dict(options)
+        if analysis == "error" and not asked.keys() & {"lower", "upper", "cuts"}:
+            asked = self._with_bounds(path, layer, asked)
+        dataset = self._statistics(analysis, path, layer, asked, small=small)
+        return _run(analysis, path, variables, asked, dataset)
 
-        rule = RULES.get(str(options.get("clip", "absmax")))
-        small |= analysis == "scales" and rule is not None and rule.needs == "extrema"
-        if small and layer is None:
-            dataset = self.group(path)
-        else:
-            by_channel = analysis in _OF_CHANNELS or options.get("per", "tensor") != "tensor"
-            dataset = self._statistics(path, layer, rule, by_channel=by_channel)
-        if analysis in _LAZY:
-            dataset = _lazy(dataset)
-        source = split_group(path)[0]
-        found = analyze(analysis, {path: dataset}, source=source, **options)[path]
-        wanted = [name for name in variables if name in found.data_vars]
-        if not wanted:
-            what = f"{analysis} of {path} tells no {' or '.join(variables)}"
-            raise MissingError(problem(what, found=", ".join(map(str, found.data_vars))))
-        return _without(found)[wanted].compute()
+    def _with_bounds(
+        self, path: str, layer: str | None, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The range that a rule chooses in place of the rule."""
+        ends = self.range_of(path, layer, options)
+        kept = {key: options[key] for key in _SCHEME if key in options}
+        return {**kept, "bounds": (ends["lower"], ends["upper"])}
+
+    def range_of(self, path: str, layer: str | None, options: Mapping[str, Any]) -> xr.Dataset:
+        """`lower` and `upper` of a rule; kept when bits change that it does not depend on."""
+        row = RULES[options.get("clip", "absmax")]
+        scheme = _SCHEME if row.by_bits else ("symmetric",)
+        asked = {key: options[key] for key in (*scheme, "clip", *row.options) if key in options}
+        return self.answer("scales", path, ("lower", "upper"), layer=layer, **asked)
+
+    def priced(
+        self,
+        path: str,
+        layer: str,
+        bounds: tuple[xr.DataArray, xr.DataArray],
+        variables: Sequence[str],
+        **scheme: Any,
+    ) -> xr.Dataset:
+        """What ranges of one layer cost; they may have further dimensions."""
+        dataset = self._statistics("error", path, layer, {}, small=False)
+        return _run("error", path, variables, {"bounds": bounds, **scheme}, dataset)
 
     def _statistics(
-        self, path: str, layer: str | None, rule: ClipRule | None, *, by_channel: bool
+        self,
+        analysis: str,
+        path: str,
+        layer: str | None,
+        options: Mapping[str, Any],
+        *,
+        small: bool,
     ) -> xr.Dataset:
         """What to ask, in the cheapest way that gives the same numbers."""
-        if rule is not None and not rule.merges:
-            return self.group(path) if layer is None else self.slab(path, layer)
-        if by_channel:
-            return self.held(path, channels=True) if layer is None else self.slab(path, layer)
-        found = self.held(path)
-        return found if layer is None else found.isel(layer=[_place(found, layer)])
+        row = RULES.get(str(options.get("clip", "absmax")))
+        apart = row is not None and not row.merges
+        by_channel = analysis in _OF_CHANNELS or options.get("per", "tensor") != "tensor"
+        if layer is not None and (apart or by_channel):
+            found = self.slab(path, layer)
+        elif layer is not None:
+            found = self.held(path, moments=analysis == "temporal")
+            found = found.isel(layer=[_place(found, layer)])
+        elif apart or ((small or _of_rollups(analysis, row)) and _has_rollups(self.group(path))):
+            found = self.group(path)
+        else:
+            found = self.held(path, channels=by_channel, moments=analysis == "temporal")
+        return found
 
     def shown(
         self,
@@ -175,14 +205,44 @@ class Part:
         return analysis_shown(analysis, address, chosen=chosen, options=said)
 
 
+def _run(
+    analysis: str,
+    path: str,
+    variables: Sequence[str],
+    options: Mapping[str, Any],
+    dataset: xr.Dataset,
+) -> xr.Dataset:
+    from taqstore.query.analyze import analyze
+
+    asked = _lazy(dataset) if analysis in _LAZY else dataset
+    found = analyze(analysis, {path: asked}, source=split_group(path)[0], **options)[path]
+    wanted = [name for name in variables if name in found.data_vars]
+    if not wanted:
+        what = f"{analysis} of {path} tells no {' or '.join(variables)}"
+        raise MissingError(problem(what, found=", ".join(map(str, found.data_vars))))
+    return _without(found)[wanted].compute()
+
+
+def _of_rollups(analysis: str, row: ClipRule | None) -> bool:
+    return analysis == "scales" and row is not None and row.needs == "extrema"
+
+
+def _has_rollups(dataset: xr.Dataset) -> bool:
+    """Whether extrema of whole tensors are read at once: no more than one number a batch."""
+    return {"tensor_min", "tensor_max"} <= set(dataset.data_vars)
+
+
 def _lazy(dataset: xr.Dataset) -> xr.Dataset:
-    """The same in one block each, so that of an answer only what is wanted is computed."""
+    """The same in blocks of some layers, so that of an answer only what is wanted is computed.
+
+    Ranges of all channels in float64 would be gigabytes of a large model.
+    """
     from uuid import uuid4
 
     if dataset.chunks:
         return dataset
     # A token of our own: dask would read everything to make one.
-    return dataset.chunk(token=uuid4().hex)
+    return dataset.chunk({"layer": _LAYERS}, token=uuid4().hex)
 
 
 def _without(found: xr.Dataset) -> xr.Dataset:

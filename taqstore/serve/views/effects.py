@@ -8,6 +8,7 @@ from taqstore.analysis.shared.option import Option
 from taqstore.asked import word_of
 from taqstore.errors import MissingError, problem
 from taqstore.kinds.sensitivity import UNITS
+from taqstore.names import SENSITIVITY, kind_of, site_of, split_group
 from taqstore.serve.served.service import Service
 from taqstore.serve.served.shown import command_line, opened, python_call
 from taqstore.serve.views.asking import layer_particulars
@@ -21,8 +22,8 @@ UNIT = Option("unit", "What was quantized alone [default: the first there is].",
 
 def formats_of(service: Service, store: str) -> list[dict[str, str]]:
     """``unit`` and ``format`` of every sensitivity that a store holds, units in their order."""
-    paths = [path.split("/") for path in service.store(store) if path.startswith("sensitivity/")]
-    found = [{"unit": unit, "format": name} for _, unit, name in paths]
+    paths = [path for path in service.store(store) if kind_of(path) == SENSITIVITY]
+    found = [{"unit": site_of(split_group(p)[0]), "format": site_of(p)} for p in paths]
     return sorted(found, key=lambda one: (UNITS.index(one["unit"]), one["format"]))
 
 

@@ -35,7 +35,7 @@ def gates(service: Service, *, store: str, min_cosine: float) -> dict[str, Any]:
     "average_bits"}``, ``cosine``, ``final_error`` and ``psnr`` with ``mean``, ``lower`` and
     ``upper``; over ``steps`` the ``mean`` cosine of latents with its interval, the ``least`` of an
     image, and the same of guided outputs; ``images``: ``{"image", "prompt", "seed", "first_below",
-    "psnr", "cosine"}``, cosines by step.
+    "psnr", "cosine", "mean", "least"}``, cosines by step, and of an image over them.
 
     Raises
     ------
@@ -92,5 +92,9 @@ def _variant(name: str, data: xr.Dataset) -> dict[str, Any]:
 def _images(data: xr.Dataset) -> list[dict[str, Any]]:
     names = [n for n in ("prompt", "seed") if n in data.coords]
     columns = {n: data[n].values.tolist() for n in ("image", *names, "first_below", "psnr")}
-    columns["cosine"] = data["cosine"].transpose("image", "step").values.tolist()
+    cosine = data["cosine"].transpose("image", "step")
+    columns["cosine"] = cosine.values.tolist()
+    # The noise that all begin with is left out, as of `GateFigures`.
+    columns["mean"] = cosine.isel(step=slice(1, None)).mean("step").values.tolist()
+    columns["least"] = cosine.min("step").values.tolist()
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

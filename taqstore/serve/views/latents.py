@@ -41,13 +41,16 @@ def sheet(service: Service, *, store: str, group: str) -> dict[str, Any]:
     ``groups``: ``{"group", "label", "images"}`` of all that hold latents; of the one asked for
     ``steps``, ``shown`` (steps of a strip), ``sigma``, ``images``: ``{"image", "prompt", "seed",
     "cfg_weight", "picture"}``, whether a picture is stored; ``height``, ``width``, ``channels``;
-    ``map``: ``text``, ``matrix``, ``offset``.
+    ``map``: ``text``, ``matrix``, ``offset``. Of a store without any latents ``groups`` and
+    ``images`` alone, both empty.
 
     Raises
     ------
     MissingError
-        The store holds no latents, or not this group.
+        The store holds latents, but not in this group.
     """
+    if group == LATENTS and not _groups(service, store):
+        return {"groups": [], "images": []}
     data = _latents(service, store, group)
     stored = _stored_pictures(service, store, group, data)
     colours = _colours(service, store, group)
@@ -206,11 +209,13 @@ def _shown_lines(service: Service, store: str, group: str, image: int) -> dict[s
     line = command_line(
         "query", address, after=[group, "x"], rows=rows, values={"image": str(image), "step": "0"}
     )
+    same = LATENTS if LATENTS in service.store(store) else group
     code = [
         "import taqstore",
+        "from taqstore.serve.views.latent_colours import colours_of",
         "",
         opened(address),
         f"latent = store[{group!r}]['x'].sel(image={image}, step=0).values",
-        "rgb = (latent @ matrix.T + offset).clip(0, 255)  # matrix and offset: see the map",
+        f"rgb = colours_of(store[{same!r}]).pixels(latent)",
     ]
     return {"cli": line, "python": "\n".join(code)}

@@ -10,7 +10,7 @@ from taqstore.analysis.ranges.options import BITS, MOMENTUM, PERCENTILE, SYMMETR
 from taqstore.analysis.ranges.rules import RULES
 from taqstore.analysis.table import ANALYSES
 from taqstore.errors import MissingError
-from taqstore.names import site_of
+from taqstore.names import site_of, split_group
 from taqstore.serve.served.service import Service
 from taqstore.serve.served.shown import Shown
 from taqstore.serve.views.asking import (
@@ -96,7 +96,7 @@ def layer(
     return {
         "site": site_of(path),
         "layer": name,
-        "source": path.rpartition("/")[0],
+        "source": split_group(path)[0],
         **layer_particulars(name),
         "sites": sites,
         "layers": layers,
@@ -161,14 +161,17 @@ def price(
 
 
 def shown_of_rule(part: Part, path: str, name: str, step: int, options: Mapping[str, Any]) -> Shown:
-    """The command that prices a rule for one linear at one step."""
+    """The command that prices a rule for one linear at one step.
+
+    A range that several steps share is asked of all of them: the line then has no step.
+    """
     return part.shown(
         "error",
         options,
-        source=path.rpartition("/")[0],
+        source=split_group(path)[0],
         sites=(site_of(path),),
         layer=name,
-        step=step,
+        step=None if options.get("cuts") else step,
     )
 
 
@@ -197,18 +200,47 @@ def _rules(
     symmetric: bool,
     options: Mapping[str, Any],
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    rules, left_out = [], []
-    for row in rules_offered():
-        taken = _taken(row["rule"], options)
-        asked = {"bits": bits, "symmetric": symmetric, "clip": row["rule"], **taken}
+    ends: dict[str, xr.Dataset] = {}
+    left_out = []
+    for rule in RULES:
+        asked = {"bits": bits, "symmetric": symmetric, "clip": rule, **_taken(rule, options)}
         try:
-            found = rule_prices(part, path, name, asked)
+            ends[rule] = part.range_of(path, name, asked)
         except MissingError as error:
-            left_out.append({"rule": row["rule"], "why": str(error)})
-            continue
-        priced = {key: at_step(found[key], place) for key in PRICES if key in found}
-        rules.append({**row, "used": taken, **priced})
+            left_out.append({"rule": rule, "why": str(error)})
+    key = ("rules", path, name, part.batch, bits, symmetric, *sorted(options.items()))
+    make = partial(_priced, part, path, name, ends, {"bits": bits, "symmetric": symmetric})
+    found = part.service.kept(part.store, key, make)
+    rules = []
+    for row in rules_offered():
+        rule = row["rule"]
+        if rule in ends:
+            one = found.sel(rule=rule)
+            priced = {key: at_step(one[key], place) for key in PRICES if key in one}
+            rules.append({**row, "used": _taken(rule, options), **priced})
     return rules, left_out
+
+
+def _priced(
+    part: Part,
+    path: str,
+    name: str,
+    ends: Mapping[str, xr.Dataset],
+    scheme: Mapping[str, Any],
+) -> xr.Dataset:
+    """Ranges of all rules priced at once, along `rule`; without histograms the ranges alone."""
+    import xarray as xr
+
+    names = xr.DataArray(list(ends), dims="rule", name="rule")
+    joined = xr.concat(list(ends.values()), names, coords="minimal", compat="override")
+    if not _has_counts(part.group(path)):
+        return joined
+    bounds = joined["lower"], joined["upper"]
+    return part.priced(path, name, bounds, PRICES, **scheme)
+
+
+def _has_counts(dataset: xr.Dataset) -> bool:
+    return bool({"histogram", "hist_counts"} & set(map(str, dataset.data_vars)))
 
 
 def rule_prices(part: Part, path: str, name: str, asked: Mapping[str, Any]) -> xr.Dataset:
@@ -219,8 +251,9 @@ def rule_prices(part: Part, path: str, name: str, asked: Mapping[str, Any]) -> x
     MissingError
         The group lacks what the rule needs.
     """
-    known = "histogram" in part.group(path) or "hist_counts" in part.group(path)
-    return part.answer("error" if known else "scales", path, PRICES, layer=name, **asked)
+    given = asked.keys() & {"lower", "upper"}
+    analysis = "error" if given or _has_counts(part.group(path)) else "scales"
+    return part.answer(analysis, path, PRICES, layer=name, **asked)
 
 
 def at_step(array: xr.DataArray, place: int) -> Any:

@@ -10,7 +10,7 @@ from taqstore.analysis.ranges.options import CLIP, RANGE
 from taqstore.analysis.shared.option import Option
 from taqstore.analysis.table import ANALYSES
 from taqstore.errors import MissingError, problem
-from taqstore.names import site_of
+from taqstore.names import site_of, split_group
 from taqstore.serve.served.service import Service
 from taqstore.serve.views.asking import (
     BATCH,
@@ -89,7 +89,7 @@ def quantity_map(
     return {
         **row.document(quantity),
         "asked": options,
-        "source": next(iter(told)).rpartition("/")[0],
+        "source": split_group(next(iter(told)))[0],
         **steps,
         "rows": rows,
         "left_out": left_out,

@@ -23,12 +23,12 @@ def summary(service: Service, *, store: str) -> dict[str, Any]:
     Returns
     -------
     ``store``, ``address``; ``groups``: ``path`` and ``kind`` of every group, and of those of
-    statistics ``source`` and ``site``; ``sources``; ``sites``, each with ``layers``: ``layer``,
-    ``block``, ``number``, ``stream``, of the first source; its ``steps``, ``sigma``,
-    ``projections`` and ``batches`` (``batch``, ``images``), and ``slots``, how many images a batch holds;
-    ``quantities`` and ``rules``, each of these with ``can``, whether the source has what it needs;
-    ``formats``: ``unit`` and ``format`` of sensitivities; ``has``: which kinds of groups there
-    are; ``figures``: words of `plot` that can be drawn. ``cli``, ``python``.
+    statistics ``source`` and ``site``; ``sources``, and ``source``, the preferred one; of that
+    ``sites``, each with ``layers``: ``layer``, ``block``, ``number``, ``stream``; ``steps``,
+    ``sigma``, ``projections``, ``batches`` (``batch``, ``images``), and ``slots``, how many images
+    a batch holds; ``quantities``; ``rules``, each with ``can``, whether the source has what it
+    needs; ``formats``: ``unit`` and ``format`` of sensitivities; ``has``: which kinds of groups
+    there are; ``figures``: words of `plot` that can be drawn. ``cli``, ``python``.
     """
     return service.kept(store, ("summary",), lambda: _summary(service, store))
 

@@ -9,7 +9,7 @@ from taqstore.analysis.ranges.options import BITS, CLIP, MOMENTUM, PERCENTILE, S
 from taqstore.analysis.ranges.rules import RULES
 from taqstore.analysis.shared.option import Option
 from taqstore.errors import MissingError
-from taqstore.names import site_of
+from taqstore.names import site_of, split_group
 from taqstore.serve.served.service import Service
 from taqstore.serve.views.asking import Part, one_layer, steps_of
 from taqstore.serve.views.layer import LINEAR, over_steps
@@ -82,7 +82,7 @@ def trajectory(
 def _shown(
     part: Part, analysis: str, path: str, name: str, options: Mapping[str, Any]
 ) -> dict[str, str]:
-    source = path.rpartition("/")[0]
+    source = split_group(path)[0]
     return part.shown(analysis, options, source=source, sites=(site_of(path),), layer=name)
 
 

@@ -56,8 +56,9 @@ def linears(service: Service, *, store: str, set: str | None = None) -> dict[str
     Returns
     -------
     ``set``, ``run`` (settings), ``blocks``; ``rows``: ``{"linear", "block", "site", "bits",
-    "groups", "outputs", "inputs", "linear_error", "nearest_error"}``: squared errors on the
-    second moments of what was rounded and of rounding to nearest, None where they are not kept.
+    "groups", "outputs", "inputs", "linear_error", "nearest_error", "left"}``: squared errors on
+    the second moments of what was rounded and of rounding to nearest, and the first by the second,
+    None where they are not kept; ``left``, the mean of these ratios.
 
     Raises
     ------
@@ -79,12 +80,14 @@ def linears(service: Service, *, store: str, set: str | None = None) -> dict[str
         opened(address),
         f"sites = set_groups(store, {name!r})",
     ]
+    known = [row["left"] for row in rows if row["left"] is not None]
     blocks = [one.block for one in linear_names_of(held, set=name) if one.in_block]
     return {
         "set": name,
         "run": run_of(held, name),
         "blocks": list(dict.fromkeys(blocks)),
         "rows": rows,
+        "left": sum(known) / len(known) if known else None,
         "cli": command_line("query", address, after=[path, variable]),
         "python": "\n".join(code),
     }
@@ -125,10 +128,19 @@ def _rows(held: Any, name: str) -> list[dict[str, Any]]:
                     "groups": sizes[site]["group"],
                     "outputs": sizes[site]["out"],
                     "inputs": sizes[site]["in"],
-                    **{v: float(one[v]) if v in one else None for v in _ERRORS},
+                    **_errors(one),
                 }
             )
     return rows
+
+
+def _errors(one: xr.Dataset) -> dict[str, float | None]:
+    """Errors of a linear, and what is left of that of rounding to nearest."""
+    if any(name not in one for name in _ERRORS):
+        return dict.fromkeys((*_ERRORS, "left"))
+    mine, nearest = (float(one[name]) for name in _ERRORS)
+    left = mine / nearest if nearest > 0 else None
+    return dict(zip((*_ERRORS, "left"), (mine, nearest, left), strict=True))
 
 
 def changes(
@@ -140,7 +152,7 @@ def changes(
     -------
     ``set``, ``other``, ``note`` (why it is not told); ``rows``: ``{"linear", "block", "site",
     "weights", "at_ends", "changed", "largest"}``; ``blocks``: ``{"block", "weights", "changed"}``,
-    means over the integers of a block.
+    means over the integers of a block; ``total``, the same of all.
 
     Raises
     ------
@@ -165,6 +177,7 @@ def changes(
         "note": note,
         "rows": rows,
         "blocks": _by_block(rows),
+        "total": _share(rows),
         "cli": command_line("info", address),
         "python": "\n".join(code),
     }
@@ -223,12 +236,17 @@ def _base(service: Service, store: str) -> Mapping[str, Any]:
 def _by_block(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for block in dict.fromkeys(row["block"] for row in rows):
-        mine = [row for row in rows if row["block"] == block and row["changed"] == row["changed"]]
-        count = sum(row["weights"] for row in mine)
-        moved = sum(row["weights"] * row["changed"] for row in mine)
-        share = moved / count if count else None
-        found.append({"block": block, "weights": count, "changed": share})
+        mine = [row for row in rows if row["block"] == block]
+        found.append({"block": block, **_share(mine)})
     return found
+
+
+def _share(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Integers that were compared, and the share of them that differ."""
+    known = [row for row in rows if row["changed"] == row["changed"]]
+    count = sum(row["weights"] for row in known)
+    moved = sum(row["weights"] * row["changed"] for row in known)
+    return {"weights": count, "changed": moved / count if count else None}
 
 
 def blocks(service: Service, *, store: str, set: str | None = None) -> dict[str, Any]:

@@ -28,6 +28,7 @@ pytestmark = needs_models
 IMAGES, STEPS = 3, 4
 PROMPTS = ("a cat", "ein Hund, groß", "seven")
 TIGHT = 1 << 10
+PAIRS = SecondMoments(16, step_groups=2, images=2)
 
 
 class Counting:
@@ -59,6 +60,14 @@ def two_stores(folder: Path) -> tuple[Path, Path]:
     first = make_store(folder / "a", TINY)
     shutil.copytree(folder / "a", folder / "b")
     return first, folder / "b" / "run.zarr"
+
+
+@pytest.fixture(scope="module")
+def bare_and_whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A store with latents, and a copy that was collected at once; to be read only."""
+    bare, whole = two_stores(tmp_path_factory.mktemp("whole"))
+    run(whole, PAIRS)
+    return bare, whole
 
 
 def run(store: Path, asked: SecondMoments | None, **more: object) -> Counting:
@@ -192,11 +201,11 @@ def test_without_resume_what_is_there_is_not_touched(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("failing", range(4))
 def test_stopped_anywhere_a_resumed_run_does_the_rest(
-    failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, stopped = two_stores(tmp_path)
-    asked = SecondMoments(16, step_groups=2, images=2)
-    run(whole, asked)
+    failing: int, bare_and_whole: tuple[Path, Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    bare, whole = bare_and_whole
+    stopped, asked = Path(shutil.copytree(bare.parent, tmp_path / "b")) / "run.zarr", PAIRS
     written, write = [0], Sums.write
 
     def failing_write(self: Sums, batch: int, step_group: int) -> object:

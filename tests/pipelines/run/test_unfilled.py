@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -78,6 +79,20 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_rounding_store(tmp_path_factory.mktemp("unfilled"), TINY)
 
 
+@pytest.fixture(scope="module")
+def cleans(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Stores that the right run alone has written, each made once; to be read only."""
+
+    @functools.cache
+    def made(name: str) -> Path:
+        run, needs = RUNS[name]
+        clean = _store(filled, tmp_path_factory.mktemp(f"clean-{name}"), needs)
+        run(clean, filled.parent, True)
+        return clean
+
+    return made
+
+
 def _store(filled: Path, folder: Path, needs: tuple[str, ...]) -> Path:
     """A store that has what a pipeline starts from, and nothing that it makes."""
     path = folder / "run.zarr"
@@ -92,8 +107,8 @@ def _store(filled: Path, folder: Path, needs: tuple[str, ...]) -> Path:
 @pytest.mark.parametrize("error", [KeyboardInterrupt, StoreError])
 @pytest.mark.parametrize("name", RUNS)
 def test_corrected_parameters_are_taken_after_a_first_item_failed(
-    name: str, error: type[BaseException], filled: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, error: type[BaseException], filled: Path, cleans: Callable[[str], Path],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     run, needs = RUNS[name]
     store = _store(filled, tmp_path, needs)
@@ -110,13 +125,10 @@ def test_corrected_parameters_are_taken_after_a_first_item_failed(
     assert outcome.problems == []
     assert not verify_store(store).damage
     groups = [path for path in outcome.groups if outcome.groups[path].written]
-    opened, other = open_store(store), tmp_path / "other"
     # The same as if the failed run had never been.
-    other.mkdir()
-    clean = _store(filled, other, needs)
-    run(clean, filled.parent, True)
+    opened, clean = open_store(store), open_store(cleans(name))
     for path in groups:
-        expected, found = open_store(clean)[path], opened[path]
+        expected, found = clean[path], opened[path]
         assert found.sizes == expected.sizes
         for variable in expected.variables:
             if variable != "seconds":

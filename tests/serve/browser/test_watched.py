@@ -23,6 +23,13 @@ def test_the_page_arrives_without_complaint(looked: Looked) -> None:
         ("console.warn('oh')", "console: oh"),
         ("setTimeout(() => { throw new Error('late') })", "error: late"),
         ("Promise.reject(new Error('nobody'))", "error: nobody"),
+        ("document.body.append(Object.assign(document.createElement('script'), "
+         "{textContent: 'window.ran = 1'}))", "policy script-src"),
+        ("document.body.innerHTML += '<b onclick=\"x()\">b</b>'; "
+         "document.body.lastChild.click()", "policy script-src"),
+        ("document.body.append(Object.assign(new Image(), {src: 'https://x.test/a.png'}))",
+         "policy img-src"),
+        ("fetch('https://x.test/data').catch(() => 0)", "policy connect-src"),
         ("fetch('/no/such/thing').catch(() => 0)", "404"),
     ],
 )  # fmt: skip

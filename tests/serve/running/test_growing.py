@@ -13,56 +13,45 @@ import pytest
 import xarray as xr
 
 from support.explored_stores import SHAPE
+from support.growing_store import write_images
 from support.served import Served, serving
-from taqstore.statistics.histogram import Layout
 from taqstore.store.reader import open_store
-from taqstore.store.writer import create_store
-from taqstore.testing import make_store, raw_activations
-from taqstore.testing.store import activations_templates, write_batch
+from taqstore.testing import make_store
 
 GROUP = "activations/mlp.fc2"
 FIRST = replace(SHAPE, images=6)
-LAYOUT = Layout("float16", 4)
-
-
-def write(path: Path, images: range) -> None:
-    """Batches of some images, in a process that adds them one after another."""
-    with create_store(path) as store:
-        writers = [
-            store.group(template) for template in activations_templates(FIRST, layout=LAYOUT)
-        ]
-        for image in images:
-            batch = [raw_activations(FIRST, seed=0, image=image, step=s) for s in FIRST.stats_steps]
-            for writer in writers:
-                write_batch(writer, image, batch, LAYOUT)
 
 
 @pytest.fixture
 def growing(tmp_path: Path) -> Iterator[tuple[Path, Served]]:
     path = tmp_path / "run.zarr"
-    write(path, range(1))
+    write_images(path, FIRST, range(1))
     with serving(path) as served:
         yield path, served
+
+
+def absmax(tensors: xr.Dataset) -> np.ndarray:
+    """Of every step, over what the batches have seen."""
+    ends = np.maximum(-tensors["tensor_min"], tensors["tensor_max"])
+    return ends.max("batch").values.astype(float)
 
 
 def test_what_is_written_is_seen(growing: tuple[Path, Served]) -> None:
     path, served = growing
     before = served.document("/stores/run.zarr/map", quantity="absmax")
-    write(path, range(1, 3))
+    write_images(path, FIRST, range(1, 3))
     after = served.document("/stores/run.zarr/map", quantity="absmax")
     assert after != before
     store = open_store(path)
     expected = {
-        (group.partition("/")[2], layer): store[group]["tensor_absmax"]
-        .sel(layer=layer)
-        .max("batch")
+        (group.partition("/")[2], layer): absmax(store[group].sel(layer=layer))
         for group in store
         if group.startswith("activations/")
         for layer in store[group].layer.values.tolist()
     }
     assert {(row["site"], row["layer"]) for row in after["rows"]} == set(expected)
     for row in after["rows"]:
-        wanted = expected[row["site"], row["layer"]].values
+        wanted = expected[row["site"], row["layer"]]
         assert np.array_equal(np.array(row["values"], float), wanted), row
 
 
@@ -89,7 +78,7 @@ def test_readers_meet_no_half_written_item(growing: tuple[Path, Served]) -> None
     with ThreadPoolExecutor(4) as pool:
         reading = [pool.submit(read, number) for number in range(4)]
         try:
-            write(path, range(1, FIRST.images))
+            write_images(path, FIRST, range(1, FIRST.images))
         finally:
             done.set()
         for one in reading:

@@ -1,11 +1,12 @@
 // How a heat map is laid out on a canvas and drawn: whole device pixels, labels where they fit.
+import { plain } from "../dom.js";
 import { hatching } from "./hatch.js";
 import { colour } from "../theme.js";
 
 const FONT = '11px system-ui, "Segoe UI", "DejaVu Sans", sans-serif';
 const LEAST_LABEL = 12;
 /** The most that a row is high and a column wide. */
-const ROW = 15;
+const ROW = 22;
 const COLUMN = 140;
 
 /** Where cells lie, for a width: edges, places of labels, and which cell is under a point. */
@@ -133,14 +134,21 @@ function drawGroups(context, rows, [from, to], { box, y }) {
       context.save();
       context.translate(8, (top + below) / 2);
       context.rotate(-Math.PI / 2);
-      context.fillText(fitted(context, rows[start].group, below - top - 4), 0, 0);
+      context.fillText(shortened(context, rows[start].group, below - top - 4), 0, 0);
       context.restore();
     }
     start = end;
   }
 }
 
-function fitted(context, text, width) {
+// Of "attn.o_proj img" the end tells more than the beginning.
+function shortened(context, name, width) {
+  const end = name.slice(name.indexOf(".") + 1);
+  return [name, end].find((text) => context.measureText(text).width <= width) ?? fitted(context, end, width);
+}
+
+function fitted(context, name, width) {
+  const text = plain(name);
   if (context.measureText(text).width <= width) return text;
   let short = text;
   while (short.length > 1 && context.measureText(`${short}…`).width > width) short = short.slice(0, -1);
@@ -160,7 +168,7 @@ function drawColumnLabels(context, { columns, axes }, view, { box, x }) {
     for (let c = from; c < to; c += 1) {
       const middle = x(c + 0.5);
       if (c % every === 0 && middle >= box.left && middle <= box.left + box.width) {
-        context.fillText(String(columns[c][key] ?? ""), middle, top);
+        context.fillText(plain(columns[c][key] ?? ""), middle, top);
       }
     }
     const name = key === "label" ? axes.columns : axes.sub;

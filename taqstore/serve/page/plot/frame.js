@@ -1,7 +1,7 @@
 // The frame of a chart: axes, ticks, names, marks, and a cursor for mouse and keys.
 import { axis } from "./axis.js";
-import { el, fill, live, onWidth, svg, unique } from "../dom.js";
-import { number } from "../format.js";
+import { el, fill, live, onWidth, plain, svg, unique } from "../dom.js";
+import { tickTexts } from "../format.js";
 import { drawMarks, lanesOf } from "./marks.js";
 import { onTheme } from "../theme.js";
 
@@ -68,7 +68,7 @@ export function chart(root, options, { settle, draw, points, tell }) {
     if (stops.length === 0) return;
     at = Math.min(stops.length - 1, Math.max(0, index));
     const text = tell(asked, at);
-    readout.textContent = text;
+    readout.textContent = plain(text);
     if (spoken) told.say(text);
     asked.onHover?.(at);
     redraw();
@@ -105,7 +105,7 @@ export function chart(root, options, { settle, draw, points, tell }) {
     asked = settle(raw);
     if (changes.label) picture.setAttribute("aria-label", changes.label);
     if (at >= points(asked).length) at = -1;
-    readout.textContent = at >= 0 ? tell(asked, at) : "";
+    readout.textContent = at >= 0 ? plain(tell(asked, at)) : "";
     fill(key, asked.legend);
     redraw();
   }
@@ -123,13 +123,13 @@ export function chart(root, options, { settle, draw, points, tell }) {
 }
 
 function marginOf({ y }, lanes, width) {
-  const widest = Math.max(...tickTexts(y).map((text) => text.length), 3);
+  const widest = Math.max(...textsOf(y).map((text) => text.length), 3);
   const named = y.label ? 16 : 4;
   return { left: Math.min(width / 4, widest * CHARACTER + named + 8), right: 12, bottom: 38, top: 6 + lanes * 13 };
 }
 
-function tickTexts(side) {
-  return axis({ domain: side.domain, range: [0, 1], scale: side.scale, linear: side.linear }).ticks.map((t) => number(t, 3));
+function textsOf(side) {
+  return tickTexts(axis({ domain: side.domain, range: [0, 1], scale: side.scale, linear: side.linear }).ticks);
 }
 
 function axesOf({ x, y, height }, margin, width) {
@@ -153,15 +153,16 @@ function axesOf({ x, y, height }, margin, width) {
 function gridOf(asked, { x, y, box }) {
   const below = box.top + box.height;
   const parts = [];
-  for (const tick of y.ticks) {
+  const levels = tickTexts(y.ticks);
+  y.ticks.forEach((tick, i) => {
     const at = y.px(tick);
     parts.push(svg("line", { class: "grid", x1: box.left, x2: box.left + box.width, y1: at, y2: at }));
-    parts.push(svg("text", { class: "tick", x: box.left - 5, y: at + 4, "text-anchor": "end" }, number(tick, 3)));
-  }
-  for (const tick of spaced(x)) {
+    parts.push(svg("text", { class: "tick", x: box.left - 5, y: at + 4, "text-anchor": "end" }, levels[i]));
+  });
+  for (const { tick, text } of spaced(x)) {
     const at = x.px(tick);
     parts.push(svg("line", { class: "tickline", x1: at, x2: at, y1: below, y2: below + 4 }));
-    parts.push(svg("text", { class: "tick", x: at, y: below + 16, "text-anchor": "middle" }, number(tick, 3)));
+    parts.push(svg("text", { class: "tick", x: at, y: below + 16, "text-anchor": "middle" }, text));
   }
   parts.push(svg("line", { class: "axis", x1: box.left, x2: box.left + box.width, y1: below, y2: below }));
   parts.push(svg("text", {
@@ -177,10 +178,12 @@ function gridOf(asked, { x, y, box }) {
 // Ticks of an axis that bends may crowd; those that would touch the one before are left out.
 function spaced(side) {
   const kept = [];
-  for (const tick of side.ticks) {
-    const room = (number(tick, 3).length + 2) * CHARACTER;
-    if (kept.every((other) => Math.abs(side.px(other) - side.px(tick)) > room)) kept.push(tick);
-  }
+  const texts = tickTexts(side.ticks);
+  side.ticks.forEach((tick, i) => {
+    const room = (texts[i].length + 2) * CHARACTER;
+    const clear = kept.every((other) => Math.abs(side.px(other.tick) - side.px(tick)) > room);
+    if (clear) kept.push({ tick, text: texts[i] });
+  });
   return kept;
 }
 

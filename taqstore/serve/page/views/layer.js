@@ -131,7 +131,7 @@ class Layer {
     const chosen = { ...this.question(this.state), site: this.site.value, layer: this.layer.value };
     for (const part of this.parts) {
       part.node.hidden = !this.document;
-      if (this.document) part.ask({ ...chosen, step: this.document.step });
+      if (this.document) part.ask({ ...chosen, step: this.document.step }, this.document);
     }
   }
 
@@ -151,7 +151,7 @@ class Layer {
     this.step.setRange({ min: 0, max: answer.steps.length - 1 });
     // A hand on the slider is not to be moved by an answer that comes late.
     if (document.activeElement !== this.step.input) this.step.set(answer.steps.indexOf(answer.step));
-    this.title.textContent = `${answer.site} ${answer.layer}`;
+    fill(this.title, `${answer.site} ${answer.layer}`);
     this.showRule(this.state);
   }
 

@@ -21,14 +21,16 @@ export function channelsPart({ store }) {
 
   function draw(answer) {
     shown = answer;
-    const { channels, count, median } = answer;
-    told.textContent = `The ${channels.length} widest of ${number(count)} channels; the median range is ${number(median)}.`;
+    const { channels, count, median, outliers } = answer;
+    told.textContent = `The ${channels.length} widest of ${number(count)} channels at step ${answer.step}; the median range is `
+      + `${number(median)}. Outliers, in the stronger colour: ${number(outliers)}.`;
     const options = {
       label: "Ranges of the widest channels",
       bars: { names: channels.map((one) => `channel ${one.channel}`), value: channels.map((one) => one.range) },
       x: { label: "rank", domain: [-0.6, channels.length - 0.4] },
       y: { label: "range" },
       marks: [{ y: median, label: "median", dash: "4 3" }],
+      fillOf: (i) => (channels[i].is_outlier ? "var(--bars-strong)" : ""),
       tell: (i) => `channel ${channels[i].channel}: range ${number(channels[i].range, 6)}, `
         + `${number(channels[i].multiple, 4)} medians, ${number(channels[i].min, 6)} to ${number(channels[i].max, 6)}`,
     };
@@ -39,7 +41,7 @@ export function channelsPart({ store }) {
 
   return {
     node: made.node,
-    ask: ({ site, layer, step }) => made.ask({ site, layer, step, top: SHOWN }),
+    ask: ({ site, layer, step, source, batch }) => made.ask({ site, layer, step, source, batch, top: SHOWN }),
     close: () => {
       made.close();
       chart?.destroy();
@@ -50,8 +52,10 @@ export function channelsPart({ store }) {
 function tableOfChannels({ channels }) {
   return table({
     caption: "Widest channels",
-    columns: ["channel", "smallest", "largest", "range", "in medians"],
-    rows: channels.map((one) => [one.channel, one.min, one.max, one.range, one.multiple]),
+    columns: ["channel", "smallest", "largest", "range", "in medians", "shift", { label: "outlier", text: true }],
+    rows: channels.map((one) => [
+      one.channel, one.min, one.max, one.range, one.multiple, one.shift, one.is_outlier ? "yes" : "",
+    ]),
   });
 }
 
@@ -92,7 +96,8 @@ export function imagesPart({ store, onStep }) {
 
   return {
     node: made.node,
-    ask: ({ site, layer }) => made.ask({ site, layer }),
+    ask: ({ site, layer, source }, { batches = [] }) => (
+      batches.length ? made.ask({ site, layer, source }) : made.lack("This source has statistics of all images together.")),
     close: () => {
       made.close();
       chart?.destroy();

@@ -18,61 +18,86 @@ export function stepsPart({ store, onStep }) {
       draw(shown);
     },
   });
+  const count = select({
+    label: "Groups of steps", options: [""], value: "",
+    hint: "Neighbouring steps that share a range",
+    onChange: (groups) => {
+      write({ groups: groups || null }, { push: true });
+      made.ask({ ...made.question, count: groups });
+    },
+  });
   const picture = el("div", { class: "picture" });
   const fits = el("div", {});
   const asTable = tableBelow("Show as table", () => tableOf(shown));
-  const made = part("Over the steps", { store, endpoint: "trajectory", controls: toolbar("Axis", over), draw });
+  const made = part("Over the steps", {
+    store, endpoint: "trajectory", controls: toolbar("Axis and groups", over, count), draw,
+    commands: (answer) => ({
+      cli: [answer.cli, answer.groups_cli].filter(Boolean).join("\n"),
+      python: [answer.python, answer.groups_python].filter(Boolean).join("\n\n"),
+    }),
+  });
   fill(made.body, picture, fits, asTable);
 
-  function draw(document) {
-    shown = document;
-    if (!document) return;
-    const bySigma = over.value === "sigma" && document.sigma;
-    const x = bySigma ? document.sigma : document.steps;
+  function draw(answer) {
+    shown = answer;
+    if (!answer) return;
+    const bySigma = over.value === "sigma" && answer.sigma;
+    const x = bySigma ? answer.sigma : answer.steps;
     const series = [
-      ...document.series.map(({ name, values }) => ({ name, x, y: values, points: true })),
-      ...(document.fits ?? []).map((fit) => ({
+      ...answer.series.map(({ name, values }) => ({ name, x, y: values, points: true })),
+      ...(answer.fits ?? []).map((fit) => ({
         name: fit.name, x: bySigma ? fit.sigma : x, y: fit.values, dash: "6 3",
       })),
     ];
-    const at = document.steps.indexOf(Number(made.step));
+    const at = answer.steps.indexOf(Number(made.step));
     const options = {
-      label: `Bounds of ${document.site ?? ""} ${document.layer ?? ""} over ${over.value}`,
+      label: `Bounds of ${answer.site ?? ""} ${answer.layer ?? ""} over ${over.value}`,
       series,
       // Denoising goes from much noise to none: with sigma it reads from the right end to the left.
-      x: { label: over.value, reverse: Boolean(bySigma), tell: (i) => `step ${document.steps[i]}, sigma ${number(document.sigma?.[i], 4)}` },
+      x: { label: over.value, reverse: Boolean(bySigma), tell: (i) => `step ${answer.steps[i]}, sigma ${number(answer.sigma?.[i], 4)}` },
       y: { label: "value" },
       marks: [
-        ...(at >= 0 ? [{ x: x[at], label: `step ${document.steps[at]}`, colour: "var(--accent)" }] : []),
-        ...edges(document, x),
+        ...(at >= 0 ? [{ x: x[at], label: `step ${answer.steps[at]}`, colour: "var(--accent)" }] : []),
+        ...edges(answer, x),
       ],
-      onPick: (index) => onStep(document.steps[index]),
+      onPick: (index) => onStep(answer.steps[index]),
     };
     if (chart) chart.update(options);
     else chart = lineChart(picture, options);
-    drawFits(document);
+    drawFits(answer);
+    const numbers = answer.steps.map((_, i) => String(i + 1));
+    count.setOptions([{ value: "", label: "fewest within 5 %" }, ...numbers], read().groups ?? "");
     asTable.refresh();
   }
 
-  function drawFits(document) {
-    const told = (document.fits ?? []).filter((fit) => fit.degree !== undefined);
-    fill(fits, told.length === 0 ? null : el("p", { class: "note" }, told.map((fit) => (
-      `${fit.name}: degree ${fit.degree}, R² ${number(fit.r2, 4)}. `))));
+  function drawFits(answer) {
+    const told = (answer.fits ?? []).filter((fit) => fit.degree >= 0).map((fit) => (
+      `${fit.name}: degree ${fit.degree}, R² ${number(fit.r2, 4)}`));
+    const groups = answer.groups ?? [];
+    if (groups.length) told.push(`${groups.length} groups of steps at ${answer.asked.bits} bits: ${groups.map(groupOf).join("; ")}`);
+    const left = (answer.left_out ?? []).map((line) => `not told: ${line}`);
+    fill(fits, [...told, ...left].map((line) => el("p", { class: "note" }, line)));
   }
 
   return {
     node: made.node,
     ask: ({ step, ...question }) => {
       made.step = step;
+      made.question = question;
       // The step is a mark of the page alone; it asks nothing of the server.
       if (shown) draw(shown);
-      return made.ask(question);
+      return made.ask({ ...question, count: read().groups });
     },
     close: () => {
       made.close();
       chart?.destroy();
     },
   };
+}
+
+function groupOf({ steps, lower, upper }) {
+  const span = steps.length > 1 ? `${steps[0]} to ${steps.at(-1)}` : `${steps[0]}`;
+  return `${span} (${number(lower)} to ${number(upper)})`;
 }
 
 // Groups of steps begin halfway between the last of one and the first of the next.

@@ -7,6 +7,7 @@ import { exact, number, percent } from "../format.js";
 import { part } from "../part.js";
 import { read, write } from "../state.js";
 import { table } from "../table.js";
+import { clippedParts, marksOf, padded } from "./layer_marks.js";
 
 const POSITIONS = 400;
 
@@ -51,7 +52,7 @@ class Values {
       onChange: (values) => this.look({ values: values === "symlog" ? null : values }),
     });
     this.part = part("Values and clip bounds", {
-      store, endpoint: "layer", commands: false,
+      store, endpoint: "layer", commands: null, main: true,
       note: "Lines are the clip bounds of every rule; the tinted parts would be clipped.",
       draw: (document) => this.draw(document),
     });
@@ -71,11 +72,13 @@ class Values {
     this.trouble = el("div", {});
     this.picture = el("div", { class: "picture" });
     this.rules = el("div", {});
+    this.drawn = toolbar("How values are drawn", this.across, this.log);
+    this.bounds = toolbar("Clip bounds moved by hand", this.sliders.lower, this.sliders.upper, this.back());
     fill(
       this.part.body,
-      toolbar("How values are drawn", this.across, this.log),
+      this.drawn,
       this.picture,
-      toolbar("Clip bounds moved by hand", this.sliders.lower, this.sliders.upper, this.back()),
+      this.bounds,
       this.figures,
       this.trouble,
       this.rules,
@@ -102,6 +105,7 @@ class Values {
     if (!settled && this.document) {
       this.step = Number(question.step ?? this.step);
       this.drawChart();
+      this.rules.classList.add("busy");
       await this.price();
       return;
     }
@@ -163,40 +167,45 @@ class Values {
     this.commands.set(shown);
   }
 
-  // Sliders move by logarithms between a thousandth of the extreme and the extreme itself.
+  // Sliders move by logarithms between a thousandth of the extreme on their side and the extreme
+  // itself; both sides are alike where integers are symmetric.
+  sideOf(side) {
+    const own = Math.abs(this.ends[side === "lower" ? 0 : 1]);
+    return (!this.question || this.isSymmetric ? this.size : own) || this.size;
+  }
+
   boundAt(side, at) {
     const shown = [this.shown?.[side]].flat()[0];
     // A slider has few places; where it stands for a bound that was told, it is that bound.
-    if (typeof shown === "number" && at === this.positionOf(shown)) return shown;
-    const value = this.size * 10 ** (-3 * (1 - at / POSITIONS));
+    if (typeof shown === "number" && at === this.placeOf(side, shown)) return shown;
+    const value = this.sideOf(side) * 10 ** (-3 * (1 - at / POSITIONS));
     return side === "lower" ? -value : value;
   }
 
-  positionOf(value) {
-    const share = Math.log10(Math.max(Math.abs([value].flat()[0]), this.size * 1e-3) / this.size) / 3 + 1;
-    return Math.round(Math.min(1, Math.max(0, share)) * POSITIONS);
+  placeOf(side, value) {
+    const share = Math.abs([value].flat()[0]) / this.sideOf(side);
+    return Math.round(Math.min(1, Math.max(0, Math.log10(Math.max(share, 1e-3)) / 3 + 1)) * POSITIONS);
   }
 
   placeSliders() {
-    const symmetric = this.question.symmetric !== "false";
-    this.sliders.lower.hidden = symmetric;
+    this.sliders.lower.hidden = this.isSymmetric;
     for (const side of ["lower", "upper"]) {
       const node = this.sliders[side];
-      if (document.activeElement !== node.input) node.set(this.positionOf(this.shown[side]));
+      if (document.activeElement !== node.input) node.set(this.placeOf(side, this.shown[side]));
     }
   }
 
   moved(last) {
-    const symmetric = this.question.symmetric !== "false";
     const upper = Number(this.boundAt("upper", this.sliders.upper.value).toPrecision(5));
     const low = Number(this.boundAt("lower", this.sliders.lower.value).toPrecision(5));
-    this.onBounds({ lower: symmetric ? -upper : low, upper }, { last });
+    this.onBounds({ lower: this.isSymmetric ? -upper : low, upper }, { last });
   }
 
   drawChart() {
     if (!this.document) return;
     const { histogram, rules, steps } = this.document;
-    this.picture.hidden = !histogram;
+    // Without a histogram there is nothing to draw, and no price of a range.
+    for (const node of [this.picture, this.drawn, this.bounds]) node.hidden = !histogram;
     if (!histogram) return;
     const counts = histogram.by_step?.[steps.indexOf(this.step)] ?? histogram.count;
     const domain = this.domain();
@@ -205,16 +214,29 @@ class Values {
       bars: { left: histogram.left, right: histogram.right, value: counts },
       x: { label: "value", domain, scale: this.across.value === "symlog" ? "symlog" : "linear", linear: this.linearWidth() },
       y: { label: this.log.value ? "count, log scale" : "count", scale: this.log.value ? "log" : "linear" },
-      marks: marksOf(this.step === this.document.step ? rules : [], this.shown, this.isOwn),
+      marks: marksOf(rules.filter((row) => this.isCurrent(row)), this.shown, this.isOwn),
       bands: clippedParts(this.shown, domain),
     };
     if (this.chart) this.chart.update(options);
     else this.chart = barChart(this.picture, options);
   }
 
+  // While a hand moves bits or steps, bounds of rules that follow them are those of before.
+  isCurrent({ by_bits: byBits }) {
+    const { asked, step } = this.document;
+    return this.step === step && (!byBits || asked.bits === Number(this.question.bits ?? asked.bits));
+  }
+
+  get ends() {
+    return (this.document?.extrema ?? [-1, 1]).map((x) => [x].flat()[0]);
+  }
+
   get size() {
-    const [least, most] = (this.document?.extrema ?? [-1, 1]).map((x) => [x].flat()[0]);
-    return Math.max(Math.abs(least), Math.abs(most)) || 1;
+    return Math.max(...this.ends.map(Math.abs)) || 1;
+  }
+
+  get isSymmetric() {
+    return this.question.symmetric !== "false";
   }
 
   linearWidth() {
@@ -222,8 +244,9 @@ class Values {
   }
 
   domain() {
-    const [least, most] = this.document.extrema.map((x) => [x].flat()[0]);
+    const [least, most] = this.ends;
     const bound = this.shown ? Math.max(...[this.shown.lower, this.shown.upper].flat().map(Math.abs)) : 0;
+    if (this.across.value === "symlog") return padded([least, most], this.linearWidth() / 5);
     if (this.across.value !== "near" || !bound) return padded([least, most]);
     return padded([Math.max(least, -1.5 * bound), Math.min(most, 1.5 * bound)]);
   }
@@ -231,8 +254,8 @@ class Values {
   drawRules() {
     const { rules, left_out: left = [] } = this.document;
     const current = this.question.clip ?? "absmax";
-    const why = left.length ? `Not asked: ${left.map((one) => `${one.rule} (${one.why})`).join("; ")}` : "";
-    fill(this.rules, why ? el("p", { class: "note" }, why) : null, table({
+    this.rules.classList.remove("busy");
+    fill(this.rules, table({
       caption: `Every rule at ${this.question.bits ?? 8} bits`,
       columns: [
         "rule", "lower", "upper", "SQNR, dB", "squared error", "clipped share",
@@ -241,7 +264,7 @@ class Values {
       rows: rules.map((row) => [row.rule, row.lower, row.upper, row.sqnr, row.error, row.clipped_share, row.label]),
       onRow: (index) => button({ label: "Use", "aria-label": `Use ${rules[index].rule}`, onClick: () => this.onRule(rules[index].rule) }),
       current: rules.findIndex((row) => row.rule === current),
-    }));
+    }), notAsked(left));
   }
 
   close() {
@@ -251,41 +274,9 @@ class Values {
   }
 }
 
-function clippedParts(shown, [least, most]) {
-  if (!shown) return [];
-  const [lower, upper] = [Math.min(...[shown.lower].flat()), Math.max(...[shown.upper].flat())];
-  const parts = [{ from: least, to: lower, kind: "out" }, { from: upper, to: most, kind: "out" }];
-  return parts.filter(({ from, to }) => from < to);
-}
-
-function padded([least, most]) {
-  const margin = (most - least) * 0.02 || 1;
-  return [least - margin, most + margin];
-}
-
-// Rules that choose the same bound share a line and a label; a lower bound that mirrors the upper
-// one needs no label of its own.
-function marksOf(rules, shown, isOwn) {
-  const places = new Map();
-  for (const { rule, lower, upper } of rules) {
-    for (const x of [lower, upper].flat()) {
-      if (typeof x !== "number") continue;
-      const key = x.toPrecision(4);
-      if (!places.has(key)) places.set(key, { x, names: [], mirrored: x === lower && lower === -upper });
-      if (!places.get(key).names.includes(rule)) places.get(key).names.push(rule);
-    }
-  }
-  const marks = [...places.values()].map(({ x, names, mirrored }) => ({
-    x,
-    label: mirrored ? "" : shortened(names),
-    title: `${names.join(", ")}: ${number(x, 6)}`,
-    dash: "4 3",
-  }));
-  if (!shown) return marks;
-  const own = [shown.lower, shown.upper].flat().map((x) => ({ x, label: isOwn ? "yours" : "", colour: "var(--accent)" }));
-  return [...marks, ...own];
-}
-
-function shortened(names) {
-  return names.length > 2 ? `${names[0]} +${names.length - 1}` : names.join(", ");
+// Reasons are long, and of interest to those alone who miss a rule.
+function notAsked(left) {
+  if (left.length === 0) return null;
+  const reasons = left.map(({ rule, why }) => el("li", {}, `${rule}: ${why}`));
+  return el("details", {}, el("summary", {}, `Rules that this source cannot tell: ${left.length}`), el("ul", {}, reasons));
 }

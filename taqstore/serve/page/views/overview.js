@@ -1,7 +1,7 @@
 // The overview: one quantity of every linear and step as a map.
 import { line, path } from "../api.js";
 import { commandBox, select, textField, toolbar } from "../controls.js";
-import { el, fill, problem, section } from "../dom.js";
+import { el, fill, problem, section, showBusy } from "../dom.js";
 import { measured, number } from "../format.js";
 import { heatmap } from "../heatmap.js";
 import { colourBar } from "../legend.js";
@@ -29,7 +29,7 @@ class Overview {
     this.rows = [];
     this.hand = dragging();
     this.make(root);
-    this.line = line({ onBusy: (busy) => this.stage.classList.toggle("busy", busy) });
+    this.line = line({ onBusy: (busy) => showBusy(this.stage, busy, this.map !== null) });
   }
 
   make(root) {
@@ -55,6 +55,7 @@ class Overview {
     this.legend = colourBar();
     this.stage = el("div", {});
     this.trouble = el("div", {});
+    this.hint = el("p", { class: "note", hidden: true }, HINT);
     this.left = el("p", { class: "note" });
     this.worst = section("Worst linears shown, each at its worst step");
     this.worst.node.hidden = true;
@@ -71,7 +72,7 @@ class Overview {
       this.legend,
       this.trouble,
       this.stage,
-      el("p", { class: "note" }, HINT),
+      this.hint,
       this.left,
       this.worst.node,
       this.commands,
@@ -200,7 +201,10 @@ class Overview {
       },
     };
     if (this.map) this.map.update(options);
-    else this.map = heatmap(this.stage, options);
+    else {
+      this.map = heatmap(this.stage, options);
+      this.hint.hidden = false;
+    }
     const at = state.layer
       ? this.rows.findIndex((row) => row.layer === state.layer && row.site === state.site) : -1;
     const column = Math.max(0, shown.steps.indexOf(Number(state.step ?? shown.steps[0])));

@@ -16,7 +16,7 @@ from taqstore.export.formats import FORMATS
 from taqstore.names import BINS
 from taqstore.serve.served.service import Service
 from taqstore.serve.served.shown import analysis_shown, command_line
-from taqstore.serve.views.plan_widths import SOURCE
+from taqstore.serve.views.plan.widths import SOURCE
 from taqstore.statistics.bins import Floats
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SITE = Option("site", "attn.qkv, mlp.fc2, … [default: the first there is].", "word")
 LAYER = Option("layer", "Cut for this layer alone, in any spelling of it.", "word")
 OPTIONS = (
-    BITS.but(default=4),
+    BITS,
     SYMMETRIC,
     CUTS.but(help="One group (static), or groups that begin at these: 7,14 [default: the best]."),
     Option("count", "Groups, where no cuts are given.", int, least=1, unless="cuts"),
@@ -57,11 +57,12 @@ def group_plan(
 
     Returns
     -------
-    ``steps``, ``sigma``, ``site``, ``layer``; ``cuts``, labels of the steps that begin a group
-    after the first; ``error`` of these groups and ``parts``, what each adds, ``{"first", "last",
-    "error"}``; ``best``: ``cuts`` and ``error`` of the best of as many groups; ``curve``, the least
-    error of 1 to n groups; ``enough``, the fewest that cost 5 % more than a range for every step;
-    ``config``, the command line that writes a config of these groups.
+    ``steps``, ``sigma``, ``site``, ``layer``, the ``sites`` and ``layers`` there are; ``cuts``,
+    labels of the steps that begin a group after the first; ``error`` of these groups and ``parts``,
+    what each adds, ``{"first", "last", "error"}``; ``best``: ``cuts`` and ``error`` of the best of
+    as many groups; ``curve``, the least error of 1 to n groups; ``enough``, the fewest that cost
+    5 % more than a range for every step; ``config``, the command line that writes a config of these
+    groups.
 
     Raises
     ------
@@ -88,6 +89,7 @@ def group_plan(
         "site": _site(path),
         "group": path,
         "layer": layer,
+        "sites": _sites(service.store(store), source),
         "layers": [str(name) for name in service.store(store)[path]["layer"].values],
         "bits": bits,
         "symmetric": symmetric,
@@ -129,6 +131,15 @@ def _asked(
     paths = choose_groups(opened, source, sites=[site] if site else (), layer=layer)
     path = paths[0] if site or layer else _first_counted(opened, paths)
     return path, select(service.held(store, path), site=_site(path), layer=layer)
+
+
+def _sites(groups: Any, source: str | None) -> list[str]:
+    """Sites that can be priced."""
+    from taqstore.analysis.shared.inputs import first_complete
+    from taqstore.query.sites import choose_groups
+
+    paths = choose_groups(groups, source)
+    return [_site(path) for path in paths if first_complete(groups[path], BINS)]
 
 
 def _first_counted(groups: Any, paths: Sequence[str]) -> str:

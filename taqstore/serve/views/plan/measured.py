@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from taqstore.analysis.table import ANALYSES
 from taqstore.errors import MissingError, problem
+from taqstore.names import ACTIVATIONS, kind_of
 from taqstore.serve.served.service import Service
 from taqstore.serve.served.shown import analysis_shown
 
@@ -140,13 +141,33 @@ def _analyzed(service: Service, store: str, name: str, asked: Mapping[str, Any])
     from taqstore.query.analyze import analyze, load
 
     def ask() -> xr.Dataset:
-        results = load(analyze(name, service.store(store), **asked))
+        # A frontier counts channels of inputs, which what is held has no need of.
+        groups = _Held(service, store) if name == "policy" else service.store(store)
+        results = load(analyze(name, groups, **asked))
         if not results:
             raise MissingError(problem(f"{name} tells nothing of this store"))
         return next(iter(results.values()))
 
     key = (name, *sorted((key, _hashable(value)) for key, value in asked.items()))
     return service.kept(store, key, partial(ask))
+
+
+class _Held(Mapping[str, "xr.Dataset"]):
+    """Groups of a store, statistics of them as they are held in memory."""
+
+    def __init__(self, service: Service, store: str) -> None:
+        self._service, self._name, self._store = service, store, service.store(store)
+
+    def __getitem__(self, path: str) -> xr.Dataset:
+        if kind_of(path) == ACTIVATIONS:
+            return self._service.held(self._name, path)
+        return self._store[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._store)
+
+    def __len__(self) -> int:
+        return len(self._store)
 
 
 def _hashable(value: Any) -> Any:
