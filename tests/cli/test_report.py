@@ -47,16 +47,19 @@ def test_defaults_are_those_of_the_library(
     done = taq("report", store, "-o", tmp_path / "r.html")
     assert (done.code, done.out) == (0, f"{tmp_path / 'r.html'}\n")
     assert (tmp_path / "r.html").read_bytes() == "σ\n".encode()
-    expected = {"bits": taqstore.report.BITS, "budget": None}
+    expected = {"bits": taqstore.report.BITS, "budget": None, "explorer": None}
     assert asked == [{"source": None, "groups": None, **expected}]
 
 
 def test_options_reach_the_library(
     taq: Runner, store: Path, tmp_path: Path, asked: list[dict[str, Any]]
 ) -> None:
+    url = "http://127.0.0.1:8765/"
     options = ("--bits", 8, "--bits", 5, "--budget", 5.5, "--groups", 3, "--source", "activations")
-    assert taq("report", store, "-o", tmp_path / "r.html", *options).code == 0
-    assert asked == [{"source": "activations", "bits": (8, 5), "budget": 5.5, "groups": 3}]
+    done = taq("report", store, "-o", tmp_path / "r.html", *options, "--explorer", url)
+    assert done.code == 0
+    told = {"source": "activations", "bits": (8, 5), "budget": 5.5, "groups": 3, "explorer": url}
+    assert asked == [told]
 
 
 def test_a_standing_file_is_replaced_only_when_forced(

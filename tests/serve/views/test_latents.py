@@ -108,7 +108,8 @@ def test_the_map_puts_the_mean_in_the_middle_and_what_is_no_number_apart() -> No
     dims = ("image", "step", "height", "width", "latent_channel")
     found = colours_of(xr.Dataset({"x": (dims, x)}))
     mean = x[:, -1].reshape(-1, 5).astype(np.float64).mean(axis=0)
-    assert found.pixels(mean[None])[0].tolist() == [128, 128, 128]
+    # The middle is 127.5: either side of it, by the last bit of a product.
+    assert set(found.pixels(mean[None])[0].tolist()) <= {127, 128}
     # Three standard deviations of the widest direction reach the end in every colour.
     bright = found.matrix @ (mean + 3 * spread * [1, 0, 0, 0, 0]) + found.offset
     assert bright.mean() == pytest.approx(255, abs=2)
