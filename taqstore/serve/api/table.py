@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taqstore.serve.api import about, analyses, downloads, pictures, slices
+from taqstore.serve.api import about, analyses, comparing, downloads, pictures, slices
 from taqstore.serve.http.endpoint import Endpoint
 from taqstore.serve.views import (
     apart,
@@ -162,6 +162,7 @@ LIBRARY: tuple[Endpoint, ...] = (
     *about.endpoints(),
     *slices.endpoints(),
     *analyses.endpoints(),
+    *comparing.endpoints(),
     *downloads.endpoints(),
     *pictures.endpoints(),
 )
