@@ -8,15 +8,19 @@ import xarray as xr
 from taqstore.analysis.outliers import TOP_FRACTION, widest
 from taqstore.analysis.shared.inputs import (
     Array,
-    channel_bounds,
+    extrema_of,
     finish,
     first_complete,
+    merged_ends,
     over,
     require,
+    singly,
+    steps_first,
 )
 from taqstore.analysis.shared.merged import bounded_bins, moments
 from taqstore.analysis.table import of_row
 from taqstore.names import BINS, EXTREMA, MOMENTS
+from taqstore.statistics.selected import median
 
 _NAME = "diagnostics"
 
@@ -69,34 +73,44 @@ def diagnostics(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _of_extrema(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
-    bounds = channel_bounds(dataset, analysis=_NAME)
-    width = bounds.upper - bounds.lower
-    one_step, all_steps = (("channel",),), (("step", "channel"),)
-    is_widest = over(widest, width, core=one_step, out=one_step, dtypes=(bool,))
-    overall = over(
-        _widest_overall,
-        bounds.lower,
-        bounds.upper,
-        core=all_steps * 2,
-        out=one_step,
-        dtypes=(bool,),
+    ends, dims = extrema_of(dataset, analysis=_NAME)
+    names, out, dtypes = zip(*_OF_EXTREMA, strict=True)
+    made = singly(_extrema_of_layer, *ends, core=(dims, dims), out=out, dtypes=dtypes)
+    return steps_first(dict(zip(names, made, strict=True)))
+
+
+# Results in their order: core dims and dtypes.
+_OF_EXTREMA = (
+    ("step_range", ("step",), np.float64),
+    ("median_range", (), np.float64),
+    ("max_range", (), np.float64),
+    ("widest_count", (), np.int64),
+    ("widest_steps", ("channel",), np.int64),
+    ("widest_overall", ("channel",), bool),
+)
+
+
+def _extrema_of_layer(low: Array, high: Array) -> tuple[Array, ...]:
+    """`_OF_EXTREMA` of extrema ``([batch, ]step, channel)``."""
+    lower, upper = merged_ends(low, high)
+    width = upper - lower
+    is_widest = widest(width)
+    return (
+        _median(width),
+        _median(width, axes=2),
+        _largest(width),
+        is_widest.any(axis=0).sum(axis=-1),
+        is_widest.sum(axis=0),
+        _widest_overall(lower, upper),
     )
-    return {
-        "step_range": over(_median, width, core=one_step),
-        "median_range": over(_median, width, core=all_steps, axes=2),
-        "max_range": over(_largest, width, core=all_steps),
-        "widest_count": is_widest.any("step").sum("channel"),
-        "widest_steps": is_widest.sum("step"),
-        "widest_overall": overall,
-    }
 
 
 def _of_moments(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
     found = {}
     for name, moment in moments(dataset, analysis=_NAME).data_vars.items():
-        median = over(_median, moment, core=(("channel",),))
-        found[f"step_{name}"] = median
-        found[f"median_{name}"] = over(_mean_over_steps, median, core=_TABLE, out=(("layer",),))
+        middle = over(_median, moment, core=(("channel",),))
+        found[f"step_{name}"] = middle
+        found[f"median_{name}"] = over(_mean_over_steps, middle, core=_TABLE, out=(("layer",),))
     return found
 
 
@@ -146,10 +160,12 @@ def _mean_over_steps(table: Array) -> Array:
 def _median(values: Array, *, axes: int = 1) -> Array:
     """Median over the last axes of what is known; NaN where nothing is."""
     rows = values.reshape(*values.shape[: values.ndim - axes], -1)
-    median = np.full(rows.shape[:-1], np.nan)
-    known = ~np.isnan(rows).all(axis=-1)
-    median[known] = np.nanmedian(rows[known], axis=-1)
-    return median
+    middle = median(rows)
+    some = np.isnan(middle) & ~np.isnan(rows).all(axis=-1)
+    if some.any():
+        with np.errstate(invalid="ignore"):
+            middle[some] = np.nanmedian(rows[some], axis=-1)
+    return middle
 
 
 def _largest(values: Array) -> Array:

@@ -7,10 +7,18 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.shared.inputs import Array, channel_bounds, finish, over
+from taqstore.analysis.shared.inputs import (
+    Array,
+    extrema_of,
+    finish,
+    merged_ends,
+    singly,
+    steps_first,
+)
 from taqstore.analysis.shared.outlier_set import SPIKE_RATIO, above_median, set_measures
 from taqstore.analysis.table import of_row
 from taqstore.errors import MissingError, problem
+from taqstore.statistics.selected import least, median
 
 _NAME = "outliers"
 
@@ -69,36 +77,59 @@ def outliers(
     MisuseError
         An option out of its range.
     """
-    bounds = channel_bounds(dataset, analysis=_NAME)
+    ends, dims = extrema_of(dataset, analysis=_NAME)
     label = _step_label(dataset, step)
-    width = bounds.upper - bounds.lower
-    names = ("is_outlier", "multiplier", "median_range", "step_size_normal", "step_size_outlier")
-    found = over(
-        median_rule,
-        width.sel(step=label),
-        bounds.absmax.sel(step=label),
-        core=(("channel",), ("channel",)),
-        out=(("channel",), ("channel",), (), (), ()),
-        dtypes=(bool, *[np.float64] * 4),
+    names, out, dtypes = zip(*_RESULTS, strict=True)
+    batches = "batch" in dims
+    made = singly(
+        _of_layer,
+        *ends,
+        core=(dims, dims),
+        out=out if batches else out[:-1],
+        dtypes=dtypes if batches else dtypes[:-1],
+        index=dataset["step"].values.tolist().index(label),
         threshold=threshold,
-    )
-    is_widest = over(
-        widest,
-        width,
-        core=(("channel",),),
-        out=(("channel",),),
-        dtypes=(bool,),
         fraction=top_fraction,
+        spike=spike,
     )
-    result = xr.Dataset({"range": width.sel(step=label), **dict(zip(names, found, strict=True))})
-    more = {
-        "is_widest": is_widest,
-        "widest_count": is_widest.any("step").sum("channel"),
-        **set_measures(dataset, width, threshold=threshold, spike=spike),
-    }
-    result = result.drop_vars(("step", "sigma", "timestep"), errors="ignore").assign(more)
+    result = xr.Dataset(steps_first(dict(zip(names, made, strict=False))))
     options = {"threshold": threshold, "step": label, "top_fraction": top_fraction, "spike": spike}
     return finish(result, dataset, _NAME, **options)
+
+
+_STEPS, _CHANNELS, _BOTH = ("step",), ("channel",), ("step", "channel")
+# Results in their order: core dims and dtypes. The last is of observations.
+_RESULTS = (
+    ("range", _CHANNELS, np.float64),
+    ("is_outlier", _CHANNELS, bool),
+    ("multiplier", _CHANNELS, np.float64),
+    *((name, (), np.float64) for name in ("median_range", "step_size_normal", "step_size_outlier")),
+    ("is_widest", _BOTH, bool),
+    ("widest_count", (), np.int64),
+    ("tail_ratio", _STEPS, np.float64),
+    ("is_spike", _BOTH, bool),
+    ("spike_count", _STEPS, np.int64),
+    ("outlier_count", _STEPS, np.int64),
+    ("step_jaccard", (), np.float64),
+    ("batch_jaccard", _STEPS, np.float64),
+)
+
+
+def _of_layer(
+    low: Array, high: Array, *, index: int, threshold: float, fraction: float, spike: float
+) -> tuple[Any, ...]:
+    """`_RESULTS` of extrema ``([batch, ]step, channel)``."""
+    lower, upper = merged_ends(low, high)
+    width = upper - lower
+    absmax = np.maximum(abs(lower), abs(upper))
+    is_widest = widest(width, fraction=fraction)
+    return (
+        width[index],
+        *median_rule(width[index], absmax[index], threshold=threshold),
+        is_widest,
+        is_widest.any(axis=0).sum(axis=-1),
+        *set_measures(low, high, width, threshold=threshold, spike=spike),
+    )
 
 
 def _step_label(dataset: xr.Dataset, step: int | None) -> int:
@@ -112,14 +143,14 @@ def _step_label(dataset: xr.Dataset, step: int | None) -> int:
 
 def median_rule(width: Array, absmax: Array, *, threshold: float) -> tuple[Any, ...]:
     """Outlier mask, multipliers, median and the two step sizes of rows ``(..., channel)``."""
-    median = np.median(width, axis=-1)
+    middle = median(width)
     is_outlier = above_median(width, threshold=threshold)
     some = is_outlier.any(axis=-1)
     normal, outlier = (_step_size(absmax, mask) for mask in (~is_outlier, is_outlier))
     ratio = np.divide(outlier, normal, out=np.ones_like(normal), where=some & (normal > 0))
     factor = np.where(is_outlier, np.maximum(1.0, np.rint(ratio))[..., None], 1.0)
     absent = np.where(some, 0.0, np.nan)
-    return is_outlier, factor, median, normal + absent, outlier + absent
+    return is_outlier, factor, middle, normal + absent, outlier + absent
 
 
 def _step_size(absmax: Array, mask: Array) -> Array:
@@ -133,7 +164,12 @@ def widest(width: Array, *, fraction: float = TOP_FRACTION) -> Array:
     Of equal widths the lower channel counts as the wider; NaN is never one of them.
     """
     count = max(1, int(fraction * width.shape[-1]))
-    order = np.argsort(-width, axis=-1, kind="stable")[..., :count]
-    mask = np.zeros(width.shape, bool)
-    np.put_along_axis(mask, order, True, axis=-1)
-    return mask & ~np.isnan(width)
+    end = least(width, count, largest=True).min(axis=-1, keepdims=True)
+    # NaN: fewer are known than are looked for.
+    mask: Array = (width > end) | (np.isnan(end) & ~np.isnan(width))
+    equal = width == end
+    wanted = count - mask.sum(axis=-1, keepdims=True)
+    if (equal.sum(axis=-1, keepdims=True) > wanted).any():
+        equal &= equal.cumsum(axis=-1) <= wanted
+    mask |= equal
+    return mask

@@ -48,6 +48,11 @@ def _tier(name: str, help: str) -> Option:
     return Option(name, help, least=0, above=True, bundle="thresholds")
 
 
+def _bound(name: str, help: str) -> Option:
+    """No statistics reach further: float32 ends at 3.4e38."""
+    return Option(name, help, least=-1e38, most=1e38, above=True, below=True)
+
+
 FIT = (
     _fit("cubic_gain", "R2 that degree 3 must gain over 2.", default=0.15, most=1),
     _fit("quartic_gain", "R2 that degree 4 must gain over 3.", default=0.10, most=1),
@@ -76,8 +81,8 @@ ANALYSES: dict[str, Analysis] = {
         f"{_HERE}.error:error",
         (
             *RANGE,
-            Option("lower", "A lower bound in place of a rule's [default: -upper]."),
-            Option("upper", "An upper bound in place of a rule's."),
+            _bound("lower", "A lower bound in place of a rule's [default: -upper]."),
+            _bound("upper", "An upper bound in place of a rule's."),
         ),
     ),
     "curve": Analysis(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Shards are merged into dask blocks of about this size: small blocks drown in scheduling
 # (one layer per task takes 2-6 s for what a loop does in 0.4-0.8 s, measured: docs/notes.md).
 _BLOCK_BYTES = 32 << 20
+# Of mapped shards, which are read in part: with all batches of a few layers.
+_PART_BYTES = 8 << 20
 
 
 class _Source:
@@ -32,11 +34,14 @@ class _Source:
         return self.lazy.read(key)
 
 
-def as_dask(lazy: StoreArray, token: str) -> Any:
-    """A dask array over `lazy`; `token` tells it from those of other stores."""
+def as_dask(lazy: StoreArray, token: str, *, parts: bool = False) -> Any:
+    """A dask array over `lazy`; `token` tells it from those of other stores.
+
+    With `parts` mapped shards are cut: see `_parts`.
+    """
     import dask.array as da
 
-    blocks = _block_shape(lazy.shape, lazy.shard_shape, lazy.dtype.itemsize)
+    blocks = (_parts if parts else _whole)(lazy)
     meta = np.empty((0,) * lazy.ndim, lazy.dtype)
     same = id(lazy.origin or lazy)  # the graph keeps both, so that no other array has this number
     name = f"taqstore-{hashlib.sha256(token.encode()).hexdigest()[:12]}-{same:x}"
@@ -47,7 +52,7 @@ def as_dask(lazy: StoreArray, token: str) -> Any:
 
 def preferred_chunks(lazy: StoreArray, dims: Sequence[str]) -> dict[str, int]:
     """Sizes of the blocks by dimension, as `Dataset.chunk({})` of xarray looks for them."""
-    blocks = _block_shape(lazy.shape, lazy.shard_shape, lazy.dtype.itemsize)
+    blocks = _whole(lazy)
     return dict(zip(dims, blocks, strict=True))
 
 
@@ -69,7 +74,7 @@ def _blocks_of(variable: xr.Variable) -> Any:
     lazy = variable._data
     if not isinstance(lazy, LazyArray) or not lazy.array.token:
         return None
-    whole = as_dask(lazy.array.for_a_pass(), lazy.array.token)
+    whole = as_dask(lazy.array.for_a_pass(), lazy.array.token, parts=True)
     if all(key == slice(None) or key == slice(0, n, 1) for key, n in _selected(lazy)):
         return whole
     return indexing.DaskIndexingAdapter(whole).oindex[lazy.key]  # type: ignore[no-untyped-call]
@@ -80,11 +85,38 @@ def _selected(lazy: LazyArray) -> Iterator[tuple[Any, int]]:
         yield (key if isinstance(key, slice) else None), length
 
 
-def _block_shape(shape: tuple[int, ...], shard: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Whole shards, several along the first axes while a block stays small."""
+def _whole(lazy: StoreArray) -> tuple[int, ...]:
+    return _block_shape(lazy.shape, lazy.shard_shape, lazy.dtype.itemsize)
+
+
+def _parts(lazy: StoreArray) -> tuple[int, ...]:
+    """Shape of the blocks: whole shards, or of mapped ones as many inner chunks as fit.
+
+    A chunk of a mapped shard is read without the others, so that a block may have all batches of
+    some layers, which most questions join, and not all layers of some batches.
+    """
+    shape, shard = lazy.shape, lazy.shard_shape
+    framing = getattr(lazy, "framing", None)  # several stores joined have none
+    axis = None if framing is None else framing.axis
+    if axis is None:
+        return _whole(lazy)
+    inner = tuple(1 if at == axis else size for at, size in enumerate(shard))
+    order = [*(at for at in reversed(range(len(shape))) if at < axis), axis]
+    return _block_shape(shape, inner, lazy.dtype.itemsize, order=order, most=_PART_BYTES)
+
+
+def _block_shape(
+    shape: tuple[int, ...],
+    shard: tuple[int, ...],
+    itemsize: int,
+    *,
+    order: Sequence[int] | None = None,
+    most: int = _BLOCK_BYTES,
+) -> tuple[int, ...]:
+    """Whole shards, several along the axes in turn while a block stays small."""
     block = [max(1, min(s, n)) for s, n in zip(shard, shape, strict=True)]
-    for axis in reversed(range(len(block))):
-        room = _BLOCK_BYTES // max(1, prod(block) * itemsize)
+    for axis in reversed(range(len(block))) if order is None else order:
+        room = most // max(1, prod(block) * itemsize)
         if room > 1:
             block[axis] = max(1, min(shape[axis], block[axis] * room))
     return tuple(block)

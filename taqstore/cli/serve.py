@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _EXTRA = "pip install 'taqstore[serve]'"
 _AUTO = "auto"
 _BACKLOG = 256
+_FIRST_PICTURE = 2.0
 _REFUSED_PORTS = {
     errno.EADDRINUSE: "the port is taken",
     errno.EACCES: "this user may not listen on the port",
@@ -195,7 +196,10 @@ def _ready(service: Service, address: str, opened: bool, ended: threading.Event)
 
 def _warm(service: Service, ended: threading.Event) -> None:
     try:
-        service.warm()
+        service.open()
+        # The first picture needs no histograms, and comes sooner alone.
+        ended.wait(_FIRST_PICTURE)
+        service.hold()
     except TaqError as error:  # said to who asks, too
         complain(str(error))
     except Exception:  # Python that ends takes pools of threads away from who is at work

@@ -30,7 +30,7 @@ Results = dict[str, xr.Dataset]
 Key = TypeVar("Key")
 
 
-@handed(blocks=True)
+@handed
 def analyze(
     name: str,
     groups: Mapping[str, xr.Dataset],
@@ -78,7 +78,7 @@ def analyze(
         what = f"{name} {'needs' if row.second else 'takes no'} second store"
         raise MisuseError(what.replace("needs second", "needs a second"))
     if row.whole:
-        stores = [groups] if other is None else [groups, other]
+        stores = [_blocks(one) for one in (groups, other) if one is not None]
         return ask_whole(name, stores, {"source": source, "site": sites, **chosen}, options)
     _check_summed(name, row.source or source, chosen)
     paths = choose_groups(groups, source or row.source, sites=sites, layer=chosen.get("layer"))
@@ -96,6 +96,12 @@ def analyze(
         return found
 
     return answers(ask, paths)
+
+
+def _blocks(groups: Mapping[str, xr.Dataset]) -> Mapping[str, xr.Dataset]:
+    """A store behind dask; a site's analysis puts its group there itself, in blocks of its own."""
+    blocks: Mapping[str, xr.Dataset] = groups.blocks() if hasattr(groups, "blocks") else groups
+    return blocks
 
 
 # What second moments are sums over, or hold pairs of: none of them can be told apart again.

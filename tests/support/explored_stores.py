@@ -54,7 +54,6 @@ def _make(folder: Path) -> None:
     make_store(made.run, shape=SHAPE)
     write_latents(made.run, [0, 1, 2, 3])
     write_weights(made.run)
-    write_weights(made.run, set="gptq", seed=7)
     write_sensitivities(made.run, unit="linear", formats=("rtn-w4",), images=(0, 1))
     make_store(made.other, shape=SHAPE, seed=1)
     hostile_store(made.hostile)

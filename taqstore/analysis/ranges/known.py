@@ -7,6 +7,7 @@ import xarray as xr
 
 from taqstore.analysis.ranges.clip import calls
 from taqstore.analysis.shared.inputs import Array, is_observed, over
+from taqstore.statistics.selected import least
 
 KEPT = 4
 """Channels on either side whose extremum is taken: isolated outliers are few and far out."""
@@ -83,12 +84,13 @@ def _of_sides(value: Array, *, axes: int) -> Array:
     """The outermost of the outermost of calls: halves apart, so that nothing counts twice."""
     sides = np.split(value, 2, axis=-1)
     low, high = (side.reshape(*side.shape[: side.ndim - axes - 1], -1) for side in sides)
-    return np.concatenate([_least(low), -_least(-high)], axis=-1)
+    return np.concatenate([least(low, KEPT), least(high, KEPT, largest=True)], axis=-1)
 
 
 def _of_channels(lower: Array, upper: Array) -> Array:
     # In the dtype of the store, block by block: what is kept is small.
-    return np.concatenate([_least(lower), -_least(-upper)], axis=-1).astype(np.float64)
+    ends = [least(lower, KEPT), least(upper, KEPT, largest=True)]
+    return np.concatenate(ends, axis=-1).astype(np.float64)
 
 
 def _of_calls(value: Array, *, axes: int) -> Array:
@@ -97,11 +99,4 @@ def _of_calls(value: Array, *, axes: int) -> Array:
 
 def outermost(values: Array) -> Array:
     """The `KEPT` least and the `KEPT` largest along the last axis; NaN where there are fewer."""
-    return np.concatenate([_least(values), -_least(-values)], axis=-1)
-
-
-def _least(values: Array) -> Array:
-    fewer = KEPT - values.shape[-1]
-    if fewer >= 0:
-        return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, fewer)], constant_values=np.nan)
-    return np.partition(values, KEPT - 1, axis=-1)[..., :KEPT]
+    return np.concatenate([least(values, KEPT), least(values, KEPT, largest=True)], axis=-1)

@@ -17,6 +17,7 @@ from taqstore.analysis.shared.results import document
 from taqstore.errors import MissingError, problem
 from taqstore.kinds.statistics_sources import STATISTICS
 from taqstore.statistics.histogram import Layout, everywhere
+from taqstore.statistics.selected import outermost_of
 
 Array = np.ndarray[Any, Any]
 
@@ -206,6 +207,76 @@ def over(
         output_dtypes=list(dtypes),
         dask_gufunc_kwargs={"allow_rechunk": True, "output_sizes": sizes or {}},
     )
+
+
+def singly(
+    kernel: Callable[..., Any],
+    *arrays: xr.DataArray,
+    core: Sequence[Sequence[str]],
+    out: Sequence[Sequence[str]],
+    dtypes: Sequence[type],
+    **options: Any,
+) -> Any:
+    """As `over`, with the kernel called for one element of the other dims (a layer) at a time.
+
+    What it makes besides its results is then small, however large a block is.
+    """
+    ranks = tuple(len(dims) for dims in core)
+    # Left to itself dask cuts the other dimensions up when it joins blocks of these.
+    joined = [
+        array.copy(data=array.variable.chunk(dict.fromkeys(dims, -1)).data)
+        if array.chunks
+        else array
+        for array, dims in zip(arrays, core, strict=True)
+    ]
+    how: Any = {"called": kernel, "ranks": ranks, "given": options}
+    return over(_each, *joined, core=core, out=out, dtypes=dtypes, **how)
+
+
+def steps_first(arrays: dict[str, xr.DataArray]) -> dict[str, xr.DataArray]:
+    """Results of `singly` with the dimension `step`, where they have it, in front."""
+    return {n: a.transpose("step", ..., missing_dims="ignore") for n, a in arrays.items()}
+
+
+def _each(
+    *arrays: Array, called: Callable[..., Any], ranks: tuple[int, ...], given: dict[str, Any]
+) -> Any:
+    leads = [array.shape[: array.ndim - rank] for array, rank in zip(arrays, ranks, strict=True)]
+    lead = np.broadcast_shapes(*leads)
+    if not all(lead):
+        return called(*arrays, **given)
+    wide = [
+        np.broadcast_to(array, (*lead, *array.shape[array.ndim - rank :]))
+        for array, rank in zip(arrays, ranks, strict=True)
+    ]
+    found: list[Array] = []
+    for place in np.ndindex(lead):
+        one = called(*(array[place] for array in wide), **given)
+        one = [np.asarray(part) for part in (one if isinstance(one, tuple) else (one,))]
+        found = found or [np.empty((*lead, *part.shape), part.dtype) for part in one]
+        for whole, part in zip(found, one, strict=True):
+            whole[place] = part
+    return tuple(found) if len(found) > 1 else found[0]
+
+
+def extrema_of(dataset: xr.Dataset, *, analysis: str) -> tuple[list[xr.DataArray], tuple[str, ...]]:
+    """Extrema of channels as they are stored, and their dims ([batch, ]step, channel).
+
+    Raises
+    ------
+    MissingError
+        There are none.
+    """
+    low, high = require(dataset, ("min", "max"), ("avg_min", "avg_max"), analysis=analysis)
+    dims = tuple(dim for dim in ("batch", "step", "channel") if dim in dataset[low].dims)
+    return [dataset[low], dataset[high]], dims
+
+
+def merged_ends(low: Array, high: Array) -> tuple[Array, Array]:
+    """Extrema of all batches ``(..., step, channel)``, float64, of ``([batch, ]step, channel)``."""
+    if low.ndim > 2:
+        low, high = outermost_of(low), outermost_of(high, largest=True)
+    return low.astype(np.float64), high.astype(np.float64)
 
 
 def quotient(part: xr.DataArray, whole: xr.DataArray, *, empty: float = np.nan) -> xr.DataArray:

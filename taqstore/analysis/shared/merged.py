@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.shared.inputs import require
+from taqstore.analysis.shared.inputs import Array, require, singly, steps_first
 from taqstore.names import BINS, MOMENTS
 
 
@@ -24,15 +24,34 @@ def moments(dataset: xr.Dataset, *, analysis: str) -> xr.Dataset:
     mean = dataset["mean"].astype(np.float64)
     if "std" in names:
         return xr.Dataset({"mean": mean, "std": dataset["std"].astype(np.float64)})
-    count, m2 = dataset["count"].astype(np.float64), dataset["m2"].astype(np.float64)
-    if "batch" in mean.dims:
-        seen, weight = count > 0, count
-        count = weight.sum("batch")
-        pooled = (mean * weight).where(seen, 0.0).sum("batch", skipna=False)
-        pooled = pooled / count.where(count > 0)
-        m2 = (m2 + weight * (mean - pooled) ** 2).where(seen, 0.0).sum("batch", skipna=False)
-        mean = pooled
-    return xr.Dataset({"mean": mean, "std": np.sqrt(m2 / count.where(count > 0))})
+    if "batch" not in mean.dims:
+        count, m2 = dataset["count"].astype(np.float64), dataset["m2"].astype(np.float64)
+        return xr.Dataset({"mean": mean, "std": np.sqrt(m2 / count.where(count > 0))})
+    dims = tuple(dim for dim in ("batch", "step") if dim in mean.dims)
+    wide = (*dims, "channel")
+    pooled, std = singly(
+        merged_moments,
+        *(dataset[name] for name in ("mean", "m2", "count")),
+        core=(wide, wide, dims),
+        out=(wide[1:],) * 2,
+        dtypes=(np.float64,) * 2,
+    )
+    return xr.Dataset(steps_first({"mean": pooled, "std": std}))
+
+
+def merged_moments(mean: Array, m2: Array, count: Array) -> tuple[Array, Array]:
+    """Pooled mean and standard deviation ``(..., channel)``.
+
+    Of batches ``(batch, ..., channel)`` with counts ``(batch, ...)``, float64.
+    """
+    weight = count.astype(np.float64)[..., None]
+    seen, total = weight > 0, np.nansum(weight, axis=0)
+    known = np.where(total > 0, total, np.nan)
+    values = mean.astype(np.float64)
+    pooled = np.where(seen, values * weight, 0.0).sum(axis=0) / known
+    apart = m2.astype(np.float64) + weight * (values - pooled) ** 2
+    with np.errstate(invalid="ignore"):
+        return pooled, np.sqrt(np.where(seen, apart, 0.0).sum(axis=0) / known)
 
 
 def tensor_moments(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
@@ -44,18 +63,40 @@ def tensor_moments(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
         return {name: dataset[name] for name in ("tensor_mean", "tensor_std")}
     if "mean" not in dataset.data_vars or not {"std", "m2"} & set(dataset.data_vars):
         return {}
-    mean = dataset["mean"].astype(np.float64)
-    count = dataset["count"].astype(np.float64)
-    if "m2" in dataset.data_vars:
-        deviations = dataset["m2"].astype(np.float64)
-    else:
-        deviations = dataset["std"].astype(np.float64) ** 2 * count
-    dims = [d for d in ("batch", "channel") if d in mean.dims]
-    weight = count.where(count > 0)
-    total = (weight * xr.ones_like(mean)).sum(dims, skipna=False)
-    center = (mean * weight).sum(dims, skipna=False) / total
-    spread = (deviations + weight * (mean - center) ** 2).sum(dims, skipna=False)
-    return {"tensor_mean": center, "tensor_std": (spread / total) ** 0.5}
+    deviations = dataset["m2"] if "m2" in dataset.data_vars else dataset["std"]
+    dims = tuple(dim for dim in ("batch", "step") if dim in dataset["mean"].dims)
+    center, std = singly(
+        _tensor_moments,
+        dataset["mean"],
+        deviations,
+        dataset["count"],
+        core=((*dims, "channel"), (*dims, "channel"), dims),
+        out=(tuple(dim for dim in dims if dim != "batch"),) * 2,
+        dtypes=(np.float64,) * 2,
+        batches="batch" in dims,
+        squared="m2" in dataset.data_vars,
+    )
+    return steps_first({"tensor_mean": center, "tensor_std": std})
+
+
+def _tensor_moments(
+    mean: Array, deviations: Array, count: Array, *, batches: bool, squared: bool
+) -> tuple[Array, Array]:
+    """Mean and standard deviation of ``([batch, ]..., channel)``: of channels, then of batches."""
+    values, weight = mean.astype(np.float64), count.astype(np.float64)
+    apart = deviations.astype(np.float64)
+    apart = apart if squared else apart**2 * weight[..., None]
+    weight = np.where(weight > 0, weight, np.nan)
+
+    def summed(array: Array) -> Array:
+        array = array.sum(axis=-1)
+        return np.asarray(array.sum(axis=0)) if batches else array
+
+    wide = weight[..., None]
+    total = summed(np.broadcast_to(wide, values.shape))
+    center = summed(values * wide) / total
+    spread = summed(apart + wide * (values - center[..., None]) ** 2)
+    return center, (spread / total) ** 0.5
 
 
 def bounded_bins(dataset: xr.Dataset, *, analysis: str) -> xr.Dataset:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import xarray as xr
 
-from taqstore.analysis.shared.inputs import Array, over
+from taqstore.analysis.shared.inputs import Array
+from taqstore.statistics.selected import median
 
 DEAD_MEDIAN = 1e-6
 """Below this median range a layer is taken as dead and has no outliers."""
@@ -14,41 +14,26 @@ _TAIL = 0.99
 
 
 def set_measures(
-    dataset: xr.Dataset, width: xr.DataArray, *, threshold: float, spike: float
-) -> dict[str, xr.DataArray]:
-    """Tails, spikes and stability from channel ranges ``width`` (step, layer, channel).
+    low: Array, high: Array, width: Array, *, threshold: float, spike: float
+) -> tuple[Array, ...]:
+    """Tails, spikes and stability from channel ranges ``width`` (step, channel) of one layer.
 
     The outlier set is that of the median rule (range above `threshold` times the median) at every
     step, and for batches of every batch on its own; `outliers` documents the results.
+
+    Returns
+    -------
+    `tail_ratio`, `is_spike`, `spike_count`, `outlier_count`, `step_jaccard`, and where `low` and
+    `high` are of batches, (batch, step, channel), `batch_jaccard`.
     """
-    tail, is_spike = over(
-        tails,
-        width,
-        core=(("channel",),),
-        out=((), ("channel",)),
-        dtypes=(np.float64, bool),
-        spike=spike,
-    )
-    found = {
-        "tail_ratio": tail,
-        "is_spike": is_spike,
-        "spike_count": is_spike.sum("channel"),
-        "outlier_count": over(
-            _count_above, width, core=(("channel",),), dtypes=(np.int64,), threshold=threshold
-        ),
-        "step_jaccard": _stability(width, "step", threshold),
-    }
-    if {"min", "max"} <= set(dataset.data_vars) and "batch" in dataset["min"].dims:
-        low, high = (dataset[name].astype(np.float64) for name in ("min", "max"))
-        found["batch_jaccard"] = _stability(high - low, "batch", threshold)
-    return found
-
-
-def _stability(width: xr.DataArray, dim: str, threshold: float) -> xr.DataArray:
-    stability: xr.DataArray = over(
-        _range_jaccard, width, core=((dim, "channel"),), threshold=threshold
-    )
-    return stability
+    tail, is_spike = tails(width, spike=spike)
+    above = above_median(width, threshold=threshold)
+    stable = mean_jaccard(above, np.asarray(~np.isnan(width).any(axis=-1)))
+    found = (tail, is_spike, is_spike.sum(axis=-1), above.sum(axis=-1), stable)
+    if low.ndim < 3:
+        return found
+    ranges = np.moveaxis(high.astype(np.float64) - low.astype(np.float64), 0, 1)
+    return (*found, _range_jaccard(ranges, threshold=threshold))
 
 
 def _range_jaccard(width: Array, *, threshold: float) -> Array:
@@ -58,13 +43,9 @@ def _range_jaccard(width: Array, *, threshold: float) -> Array:
 
 def above_median(width: Array, *, threshold: float) -> Array:
     """Mask of channels with range above `threshold` times the median of rows ``(..., channel)``."""
-    median = np.median(width, axis=-1, keepdims=True)
-    mask: Array = (width > threshold * median) & (median >= DEAD_MEDIAN)
+    middle = median(width)[..., None]
+    mask: Array = (width > threshold * middle) & (middle >= DEAD_MEDIAN)
     return mask
-
-
-def _count_above(width: Array, *, threshold: float) -> Array:
-    return np.asarray(above_median(width, threshold=threshold).sum(axis=-1))
 
 
 def tails(width: Array, *, spike: float) -> tuple[Array, Array]:

@@ -10,6 +10,7 @@ from taqstore.asked import meant
 from taqstore.errors import MissingError, problem
 from taqstore.names import ACTIVATIONS, split_group
 from taqstore.serve.served.memory import Memory
+from taqstore.serve.served.side_by_side import side_by_side
 from taqstore.serve.served.stores import Served
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Service:
     Raises
     ------
     StoreError
-        One cannot be read. Of each only its root document is looked at: `warm` opens them.
+        One cannot be read. Of each only its root document is looked at: `open` does it.
     """
 
     def __init__(
@@ -139,17 +140,21 @@ class Service:
         answer: _T = known
         return answer
 
-    def warm(self) -> None:
-        """Open every store and hold the observations of the first; for a thread of its own.
-
-        The first picture needs them: whoever asks meanwhile waits for what is left to do.
-        """
+    def open(self) -> None:
+        """Open every store; for a thread of its own."""
         for served in self._served.values():
             served.now()
+
+    def hold(self) -> None:
+        """Hold the observations of the first store; for a thread of its own.
+
+        Most views ask them: whoever asks meanwhile waits for what is left to do.
+        """
         for name in self.names[:1]:
-            for path in self.store(name):
-                if split_group(path)[0] == ACTIVATIONS:
-                    self.held(name, path)
+            paths = [path for path in self.store(name) if split_group(path)[0] == ACTIVATIONS]
+            held = side_by_side(partial(self.held, name), paths)
+            for path in paths:
+                held(path)
 
 
 def _merged(dataset: xr.Dataset, batch: str | None, **parts: bool) -> xr.Dataset:

@@ -12,6 +12,7 @@ from taqstore.analysis.table import ANALYSES
 from taqstore.errors import MissingError, problem
 from taqstore.names import site_of, split_group
 from taqstore.serve.served.service import Service
+from taqstore.serve.served.side_by_side import side_by_side
 from taqstore.serve.views.asking import (
     BATCH,
     LAYERS,
@@ -119,7 +120,8 @@ def values_of(
             raise MissingError(problem(what, found=", ".join(map(str, found.data_vars))))
         return found[row.variable]
 
-    told = answers(ask, part.paths(source, sites, layer), on_skip=left_out.append)
+    paths = part.paths(source, sites, layer)
+    told = answers(side_by_side(ask, paths), paths, on_skip=left_out.append)
     return told, left_out
 
 

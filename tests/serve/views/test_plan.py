@@ -97,8 +97,8 @@ def test_the_curve_goes_through_the_budgets(asked: Service, per: str) -> None:
 def test_a_budget_below_all_widths_is_refused(asked: Service) -> None:
     with pytest.raises(TaqError, match="less than the smallest choice"):
         width_plan(asked, store=RUN, average=3.0, **WIDTHS)
-    with pytest.raises(MissingError, match="no store 'runn"):
-        width_plan(asked, store="runn.zarr", **WIDTHS)
+    with pytest.raises(MissingError, match="no store"):
+        width_plan(asked, store="walk.zarr", **WIDTHS)
     with pytest.raises(MisuseError, match="did you mean mlp"):
         width_plan(asked, store=RUN, site=("mlp.fc3",), **WIDTHS)
 

@@ -22,18 +22,19 @@ from taqstore.serve.served.service import Service
 from taqstore.serve.views.gates import gates
 from taqstore.serve.views.weights import blocks, changes, linears, sets
 
-RUN = "run.zarr"
+RUN, SET = "run.zarr", "adaround"
 
 
 def test_sets_and_linears_are_those_of_the_store(asked: Service) -> None:
-    (one,) = sets(asked, store=RUN)["sets"]
+    one = sets(asked, store=RUN)["sets"][0]
     found = linears(asked, store=RUN)
+    assert one["set"] == found["set"]
     store = open_store(asked.address(RUN))
     names = linear_names_of(store, set=one["set"])
     assert [row["linear"] for row in found["rows"]] == [name.full for name in names]
     assert one["linears"] == len(names)
     for row, name in zip(found["rows"], names, strict=True):
-        weight = quantized_linear(store, name).weight
+        weight = quantized_linear(store, name, set=one["set"]).weight
         assert (row["outputs"], row["inputs"]) == weight.shape
     assert sets(asked, store="other.zarr")["sets"] == []
     with pytest.raises(MissingError, match="no quantized weights"):
@@ -71,8 +72,8 @@ def planted(asked: Service) -> tuple[Any, dict[str, np.ndarray], dict[str, float
     store = open_store(asked.address(RUN))
     rng = np.random.default_rng(9)
     base, shares = {}, {}
-    for name in linear_names_of(store):
-        linear = quantized_linear(store, name)
+    for name in linear_names_of(store, set=SET):
+        linear = quantized_linear(store, name, set=SET)
         low = -(2 ** (linear.bits - 1))
         moved = rng.random(linear.weight.shape) < 0.2
         nearest = np.where(
@@ -88,12 +89,12 @@ def planted(asked: Service) -> tuple[Any, dict[str, np.ndarray], dict[str, float
 def test_what_is_not_nearest_is_counted(asked: Service) -> None:
     store, base, shares = planted(asked)
     assert len(shares) > 5
-    found = {one.name.full: one for one in weight_changes(store, base=base)}
+    found = {one.name.full: one for one in weight_changes(store, set=SET, base=base)}
     assert {name: one.changed for name, one in found.items()} == pytest.approx(shares)
     assert {one.largest for one in found.values()} == {1}
 
     served = Service([asked.address(RUN)], base=lambda _: base)
-    told = changes(served, store=RUN, other="nearest")
+    told = changes(served, store=RUN, set=SET, other="nearest")
     assert {row["linear"]: row["changed"] for row in told["rows"]} == pytest.approx(shares)
     weights = {row["linear"]: row["weights"] for row in told["rows"]}
     for block in told["blocks"]:
@@ -104,11 +105,11 @@ def test_what_is_not_nearest_is_counted(asked: Service) -> None:
 
 
 def test_without_the_model_it_is_said(asked: Service) -> None:
-    told = changes(asked, store=RUN, other="nearest")
+    told = changes(asked, store=RUN, set=SET, other="nearest")
     assert "not known" in told["note"]
     assert all(np.isnan(row["changed"]) for row in told["rows"])
     assert all(0 <= row["at_ends"] <= 1 for row in told["rows"])
-    same = changes(asked, store=RUN, other="adaround")
+    same = changes(asked, store=RUN, set=SET, other=SET)
     assert {row["changed"] for row in same["rows"]} == {0.0}
     with pytest.raises(MissingError, match="no block 'mm9'"):
         changes(asked, store=RUN, other="nearest", block="mm9")

@@ -177,12 +177,12 @@ class Values {
   boundAt(side, at) {
     const shown = [this.shown?.[side]].flat()[0];
     // A slider has few places; where it stands for a bound that was told, it is that bound.
-    if (typeof shown === "number" && at === this.positionOf(side, shown)) return shown;
+    if (typeof shown === "number" && at === this.placeOf(side, shown)) return shown;
     const value = this.sideOf(side) * 10 ** (-3 * (1 - at / POSITIONS));
     return side === "lower" ? -value : value;
   }
 
-  positionOf(side, value) {
+  placeOf(side, value) {
     const share = Math.abs([value].flat()[0]) / this.sideOf(side);
     return Math.round(Math.min(1, Math.max(0, Math.log10(Math.max(share, 1e-3)) / 3 + 1)) * POSITIONS);
   }
@@ -191,7 +191,7 @@ class Values {
     this.sliders.lower.hidden = this.isSymmetric;
     for (const side of ["lower", "upper"]) {
       const node = this.sliders[side];
-      if (document.activeElement !== node.input) node.set(this.positionOf(side, this.shown[side]));
+      if (document.activeElement !== node.input) node.set(this.placeOf(side, this.shown[side]));
     }
   }
 
