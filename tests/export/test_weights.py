@@ -186,6 +186,6 @@ def test_refusals(store: Store, tmp_path: Path) -> None:
         export("adaround", none, tmp_path / "w")
     with pytest.raises(MissingError, match=r"no quantized weights in the store; taqstore adaround"):
         export("safetensors", {}, tmp_path / "w.safetensors")
-    with pytest.raises(MisuseError, match=r"w\.npz: not the name of a safetensors file"):
+    with pytest.raises(MisuseError, match=r"w\.npz: not written as \.npz; write FILE\.safetensors"):
         export("safetensors", store, tmp_path / "w.npz")
     assert [p.name for p in tmp_path.iterdir() if p.name[0] != "."] == ["none.zarr"]
