@@ -110,6 +110,12 @@ def is_compressed(document: Mapping[str, Any]) -> bool:
     return "zstd" in _names(_chain(document))
 
 
+def is_plain(document: Mapping[str, Any]) -> bool:
+    """Whether a file of an array is one chunk, in codecs of the format."""
+    sharded = document["codecs"][0]["name"] == "sharding_indexed"
+    return not sharded and not _chain_complaint(document["codecs"], document["data_type"])
+
+
 def compressed_bytes(document: Mapping[str, Any]) -> int | None:
     """What a chunk of a compressed array becomes; None where chunks are as they are."""
     if not is_compressed(document):

@@ -1,4 +1,4 @@
-"""Files of coordinates: compared with what their array's document says before zarr decodes them.
+"""Files of coordinates: compared with what their array's document says before they are decoded.
 
 A checksum says that a file is what was written, not that its writer meant well: a kilobyte of zstd
 may become a terabyte, and the count in front of some strings is any number.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -15,7 +16,13 @@ import numpy as np
 from crc32c import crc32c
 
 from taqstore.errors import StoreError
-from taqstore.layout.array_documents import STRING, is_compressed, itemsize, shard_shape
+from taqstore.layout.array_documents import (
+    STRING,
+    is_compressed,
+    is_plain,
+    itemsize,
+    shard_shape,
+)
 from taqstore.layout.frames import inflated
 from taqstore.metadata.sealed import Document, damaged
 
@@ -71,8 +78,65 @@ def check_files(documents: Mapping[str, Document], where: str) -> None:
         raise damaged(where, f"{claimed} bytes", "coordinates larger than any run has")
 
 
+def decoded(
+    path: str, document: Document, files: Mapping[str, bytes]
+) -> np.ndarray[Any, Any] | None:
+    """Values of a coordinate whose files are at hand; None where they are zarr's to decode.
+
+    A group has many coordinates, and zarr takes a task of its event loop for each of their files.
+
+    Parameters
+    ----------
+    path
+        Of the array: what the keys of its files begin with.
+    document
+        Of the array, as it is stored.
+    files
+        Contents by key.
+
+    Returns
+    -------
+    Array of the document's shape and data type; object of str for texts. None for codecs that
+    writers do not use here, and for files that are missing or do not fit: zarr says what it makes
+    of them.
+    """
+    if not is_plain(document):
+        return None
+    dtype = object if document["data_type"] == STRING else document["data_type"]
+    out, shard = np.empty(tuple(document["shape"]), dtype), shard_shape(document)
+    grid = (range(0, n, c) for n, c in zip(out.shape, shard, strict=True))
+    for key, starts in zip(chunk_keys(path, document), product(*grid), strict=True):
+        part = _values(document, files.get(key), key)
+        if part is None:
+            return None
+        inside = tuple(slice(s, s + c) for s, c in zip(starts, shard, strict=True))
+        whole = out[inside]
+        whole[...] = part[tuple(map(slice, whole.shape))]
+    return out
+
+
+def _values(document: Document, raw: bytes | None, key: str) -> np.ndarray[Any, Any] | None:
+    from numcodecs.vlen import VLenUTF8
+
+    try:
+        content = _content(document, raw or b"", key, _MOST_BYTES)
+        text = document["data_type"] == STRING
+        flat = VLenUTF8().decode(content) if text else np.frombuffer(content, document["data_type"])
+    except (StoreError, ValueError):
+        return None
+    found: np.ndarray[Any, Any] = flat.reshape(shard_shape(document))
+    return found
+
+
 def _decoded_size(document: Document, raw: bytes, where: str, room: int) -> int:
     """Bytes that a file of a coordinate becomes; StoreError if it is not of its array."""
+    content = _content(document, raw, where, room)
+    places = prod(shard_shape(document)) * itemsize(document)
+    return places + len(content) if document["data_type"] == STRING else places
+
+
+def _content(document: Document, raw: bytes, where: str, room: int) -> bytes:
+    """What a file holds once it is inflated; StoreError if it is not of its array."""
     content = raw[:-4]
     if len(raw) < 4 or crc32c(content) != struct.unpack("<I", raw[-4:])[0]:
         raise _misfit(where, "its checksum does not match")
@@ -89,10 +153,9 @@ def _decoded_size(document: Document, raw: bytes, where: str, room: int) -> int:
         # Lengths are compared when it is decoded; a count that lies would be believed.
         if len(content) < 4 or struct.unpack("<I", content[:4])[0] != prod(shape):
             raise _misfit(where, f"not {prod(shape)} strings")
-        return expected + len(content)
-    if len(content) != expected:
+    elif len(content) != expected:
         raise _misfit(where, f"{len(content)} bytes for {expected}")
-    return expected
+    return content
 
 
 def _misfit(where: str, found: str) -> StoreError:

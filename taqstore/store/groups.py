@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from taqstore.errors import LayoutError, StoreError, problem
-from taqstore.layout.coordinate_files import MOST_STRING
+from taqstore.layout.coordinate_files import MOST_STRING, decoded
 from taqstore.layout.item_records import ItemLayout, mask_chunk, record_chunk
-from taqstore.layout.label_files import decoded
 from taqstore.layout.shards import CODEC_ERRORS
 from taqstore.layout.template import STRING, Array, Template
 from taqstore.metadata.overlay import Overlay
@@ -197,7 +196,7 @@ def _at_hand(group: zarr.Group, name: str) -> np.ndarray | None:
     store, path = group.store, f"{group.path}/{name}"
     if not isinstance(store, Overlay) or (raw := store.known.get(f"{path}/{KEY}")) is None:
         return None
-    return decoded(json.loads(raw), lambda key: store.known.get(f"{path}/{key}"))
+    return decoded(path, json.loads(raw), store.known)
 
 
 def longest_of(texts: np.ndarray) -> int:

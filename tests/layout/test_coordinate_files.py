@@ -14,7 +14,7 @@ from crc32c import crc32c
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
-from taqstore.layout.label_files import decoded
+from taqstore.layout.coordinate_files import decoded
 
 TEXTS = ["mm0.img", "", "Ä ∂ 🜁", "a\0b", "x" * 300]
 
@@ -38,7 +38,12 @@ def stored(
 
 
 def read(files: dict[str, bytes]) -> np.ndarray[Any, Any] | None:
-    return decoded(json.loads(files["zarr.json"]), files.get)
+    return decoded("at", json.loads(files["zarr.json"]), below(files))
+
+
+def below(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The files by their keys in a store."""
+    return {f"at/{key}": raw for key, raw in files.items()}
 
 
 @pytest.mark.parametrize("zstd", [False, True], ids=["plain", "zstd"])
@@ -115,4 +120,4 @@ def test_other_codecs_are_left_to_zarr() -> None:
     files = stored(np.arange(5), (5,))
     document = json.loads(files["zarr.json"])
     document["codecs"] = [document["codecs"][0]]
-    assert decoded(document, files.get) is None
+    assert decoded("at", document, below(files)) is None
