@@ -101,7 +101,7 @@ def typed(store: Path, work: Path, name: str, option: str) -> tuple[list[str], s
     """The command with the word mistyped, and the word that is meant."""
     command, base = every_command()[name], name.removeprefix("plan ")
     parameter = next(one for one in command.params if spelled(one) == option)
-    known = dict(reversed(list(calls(store, work, group=GROUP))))
+    known = dict(reversed(list(calls(store, work, group=GROUP, endless=True))))
     start = "plot diff" if option == "--against" else name
     line = next(line for words, line in known.items() if f"{words} ".startswith(f"{start} "))
     line = [f"{one}{SUFFIXES.get(name.split()[-1], '')}" if one.startswith(str(work)) else one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from support.cli_runner import Runner
+from support.hostile import POOLED, make_hostile
 from taqstore.serve.served.service import Service
 from taqstore.testing import RunShape, make_store
 
@@ -186,3 +188,25 @@ def test_a_store_that_is_damaged_inside_is_served_and_said(tmp_path: Path) -> No
     assert "Traceback" not in err, err
     assert code == 0
     assert b"damaged records of items" in told
+
+
+def test_a_store_that_claims_too_much_is_refused_question_by_question(tmp_path: Path) -> None:
+    hostile = make_hostile(tmp_path / "run.zarr", "a shape of 10^10")
+    with process(hostile, "--port", "0") as (run, line):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{line.strip()}api/stores/run.zarr/query/{POOLED}")
+        told = json.loads(refused.value.read())["error"]
+        code, _, err = ended(run)
+    assert refused.value.code == 503  # as of any store that cannot be read
+    assert told.isprintable()
+    assert (code, "Traceback" in err) == (0, False)
+
+
+def test_without_asserts_nothing_is_served(store: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-O", "-m", "taqstore", "serve", str(store), "--port", "0"],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "PYTHONOPTIMIZE" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -24,9 +24,9 @@ from taqstore.cli import main
 
 LEFT_OUT = (
     *("generate", "cache", "collect", "adaround", "gptq", "evaluate", "gate", "sensitivity"),
-    *("profile", "plot", "report", "ingest", "serve"),
+    *("profile", "plot", "report", "ingest"),
 )
-"""Commands that load a model, draw or never end; ingest is called by itself."""
+"""Commands that load a model or draw; ingest is called by itself."""
 
 
 class Listed:

@@ -13,6 +13,8 @@ from taqstore.cli import COMMANDS
 
 _STORES = {"store", "first", "second", "stores"}
 _ANSWERS = ("output", "out", "target")
+ENDLESS = ("serve",)
+"""Commands that go on until they are stopped."""
 
 
 def every_command() -> dict[str, click.Command]:
@@ -32,7 +34,7 @@ def every_command() -> dict[str, click.Command]:
 
 
 def calls(
-    store: Path | str, work: Path, *, group: str = "latents"
+    store: Path | str, work: Path, *, group: str = "latents", endless: bool = False
 ) -> Iterator[tuple[str, list[str]]]:
     """What to type, for every command and every format or kind it has; name and arguments.
 
@@ -42,6 +44,8 @@ def calls(
         A folder for outputs.
     group
         For commands that want one.
+    endless
+        With those that do not end by themselves, for who lets none of them begin.
     """
     prompts = work / "prompts.txt"
     prompts.write_text("a cat\n", encoding="utf-8")
@@ -57,6 +61,8 @@ def calls(
         "source": str(source),
     }
     for number, (name, command) in enumerate(every_command().items()):
+        if name in ENDLESS and not endless:
+            continue
         for chosen in _choices(command):
             words = [name, *chosen.values()]
             target = str(work / f"{number}-{'-'.join(words)}".replace(" ", "-"))
