@@ -167,7 +167,7 @@ class JoinedStore(Store):
         way = self._chunks, self._checksum, self._incomplete, most
         if way not in self._ways:
             view = copy(self)
-            view.stores = [store.staging(most) for store in self.stores]
+            view.stores, view._staged = [store.staging(most) for store in self.stores], (most,)
             view._datasets, view._views, view._labels = {}, {}, {}
             view._put_together()
             self._ways[way] = view

@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 from support.builders import write_latents
+from support.uploaded import uploaded
 from taqstore import open_store
 from taqstore.analysis import ANALYSES, difference
 from taqstore.arrays.dask_blocks import behind_dask
@@ -139,3 +140,13 @@ def test_what_was_written_since_is_seen_after_refresh(tmp_path: Path) -> None:
     store.refresh("latents")
     assert blocks["latents"].sizes["image"] == store["latents"].sizes["image"] == 4
     np.testing.assert_array_equal(blocks["latents"]["x"], store["latents"]["x"])
+
+
+@pytest.mark.usefixtures("bucket")
+def test_what_is_staged_is_staged_behind_dask_too(bucket: str, path: Path, second: Path) -> None:
+    addresses = [uploaded(one, f"{bucket}/{one.name}") for one in (path, second)]
+    several = open_store(addresses, renumber=True)
+    plain, staged = several.blocks(), several.staging(1 << 20)
+    assert staged.blocks() is not plain
+    assert staged.blocks() is staged.blocks()
+    xr.testing.assert_identical(staged.blocks()[SITE].load(), plain[SITE].load())
