@@ -21,7 +21,7 @@ from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.query.select import select
 from taqstore.query.sites import answers, choose_groups, slices
 from taqstore.query.whole import ask_whole
-from taqstore.store.given import handed
+from taqstore.store.given import handed, put_behind_dask
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -78,7 +78,8 @@ def analyze(
         what = f"{name} {'needs' if row.second else 'takes no'} second store"
         raise MisuseError(what.replace("needs second", "needs a second"))
     if row.whole:
-        stores = [_blocks(one) for one in (groups, other) if one is not None]
+        # A site's analysis puts its group behind dask itself, in blocks of its own.
+        stores = [put_behind_dask(one) for one in (groups, other) if one is not None]
         return ask_whole(name, stores, {"source": source, "site": sites, **chosen}, options)
     _check_summed(name, row.source or source, chosen)
     paths = choose_groups(groups, source or row.source, sites=sites, layer=chosen.get("layer"))
@@ -96,12 +97,6 @@ def analyze(
         return found
 
     return answers(ask, paths)
-
-
-def _blocks(groups: Mapping[str, xr.Dataset]) -> Mapping[str, xr.Dataset]:
-    """A store behind dask; a site's analysis puts its group there itself, in blocks of its own."""
-    blocks: Mapping[str, xr.Dataset] = groups.blocks() if hasattr(groups, "blocks") else groups
-    return blocks
 
 
 # What second moments are sums over, or hold pairs of: none of them can be told apart again.

@@ -93,7 +93,7 @@ def handed_to(
                 raise call.refusal(kind)
         if not blocks:
             return function(*args, **given)
-        behind = {name: _behind_dask(values[name]) for name in wanted if name in values}
+        behind = {name: put_behind_dask(values[name]) for name in wanted if name in values}
         put = [behind.get(name, value) for name, value in zip(names, args, strict=False)]
         # Beyond the names there are none, or the function says that there are too many.
         rest: Any = {name: behind.get(name, value) for name, value in given.items()}
@@ -102,7 +102,7 @@ def handed_to(
     return checked
 
 
-def _behind_dask(value: Any) -> Any:
+def put_behind_dask(value: Any) -> Any:
     """A group, a store or what is like one, as `chunks="auto"` opens what ``"late"`` left."""
     from xarray import Dataset
 
@@ -111,7 +111,7 @@ def _behind_dask(value: Any) -> Any:
     if isinstance(value, Dataset):
         return behind_dask(value)
     if type(value) is dict:
-        return {name: _behind_dask(one) for name, one in value.items()}
+        return {name: put_behind_dask(one) for name, one in value.items()}
     return value.blocks() if hasattr(value, "blocks") else value
 
 

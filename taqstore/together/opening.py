@@ -40,9 +40,10 @@ def open_store(
         them lacks is left out, and `notes` of the store says so.
     chunks
         ``"late"``: selections are read on use, without dask; analyses, figures, reports and exports
-        put what they are given behind dask themselves, in blocks of about 32 MB. ``"auto"``:
-        Datasets are dask-backed at once, in such blocks. ``None``: no dask, in analyses neither;
-        selections are read on use, as views of memory-mapped files where the store is local.
+        put what they are given behind dask themselves, in blocks of 8 to 32 MB. ``"auto"``:
+        Datasets are dask-backed at once, in blocks of whole files. ``None``: no dask, in analyses
+        neither; selections are read on use, as views of memory-mapped files where the store is
+        local.
     checksum
         Compare each chunk's crc32c when it is first read. Default: yes, but for the views of
         ``None`` (`verify` checks everything at once).

@@ -12,7 +12,7 @@ from taqstore.errors import MissingError, problem
 from taqstore.names import site_of, split_group
 from taqstore.serve.served.service import Service
 from taqstore.serve.served.shown import command_line, opened
-from taqstore.serve.views.asking import SOURCE, STEP, Part, one_layer, step_place, steps_of
+from taqstore.serve.views.asking import SOURCE, STEP, Part, one_layer, step_of, steps_of
 from taqstore.serve.views.layer import LINEAR, batches_of
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ def channels(
     part = Part(service, store, batch)
     path, name, _, _ = one_layer(part, source, site, layer)
     group = part.group(path)
-    place = step_place(group, step)
-    label = int(group["step"].values[place])
+    place, label = step_of(group, step)
     options: dict[str, Any] = {"threshold": threshold, "step": label}
     names = ("range", "is_outlier", "multiplier", "median_range")
     found = _first(part.answer("outliers", path, names, layer=name, **options))

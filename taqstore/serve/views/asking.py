@@ -296,8 +296,8 @@ def steps_of(dataset: xr.Dataset) -> dict[str, Any]:
     return {"steps": dataset["step"].values.tolist(), "sigma": sigma}
 
 
-def step_place(dataset: xr.Dataset, step: int | None) -> int:
-    """Position of a step by its label; by default the middle one.
+def step_of(dataset: xr.Dataset, step: int | None) -> tuple[int, int]:
+    """Position and label of a step, by its label; by default the middle one.
 
     Raises
     ------
@@ -306,10 +306,10 @@ def step_place(dataset: xr.Dataset, step: int | None) -> int:
     """
     labels = dataset["step"].values.tolist()
     if step is None:
-        return len(labels) // 2
+        step = labels[len(labels) // 2]
     if step not in labels:
         raise MissingError(problem(f"no step {step}", found=", ".join(map(str, labels))))
-    return int(labels.index(step))
+    return int(labels.index(step)), int(step)
 
 
 def layer_particulars(name: str) -> dict[str, Any]:

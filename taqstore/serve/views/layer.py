@@ -23,7 +23,7 @@ from taqstore.serve.views.asking import (
     layer_particulars,
     one_layer,
     rules_offered,
-    step_place,
+    step_of,
     steps_of,
 )
 from taqstore.serve.views.map import RULE_CHOICE
@@ -88,8 +88,7 @@ def layer(
     part = Part(service, store, batch)
     path, name, sites, layers = one_layer(part, source, site, layer)
     group = part.group(path)
-    place = step_place(group, step)
-    shown_step = int(group["step"].values[place])
+    place, label = step_of(group, step)
     options = {"percentile": percentile, "momentum": momentum}
     rules, left_out = _rules(part, path, name, place, bits, symmetric, options)
     asked = {"bits": bits, "symmetric": symmetric, "clip": clip, **_taken(clip, options)}
@@ -102,13 +101,13 @@ def layer(
         "layers": layers,
         "batches": batches_of(group),
         **steps_of(group),
-        "step": shown_step,
+        "step": label,
         "asked": asked,
         "extrema": _extrema(part, path, name, place),
         "histogram": _histogram(part, path, name, place),
         "rules": rules,
         "left_out": left_out,
-        **shown_of_rule(part, path, name, shown_step, asked),
+        **shown_of_rule(part, path, name, label, asked),
     }
 
 
@@ -141,8 +140,7 @@ def price(
     part = Part(service, store, batch)
     path, name, _, _ = one_layer(part, source, site, layer)
     group = part.group(path)
-    place = step_place(group, step)
-    label = int(group["step"].values[place])
+    place, label = step_of(group, step)
     options = {key: value for key, value in asked.items() if value is not None}
     if options.keys() & {"lower", "upper"}:
         options = {key: options[key] for key in _OF_BOUNDS if key in options}
