@@ -16,8 +16,7 @@ function stored() {
 let choice = CHOICES.includes(stored()) ? stored() : "auto";
 
 function apply() {
-  if (choice === "auto") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = choice;
+  document.documentElement.dataset.theme = isDark() ? "dark" : "light";
   for (const listener of listeners) listener();
 }
 
