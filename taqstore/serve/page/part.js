@@ -3,6 +3,19 @@ import { line, path } from "./api.js";
 import { commandBox } from "./controls.js";
 import { el, fill, problem, section, showBusy } from "./dom.js";
 
+/** A chart or map in `root`: `draw(options)` makes it by `make(root, options)`, or changes it. */
+export function drawing(make, root) {
+  let drawn = null;
+  return {
+    draw: (options) => {
+      if (drawn) drawn.update(options);
+      else drawn = make(root, options);
+      return drawn;
+    },
+    close: () => drawn?.destroy(),
+  };
+}
+
 /**
  * A part. `endpoint` is its word below `api/stores/<store>/`, `draw(answer)` shows an answer;
  * `controls` are elements above the picture. `ask(params)` asks: only the newest answer is drawn,
@@ -22,6 +35,7 @@ export function part(title, {
   const below = el("details", { class: "table" }, el("summary", {}, "Command line and Python"), box);
   below.hidden = true;
   made.body.append(...[controls, trouble, body, commands ? below : null].filter(Boolean));
+  const pictures = [];
   let newest = "";
   let answered = false;
   const queue = line({ onBusy: (busy) => showBusy(body, busy, answered) });
@@ -64,5 +78,17 @@ export function part(title, {
     fill(trouble, el("p", { class: "note" }, why));
   }
 
-  return { node: made.node, body, ask, lack, close: queue.close };
+  /** A picture in `root` by `make(root, options)`: made when it is first drawn, gone with the part. */
+  function picture(make, root) {
+    const one = drawing(make, root);
+    pictures.push(one);
+    return one;
+  }
+
+  function close() {
+    queue.close();
+    for (const one of pictures) one.close();
+  }
+
+  return { node: made.node, body, ask, lack, picture, close };
 }

@@ -11,7 +11,6 @@ const SHOWN = 20;
 
 /** Channels of the step, widest first. */
 export function channelsPart({ store }) {
-  let chart = null;
   let shown = null;
   const picture = el("div", { class: "picture" });
   const told = el("p", { class: "note" });
@@ -34,18 +33,15 @@ export function channelsPart({ store }) {
       tell: (i) => `channel ${channels[i].channel}: range ${number(channels[i].range, 6)}, `
         + `${number(channels[i].multiple, 4)} medians, ${number(channels[i].min, 6)} to ${number(channels[i].max, 6)}`,
     };
-    if (chart) chart.update(options);
-    else chart = barChart(picture, options);
+    chart.draw(options);
     asTable.refresh();
   }
 
+  const chart = made.picture(barChart, picture);
   return {
     node: made.node,
     ask: ({ site, layer, step, source, batch }) => made.ask({ site, layer, step, source, batch, top: SHOWN }),
-    close: () => {
-      made.close();
-      chart?.destroy();
-    },
+    close: made.close,
   };
 }
 
@@ -61,7 +57,6 @@ function tableOfChannels({ channels }) {
 
 /** Images (and rows of classifier-free guidance, where a store has them) apart. */
 export function imagesPart({ store, onStep }) {
-  let chart = null;
   let shown = null;
   const which = select({
     label: "Show", options: ["absmax"], value: read().of ?? "absmax",
@@ -89,19 +84,16 @@ export function imagesPart({ store, onStep }) {
       y: { label: which.value },
       onPick: (index) => onStep(answer.steps[index]),
     };
-    if (chart) chart.update(options);
-    else chart = lineChart(picture, options);
+    chart.draw(options);
     asTable.refresh();
   }
 
+  const chart = made.picture(lineChart, picture);
   return {
     node: made.node,
     ask: ({ site, layer, source }, { batches = [] }) => (
       batches.length ? made.ask({ site, layer, source }) : made.lack("This source has statistics of all images together.")),
-    close: () => {
-      made.close();
-      chart?.destroy();
-    },
+    close: made.close,
   };
 }
 

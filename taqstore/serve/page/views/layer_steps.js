@@ -9,7 +9,6 @@ import { table, tableBelow } from "../table.js";
 
 /** The part; `onStep(step)` when a step is picked in the picture. */
 export function stepsPart({ store, onStep }) {
-  let chart = null;
   let shown = null;
   const over = select({
     label: "Over", options: ["sigma", "step"], value: read().over ?? "sigma",
@@ -62,8 +61,7 @@ export function stepsPart({ store, onStep }) {
       ],
       onPick: (index) => onStep(answer.steps[index]),
     };
-    if (chart) chart.update(options);
-    else chart = lineChart(picture, options);
+    chart.draw(options);
     drawFits(answer);
     const numbers = answer.steps.map((_, i) => String(i + 1));
     count.setOptions([{ value: "", label: "fewest within 5 %" }, ...numbers], read().groups ?? "");
@@ -79,6 +77,7 @@ export function stepsPart({ store, onStep }) {
     fill(fits, [...told, ...left].map((line) => el("p", { class: "note" }, line)));
   }
 
+  const chart = made.picture(lineChart, picture);
   return {
     node: made.node,
     ask: ({ step, ...question }) => {
@@ -88,10 +87,7 @@ export function stepsPart({ store, onStep }) {
       if (shown) draw(shown);
       return made.ask({ ...question, count: read().groups });
     },
-    close: () => {
-      made.close();
-      chart?.destroy();
-    },
+    close: made.close,
   };
 }
 

@@ -14,7 +14,7 @@ export function groupsPart({ store, state, move, end }) {
   const numbers = figures();
   const picture = el("div", {});
   const take = takeAway("Command that writes a config of these groups");
-  let [chart, shown] = [null, null];
+  let shown = null;
   const site = select({
     label: "Site", options: [{ value: state().site ?? "", label: state().site ?? "…" }], value: state().site,
     onChange: (word) => ask(end({ site: word, layer: null })),
@@ -96,17 +96,14 @@ export function groupsPart({ store, state, move, end }) {
       height: 200,
       onPick: (index) => ask(end({ cuts: null, count: index + 1 })),
     };
-    if (chart) chart.update(options);
-    else chart = lineChart(picture, options);
+    chart.draw(options);
   }
 
+  const chart = made.picture(lineChart, picture);
   return {
     node: made.node,
     start: () => ask(),
-    close: () => {
-      made.close();
-      chart?.destroy();
-    },
+    close: made.close,
   };
 }
 

@@ -19,7 +19,7 @@ export function frontierPart({ store, state, move, end }) {
   const legend = colourBar();
   const [picture, map] = [el("div", {}), el("div", {})];
   const take = takeAway("Command that writes this allocation");
-  let [chart, heat, shown] = [null, null, null];
+  let shown = null;
   const budget = slider({
     label: "Average bits of a weight", min: 2, max: 16, step: 0.1, value: asNumber(state().budget, 4.5), show: (x) => number(x, 3),
     onInput: (value) => ask(move({ budget: value })), onChange: (value) => ask(end({ budget: value })),
@@ -76,8 +76,7 @@ export function frontierPart({ store, state, move, end }) {
       y: { label: "error of the final latent" },
       marks: [{ x: average, label: "budget", colour: "var(--accent)" }],
     };
-    if (chart) chart.update(options);
-    else chart = lineChart(picture, options);
+    chart.draw(options);
   }
 
   function drawMap({ allocation }) {
@@ -92,18 +91,15 @@ export function frontierPart({ store, state, move, end }) {
         return cell ? `${cell.target}: ${cell.format}, ${number(cell.bits, 4)} bits, alone ${number(cell.error, 4)}` : "not measured";
       },
     };
-    if (heat) heat.update(options);
-    else heat = heatmap(map, options);
+    heat.draw(options);
   }
 
+  const chart = made.picture(lineChart, picture);
+  const heat = made.picture(heatmap, map);
   return {
     node: made.node,
     start: () => ask(),
-    close: () => {
-      made.close();
-      chart?.destroy();
-      heat?.destroy();
-    },
+    close: made.close,
   };
 }
 
@@ -121,7 +117,7 @@ export function policyPart({ store, state, move, end }) {
   const legend = colourBar();
   const [bars, map] = [el("div", {}), el("div", {})];
   const take = takeAway("Command that writes this policy");
-  let [chart, heat, shown] = [null, null, null];
+  let shown = null;
   const protect = slider({
     label: "Protected steps", min: 0, max: 12, value: asNumber(state().protect, 6, { least: 0, most: 12 }),
     onInput: (value) => ask(move({ protect: value })), onChange: (value) => ask(end({ protect: value })),
@@ -167,9 +163,7 @@ export function policyPart({ store, state, move, end }) {
       axes: { rows: "first steps", columns: "last steps" },
       describe: (row, column) => `first ${first[row]}, last ${last[column]}: ${number(values[row][column], 6)}`,
     };
-    if (heat) heat.update(options);
-    else heat = heatmap(map, options);
-    heat.mark(chosen.first, chosen.last);
+    heat.draw(options).mark(chosen.first, chosen.last);
   }
 
   function drawSteps({ steps, step_error: error }, said) {
@@ -179,18 +173,15 @@ export function policyPart({ store, state, move, end }) {
       x: { label: "step, in order", domain: [-0.6, steps.length - 0.4] },
       y: { label: "alone" },
     };
-    if (chart) chart.update(options);
-    else chart = barChart(bars, options);
+    chart.draw(options);
   }
 
+  const heat = made.picture(heatmap, map);
+  const chart = made.picture(barChart, bars);
   return {
     node: made.node,
     start: () => ask(),
-    close: () => {
-      made.close();
-      chart?.destroy();
-      heat?.destroy();
-    },
+    close: made.close,
   };
 }
 

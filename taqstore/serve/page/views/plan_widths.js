@@ -21,7 +21,7 @@ export function widthsPart({ store, state, move, end }) {
   const legend = colourBar();
   const [picture, map] = [el("div", {}), el("div", {})];
   const take = takeAway("Command that writes this allocation");
-  let [chart, heat, shown] = [null, null, null];
+  let shown = null;
   const average = slider({
     label: "Average bits", min: 4, max: 8, step: 0.05, value: asNumber(state().average, 5), show: (x) => number(x, 3),
     onInput: (value) => ask(move({ average: value })),
@@ -101,8 +101,7 @@ export function widthsPart({ store, state, move, end }) {
       y: { label: "expected error", scale: "log" },
       marks: [{ x: at, label: "budget", colour: "var(--accent)" }],
     };
-    if (chart) chart.update(options);
-    else chart = lineChart(picture, options);
+    chart.draw(options);
   }
 
   function drawMap(answer) {
@@ -114,18 +113,15 @@ export function widthsPart({ store, state, move, end }) {
       rows, columns, values, scale, axes, label: `bits by ${axes.rows} and ${axes.columns}`,
       describe: (row, column) => describe(cells(row, column), answer),
     };
-    if (heat) heat.update(options);
-    else heat = heatmap(map, options);
+    heat.draw(options);
   }
 
+  const chart = made.picture(lineChart, picture);
+  const heat = made.picture(heatmap, map);
   return {
     node: made.node,
     start: () => ask(),
-    close: () => {
-      made.close();
-      chart?.destroy();
-      heat?.destroy();
-    },
+    close: made.close,
   };
 }
 

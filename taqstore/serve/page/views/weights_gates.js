@@ -16,7 +16,7 @@ export function gatesPart({ store }) {
   const picture = el("div", {});
   const images = el("div", {});
   const verdicts = el("div", {});
-  let [chart, shown] = [null, null];
+  let shown = null;
   const wanted = asNumber(read().cosine, 0.95, { least: -1, most: 1 });
   const stops = [...new Set([...BOUNDS, wanted])].sort((a, b) => a - b);
   const bound = slider({
@@ -71,8 +71,7 @@ export function gatesPart({ store }) {
       y: { label: "1 − cosine", scale: "log" },
       marks: [{ y: 1 - least, label: `bound ${number(least, 5)}` }],
     };
-    if (chart) chart.update(options);
-    else chart = lineChart(picture, options);
+    chart.draw(options);
   }
 
   function drawImages({ variants }) {
@@ -89,14 +88,12 @@ export function gatesPart({ store }) {
     }));
   }
 
+  const chart = made.picture(lineChart, picture);
   return {
     node: made.node,
     body: made.body,
     ask: () => ask(),
-    close: () => {
-      made.close();
-      chart?.destroy();
-    },
+    close: made.close,
   };
 }
 

@@ -5,7 +5,7 @@ import { el, fill } from "../dom.js";
 import { number, percent } from "../format.js";
 import { heatmap } from "../heatmap.js";
 import { colourBar } from "../legend.js";
-import { part } from "../part.js";
+import { drawing, part } from "../part.js";
 import { scaleOf } from "../scale.js";
 import { read, write } from "../state.js";
 import { table, tableBelow } from "../table.js";
@@ -20,7 +20,7 @@ const asLayer = (row) => ({
 function linearMap(root) {
   const legend = colourBar();
   const stage = el("div", {});
-  let heat = null;
+  const heat = drawing(heatmap, stage);
   fill(root, legend, stage);
   return {
     draw(list, valueOf, { label, unit = "", describe, ...told }) {
@@ -34,10 +34,9 @@ function linearMap(root) {
           return cell ? `${cell.linear}: ${describe(cell)}` : "no such linear";
         },
       };
-      if (heat) heat.update(options);
-      else heat = heatmap(stage, options);
+      heat.draw(options);
     },
-    close: () => heat?.destroy(),
+    close: heat.close,
   };
 }
 
@@ -47,7 +46,7 @@ export function changesPart({ store }) {
   const [mapped, bars] = [el("div", {}), el("div", {})];
   const note = el("p", { class: "note" });
   const map = linearMap(mapped);
-  let [chart, shown, set] = [null, null, null];
+  let [shown, set] = [null, null];
   const other = select({
     label: "Beside", options: ["nearest"],
     onChange: (word) => {
@@ -98,10 +97,10 @@ export function changesPart({ store }) {
       x: { label: "block, in order", domain: [-0.6, all.length - 0.4] },
       y: { label: "share that differs" },
     };
-    if (chart) chart.update(options);
-    else chart = barChart(bars, options);
+    chart.draw(options);
   }
 
+  const chart = made.picture(barChart, bars);
   return {
     node: made.node,
     ask: (one, known) => {
@@ -113,7 +112,6 @@ export function changesPart({ store }) {
     close: () => {
       made.close();
       map.close();
-      chart?.destroy();
     },
   };
 }
@@ -167,7 +165,7 @@ export function errorsPart({ store }) {
 /** Errors of blocks, and the losses on the way. */
 export function blocksPart({ store }) {
   const [picture, losses] = [el("div", {}), el("div", {})];
-  let [chart, curve, shown, block] = [null, null, null, null];
+  let [shown, block] = [null, null];
   const inputs = select({ label: "Inputs quantized", options: ["…"], onChange: (word) => { write({ inputs: word }); draw(shown); } });
   const which = select({ label: "Losses of", options: ["…"], onChange: (word) => { write({ block: word }); draw(shown); } });
   const below = el("div", {});
@@ -208,8 +206,7 @@ export function blocksPart({ store }) {
       x: { label: "block and stream, in order", tell: (i) => `${rows[i].block} ${rows[i].stream}` },
       y: { label: "error over power", scale: "log" },
     };
-    if (chart) chart.update(options);
-    else chart = lineChart(picture, options);
+    chart.draw(options);
   }
 
   function drawLosses({ losses: every }) {
@@ -222,20 +219,17 @@ export function blocksPart({ store }) {
       x: { label: `iteration of ${block}` },
       y: { label: "loss", scale: "log" },
     };
-    if (curve) curve.update(options);
-    else curve = lineChart(losses, options);
+    curve.draw(options);
   }
 
+  const chart = made.picture(lineChart, picture);
+  const curve = made.picture(lineChart, losses);
   return {
     node: made.node,
     ask: ({ set, reconstruction }) => {
       made.node.hidden = !reconstruction;
       return reconstruction ? made.ask({ set }).then(() => { made.node.hidden = false; }) : null;
     },
-    close: () => {
-      made.close();
-      chart?.destroy();
-      curve?.destroy();
-    },
+    close: made.close,
   };
 }
