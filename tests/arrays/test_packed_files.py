@@ -1,4 +1,4 @@
-"""Compressed inner chunks decoded in place: what zarr reads of the same files, for any selection."""
+"""Compressed inner chunks decoded in place: any selection is what zarr reads of the files."""
 
 from __future__ import annotations
 
