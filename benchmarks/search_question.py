@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from taqstore.quantization.clipping import expected_error
+from taqstore.quantization.counts import expected_error
 from taqstore.quantization.quantizer import affine
 from taqstore.quantization.search import Scheme
 

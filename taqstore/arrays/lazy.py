@@ -15,11 +15,37 @@ from xarray.core import indexing
 
 from taqstore.arrays.store_array import StoreArray
 
+_WHOLE = slice(None)
+
 
 class LazyArray(indexing.LazilyIndexedArray):
     """A `StoreArray` with a pending orthogonal selection."""
 
     __slots__ = ()
+
+    def get_duck_array(self) -> np.ndarray:
+        """Read now."""
+        store: StoreArray = self.array
+        if type(self.key) is indexing.BasicIndexer:  # positions and slices need no sorting
+            return np.asarray(store.read(self.key.tuple))
+        found: np.ndarray = super().get_duck_array()  # type: ignore[no-untyped-call]
+        return found
+
+    def at(self, axis: int, position: int) -> LazyArray:
+        """One position along an axis of what it gives, still unread."""
+        key = list(self.key.tuple)
+        (place, kept) = [(n, k) for n, k in enumerate(key) if not isinstance(k, int)][axis]
+        if isinstance(kept, slice):
+            kept = range(*kept.indices(self.array.shape[place]))
+        key[place] = int(kept[position])
+        return LazyArray(self.array, type(self.key)(tuple(key)))
+
+    def __getitem__(self, indexer: indexing.ExplicitIndexer) -> Any:
+        key = indexer.tuple
+        chosen = [n for n, one in enumerate(key) if not (type(one) is slice and one == _WHOLE)]
+        if len(chosen) == 1 and type(key[chosen[0]]) is int and len(key) == self.ndim:
+            return self.at(chosen[0], key[chosen[0]])
+        return super().__getitem__(indexer)
 
     def _vindex_get(self, indexer: indexing.VectorizedIndexer) -> Any:
         store: StoreArray = self.array

@@ -6,12 +6,12 @@ a top-level object may be a `Members`, whose entries are made only when they are
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import orjson
 
 from taqstore.files.remote import output_path
@@ -23,8 +23,8 @@ Document = Mapping[str, Any]
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_INDENT_2
 _INDENT = b"  "
-# Numbers that orjson writes in other words than Python, each at the end of a line: below 0.0001.
-_SMALL = re.compile(rb"(?:(?<= )|^)-?(?:0\.0000\d+|\d(?:\.\d+)?e-\d)(?=,?(?:\n|$))")
+# Between these Python writes a float without an exponent, and orjson the same digits.
+_PLAIN_FROM, _PLAIN_BELOW = 1e-4, 1e16
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,56 @@ def _write_members(
     file.write(b"\n" + _INDENT + b"}")
 
 
-def _indented(value: Any, depth: int) -> bytes:
-    """As ``json.dump(indent=2)`` has it, which the source's scripts write."""
-    text = _SMALL.sub(_as_python, orjson.dumps(value, option=_OPTIONS))
-    return text.replace(b"\n", b"\n" + _INDENT * depth)
+def _indented(value: Any, depth: int) -> memoryview:
+    """As ``json.dump(indent=2)`` has it at this depth, which the source's scripts write."""
+    around = _spelled(value, depth)
+    for _ in range(depth):
+        around = [around]
+    text = orjson.dumps(around, option=_OPTIONS)
+    # Lists around it indent it: cheaper than a second look at every line.
+    before = sum(len(b"[\n") + len(_INDENT) * (level + 1) for level in range(depth))
+    after = sum(len(b"\n]") + len(_INDENT) * level for level in range(depth))
+    return memoryview(text)[before : len(text) - after]
 
 
-def _as_python(number: re.Match[bytes]) -> bytes:
-    return repr(float(number[0])).encode()
+def _spelled(value: Any, depth: int) -> Any:
+    """The value, with Python's spelling where orjson has another."""
+    if isinstance(value, float | np.floating):
+        plain = float(value)
+        return _as_python(plain) if _is_odd(plain) else plain
+    if isinstance(value, Mapping):
+        return {key: _spelled(entry, depth + 1) for key, entry in value.items()}
+    if isinstance(value, np.ndarray):
+        if value.ndim == 1 and value.dtype.kind in "fiu":
+            return orjson.Fragment(_vector(value, _INDENT * (depth + 1)))
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_spelled(entry, depth + 1) for entry in value]
+    return value
+
+
+def _is_odd(values: Any) -> Any:
+    """Where Python may write an exponent: a bool of a float, a mask of an array."""
+    size = abs(values)
+    return (size >= _PLAIN_BELOW) | ((size < _PLAIN_FROM) & (size > 0))
+
+
+def _as_python(number: float) -> orjson.Fragment:
+    return orjson.Fragment(repr(number).encode())
+
+
+def _vector(vector: np.ndarray, indent: bytes) -> bytes:
+    """A vector of numbers, one a line: millions of them pass here, so that few are looked at."""
+    if not vector.size:
+        return b"[]"
+    wide = np.ascontiguousarray(vector, np.float64 if vector.dtype.kind == "f" else None)
+    text, seam = orjson.dumps(wide, option=_OPTIONS ^ orjson.OPT_INDENT_2)[1:-1], b",\n" + indent
+    odd = np.flatnonzero(_is_odd(wide)) if wide.dtype.kind == "f" else ()
+    if len(odd):
+        numbers = text.split(b",")
+        for index in odd:
+            numbers[index] = repr(float(wide[index])).encode()
+        lines = seam.join(numbers)
+    else:
+        lines = text.replace(b",", seam)
+    return b"[\n" + indent + lines + b"\n" + indent[: -len(_INDENT)] + b"]"

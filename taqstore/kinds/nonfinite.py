@@ -213,14 +213,17 @@ def pooled_counts(dataset: xr.Dataset, *, rollups: bool = False) -> Counts:
     tensors = tuple(name for name in _ROLLUPS if name in dataset.data_vars)
     ends = next((pair for pair in EXTREMA if set(pair) <= set(dataset.data_vars)), ())
     # A source that says how often it saw a layer has NaN where it never did.
-    seen = next((dataset[name] > 0 for name in _SEEN if name in dataset.data_vars), True)
+    told = next((dataset[name] > 0 for name in _SEEN if name in dataset.data_vars), None)
+    seen = True if told is None else laid_out(told)
     sizes = (dataset.sizes.get(dim, 1) for dim in CELL)
     total = np.zeros((*sizes, len(KINDS)), np.int64)
     for name in tensors if tensors and (rollups or not ends) else ends:
-        values = laid_out(dataset[name].where(seen, 0.0))
+        values = laid_out(dataset[name])
         rest = tuple(range(len(CELL), values.ndim))
-        for kind, test in enumerate(_TESTS):
-            total[..., kind] += test(values).sum(axis=rest)
+        # One look at all of them; most often there is nothing to tell apart.
+        cells = seen & ~np.isfinite(values).all(axis=rest)
+        for kind, test in enumerate(_TESTS if cells.any() else ()):
+            total[cells, kind] += test(values[cells]).sum(axis=tuple(range(1, len(rest) + 1)))
     return total
 
 

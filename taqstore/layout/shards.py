@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -253,6 +253,23 @@ class MappedShard:
         """Size and fingerprint of the file."""
         capacity = None if self.framing.axis is None else self.framing.capacity
         return len(self._map), fingerprint_of(self._map, capacity)
+
+    def holds(self, local: Sequence[int | slice], *, checked: bool) -> bool:
+        """Whether the chunks of a selection are there, and compared where they are to be.
+
+        Parameters
+        ----------
+        local
+            A position or a slice from the front for each axis of the shard.
+        """
+        axis = self.framing.axis
+        if axis is None:
+            return not checked or bool(self.checked[0])
+        chosen = local[axis]
+        if isinstance(chosen, slice):
+            there = chosen.stop <= self.present
+            return there and (not checked or bool(self.checked[chosen].all()))
+        return chosen < self.present and (not checked or bool(self.checked[chosen]))
 
     def check(self, chunks: np.ndarray | None = None) -> None:
         """Compare checksums of these inner chunks (all by default); each is checked once.

@@ -9,7 +9,7 @@ from taqstore.faces import lazy_face
 if TYPE_CHECKING:
     from taqstore.quantization.allocation import allocate as allocate
     from taqstore.quantization.candidates import Scheme as Scheme
-    from taqstore.quantization.clipping import expected_error as expected_error
+    from taqstore.quantization.counts import expected_error as expected_error
     from taqstore.quantization.entropy import entropy_range as entropy_range
     from taqstore.quantization.quantizer import Quantizer as Quantizer
     from taqstore.quantization.quantizer import affine as affine
@@ -32,7 +32,7 @@ lazy_face(
         "best_quantizer": "taqstore.quantization.search",
         "dequantized": "taqstore.quantization.weight_grid",
         "entropy_range": "taqstore.quantization.entropy",
-        "expected_error": "taqstore.quantization.clipping",
+        "expected_error": "taqstore.quantization.counts",
         "integer_range": "taqstore.quantization.quantizer",
         "round_to_nearest": "taqstore.quantization.weight_grid",
         "symmetric": "taqstore.quantization.quantizer",

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from taqstore.quantization.quantizer import Quantizer
 from taqstore.quantization.spread import Spread, row_slices
-from taqstore.statistics.bins import Floats
+from taqstore.statistics.bins import Floats, Layout
 
 # Standard deviations of a count beyond which it is no chance.
 _SIGNIFICANT = 3.0
@@ -238,3 +240,38 @@ def known_rows(known: Floats | None, shape: tuple[int, ...]) -> Floats | None:
     if known is None:
         return None
     return np.broadcast_to(known, (*shape, known.shape[-1])).reshape(-1, known.shape[-1])
+
+
+def expected_error(
+    counts: npt.ArrayLike, layout: Layout, quantizer: Quantizer, *, known: Floats | None = None
+) -> Floats:
+    """Mean squared error of quantizing counted values ``(..., bin)``, clipping included.
+
+    Exact for values spread evenly over their bins, and where a bin holds a single value.
+
+    Parameters
+    ----------
+    quantizer
+        Its `step_size` broadcasts against the leading axes of `counts`.
+    known
+        ``(..., value)``; see `parts`.
+
+    Returns
+    -------
+    float64 ``(...)``, in squared units of the values; NaN where nothing was counted.
+    """
+    array = layout.checked(counts)
+    shape = np.broadcast_shapes(array.shape[:-1], np.shape(quantizer.step_size))
+    used = np.flatnonzero(array.reshape(-1, layout.bins).any(axis=0))
+    held = np.broadcast_to(array[..., used], (*shape, len(used)))
+    held = held.reshape(prod(shape), len(used))
+    step, zero = (
+        np.broadcast_to(value, shape).ravel()
+        for value in (quantizer.step_size, quantizer.zero_point)
+    )
+    flat = Quantizer(step, zero, quantizer.qmin, quantizer.qmax)
+    values = known_rows(known, shape)
+    mean = mean_over(
+        held, Spread.of(layout)[used], lambda bins, rows: bins.error(flat[rows]), known=values
+    )
+    return mean.reshape(shape)

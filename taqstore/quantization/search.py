@@ -22,6 +22,8 @@ import numpy.typing as npt
 
 from taqstore.quantization.candidates import FINER, FINEST, Grid, Ints, Scheme, refinement, window
 from taqstore.quantization.counts import Part, mean_over, occupied, parts
+from taqstore.quantization.octave_search import best_steps
+from taqstore.quantization.octaves import Octaves
 from taqstore.quantization.quantizer import Quantizer
 from taqstore.quantization.spread import Spread, row_slices
 from taqstore.statistics.bins import Floats
@@ -29,7 +31,7 @@ from taqstore.statistics.bins import Floats
 __all__ = ["Scheme", "best_quantizer", "clip_ends", "error_table"]
 
 _TIE = 1 + 1e-9  # errors this close are equal but for rounding; the wider range wins
-_TABLE = 1 << 23  # float64 elements of counts or errors held at once: 64 MB
+_TABLE = 1 << 21  # float64 elements of counts or errors held at once: 16 MB
 
 
 def error_table(pieces: list[Part], quantizers: Quantizer, *, power: float = 2.0) -> Floats:
@@ -143,6 +145,11 @@ def _best_rows(
     zero = np.zeros(len(step), np.int64)
     some = np.flatnonzero(step > 0)
     if not some.size:
+        return step, zero
+    octaves = Octaves.of(pieces[0][some]) if scheme.symmetric and power == 2 else None
+    if octaves is not None:
+        own = [part[some] for part in pieces[1:]]
+        step[some] = best_steps(octaves, own, scheme, step[some])
         return step, zero
     covering = _covering(low[some], step[some], scheme)
     found = _search([part[some] for part in pieces], scheme, step[some], power)

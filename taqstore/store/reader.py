@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
+from taqstore.arrays.one_label import at_label
 from taqstore.arrays.pieces import Pieces
 from taqstore.arrays.store_array import StoreArray
 from taqstore.asked import listed, meant
@@ -380,7 +381,7 @@ class Store(Mapping[str, xr.Dataset]):
             remedy = f"choose source={' or '.join(found)}" if found else self._near(layer)
             raise MissingError(problem(what, where=str(self.location), found=there, remedy=remedy))
         chosen = found[source or next(iter(found))]
-        dataset = self[chosen].sel(layer=labels[chosen])
+        dataset = at_label(self[chosen], "layer", labels[chosen])
         if layer.projection and "projection" in dataset.dims:
             dataset = dataset.sel(projection=layer.projection)
         return dataset

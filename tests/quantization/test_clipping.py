@@ -7,7 +7,7 @@ import pytest
 
 from support import oracle
 from support.search_ends import search_alpha, search_range
-from taqstore.quantization.clipping import expected_error
+from taqstore.quantization.counts import expected_error
 from taqstore.quantization.quantizer import Quantizer, affine, symmetric
 from taqstore.statistics import histogram
 from taqstore.statistics.bins import Layout

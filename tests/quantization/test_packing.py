@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from taqstore.errors import LayoutError
-from taqstore.quantization.packing import PACKED_BITS, pack_codes, unpack_codes
+from taqstore.quantization.packed_affine import PACKED_BITS, pack_codes, unpack_codes
 
 RNG = np.random.default_rng(7)
 

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from support.search_ends import search_alpha
 from taqstore.analysis import scales
-from taqstore.quantization.clipping import expected_error
-from taqstore.quantization.counts import occupied, parts
+from taqstore.quantization.counts import expected_error, occupied, parts
 from taqstore.quantization.quantizer import Quantizer, affine, symmetric
 from taqstore.quantization.spread import Spread
 from taqstore.statistics import histogram

@@ -10,7 +10,7 @@ from taqstore.analysis.ranges.known import known_values
 from taqstore.analysis.ranges.rules import Rule, without_options
 from taqstore.analysis.shared.inputs import Array, observed_histogram, over, quotient
 from taqstore.asked import word_of
-from taqstore.quantization.clipping import expected_error
+from taqstore.quantization.counts import expected_error
 from taqstore.quantization.quantizer import symmetric
 from taqstore.quantization.search import Scheme
 from taqstore.statistics.bins import Layout

@@ -7,7 +7,7 @@ replayed from observations, except for histogram tails (see `analysis.pool`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -106,27 +106,38 @@ def outlier_config(sites: Mapping[str, xr.Dataset], table: xr.Dataset, bits: int
     finer = _EIGHT_BITS / integer_range(bits)[1]
     steps = table["step"].values
     middle = int(steps[len(steps) // 2])
-    names = ["is_outlier", "multiplier", "step_size_normal", "step_size_outlier"]
     found = {
-        site: outliers(dataset, step=middle)[names].compute()
+        site: _outliers_at(dataset, middle)
         for site, dataset in sites.items()
         if middle in dataset["step"].values
     }
     config = {}
-    for name, site, row in zip(
-        table["linear"].values, table["site"].values, table["row"].values, strict=True
-    ):
-        if str(site) not in found:
+    columns = (table[name].values.tolist() for name in ("linear", "site", "row"))
+    for name, site, row in zip(*columns, strict=True):
+        if site not in found:
             continue
-        layer = found[str(site)].isel(layer=int(row))
-        if "projection" in layer.dims:
-            layer = layer.sel(projection=str(name).rsplit(".", 1)[-1])
-        indices = np.flatnonzero(layer["is_outlier"].values)
+        is_outlier, multiplier, normal, outlier = found[site](row, name)
+        indices = np.flatnonzero(is_outlier)
         if len(indices):
-            config[str(name)] = {
-                "outlier_indices": indices.tolist(),
-                "multiplier_vector": np.ascontiguousarray(layer["multiplier"].values),
-                "scale_normal": float(layer["step_size_normal"] * finer),
-                "scale_outlier": float(layer["step_size_outlier"] * finer),
+            config[name] = {
+                "outlier_indices": indices,
+                "multiplier_vector": multiplier,
+                "scale_normal": float(normal * finer),
+                "scale_outlier": float(outlier * finer),
             }
     return config
+
+
+def _outliers_at(dataset: xr.Dataset, step: int) -> Callable[[int, str], list[np.ndarray]]:
+    """Outlier mask, multipliers and both step sizes of a layer's linear, at one step."""
+    names = ["is_outlier", "multiplier", "step_size_normal", "step_size_outlier"]
+    found = outliers(dataset.sel(step=[step]), step=step)[names]
+    apart = [str(name) for name in found["projection"].values] if "projection" in found.dims else []
+    ordered = found.transpose("layer", "projection", ..., missing_dims="ignore").compute()
+    arrays = [np.ascontiguousarray(ordered[name].values) for name in names]
+
+    def of_linear(row: int, name: str) -> list[np.ndarray]:
+        cell = (row, apart.index(name.rsplit(".", 1)[-1])) if apart else (row,)
+        return [array[cell] for array in arrays]
+
+    return of_linear

@@ -22,7 +22,7 @@ from taqstore.export.packed.base import Base
 from taqstore.files.safetensors import SafetensorsFile
 from taqstore.kinds.quantized_linears import linear_names_of, quantized_linear
 from taqstore.names import path_in_model
-from taqstore.quantization.packing import unpack_codes
+from taqstore.quantization.packed_affine import unpack_codes
 
 pytestmark = needs_models
 
