@@ -20,6 +20,8 @@ from .once import Spent
 
 Measure = Literal["time", "memory"]
 
+GROWTH = {f"growth-{name}": name for name in ACTIONS}
+"""Names on the command line, and the actions they stand for."""
 BOUND = 1.15
 """Exponents up to this are those of something that grows as its data does."""
 _ROOT = Path(__file__).resolve().parents[2]

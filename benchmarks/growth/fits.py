@@ -17,6 +17,7 @@ _LEAST_NOISE = 0.03
 _DEVIATIONS = 2
 # So much of the largest figure has to have grown before its exponent means anything.
 _GROWING = 0.2
+_WIDE = 1.5
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,11 @@ class Fit:
         return self.growing < _GROWING
 
     def verdict(self, bound: float) -> str:
-        """``flat``, ``ok``, ``unsure`` (above the bound, perhaps by chance) or ``ABOVE``."""
+        """``flat``, ``ok``, ``unsure`` (above the bound by chance, or no telling) or ``ABOVE``."""
         if self.flat:
             return "flat"
+        if self.high - self.low > _WIDE:
+            return "unsure"
         if self.exponent <= bound:
             return "ok"
         return "ABOVE" if self.low > bound else "unsure"

@@ -102,7 +102,7 @@ MAKERS: dict[str, Callable[[Path, Size], Path]] = {
 
 
 def data_of(path: Path, size: Size) -> int:
-    """Bytes of data: of arrays of observations, of files of scripts; of runs, forwards of blocks."""
+    """Bytes of arrays that were observed, or of files of scripts; of runs, forwards of blocks."""
     if path.name.startswith("observed"):
         from taqstore import open_store
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import tracemalloc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,15 +17,25 @@ Run = Callable[[], object]
 BOUNDS: Mapping[str, float] = {"opens": 1.15, "allocated": 1.15, "cpu": 1.5}
 """Largest exponents in bytes of data. Counts repeat; time does not: twice what is linear between
 two sizes of which one has four times the data, half of what is quadratic."""
-_ROUNDS = 3
+_ROUNDS = 2
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What a run took: files opened, bytes allocated at most at a time, CPU seconds at best."""
+    """What a run took.
+
+    Parameters
+    ----------
+    opens
+        Files opened.
+    allocated
+        Bytes allocated at most at a time; None where it was not traced.
+    cpu
+        Seconds of the processor, at best.
+    """
 
     opens: int
-    allocated: int
+    allocated: int | None
     cpu: float
 
 
@@ -51,26 +61,32 @@ def opened_files() -> int:
     return _opens[0].count
 
 
-def counts(runs: Mapping[str, Run]) -> dict[str, Counts]:
-    """Measure several runs: counts once, time in turn, the best of three."""
-    for run in runs.values():
-        run()  # what is imported and kept is no part of it
+def counts(runs: Mapping[str, Run], *, traced: Collection[str] = ()) -> dict[str, Counts]:
+    """Measure several runs, all warm: time in turn, the best of some rounds.
+
+    Parameters
+    ----------
+    traced
+        Names of runs whose allocations are counted, too: that takes four times as long.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
+    opens: dict[str, int] = {}
     for _ in range(_ROUNDS):
         for name, run in runs.items():
             gc.collect()
-            started = cpu_seconds()
+            before, started = opened_files(), cpu_seconds()
             run()
             seconds[name].append(cpu_seconds() - started)
-    return {name: Counts(*_counted(run), min(seconds[name])) for name, run in runs.items()}
+            opens[name] = max(1, opened_files() - before)
+    peaks = {name: _allocated(runs[name]) for name in traced}
+    return {name: Counts(opens[name], peaks.get(name), min(seconds[name])) for name in runs}
 
 
-def _counted(run: Run) -> tuple[int, int]:
+def _allocated(run: Run) -> int:
     tracemalloc.start(1)
-    before = opened_files()
     try:
         run()
-        return max(1, opened_files() - before), tracemalloc.get_traced_memory()[1]
+        return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
@@ -78,7 +94,7 @@ def _counted(run: Run) -> tuple[int, int]:
 def grown(data: tuple[int, int], small: Counts, large: Counts) -> dict[str, float]:
     """Exponents in bytes of data."""
     pairs = {name: (getattr(small, name), getattr(large, name)) for name in BOUNDS}
-    return {name: slope(data, pair) for name, pair in pairs.items()}
+    return {name: slope(data, pair) for name, pair in pairs.items() if None not in pair}
 
 
 def above(exponents: Mapping[str, float]) -> dict[str, float]:

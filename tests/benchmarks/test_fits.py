@@ -43,6 +43,7 @@ def test_verdicts() -> None:
     assert fit(SIZES, [5.0] * 5).verdict(1.15) == "flat"
     few = fit([1, 2, 3], [1.0, 1.2, 1.5])  # three points of three unknowns
     assert few.low < 1.15 < few.high
+    assert few.verdict(1.15) == "unsure"
 
 
 def test_the_range_is_wide_where_points_lie_far_from_any_curve() -> None:
