@@ -96,13 +96,15 @@ def _parts(lazy: StoreArray) -> tuple[int, ...]:
     some layers, which most questions join, and not all layers of some batches.
     """
     shape, shard = lazy.shape, lazy.shard_shape
-    framing = getattr(lazy, "framing", None)  # several stores joined have none
-    axis = None if framing is None else framing.axis
+    axis = getattr(lazy, "inner_axis", None)  # several stores joined have none
     if axis is None:
         return _whole(lazy)
     inner = tuple(1 if at == axis else size for at, size in enumerate(shard))
     order = [*(at for at in reversed(range(len(shape))) if at < axis), axis]
-    return _block_shape(shape, inner, lazy.dtype.itemsize, order=order, most=_PART_BYTES)
+    block = list(_block_shape(shape, inner, lazy.dtype.itemsize, order=order, most=_PART_BYTES))
+    # As many blocks as there must be, of about one size.
+    block[axis] = -(-shape[axis] // -(-shape[axis] // block[axis])) if shape[axis] else 1
+    return tuple(block)
 
 
 def _block_shape(

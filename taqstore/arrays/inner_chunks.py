@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from crc32c import crc32c
 
-from taqstore.layout.frames import inflated
+from taqstore.layout.frames import frame_size, inflated
 from taqstore.layout.shards import CRC_BYTES, Framing
 
 if TYPE_CHECKING:
@@ -129,3 +129,20 @@ class InnerChunks:
             raise ValueError(f"a chunk of {len(content)} bytes where {framing.chunk_bytes} belong")
         shape = [1 if i == framing.axis else n for i, n in enumerate(framing.shard_shape)]
         return np.frombuffer(content, framing.dtype).reshape(shape)
+
+    def decode_into(self, raw: memoryview, out: np.ndarray) -> None:
+        """One compressed inner chunk into an array of its size, in C order.
+
+        Raises
+        ------
+        ValueError, RuntimeError
+            As `decoded`.
+        """
+        from numcodecs.zstd import decompress
+
+        content = raw[:-CRC_BYTES]
+        if len(raw) < CRC_BYTES or crc32c(content) != struct.unpack("<I", raw[-CRC_BYTES:])[0]:
+            raise ValueError("a chunk whose checksum does not match")
+        if frame_size(bytes(content[:18])) != self.framing.chunk_bytes:
+            raise ValueError(f"not a chunk of {self.framing.chunk_bytes} bytes")
+        decompress(content, out.reshape(-1).view(np.uint8))

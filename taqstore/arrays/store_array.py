@@ -23,6 +23,7 @@ from xarray.core import indexing
 from taqstore.arrays.checked_files import CheckedFiles, lost
 from taqstore.arrays.far_files import Asked, FarFiles
 from taqstore.arrays.inner_chunks import framing_of
+from taqstore.arrays.packed_files import PackedFiles
 from taqstore.arrays.pieces import Pieces
 from taqstore.arrays.selection import (
     Axis,
@@ -116,6 +117,9 @@ class StoreArray(BackendArray):
         self._files = (
             None if folder is None else CheckedFiles(array, folder, identity, sparse=sparse)
         )
+        self._packed = None
+        if folder is not None and self.framing is None:
+            self._packed = PackedFiles.of(array, folder, identity, sparse=sparse)
         self._far = None
         if folder is None:
             pieces = pieces or Pieces(ZarrBackend(array.store))
@@ -158,6 +162,8 @@ class StoreArray(BackendArray):
             return held
         key = (*key, *(slice(None),) * (self.ndim - len(key)))
         axes = [Axis(k, n, s) for k, n, s in zip(key, self.shape, self.shard_shape, strict=True)]
+        if self._packed is not None:
+            return self._read_packed(self._packed, axes)
         if all(axis.single for axis in axes):
             coords, local = tuple(a.shards[0] for a in axes), [a.local(0) for a in axes]
             if self._far is None:
@@ -180,6 +186,37 @@ class StoreArray(BackendArray):
             target = tuple(a.target(n) for a, n in zip(axes, numbers, strict=True))
             out[open_mesh(target, out.shape)] = self.fill if part is None else part
         return out[tuple(0 if a.scalar else slice(None) for a in axes)]
+
+    def _read_packed(self, packed: PackedFiles, axes: list[Axis]) -> np.ndarray:
+        """As `read`; the axis that chunks split is the outermost in memory.
+
+        So that each of them is decoded to its place.
+        """
+        self._check_backed(axes)
+        sizes = [axis.size for axis in axes]
+        lead = sizes.pop(packed.axis)
+        out = np.moveaxis(np.empty((lead, *sizes), self.dtype), 0, packed.axis)
+        for numbers in itertools.product(*(range(len(a.shards)) for a in axes)):
+            coords = tuple(a.shards[n] for a, n in zip(axes, numbers, strict=True))
+            local = [a.local(n) for a, n in zip(axes, numbers, strict=True)]
+            target = tuple(a.target(n) for a, n in zip(axes, numbers, strict=True))
+            mesh = open_mesh(target, out.shape)
+            if not self._is_there(coords):
+                out[mesh] = self.fill
+            elif mesh is target:
+                packed.read_into(coords, local, out[mesh])
+            else:
+                part = np.empty_like(out[mesh])
+                packed.read_into(coords, local, part)
+                out[mesh] = part
+        return out[tuple(0 if a.scalar else slice(None) for a in axes)]
+
+    @property
+    def inner_axis(self) -> int | None:
+        """The axis whose places are read one without the others, if there is one."""
+        if self._packed is not None:
+            return self._packed.axis
+        return None if self.framing is None else self.framing.axis
 
     def _held(self, key: Key) -> np.ndarray | None:
         """A selection inside one shard that is mapped and was compared; None: read it otherwise.

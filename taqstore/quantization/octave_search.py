@@ -122,7 +122,7 @@ def _own_errors(own: list[Part], row: npt.NDArray[np.intp], step: Floats, scheme
     """Summed errors of bins that rows have of their own, of some rows under a step size each."""
     found = np.zeros(len(row))
     for part in own:
-        held = part.counts.any(axis=1)[row].nonzero()[0]
+        held = np.flatnonzero(np.asarray(part.counts.any(axis=1))[row])
         for some in row_slices(len(held), part.counts.shape[1]):
             one = held[some]
             tried = scheme.quantizer(step[one], np.zeros(len(one)))

@@ -72,7 +72,7 @@ class Octaves:
     @property
     def mantissa_bits(self) -> int:
         """Of which every octave has ``2**mantissa_bits`` bins of either sign."""
-        return self.counts.shape[-1].bit_length() - 1
+        return int(self.counts.shape[-1]).bit_length() - 1
 
     def errors(self, scheme: Scheme, octave: int, per_octave: int) -> Floats:
         """Summed squared errors under step sizes ``2**(octave + phase / per_octave)``.
@@ -171,13 +171,13 @@ def clipped(above: Floats, step: Floats, scheme: Scheme) -> Floats:
     step
         ``(step,)``, or ``(row, step)``.
     """
-    qmin, qmax = scheme.integers
-    total = 0.0
-    for sign, level in enumerate((qmax, -qmin)):
+    sides = []
+    for sign, level in enumerate((scheme.integers[1], -scheme.integers[0])):
         end = level * step
         zeroth, first, second = (above[:, sign, power, None] for power in range(3))
-        total = total + (second - 2 * end * first + end * end * zeroth)
-    return np.asarray(total)
+        sides.append(second - 2 * end * first + end * end * zeroth)
+    total: Floats = sides[0] + sides[1]
+    return total
 
 
 @lru_cache(maxsize=64)

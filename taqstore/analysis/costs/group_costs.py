@@ -162,19 +162,42 @@ def group_ranges(histograms: Histograms, group: xr.DataArray, scheme: Scheme) ->
 def _group_ranges(
     group: Array, counts: Array, *known: Array, spread: Spread, scheme: Scheme
 ) -> tuple[Array, Array]:
-    number = np.broadcast_to(group, counts.shape[:-1])
-    member = number[..., None, :] == np.arange(counts.shape[-2])[:, None]
-    summed = member.astype(np.float64) @ counts.astype(np.float64)
-    values = _of_members(known[0], member) if known else None
-    best = best_quantizer(summed, spread, scheme, known=values)
-    lower, upper = clip_ends(best, scheme)
-    index = np.where(number >= 0, number, 0)
-    ends = (np.take_along_axis(end, index, axis=-1) for end in (lower, upper))
-    low, high = (np.where(number >= 0, end, np.nan) for end in ends)
-    return low, high
+    *lead, steps, bins = counts.shape
+    number = np.broadcast_to(group, (*lead, steps)).reshape(-1, steps)
+    rows = counts.reshape(-1, steps, bins)
+    values = known[0].reshape(len(rows), steps, -1) if known else None
+    low, high = np.full(number.shape, np.nan), np.full(number.shape, np.nan)
+    layer, of_group = np.nonzero(number[:, None] == np.arange(steps)[:, None])[:2]
+    layer, of_group = np.unique(np.stack([layer, of_group]), axis=1)
+    used = np.flatnonzero(rows.any(axis=(0, 1)))
+    for part in row_slices(len(layer), steps * len(used), block=_TABLE):
+        some, member = layer[part], number[layer[part]] == of_group[part, None]
+        summed = _of_groups(rows, some, member, used)
+        mine = None if values is None else _of_members(values[some], member)
+        ends = clip_ends(best_quantizer(summed, spread[used], scheme, known=mine), scheme)
+        at, step = np.nonzero(member)
+        low[some[at], step], high[some[at], step] = (end[at] for end in ends)
+    return low.reshape(*lead, steps), high.reshape(*lead, steps)
+
+
+def _of_groups(rows: Array, layer: Array, member: Array, used: Array) -> Array:
+    """Counts of groups of steps of layers, ``(group, bin)`` float64, of the bins that are `used`.
+
+    Parameters
+    ----------
+    rows
+        ``(layer, step, bin)``.
+    member
+        ``(group, step)``: whether a step of the layer of the group is of it.
+    """
+    summed = np.zeros((len(layer), len(used)))
+    for step in range(rows.shape[1]):
+        mine = np.flatnonzero(member[:, step])
+        summed[mine] += rows[layer[mine], step][:, used]
+    return summed
 
 
 def _of_members(known: Array, member: Array) -> Array:
-    """Known values of all steps of each group, ``(..., group, value)``."""
-    mine = np.where(member[..., None], known[..., None, :, :], np.nan)
-    return outermost(mine.reshape(*member.shape[:-1], -1))
+    """Known values of all steps of each group, ``(group, value)`` of ``(group, step, value)``."""
+    mine = np.where(member[..., None], known, np.nan)
+    return outermost(mine.reshape(len(member), -1))
