@@ -14,7 +14,7 @@ import numpy as np
 
 from taqstore.errors import MissingError, TaqError, problem
 from taqstore.kinds.block_samples import Batch, BlockSamples, open_block
-from taqstore.kinds.minibatches import iter_batches
+from taqstore.kinds.minibatches import batch_order, iter_batches
 from taqstore.kinds.weights import INPUTS, START, time_group_of
 from taqstore.names import BLOCKS, LATENTS, SAMPLES, LayerName
 from taqstore.quantization.weight_grid import (
@@ -50,6 +50,7 @@ from .weight_start import WeightSet
 _BASELINES: dict[str, WeightClip] = {"rtn": "absmax", "clipped": "mse"}
 NEAREST_BY_CLIP = {str(clip): method for method, clip in _BASELINES.items()}
 """Which rounding to nearest has the steps that AdaRound has by a rule of `Settings.clip`."""
+_HELD_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ class BlockWork:
         """
         cached = cached or {name: name for name in block.streams}
         samples = open_block(store, block.name, streams=[*cached.values(), *given.values()])
+        samples = samples.held(_HELD_BYTES)
         first = samples.read([0])
         tokens = (
             first.inputs[cached["txt"]].shape[2]
@@ -199,17 +201,24 @@ class BlockWork:
         return Laps(laps, clock.lap() * kinds * methods * batches)
 
     def _minibatches(self, start: int) -> Generator[Minibatch, None, None]:
-        batches = iter_batches(
+        with closing(self._batches(start)) as batches:
+            for batch in batches:
+                yield self._minibatch(batch, weighted=True)
+
+    def _batches(self, start: int) -> Generator[Batch, None, None]:
+        """Batches in random order, read ahead where they are not in memory."""
+        size, seed = self.settings.batch, self.settings.seed
+        if self.samples.in_memory:
+            order = batch_order(len(self.samples), batch_size=size, seed=seed)
+            return (self.samples.read(numbers) for numbers in islice(order, start, None))
+        return iter_batches(
             self.store,
             self.samples.block,
-            batch_size=self.settings.batch,
-            seed=self.settings.seed,
+            batch_size=size,
+            seed=seed,
             start=start,
             streams=[*self.cached.values(), *self.given.values()],
         )
-        with closing(batches):
-            for batch in batches:
-                yield self._minibatch(batch, weighted=True)
 
     def _minibatch(self, batch: Batch, *, weighted: bool) -> Minibatch:
         mx, model = backend().mx, self.optimiser.run.model

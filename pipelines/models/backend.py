@@ -11,6 +11,7 @@ import ctypes
 import logging
 import os
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -30,6 +31,8 @@ INSTALL = (
     "(reading and analysing a store needs neither)"
 )
 LIBRARIES = ("mlx", "diffusionkit", "transformers", "huggingface_hub")
+# MLX's streams are of the thread that makes them.
+_STREAMS = threading.local()
 # M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of malloc.h, in bytes.
 _GLIBC_OPTIONS = {-1: 128 << 20, -2: 16 << 20, -3: 32 << 20}
 
@@ -116,6 +119,20 @@ def _stand_in(name: str, **attributes: Any) -> str:
     vars(module).update(attributes)
     sys.modules[name] = module
     return name
+
+
+def beside() -> Any:
+    """A stream for work that need not wait for a model: on a CPU a thread, else the default one.
+
+    MLX does what one stream is given on one thread, and a pass leaves other cores idle between
+    its products.
+    """
+    mx = backend().mx
+    if mx.default_device().type != mx.DeviceType.cpu:
+        return mx.default_stream(mx.default_device())
+    if not hasattr(_STREAMS, "beside"):
+        _STREAMS.beside = mx.new_stream(mx.default_device())
+    return _STREAMS.beside
 
 
 def _tell_memory_size(mx: Any) -> None:

@@ -6,7 +6,7 @@ leaves it are extrema, sums of blocks of rows and counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -39,54 +39,68 @@ def mlx_reducer(tensors: Sequence[Tensor], mantissa_bits: int) -> list[Observati
 
     Deviations from a float32 mean are summed in float32 over `_ROWS` rows at a time and these sums
     in float64, for a plain float32 sum is off by 5e-6. A tensor with NaN or Inf goes to NumPy.
+    All tensors are under way before the first is waited for.
     """
-    return [_observe_with_mlx(tensor, mantissa_bits) for tensor in tensors]
+    mx, found = backend().mx, [lazily_observed(tensor, mantissa_bits) for tensor in tensors]
+    for one in found:
+        mx.async_eval(list(one.values()))
+    return [
+        _observation(tensor, one, mantissa_bits) for tensor, one in zip(tensors, found, strict=True)
+    ]
 
 
-def _observe_with_mlx(tensor: Tensor, mantissa_bits: int) -> Observation:
-    mx = backend().mx
-    flat = tensor.reshape(-1, tensor.shape[-1])
-    if flat.dtype == mx.bfloat16:
-        flat = flat.astype(mx.float32)
-    if not mx.isfinite(flat).all().item():
+def lazily_observed(tensor: Tensor, mantissa_bits: int) -> dict[str, Tensor]:
+    """What leaves the device of a tensor: not evaluated, and as many kernels for any shape."""
+    mx, flat = backend().mx, _flat(tensor)
+    wide = flat.astype(mx.float32)
+    centre = wide.mean(axis=0)
+    # Rows of zeros, so that all blocks are alike: no kernel is launched for a block of its own.
+    whole = mx.pad(wide - centre, [(0, -len(flat) % _ROWS), (0, 0)])
+    blocks = whole.reshape(-1, _ROWS, flat.shape[1])
+    return {
+        "finite": mx.isfinite(flat).all(),
+        "min": flat.min(axis=0),
+        "max": flat.max(axis=0),
+        "centre": centre,
+        "sums": blocks.sum(axis=1),
+        "squares": mx.square(blocks).sum(axis=1),
+        "histogram": _histogram(flat, _layout(flat, mantissa_bits)),
+    }
+
+
+def _observation(tensor: Tensor, seen: Mapping[str, Tensor], mantissa_bits: int) -> Observation:
+    if not seen["finite"].item():
         return numpy_reducer([tensor], mantissa_bits)[0]
-    low, high = flat.min(axis=0), flat.max(axis=0)
-    centre = flat.astype(mx.float32).mean(axis=0)
-    sums, squares = _deviation_sums(flat, centre)
-    layout = Layout(str(flat.dtype).rpartition(".")[2], mantissa_bits)
-    histogram = _histogram(flat, layout)
-    mx.eval(low, high, centre, sums, squares, histogram)
-    rows, channels = flat.shape
-    offset = np.asarray(sums, np.float64).sum(axis=0)
-    spread = np.asarray(squares, np.float64).sum(axis=0) - offset**2 / rows
+    rows, channels = tensor.size // tensor.shape[-1], tensor.shape[-1]
+    offset = np.asarray(seen["sums"], np.float64).sum(axis=0)
+    spread = np.asarray(seen["squares"], np.float64).sum(axis=0) - offset**2 / rows
     return Observation(
         finite=np.full(channels, rows, np.int64),
-        min=np.array(low),
-        max=np.array(high),
-        mean=np.asarray(centre, np.float64) + offset / rows,
+        min=np.array(seen["min"]),
+        max=np.array(seen["max"]),
+        mean=np.asarray(seen["centre"], np.float64) + offset / rows,
         m2=np.maximum(spread, 0),
-        layout=layout,
+        layout=_layout(_flat(tensor), mantissa_bits),
         count=rows,
-        histogram=narrowed(np.array(histogram, np.int64)),
+        histogram=narrowed(np.array(seen["histogram"], np.int64)),
         nonfinite=np.zeros(3, np.int64),
     )
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """Rows ``(row, channel)``; bfloat16 widened to float32."""
+    mx, flat = backend().mx, tensor.reshape(-1, tensor.shape[-1])
+    return flat.astype(mx.float32) if flat.dtype == mx.bfloat16 else flat
+
+
+def _layout(flat: Tensor, mantissa_bits: int) -> Layout:
+    return Layout(str(flat.dtype).rpartition(".")[2], mantissa_bits)
 
 
 def default_reducer() -> Reducer:
     """MLX where MLX computes on a GPU, else NumPy."""
     mx = backend().mx
     return mlx_reducer if mx.default_device() == mx.Device(mx.gpu, 0) else numpy_reducer
-
-
-def _deviation_sums(flat: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums of deviations and of their squares, ``(block of rows, channel)`` each."""
-    mx = backend().mx
-    sums, squares = [], []
-    for start in range(0, len(flat), _ROWS):
-        deviation = flat[start : start + _ROWS].astype(mx.float32) - centre
-        sums.append(deviation.sum(axis=0))
-        squares.append(mx.square(deviation).sum(axis=0))
-    return mx.stack(sums), mx.stack(squares)
 
 
 def _histogram(flat: Tensor, layout: Layout) -> Tensor:

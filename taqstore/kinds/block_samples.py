@@ -158,6 +158,22 @@ def _half(values: Array) -> Array:
 
 
 @dataclass(frozen=True)
+class HeldTensor:
+    """A stream of all samples in memory, ``(sample, row, token, channel)``."""
+
+    values: Array
+
+    def read(self, numbers: Array) -> Array:
+        """As of `StreamTensor`."""
+        return np.asarray(self.values[numbers])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one sample."""
+        return self.values.nbytes // len(self.values)
+
+
+@dataclass(frozen=True)
 class BlockSamples:
     """Every complete sample of a block, read by number; make it with `open_block`.
 
@@ -172,8 +188,8 @@ class BlockSamples:
     block: str
     image: Array
     step: Array
-    _inputs: Mapping[str, StreamTensor]
-    _targets: Mapping[str, StreamTensor]
+    _inputs: Mapping[str, StreamTensor | HeldTensor]
+    _targets: Mapping[str, StreamTensor | HeldTensor]
     _clock: Mapping[str, Mapping[int, Any]]
     _pooled: xr.DataArray | None
 
@@ -184,6 +200,26 @@ class BlockSamples:
     def nbytes(self) -> int:
         """Bytes of one sample's inputs and targets."""
         return sum(t.nbytes for t in (*self._inputs.values(), *self._targets.values()))
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all of them are."""
+        return all(isinstance(tensor, HeldTensor) for tensor in self._inputs.values())
+
+    def held(self, most: int) -> BlockSamples:
+        """The same samples, read once and in memory; itself where they take more than `most` bytes.
+
+        A sample of a small model takes longer to find in its store than to copy.
+        """
+        if self.nbytes * len(self) > most:
+            return self
+        whole = self.read(np.arange(len(self)))
+        pooled = None if self._pooled is None else self._pooled.load()
+        inputs, targets = (
+            {name: HeldTensor(values) for name, values in streams.items()}
+            for streams in (whole.inputs, whole.targets)
+        )
+        return replace(self, _inputs=inputs, _targets=targets, _pooled=pooled)
 
     def read(self, numbers: ArrayLike) -> Batch:
         """The samples with these numbers (0 to ``len - 1``), in this order, in new memory."""

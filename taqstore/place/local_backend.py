@@ -18,7 +18,7 @@ from taqstore.place.plain_files import (
     PARTIAL,
     check_folder,
     check_key,
-    flush_path,
+    flush_paths,
     is_foreign,
     not_plain,
     open_below,
@@ -134,8 +134,7 @@ class LocalBackend:
                 path = self.path(key)
                 waiting.append((self._temporary(path), path))
                 waiting[-1][0].write_bytes(content)
-            for temporary, _ in waiting:
-                flush_path(temporary)
+            flush_paths([temporary for temporary, _ in waiting])
             while waiting:
                 self._put(*waiting[0])
                 waiting.pop(0)
@@ -193,8 +192,7 @@ class LocalBackend:
         with self._flushing:
             with self._lock:
                 folders = dict(self._unflushed)
-            for folder in sorted(folders):
-                flush_path(folder)
+            flush_paths(sorted(folders))
             with self._lock:
                 for folder, time in folders.items():
                     if self._unflushed.get(folder) == time:

@@ -54,6 +54,25 @@ def assert_batch(batch: Batch, pairs: list[tuple[int, int]], block: int, *stream
     np.testing.assert_array_equal(batch.pooled, np.stack([pooled(i) for i, _ in pairs]))
 
 
+@pytest.mark.parametrize("block", ["mm0", "mm1"])
+def test_samples_held_in_memory_are_those_of_the_store(store: Path, block: str) -> None:
+    read = open_block(store, block)
+    size = read.nbytes * len(read)
+    held = read.held(size)
+    assert held.in_memory
+    assert held.nbytes == read.nbytes
+    assert not read.held(size - 1).in_memory
+    rng = np.random.default_rng(4)
+    for _ in range(5):
+        numbers = rng.integers(0, len(read), 3)
+        one, other = held.read(numbers), read.read(numbers)
+        pairs = list(zip(other.image.tolist(), other.step.tolist(), strict=True))
+        assert_batch(one, pairs, int(block[2:]), *other.inputs)
+        assert one.targets.keys() == other.targets.keys()
+        one.inputs["img"][...] = 0  # a batch is new memory
+        np.testing.assert_array_equal(held.read(numbers).inputs["img"], other.inputs["img"])
+
+
 @pytest.mark.parametrize(
     ("block", "streams", "targets"),
     [

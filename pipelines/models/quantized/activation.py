@@ -14,6 +14,8 @@ from typing import Any
 from ..backend import backend
 from ..load import Tensor
 
+_NO_FRACTION = 1.5 * 2**23
+
 
 @cache
 def fake_quantizer(qmin: int, qmax: int) -> Callable[[Tensor, Tensor], Tensor]:
@@ -24,20 +26,41 @@ def fake_quantizer(qmin: int, qmax: int) -> Callable[[Tensor, Tensor], Tensor]:
     mx = backend().mx
 
     def quantize(x: Tensor, step: Tensor) -> Tensor:
-        return mx.clip(mx.round(x / step), qmin, qmax) * step
+        return rounded(mx.clip(x / step, qmin, qmax)) * step
 
     def gradients(primals: Any, cotangent: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
         x, step = primals
-        inside = (x >= step * qmin) & (x <= step * qmax)
-        # integer * step, less level * step where inside; a product of rows is summed as it goes.
-        residual = (output - x * inside).reshape(x.shape[0], -1, 1)
-        pull = (cotangent.reshape(x.shape[0], 1, -1) @ residual).reshape(step.shape) / step
+        inside = both(x >= step * qmin, x <= step * qmax)
+        # integer * step, less level * step where inside.
+        pull = _by_row(cotangent * (output - x * inside)).reshape(step.shape) / step
         return cotangent * inside, pull
 
     function: Any = mx.custom_function(quantize)
     function.vjp(gradients)
     found: Callable[[Tensor, Tensor], Tensor] = function
     return found
+
+
+def rounded(x: Tensor) -> Tensor:
+    """To the nearest integer, half to even, of what is at most 2^22 in size.
+
+    Added to 1.5 * 2^23 a float32 has no bits left for a fraction: on a CPU this takes a third of
+    the time of MLX's own rounding and differs from it in the sign of a zero alone.
+    """
+    mx = backend().mx
+    return (x + _NO_FRACTION) - _NO_FRACTION if x.dtype == mx.float32 else mx.round(x)
+
+
+def both(first: Tensor, second: Tensor) -> Tensor:
+    """1.0 where both are true, else 0.0; as bytes, which MLX has vectorised on a CPU."""
+    mx = backend().mx
+    return (first.view(mx.uint8) & second.view(mx.uint8)).astype(mx.float32)
+
+
+def _by_row(x: Tensor) -> Tensor:
+    """Sums ``(row,)``, by a product with ones: half the time of MLX's sum on a CPU."""
+    ones = backend().mx.ones((x.shape[-1], 1), x.dtype)
+    return (x.reshape(-1, x.shape[-1]) @ ones).reshape(x.shape[0], -1).sum(axis=-1)
 
 
 def keep_some(x: Tensor, quantized: Tensor, *, share: float, key: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from taqstore.names import LayerName
 from taqstore.quantization.quantizer import integer_range
 from taqstore.quantization.weight_grid import dequantized, weight_steps
 
-from ..backend import backend
+from ..backend import backend, beside
 from ..failures import inside_model
 from ..load import Tensor, to_numpy
 from ..quantized.linear import InputStart, Noise, noise_of
@@ -144,14 +144,16 @@ class Optimiser:
 
     def learn(self, batch: Minibatch) -> float:
         """One iteration; returns the loss of the minibatch without the rounding term."""
-        loss, of_v, of_steps = self.gradients(batch)
-        self.v = self._adam_v.apply_gradients({_ALL: of_v}, {_ALL: self.v})[_ALL]
-        if self.settings.activation_bits:
-            updated = self._adam_step.apply_gradients({_ALL: of_steps}, {_ALL: self.steps})
-            self.steps = updated[_ALL]
+        mx = backend().mx
+        loss, of_v, of_steps = self._slopes(batch)
+        with mx.stream(beside()):
+            self.v = self._adam_v.apply_gradients({_ALL: of_v}, {_ALL: self.v})[_ALL]
+            if self.settings.activation_bits:
+                updated = self._adam_step.apply_gradients({_ALL: of_steps}, {_ALL: self.steps})
+                self.steps = updated[_ALL]
         with inside_model():
-            backend().mx.eval(self.v, self.steps, self._adam_v.state, self._adam_step.state)
-        self.losses.append(float(np.float32(loss)))
+            mx.eval(loss, self.v, self.steps, self._adam_v.state, self._adam_step.state)
+        self.losses.append(float(np.float32(sum(one.item() for one in loss))))
         return self.losses[-1]
 
     def gradients(self, batch: Minibatch) -> tuple[float, list[Tensor], list[Tensor]]:
@@ -161,21 +163,34 @@ class Optimiser:
         -------
         loss, and gradients with respect to V and to the logarithms of activation steps, by linear.
         """
+        losses, of_v, of_steps = self._slopes(batch)
+        with inside_model():
+            backend().mx.eval(losses)
+        return sum(loss.item() for loss in losses), of_v, of_steps
+
+    def _slopes(self, batch: Minibatch) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """As of `gradients`, with the loss of each part; the last part is not evaluated yet.
+
+        So one evaluation does all that a minibatch of one part takes, and what each weight asks
+        for beside the passes is done beside them.
+        """
         mx = backend().mx
-        sigmoids = [sigmoid(v) for v in self.v]
-        weights = [soft.soft(s) for soft, s in zip(self._soft, sigmoids, strict=True)]
+        with mx.stream(beside()):
+            sigmoids = [sigmoid(v) for v in self.v]
+            weights = [soft.soft(s) for soft, s in zip(self._soft, sigmoids, strict=True)]
         slope = mx.value_and_grad(self._loss, argnums=(0, 1))
-        total, sums = 0.0, None
+        losses, sums = list[Tensor](), None
         with self._forward.installed(self._noise()):
             for part in self._forward.parts(batch):
+                with inside_model():
+                    mx.eval(losses, sums or ())
                 loss, found = slope(weights, self.steps, part, batch.rows)
                 sums = found if sums is None else _added(sums, found)
-                with inside_model():
-                    mx.eval(loss, sums)
-                total += loss.item()
+                losses.append(loss)
         assert sums is not None
         of_weights, of_steps = sums
-        return total, self._of_v(sigmoids, of_weights), of_steps
+        with mx.stream(beside()):
+            return losses, self._of_v(sigmoids, of_weights), of_steps
 
     def _of_v(self, sigmoids: list[Tensor], of_weights: list[Tensor]) -> list[Tensor]:
         """Gradients with respect to V, the rounding term's included."""

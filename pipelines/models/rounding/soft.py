@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ..backend import backend
 from ..load import Tensor
+from ..quantized.activation import both
 
 ZETA, GAMMA = 1.1, -0.1
 _WIDTH = ZETA - GAMMA
@@ -167,7 +168,7 @@ def stretched(s: Tensor) -> Tensor:
 
 def slope(s: Tensor) -> Tensor:
     """``h'(V)`` of ``s = sigmoid(V)``: 0 where h is cut off."""
-    inside = (s > -GAMMA / _WIDTH) & (s < (1 - GAMMA) / _WIDTH)
+    inside = both(s > -GAMMA / _WIDTH, s < (1 - GAMMA) / _WIDTH)
     return (s * (1 - s)) * (_WIDTH * inside)
 
 

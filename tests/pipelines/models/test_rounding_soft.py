@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from taqstore.pipelines.models.backend import backend
 from taqstore.pipelines.models.quantized.activation import fake_quantizer, keep_some
 from taqstore.pipelines.models.rounding import Settings
@@ -22,6 +24,7 @@ from taqstore.pipelines.models.rounding.soft import (
 
 from support.live_capture import needs_models
 from taqstore import TaqError
+from taqstore.quantization.quantizer import integer_range
 from taqstore.quantization.weight_grid import dequantized, weight_steps
 
 pytestmark = needs_models
@@ -159,3 +162,26 @@ def test_qdrop_keeps_a_share_of_the_elements_and_its_key_decides_which() -> None
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(TaqError):
         Settings(**wrong)  # type: ignore[arg-type]
+
+
+@given(seed=st.integers(0, 2**32 - 1), bits=st.integers(2, 16), spread=st.floats(1e-3, 1e5))
+@settings(max_examples=25, deadline=None)
+def test_fake_quantization_and_its_gradients_are_those_of_the_formulas(
+    seed: int, bits: int, spread: float
+) -> None:
+    mx, (qmin, qmax) = backend().mx, integer_range(bits)
+    rng = np.random.default_rng(seed)
+    x = rng.normal(0, spread, (3, 5, 1, 7)).astype(np.float32)
+    step = rng.uniform(0.01, 2, (3, 1, 1, 1)).astype(np.float32)
+    x[0, 0, 0] = step[0, 0, 0] * np.float32([0.5, 1.5, 2.5, -0.5, qmin, qmax, 0])
+    pull = rng.normal(size=x.shape).astype(np.float32)
+    function = fake_quantizer(qmin, qmax)
+    outputs, slopes = mx.vjp(function, [mx.array(x), mx.array(step)], [mx.array(pull)])
+    expected = np.clip(np.rint(x / step), qmin, qmax) * step
+    np.testing.assert_array_equal(np.array(outputs[0]), expected)
+    inside = (x >= step * np.float32(qmin)) & (x <= step * np.float32(qmax))
+    np.testing.assert_array_equal(np.array(slopes[0]), pull * inside)
+    each = pull.astype(np.float64) * (expected.astype(np.float64) - x * inside)
+    bound = 1e-5 * np.abs(each).sum(axis=(1, 2, 3)) / step.ravel()
+    error = np.abs(np.array(slopes[1]).ravel() - each.sum(axis=(1, 2, 3)) / step.ravel())
+    assert (error <= bound + 1e-12).all()
