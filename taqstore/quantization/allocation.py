@@ -46,7 +46,8 @@ def allocate(cost: npt.ArrayLike, sizes: Sequence[int], *, average: float) -> In
     TaqError
         The budget is below the smallest size, or the problem is too large for the table.
     """
-    return allocate_each(cost, sizes, averages=[average])[0]
+    (chosen,) = allocate_each(cost, sizes, averages=[average])
+    return chosen
 
 
 def allocate_each(cost: npt.ArrayLike, sizes: Sequence[int], *, averages: Sequence[float]) -> Ints:
