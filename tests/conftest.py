@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from pathlib import Path
+
+# A worker for each core: threads of OpenBLAS would only wait for each other. It looks once, when
+# NumPy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings
@@ -18,8 +23,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tables are whole unless a test says how wide its terminal is.
 os.environ.pop("COLUMNS", None)
 
-# A worker for each core: threads of OpenBLAS would only wait for each other.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Workers of a cluster sample their own stacks a hundred times a second: nobody looks at that.
+os.environ.setdefault("DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED", "False")
 
 # The same examples in every run; TAQSTORE_EXPLORE=1 looks for new ones.
 settings.register_profile("repeatable", derandomize=not os.environ.get("TAQSTORE_EXPLORE"))
@@ -42,6 +47,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if wanted or not os.access(MEMORY, os.W_OK) or shutil.disk_usage(MEMORY).free < ROOM:
         return
     os.environ["PYTEST_DEBUG_TEMPROOT"] = str(MEMORY)
+
+
+def pytest_collection_finish() -> None:
+    """Modules and thousands of tests stay: no search for garbage has to look through them."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> str:

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from support.cli_runner import Runner
+from support.forks import forks
 from taqstore import open_store
 from taqstore.errors import TaqError
 from taqstore.plot import FIGURES, make_pages, write_page
 from taqstore.run.extras import extra
 from taqstore.testing import RunShape, make_store
 
-# An installation without matplotlib, as far as imports go.
-BARE = """
-import sys
-
-sys.modules["matplotlib"] = None
-from taqstore.cli import main
-
-sys.exit(main())
-"""
 GROUP = "activations/mlp.fc2"
 SHAPE = RunShape(images=2, blocks=2, hidden=8, image_tokens=6, text_tokens=3, stats_stride=5)
 
@@ -34,12 +26,19 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_store(tmp_path_factory.mktemp("extras") / "s.zarr", shape=SHAPE, mantissa_bits=10)
 
 
-def bare(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", BARE, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+Bare = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_a_report_is_written_without_its_figures(store: Path, tmp_path: Path, taq: Runner) -> None:
+@pytest.fixture(scope="module")
+def bare() -> Iterator[Bare]:
+    """Runs a command in an installation without matplotlib, as far as imports go."""
+    with forks("-matplotlib", "zarr.codecs", "taqstore.cli.plot", "taqstore.store.reader") as made:
+        yield made.run
+
+
+def test_a_report_is_written_without_its_figures(
+    store: Path, tmp_path: Path, taq: Runner, bare: Bare
+) -> None:
     """The page has every number, says what it lacks, and the exit code is 0."""
     done = bare("report", store, "-o", tmp_path / "bare.html")
     assert done.returncode == 0, done.stderr
@@ -59,7 +58,7 @@ def test_a_report_is_written_without_its_figures(store: Path, tmp_path: Path, ta
     "kind", [word for word, row in FIGURES.items() if row.made != "table" and not row.needs]
 )
 def test_figures_alone_are_one_line_where_none_can_be_had(
-    store: Path, tmp_path: Path, kind: str
+    store: Path, tmp_path: Path, kind: str, bare: Bare
 ) -> None:
     done = bare("plot", kind, store, "-o", tmp_path / "out")
     assert done.returncode == 1
@@ -70,7 +69,7 @@ def test_figures_alone_are_one_line_where_none_can_be_had(
 
 @pytest.mark.parametrize("words", [["plot", "summary", "--group", GROUP], ["profile"]])
 def test_a_table_needs_no_figures(
-    store: Path, tmp_path: Path, words: list[str], taq: Runner
+    store: Path, tmp_path: Path, words: list[str], taq: Runner, bare: Bare
 ) -> None:
     done = bare(*words, store, "-o", tmp_path / "bare")
     assert done.returncode == 0, done.stderr

@@ -6,11 +6,8 @@ import json
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +20,7 @@ from taqstore.pipelines.models.capture import watching_blocks
 from taqstore.pipelines.models.load import to_numpy
 from taqstore.pipelines.models.sampling import make_schedule
 
+from support.forks import Fork, Forks, forks
 from support.live_capture import needs_models
 from support.live_models import TINY, load_tiny, write_checkpoint
 from support.same_stores import assert_same_bits, assert_same_stores
@@ -33,7 +31,6 @@ from taqstore.store.attributes import attribute_of
 from taqstore.upkeep.verify import verify_store
 
 pytestmark = needs_models
-CLI = Path(__file__).parents[2] / "support" / "live_cli.py"
 PROMPTS = ("a cat", "a dog, big", "ein Vogel")
 LIVE = ["--stride", "1"]
 
@@ -79,21 +76,21 @@ def whole(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
     return store
 
 
-def start(*words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(CLI), *words]
-    # A shell's background job, as CI may run us in, hands "ignore" for Ctrl-C down to children.
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Forks]:
+    """Begins commands that know the tiny models, as processes of their own."""
+    needed = ("models.backend:backend", "generate", "cache", "collect.collect", "gptq.gptq")
+    modules = [f"taqstore.pipelines.{name}" for name in needed]
+    with forks("zarr.codecs", *modules, "support.live_models") as made:
+        yield made
 
 
-def finish(*words: str) -> None:
-    process = start(*words)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+def finish(processes: Forks, *words: str) -> None:
+    done = processes.run(*words)
+    assert done.returncode == 0, done.stderr
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_for(condition: Callable[[], bool], process: Fork) -> None:
     deadline = time.monotonic() + 60
     while not condition() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
@@ -151,14 +148,14 @@ def test_the_whole_store_is_sound_and_read_by_the_exporters(whole: Path, tmp_pat
 
 
 def test_images_are_added_and_fresh_processes_give_the_same(
-    whole: Path, weights: Path, tmp_path: Path
+    whole: Path, weights: Path, tmp_path: Path, processes: Forks
 ) -> None:
     """Later images alone in a process of their own, against all images in one process."""
     store = tmp_path / "run.zarr"
     succeed("generate", store, weights, "--images", "1")
-    finish(*arguments("generate", store, weights, "--images", "3", "--resume"))
+    finish(processes, *arguments("generate", store, weights, "--images", "3", "--resume"))
     for command in ("cache", "collect"):
-        finish(*arguments(command, store, weights, *LIVE, "--images", "2"))
+        finish(processes, *arguments(command, store, weights, *LIVE, "--images", "2"))
         succeed(command, store, weights, *LIVE, "--images", "0-1", "--resume")
     ours, theirs = open_store(store), open_store(whole)
     for group in theirs:
@@ -267,9 +264,11 @@ def test_profile_collects_what_is_missing_and_draws(weights: Path, tmp_path: Pat
     assert len(open_store(store).provenance) == before
 
 
-def test_ctrl_c_leaves_a_whole_store_and_says_how_to_go_on(weights: Path, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_a_whole_store_and_says_how_to_go_on(
+    weights: Path, tmp_path: Path, processes: Forks
+) -> None:
     store = tmp_path / "run store.zarr"
-    process = start(*arguments("generate", store, weights, "--images", "400"))
+    process = processes.start(*arguments("generate", store, weights, "--images", "400"))
     wait_for(lambda: flagged(store, "latents") >= 2, process)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
@@ -282,19 +281,21 @@ def test_ctrl_c_leaves_a_whole_store_and_says_how_to_go_on(weights: Path, tmp_pa
     assert words[:2] == ["taqstore", "generate"]
     assert words[-1] == "--resume"
     assert Path(words[2]) == store
-    again = start(*words[1:])
+    again = processes.start(*words[1:])
     wait_for(lambda: flagged(store, "latents") > done, again)
     assert flagged(store, "latents") > done
     again.kill()
     again.communicate()
 
 
-def test_ctrl_c_in_gptq_says_how_to_go_on(whole: Path, weights: Path, tmp_path: Path) -> None:
+def test_ctrl_c_in_gptq_says_how_to_go_on(
+    whole: Path, weights: Path, tmp_path: Path, processes: Forks
+) -> None:
     """A real signal once a layer is flagged; what is printed makes what an unbroken run does."""
     stores = [Path(shutil.copytree(whole, tmp_path / name)) for name in ("a store.zarr", "b.zarr")]
     # Enough layers that some are left once the first is flagged, however slowly that is noticed.
     small = ["--weight-group-size", "16", "--set", "w3"]
-    process = start(*arguments("gptq", stores[0], weights, *small))
+    process = processes.start(*arguments("gptq", stores[0], weights, *small))
     # By the flag's file: to open the store takes as long as the layers that are left.
     weights_of_set = stores[0] / "weights" / "w3"
     wait_for(lambda: any(weights_of_set.glob(f"*/{COMMIT}/c*")), process)
@@ -304,20 +305,22 @@ def test_ctrl_c_in_gptq_says_how_to_go_on(whole: Path, weights: Path, tmp_path: 
     assert verify_store(stores[0]).damage == ()
     words = shlex.split(said.splitlines()[-1])
     assert words == ["taqstore", *arguments("gptq", stores[0], weights, *small), "--resume"]
-    finish(*words[1:])
+    finish(processes, *words[1:])
     succeed("gptq", stores[1], weights, *small)
     assert_same_stores(*stores)
 
 
 def test_both_tracks_at_once_killed_and_resumed_equal_a_serial_run(
-    whole: Path, weights: Path, tmp_path: Path
+    whole: Path, weights: Path, tmp_path: Path, processes: Forks
 ) -> None:
     """Two processes on one store, SIGKILLed at random moments of writing, until both are done."""
     store, rng = tmp_path / "run.zarr", np.random.default_rng(1)
     succeed("generate", store, weights, "--images", "3")
     tracks = {"cache": "blocks/img", "collect": "activations/mlp.fc2"}
     for _ in range(2):
-        running = {c: start(*arguments(c, store, weights, *LIVE, "--resume")) for c in tracks}
+        running = {
+            c: processes.start(*arguments(c, store, weights, *LIVE, "--resume")) for c in tracks
+        }
         for command, process in running.items():
             before = flagged(store, tracks[command])
             wait_for(
@@ -328,7 +331,7 @@ def test_both_tracks_at_once_killed_and_resumed_equal_a_serial_run(
             process.kill()
             process.communicate()
     for command in tracks:
-        finish(*arguments(command, store, weights, *LIVE, "--resume"))
+        finish(processes, *arguments(command, store, weights, *LIVE, "--resume"))
     assert_same_stores(store, whole, attributes=False)
     assert verify_store(store).damage == ()
 
