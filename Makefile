@@ -84,7 +84,7 @@ campaign: $(BIN)/python ## try everything that a store promises: damage, kills, 
 tables: $(BIN)/python ## write the tables of docs/ anew from the code
 	PYTHONPATH=tests $(BIN)/python -m support.docs_pages
 
-bench: $(BIN)/python ## measure against npz folders, h5py and tensorstore
+bench: $(BIN)/python ## measure against npz folders, h5py and tensorstore, then how time and memory grow
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks --scale $(SCALE)
 

@@ -9,6 +9,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from .growth.curves import GROWTH, Curve, curves
+from .growth.curves import table as curves_table
+from .growth.folder import in_memory
 from .inputs import Inputs, say
 from .measure import DisagreementError
 from .questions import GROUPS, QUESTIONS, SIZES
@@ -16,14 +19,16 @@ from .rows import Row, environment, summary, table
 from .sizes import size_rows
 
 _NAMES = (*QUESTIONS, SIZES)
+_GROUPS = {**GROUPS, "growth": tuple(GROWTH)}
+_EVERY = (*_NAMES, *GROWTH, *_GROUPS)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="share of SD3-Medium's size")
     parser.add_argument(
-        "--only", action="append", choices=(*_NAMES, *GROUPS), metavar="NAME",
-        help=f"measure this only; may be repeated: {', '.join((*_NAMES, *GROUPS))}",
+        "--only", action="append", choices=_EVERY, metavar="NAME",
+        help=f"measure this only; may be repeated: {', '.join(_EVERY)}",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: WORK/results.json")
     parser.add_argument("--work", type=Path, default=Path("bench-work"), metavar="DIR")
@@ -38,8 +43,9 @@ def main() -> None:
     inputs.forget_stores()
     rows: list[Row] = []
     failures: list[str] = []
-    chosen = given.only or _NAMES
-    for name in (member for one in chosen for member in GROUPS.get(one, (one,))):
+    chosen = given.only or (*_NAMES, *GROWTH)
+    names = [member for one in chosen for member in _GROUPS.get(one, (one,))]
+    for name in (one for one in names if one not in GROWTH):
         say(f"measuring {name}")
         started = perf_counter()
         try:
@@ -48,12 +54,24 @@ def main() -> None:
             failures.append(f"{name}: {error}")
             say(failures[-1])
         say(f"  {perf_counter() - started:.0f} s")
-    print(table(rows))
-    print(summary(rows))
+    if rows:
+        print(table(rows))
+        print(summary(rows))
+    grown = _grown([GROWTH[name] for name in names if name in GROWTH], given.scale)
     target = given.json or inputs.work / "results.json"
-    _write(target, {"scale": given.scale, "failures": failures}, rows)
+    _write(target, {"scale": given.scale, "failures": failures}, rows, grown)
     if failures:
         sys.exit(1)
+
+
+def _grown(actions: list[str], share: float) -> list[Curve]:
+    """Curves of some actions, printed; the scale is the share of the largest sizes."""
+    if not actions:
+        return []
+    with in_memory() as folder:
+        found = list(curves(actions, folder, share=min(1.0, share)))
+    print(curves_table(found))
+    return found
 
 
 def _measure(inputs: Inputs, name: str, rounds: int | None) -> list[Row]:
@@ -62,8 +80,9 @@ def _measure(inputs: Inputs, name: str, rounds: int | None) -> list[Row]:
     return QUESTIONS[name].rows(inputs, key=name, rounds=rounds)
 
 
-def _write(target: Path, report: dict[str, Any], rows: list[Row]) -> None:
-    content = {**report, "environment": environment(), "rows": [row.as_json() for row in rows]}
+def _write(target: Path, report: dict[str, Any], rows: list[Row], grown: list[Curve]) -> None:
+    found = {"rows": [row.as_json() for row in rows], "growth": [one.as_json() for one in grown]}
+    content = {**report, "environment": environment(), **found}
     target.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     say(f"wrote {target}")
 

@@ -149,7 +149,7 @@ def memory(bench: Bench) -> Iterator[Row]:
 
 def write_shard(address: str) -> None:
     """Print the MB that writing the large shard adds to what a small one takes."""
-    from .peak import peak_resident_bytes
+    from .memory import peak_resident_bytes
 
     dims = {"image": 2, "step": _PIECES, "height": 1024, "width": 1024, "latent_channel": 4}
     template = Template(

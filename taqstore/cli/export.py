@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -117,8 +117,7 @@ def _export(
     chosen = f"{name}{MULTITIER}" if multitier else name
     options = _options(name, chosen, given)
     FORMATS[chosen].check_name(output)
-    # Views of mapped files cost least here; other processes are sent what dask has divided.
-    opened = open_asked(store, chunks=None if in_process(scheduler) else "auto", checksum=True)
+    opened = open_asked(store, chunks=_chunks(FORMATS[chosen], scheduler), checksum=True)
     if layout := FORMATS[chosen].layout:
         pipeline = import_module(BASE_WEIGHTS)
         options["base"] = pipeline.base_weights(opened, layout, checkpoint=options.get("base"))
@@ -130,6 +129,14 @@ def _export(
     say(f"wrote {summary.path}, {format_bytes(summary.bytes)}{files}")
     for note in summary.notes:
         say(f"note: {note}")
+
+
+def _chunks(row: Format, scheduler: str) -> Literal["late", "auto"] | None:
+    """How a store is opened for a format: what dask divides goes to other processes."""
+    if not in_process(scheduler):
+        return "auto"
+    # Documents reduce whole observations, layer by layer; the others copy views of mapped files.
+    return "late" if row.schema else None
 
 
 def _options(name: str, chosen: str, given: dict[str, Any]) -> dict[str, Any]:

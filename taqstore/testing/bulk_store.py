@@ -25,7 +25,13 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def make_sd3_store(
-    path: Path | str, *, steps: int = 25, batches: int = 5, blocks: int = 24, seed: int = 0
+    path: Path | str,
+    *,
+    steps: int = 25,
+    batches: int = 5,
+    blocks: int = 24,
+    hidden: int = 1536,
+    seed: int = 0,
 ) -> Path:
     """Write a store whose `activations/<site>` groups observe 189 linear inputs.
 
@@ -36,10 +42,10 @@ def make_sd3_store(
     ----------
     steps, batches
         How much was observed.
-    blocks
-        24 are SD3-Medium.
+    blocks, hidden
+        24 of 1536 channels are SD3-Medium; histograms are as large where there are fewer.
     """
-    shape = RunShape(images=batches, steps=steps, blocks=blocks, hidden=1536, stats_stride=1)
+    shape = RunShape(images=batches, steps=steps, blocks=blocks, hidden=hidden, stats_stride=1)
     with create_store(Path(path)) as store:
         for number, template in enumerate(activations_templates(shape, layout=_LAYOUT)):
             writer = store.group(template)

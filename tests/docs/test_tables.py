@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from benchmarks.growth.curves import GROWTH
 from benchmarks.questions import GROUPS, QUESTIONS, SIZES
 from support.docs_pages import TABLES, DocTable
 from support.pages import cells, read_page, read_table, ticked
@@ -40,4 +41,4 @@ def test_the_groups_of_the_store_are_those_of_the_format() -> None:
 def test_what_the_benchmarks_can_measure_is_listed_once() -> None:
     rows = read_table("benchmarks/README.md", "rows")
     listed = [name for cells in rows for name in ticked(cells[0])]
-    assert sorted(listed) == sorted([*QUESTIONS, *GROUPS, SIZES])
+    assert sorted(listed) == sorted([*QUESTIONS, *GROUPS, SIZES, *GROWTH, "growth"])

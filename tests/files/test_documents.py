@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -143,8 +144,12 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False) | st.floats(-1e-3, 1e-
 @settings(deadline=None, max_examples=60)
 @given(st.lists(FLOATS, min_size=1, max_size=6), FLOATS, st.text("ab 01.e-,:", max_size=12))
 def test_bytes_are_those_of_pythons_json(many: list[float], one: float, text: str) -> None:
-    """Numbers, small ones too, and texts that look like them."""
-    steps = {str(k): {"mm0.img.mlp.fc2": {"bits": 8, "scale": one, "shift": many}} for k in (0, 12)}
+    """Numbers, small ones too, in lists and vectors, and texts that look like them."""
+    vector = np.array(many)
+    steps, given_steps = (
+        {str(k): {"mm0.img.mlp.fc2": {"bits": 8, "scale": one, "shift": shift}} for k in (0, 12)}
+        for shift in (many, vector)
+    )
     told: Any = {"text": text, "list": [one, text, [], {}], "one": one, "none": None}
     summary = {
         "total_timesteps": 2, "total_layers": 1, "total_decisions": 2, "activation_bits": 8,
@@ -153,6 +158,10 @@ def test_bytes_are_those_of_pythons_json(many: list[float], one: float, text: st
     plain = {"format": "per_timestep_quant_config_v4", "per_timestep": steps,
              "sigma_map": {"0": one}, "summary": summary, "metadata": told}  # fmt: skip
     with TemporaryDirectory() as folder:
-        streamed = {**plain, "per_timestep": Members(lambda: iter(steps.items()))}
-        write_document(Path(folder) / "c.json", "quant-config-v4", streamed)
-        assert (Path(folder) / "c.json").read_text("utf-8") == json.dumps(plain, indent=2)
+        for number, entries in enumerate((steps, given_steps)):
+            told["vector"] = many if number == 0 else vector
+            streamed = {**plain, "per_timestep": Members(partial(iter, entries.items()))}
+            write_document(Path(folder) / f"{number}.json", "quant-config-v4", streamed)
+            told["vector"] = many
+            text = (Path(folder) / f"{number}.json").read_text("utf-8")
+            assert text == json.dumps(plain, indent=2)

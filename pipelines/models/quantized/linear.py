@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import ref
 
 import numpy as np
 
@@ -71,6 +72,7 @@ class Slot:
     group: Tensor | None = None
     noise: Noise | None = None
     original: Tensor = field(init=False)
+    classes: dict[type, type] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.original = self.module.weight
@@ -108,14 +110,21 @@ def installed(slots: Sequence[Slot]) -> Iterator[None]:
 
 
 def _slotted(kind: type, slot: Slot) -> type:
-    run: Callable[..., Any] = kind.__call__
+    """The class of a slot's module, made once; it does not hold on to the slot and its weight."""
+    if kind in slot.classes:
+        return slot.classes[kind]
+    base: Any = kind
+    told = ref(slot)
 
     def call(self: Any, x: Tensor) -> Any:
+        slot = told()
+        assert slot is not None
         if slot.weight is not None:
             self.weight = slot.weight
-        return run(self, slot.quantized(x))
+        return base.__call__(self, slot.quantized(x))
 
-    return type(kind.__name__, (kind,), {"__call__": call})
+    slot.classes[kind] = type(kind.__name__, (kind,), {"__call__": call})
+    return slot.classes[kind]
 
 
 def noise_of(count: int, *, share: float, seed: int, iteration: int) -> list[Noise]:

@@ -21,7 +21,10 @@ from taqstore.quantization.quantizer import integer_range
 from ..backend import backend
 from ..inputs import Reader, check_floats
 from ..load import LoadedModel, Prompt, Tensor
+from .activation import rounded
 from .linear import Slot, installed
+
+_Key = tuple[bytes, int, int, bytes]
 
 
 @dataclass(frozen=True)
@@ -40,22 +43,36 @@ class LinearPlan:
     input: InputQuantizer | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Grid:
-    """Quantizer of a linear's input in one time group; `scale` is step times multiplier."""
+    """Quantizer of a tensor in one time group; `scale` is step times multiplier.
+
+    Linears that read one tensor on one grid share it, and it is rounded for all of them once.
+    """
 
     scale: Tensor
     zero_point: int
     bounds: tuple[int, int]
     shift: Tensor | None
+    _seen: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Rounded in float32, whatever the dtype of `x`, and given back in that dtype."""
+        if self._seen is None or self._seen[0] is not x:
+            self._seen = x, self._rounded(x)
+        return self._seen[1]
+
+    def forget(self) -> None:
+        """Let go of the tensor that was rounded last, and of its graph."""
+        self._seen = None
+
+    def _rounded(self, x: Tensor) -> Tensor:
         mx = backend().mx
         wide = x.astype(mx.float32)
         centred = wide if self.shift is None else wide - self.shift
-        level = mx.round(centred / self.scale) + self.zero_point
-        found = (mx.clip(level, *self.bounds) - self.zero_point) * self.scale
+        # Bounds are whole numbers: what is clipped first is rounded to the same.
+        low, high = (bound - self.zero_point for bound in self.bounds)
+        found = rounded(mx.clip(centred / self.scale, low, high)) * self.scale
         return (found if self.shift is None else found + self.shift).astype(x.dtype)
 
 
@@ -88,8 +105,13 @@ class QuantizedModel(LoadedModel):
             slot.at(float(sigma))
         # Tensors are immutable: a graph that is not evaluated yet keeps the weights it was built
         # with when the model gets its own back.
-        with installed(self.slots):
-            return super().denoise(x, timestep, sigma, prompt)
+        try:
+            with installed(self.slots):
+                return super().denoise(x, timestep, sigma, prompt)
+        finally:
+            for slot in self.slots:
+                if slot.grid is not None:
+                    slot.grid.forget()
 
 
 def quantize(model: LoadedModel, plans: Mapping[LayerName, LinearPlan]) -> QuantizedModel:
@@ -107,11 +129,13 @@ def quantize(model: LoadedModel, plans: Mapping[LayerName, LinearPlan]) -> Quant
     if absent:
         what = f"{model.row.name} has no linear {', '.join(absent[:3])}"
         raise MissingError(problem(what, found=f"{len(known)} others"))
-    slots = tuple(_slot(name, known[name], plan) for name, plan in plans.items())
+    shared = dict[_Key, _Grid]()
+    slots = tuple(_slot(name, known[name], plan, shared) for name, plan in plans.items())
     return QuantizedModel(model.row, model.pipeline, model.checkpoint, model.digest, slots)
 
 
-def _slot(name: LayerName, reader: Reader, plan: LinearPlan) -> _Fixed:
+def _slot(name: LayerName, reader: Reader, plan: LinearPlan, shared: dict[_Key, _Grid]) -> _Fixed:
+    """A linear by its plan; `shared` are the grids of those before it."""
     module, weight = reader.module, None
     if plan.weight is not None:
         check_floats([reader])
@@ -121,7 +145,7 @@ def _slot(name: LayerName, reader: Reader, plan: LinearPlan) -> _Fixed:
     if plan.input is None:
         return _Fixed(name, module, weight=weight)
     _by_tensor(name, plan.input, module)
-    grids = tuple(_grids(name, plan.input, reader.shape[1]))
+    grids = tuple(_grids(name, plan.input, reader.shape[1], shared))
     return _Fixed(name, module, weight=weight, grids=grids, sigma_lower=plan.input.sigma_lower)
 
 
@@ -132,7 +156,9 @@ def _by_tensor(name: LayerName, quantizer: InputQuantizer, module: Any) -> None:
         raise LayoutError(problem(what, where=name.full, remedy="leave shift and multiplier out"))
 
 
-def _grids(name: LayerName, quantizer: InputQuantizer, channels: int) -> Iterable[_Grid | None]:
+def _grids(
+    name: LayerName, quantizer: InputQuantizer, channels: int, shared: dict[_Key, _Grid]
+) -> Iterable[_Grid | None]:
     mx, count = backend().mx, len(quantizer.sigma_lower)
     scale: Any = np.float32(1)
     if quantizer.multiplier is not None:
@@ -145,9 +171,13 @@ def _grids(name: LayerName, quantizer: InputQuantizer, channels: int) -> Iterabl
         if not bits or np.isnan(step) or not step:
             yield None
             continue
-        shift = None if quantizer.shift is None else mx.array(np.float32(quantizer.shift[group]))
-        zero_point = int(quantizer.zero_point[group])
-        yield _Grid(mx.array(step * scale), zero_point, integer_range(bits), shift)
+        shift = None if quantizer.shift is None else np.float32(quantizer.shift[group])
+        zero_point, size = int(quantizer.zero_point[group]), np.asarray(step * scale)
+        key = size.tobytes(), zero_point, bits, b"" if shift is None else shift.tobytes()
+        if key not in shared:
+            moved = None if shift is None else mx.array(shift)
+            shared[key] = _Grid(mx.array(size), zero_point, integer_range(bits), moved)
+        yield shared[key]
 
 
 def _fits(name: LayerName, what: str, values: np.ndarray, shape: tuple[int, ...]) -> None:

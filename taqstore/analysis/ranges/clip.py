@@ -15,7 +15,7 @@ import xarray as xr
 
 from taqstore.analysis.ranges.options import RULE
 from taqstore.analysis.ranges.rules import RULES, ClipRule, Rule
-from taqstore.analysis.shared.inputs import Bounds
+from taqstore.analysis.shared.inputs import Bounds, Symmetric
 from taqstore.analysis.shared.option import settle
 from taqstore.errors import MisuseError, problem
 from taqstore.quantization.search import Scheme
@@ -119,7 +119,6 @@ def clip_range(
         The source lacks what the rule needs.
     """
     found: Bounds = clip.row.load()(dataset, clip, scheme, static=static, analysis=analysis)
-    if not scheme.symmetric:
+    if not scheme.symmetric or isinstance(found, Symmetric):
         return found
-    alpha = found.absmax
-    return Bounds(-alpha, alpha)
+    return Symmetric.of(found.absmax)

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from taqstore.analysis.ranges.clip import Clip, calls
-from taqstore.analysis.shared.inputs import Array, Bounds, over, require, tensor_alpha
+from taqstore.analysis.shared.inputs import Array, Bounds, Symmetric, over, require, tensor_alpha
 from taqstore.errors import TaqError, problem
 from taqstore.quantization.search import Scheme
 from taqstore.statistics.moving_average import ema_float32
@@ -21,6 +21,8 @@ def extrema(
     """Least and largest value of all calls; see `clip.clip_range`."""
     bounds = _all_extrema(dataset, clip, scheme, analysis)
     dims = _present(bounds, static)
+    if not dims:
+        return bounds
     return Bounds(bounds.lower.min(dims, skipna=False), bounds.upper.max(dims, skipna=False))
 
 
@@ -53,7 +55,7 @@ def _all_extrema(dataset: xr.Dataset, clip: Clip, scheme: Scheme, analysis: str)
         return _extrema(dataset, clip, analysis)
     # A source may hold nothing but clip bounds, or its own idea of the absmax.
     alpha = tensor_alpha(dataset, analysis=analysis)
-    return Bounds(-alpha, alpha)
+    return Bounds(-alpha, alpha) if "alpha" in dataset.data_vars else Symmetric.of(alpha)
 
 
 def _extrema(dataset: xr.Dataset, clip: Clip, analysis: str) -> Bounds:

@@ -20,6 +20,8 @@ from taqstore.analysis.shared.inputs import (
     BIN_NUMBER,
     Array,
     Bounds,
+    Symmetric,
+    is_observed,
     observed_histogram,
     over,
     require,
@@ -43,7 +45,8 @@ def percentile(
     view, percent = all_steps(dataset) if static else dataset, cast(float, clip.percentile)
     if scheme.symmetric:
         alpha = absolute_percentile(view, percent, analysis=analysis)
-        return Bounds(-alpha, alpha)
+        # A signed percentile, which is what pooled sources have, may be negative.
+        return Symmetric.of(alpha) if is_observed(view) else Bounds(-alpha, alpha)
     return percentile_bounds(view, percent, analysis=analysis)
 
 

@@ -7,6 +7,7 @@ extremum.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from taqstore.analysis.shared.inputs import (
     Bounds,
     first_complete,
     histogram_bins,
+    joined,
     observed_histogram,
     over,
 )
@@ -37,8 +39,36 @@ def absolute_percentile(dataset: xr.Dataset, percentile: float, *, analysis: str
     observed = observed_histogram(dataset)
     if observed is None:
         return signed_percentile(dataset, percentile, analysis=analysis)
-    found = _from_bits(absolute_quantile, observed, percentile)
-    return within_absmax(found, true_extrema(dataset), percentile)
+    counts, layout = observed
+    ends: Sequence[xr.DataArray] = _stored_extrema(dataset)
+    if any("channel" in end.dims for end in ends):  # not in one block: there are many
+        ends = true_extrema(dataset) or ()
+    calls = [("batch",) if "batch" in end.dims else () for end in ends]
+    ends = [joined(end, dims) for end, dims in zip(ends, calls, strict=True)]
+    found: xr.DataArray = over(
+        _absolute,
+        counts,
+        *ends,
+        core=(("bin",), *calls),
+        layout=layout,
+        percentile=percentile,
+        axes=len(calls[0]) if calls else 0,
+    )
+    return found
+
+
+def _absolute(counts: Array, *ends: Array, layout: Layout, percentile: float, axes: int) -> Array:
+    """As `within_absmax`, in one pass; `ends` are extrema, of batches if `axes`, or nothing."""
+    found = absolute_quantile(counts, layout, percentile / 100)
+    if not ends:
+        return found
+    outer = [
+        keep.reduce(end.astype(np.float64), axis=tuple(range(-axes, 0)))
+        for keep, end in zip((np.fmin, np.fmax), ends, strict=True)
+    ]
+    absmax = np.maximum(*np.abs(outer))
+    kept = np.fmin(np.fmax(found, 0.0 if percentile < 100.0 else absmax), absmax)
+    return np.where(np.isnan(found), np.nan, kept)
 
 
 def percentile_bounds(dataset: xr.Dataset, percentile: float, *, analysis: str) -> Bounds:
@@ -75,14 +105,20 @@ def true_extrema(dataset: xr.Dataset, *, per_call: bool = False) -> Bounds | Non
     per_call
         Of every batch by itself.
     """
-    names = first_complete(dataset, (COUNTED, ("tensor_min", "tensor_max"), ("min", "max")))
-    if "avg_min" in dataset.data_vars or not names:
+    stored = _stored_extrema(dataset)
+    if not stored:
         return None
-    low, high = (dataset[name].astype(np.float64) for name in names)
+    low, high = (end.astype(np.float64) for end in stored)
     dims = [dim for dim in ("batch", "channel") if dim in low.dims]
     dims = [dim for dim in dims if not (per_call and dim == "batch")]
     # A batch never written, or a channel without a finite value, has none of the values counted.
     return Bounds(low.min(dims, skipna=True), high.max(dims, skipna=True))
+
+
+def _stored_extrema(dataset: xr.Dataset) -> list[xr.DataArray]:
+    """The two variables that have extrema of what was counted; none where there are none."""
+    names = first_complete(dataset, (COUNTED, ("tensor_min", "tensor_max"), ("min", "max")))
+    return [] if "avg_min" in dataset.data_vars else [dataset[name] for name in names]
 
 
 def within(found: xr.DataArray, ends: Bounds | None, percentile: float) -> xr.DataArray:

@@ -44,6 +44,22 @@ class Bounds(NamedTuple):
         )
 
 
+class Symmetric(Bounds):
+    """Bounds ``(-alpha, alpha)`` of an alpha that is not negative."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, alpha: xr.DataArray) -> Symmetric:
+        """Those of a clip bound."""
+        return cls(-alpha, alpha)
+
+    @property
+    def absmax(self) -> xr.DataArray:
+        """Alpha."""
+        return self.upper
+
+
 class Bins(NamedTuple):
     """Histogram counts (..., bin) and the edges (..., edge) they stand between."""
 
@@ -113,7 +129,21 @@ def tensor_alpha(dataset: xr.Dataset, *, analysis: str) -> xr.DataArray:
     for name in ("alpha", "tensor_absmax"):
         if name in dataset.data_vars:
             return dataset[name].astype(np.float64)
+    rollups = ("tensor_min", "tensor_max")
+    if set(rollups) <= set(dataset.data_vars) and "batch" in dataset["tensor_min"].dims:
+        alpha: xr.DataArray = over(
+            _absmax_of_batches,
+            *(joined(dataset[name], ("batch",)) for name in rollups),
+            core=(("batch",),) * 2,
+        )
+        return alpha
     return tensor_bounds(dataset, analysis=analysis).absmax
+
+
+def _absmax_of_batches(lower: Array, upper: Array) -> Array:
+    # NaN is a batch never written, as in `_over_batches`.
+    low, high = (end.astype(np.float64) for end in (lower.min(axis=-1), upper.max(axis=-1)))
+    return np.asarray(np.maximum(np.abs(low), np.abs(high)))
 
 
 def _over_batches(lower: xr.DataArray, upper: xr.DataArray) -> Bounds:
@@ -222,15 +252,18 @@ def singly(
     What it makes besides its results is then small, however large a block is.
     """
     ranks = tuple(len(dims) for dims in core)
-    # Left to itself dask cuts the other dimensions up when it joins blocks of these.
-    joined = [
-        array.copy(data=array.variable.chunk(dict.fromkeys(dims, -1)).data)
-        if array.chunks
-        else array
-        for array, dims in zip(arrays, core, strict=True)
-    ]
+    whole = (joined(array, dims) for array, dims in zip(arrays, core, strict=True))
     how: Any = {"called": kernel, "ranks": ranks, "given": options}
-    return over(_each, *joined, core=core, out=out, dtypes=dtypes, **how)
+    return over(_each, *whole, core=core, out=out, dtypes=dtypes, **how)
+
+
+def joined(array: xr.DataArray, dims: Sequence[str]) -> xr.DataArray:
+    """The array in one block along some dims.
+
+    Left to itself dask cuts the other dimensions up when it joins blocks of core dims.
+    """
+    blocks = {dim: -1 for dim in dims if len(array.chunksizes.get(dim, ())) > 1}
+    return array.copy(data=array.variable.chunk(blocks).data) if blocks else array
 
 
 def steps_first(arrays: dict[str, xr.DataArray]) -> dict[str, xr.DataArray]:

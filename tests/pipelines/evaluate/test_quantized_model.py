@@ -117,6 +117,26 @@ def test_inputs_are_those_of_numpy(
             assert not np.array_equal(expected, plain[name])
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_linears_that_read_one_tensor_see_it_by_their_own_quantizers(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Two on one grid, which is worked out once; a third on another; in turn at three sigmas."""
+    plain = inputs(model, monkeypatch)
+    names = [f"mm0.img.attn.{letter}_proj" for letter in "qkv"]
+    channels = plain[names[0]].shape[-1]
+    one = quantizer(channels, groups=3, mode=mode, bits=4)
+    other = quantizer(channels, groups=3, mode=mode, bits=3)
+    plans = {
+        parse_layer(n): LinearPlan(input=q) for n, q in zip(names, (one, one, other), strict=True)
+    }
+    quantized = quantize(model, plans)
+    for sigma, group in {0.9: 0, 0.5: 1, 0.1: 2}.items():
+        seen = inputs(quantized, monkeypatch, sigma)
+        for name, q in zip(names, (one, one, other), strict=True):
+            np.testing.assert_array_equal(seen[name], naive(plain[name], q, group))
+
+
 def test_groups_that_are_off_leave_inputs_as_they_are(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
