@@ -201,18 +201,16 @@ def collect(
             if part.first or rounds:
                 mode.progress.start(stop.total + sum(map(job.forwards, rounds)))
                 stop.total += sum(map(job.forwards, rounds))
-            try:
-                run_units(
-                    units,
-                    partial(_run_rounds, job, ran),
-                    called=Call(collect, (opened.location,), again),
-                    mode=mode,
-                    outcome=outcome,
-                    left_note=partial(_left_note, found.word),
-                    close=writer.close_flags,
-                )
-            finally:
-                finishing.settle()
+            run_units(
+                units,
+                partial(_run_rounds, job, ran),
+                called=Call(collect, (opened.location,), again),
+                mode=mode,
+                outcome=outcome,
+                left_note=partial(_left_note, found.word),
+                close=writer.close_flags,
+                attempt=finishing.settled,
+            )
             opened.refresh(*groups)
             said = stop.said(opened, list(inputs), part)
             if said.get("enough"):

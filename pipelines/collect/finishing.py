@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
+from taqstore.errors import TaqError
 from taqstore.kinds.nonfinite import counted
 from taqstore.store.group_writer import GroupWriter
 
+_log = logging.getLogger(__name__)
 Submit = Callable[[Callable[[], None]], "Future[None]"]
 
 
@@ -45,6 +48,19 @@ class Finishing:
         self._under_way = None
         with held:
             future.result()
+
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """Let no batch be under way at the end; what ends the work inside is not hidden by it."""
+        try:
+            yield
+        except BaseException:
+            try:
+                self.settle()
+            except TaqError as error:
+                _log.warning("%s", error)
+            raise
+        self.settle()
 
     def all_sound(self, groups: Mapping[str, GroupWriter]) -> bool:
         """Whether nothing is flagged in these groups but what was written here and is sound."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from time import monotonic, sleep
 from typing import Any, TypeVar
@@ -55,6 +56,7 @@ def run_units(
     outcome: Outcome,
     left_note: Callable[[Unit], str],
     close: Callable[[], None],
+    attempt: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> None:
     """Do all units one after another, or as tasks; see `run_attempts`.
 
@@ -62,10 +64,18 @@ def run_units(
     ----------
     do
         Does a unit; False where another process holds it.
+    attempt
+        Entered for each look at all of them: nothing of a unit is under way while others are
+        waited for.
     """
+
+    def here(numbers: Collection[int]) -> list[int]:
+        with attempt():
+            return [number for number in numbers if not _done(do, units[number])]
+
     run_attempts(
         units,
-        lambda numbers: [number for number in numbers if not _done(do, units[number])],
+        here,
         called=called,
         mode=mode,
         outcome=outcome,

@@ -9,6 +9,7 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from threading import Lock
 
@@ -28,6 +29,8 @@ from taqstore.place.plain_files import (
 
 # Folders that were flushed and need not be again: enough for a group, little for the memory.
 _MOST_KNOWN = 4096
+# Of a file in the work folder, which other writers take away.
+_TRIES = 8
 WORK = "work"
 """Suffix of the folder beside a store in which files are made."""
 
@@ -111,9 +114,10 @@ class LocalBackend:
     def write(self, key: str, pieces: Iterable[Piece]) -> int:
         """Write beside the file, flush, rename; the name is durable after `flush`."""
         path = self.path(key)
-        temporary, total = self._temporary(path), 0
+        temporary, file = self._temporary(path)
+        total = 0
         try:
-            with temporary.open("wb", buffering=0) as file:
+            with file:
                 for piece in pieces:
                     total += _write_all(file.fileno(), piece)
                 os.fsync(file.fileno())
@@ -134,8 +138,10 @@ class LocalBackend:
         try:
             for key, content in files.items():
                 path = self.path(key)
-                waiting.append((self._temporary(path), path))
-                waiting[-1][0].write_bytes(content)
+                temporary, file = self._temporary(path)
+                waiting.append((temporary, path))
+                with file:
+                    _write_all(file.fileno(), content)
             flush_paths([temporary for temporary, _ in waiting])
             while waiting:
                 self._put(*waiting[0])
@@ -146,13 +152,23 @@ class LocalBackend:
                     temporary.unlink()
             raise
 
-    def _temporary(self, path: Path) -> Path:
+    def _temporary(self, path: Path) -> tuple[Path, FileIO]:
+        """A new file to be renamed to `path`, open for writing."""
         with suppress(*ABSENT):
             if not stat.S_ISREG(os.lstat(path).st_mode):
                 raise not_plain(path)
+        for _ in range(_TRIES):
+            # Any writer that is done removes the work folder where it is empty, at any time.
+            with suppress(FileNotFoundError):
+                temporary = self._work_name(path)
+                return temporary, FileIO(temporary, "x")
+        temporary = self._work_name(path)
+        return temporary, FileIO(temporary, "x")
+
+    def _work_name(self, path: Path) -> Path:
         self._make_folders(path.parent)
         name = f"{path.name}.{owner()}.{secrets.token_hex(4)}{PARTIAL}"
-        with suppress(FileExistsError):  # any writer that is done removes it
+        with suppress(FileExistsError):
             os.mkdir(self._work)
         # A store may be a disk of its own, where nothing can be renamed into from beside.
         beside = os.stat(self._work).st_dev == os.stat(path.parent).st_dev

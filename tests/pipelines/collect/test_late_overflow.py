@@ -77,3 +77,18 @@ def test_it_is_named_with_layer_step_and_image(broken: Path, taq: Runner) -> Non
     # Counted by hand from what was stored.
     counts = open_store(broken)["activations/mlp.fc2"]["nonfinite"].sel(layer="mm1.img")
     assert np.argwhere(counts.sum("nonfinite_kind").values).tolist() == [[BAD, LATE]]
+
+
+@pytest.mark.parametrize("part", [Mode(resume=True, only=(0,)), None], ids=["in part", "resumed"])
+def test_a_run_that_saw_none_tells_of_those_that_were_there(
+    broken: Path, part: Mode | None
+) -> None:
+    """What this run did not write may hold any; so may what another process wrote."""
+    from taqstore.kinds.nonfinite import notes
+
+    weights = broken.with_name("w.safetensors")
+    told = notes(open_store(broken))
+    assert told
+    done = collect(broken, stride=1, local_ckpt=weights, mode=part or Mode(resume=True))
+    assert done.written == 0
+    assert set(told) <= set(done.notes)
