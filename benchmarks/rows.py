@@ -15,7 +15,7 @@ Unit = Literal["s", "B"]
 
 _MEASURED_PACKAGES = (
     "numpy", "xarray", "zarr", "dask", "orjson", "isal", "h5py", "tensorstore",
-    "torch", "onnxruntime",
+    "torch", "onnxruntime", "mlx",
 )  # fmt: skip
 _JUDGED = ("question", "ours", "against", "ratio", "spread", "of", "target", "reached")
 _TITLES = (*_JUDGED, "peak", "ours", "theirs")
@@ -136,14 +136,25 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Interpreter, machine and versions of what was measured."""
+    """Interpreter, machine, BLAS and versions of what was measured."""
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
         "cpus": os.cpu_count(),
+        "blas": _blas(),
         "packages": {name: found for name in _MEASURED_PACKAGES if (found := _version(name))},
     }
+
+
+def _blas() -> dict[str, str]:
+    """Who multiplies for NumPy and for MLX."""
+    import numpy as np
+    from taqstore.pipelines.machine.blas import load_blas
+
+    config: Any = np.show_config(mode="dicts")
+    numpy = config["Build Dependencies"]["blas"]
+    return {"numpy": f"{numpy['name']} {numpy['version']}", "mlx": load_blas().name}
 
 
 def _version(name: str) -> str | None:

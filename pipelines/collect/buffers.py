@@ -35,6 +35,8 @@ class SiteBuffer:
         self._start = 0
         self._held: list[Mapping[str, Observation]] = []
         self.bytes_out = 0
+        self.is_sound = True
+        """Whether all values were finite, of what is written."""
 
     @property
     def template(self) -> Template:
@@ -61,9 +63,11 @@ class SiteBuffer:
 
     def _write(self, start: int, steps: Sequence[Mapping[str, Observation]]) -> int:
         """Write a run of steps; returns bytes written."""
+        arrays = self._arrays(steps)
+        self.is_sound &= not arrays["nonfinite"].any()
         return sum(
             self._group.put(name, (self._batch, start, *[0] * (values.ndim - 2)), values)
-            for name, values in self._arrays(steps).items()
+            for name, values in arrays.items()
         )
 
     def measure(self, group: PlannedGroup) -> None:

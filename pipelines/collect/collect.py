@@ -35,6 +35,7 @@ from ..run.groups import RUN, open_groups
 from ..run.inputs import Inputs, Samples, model_of, read_inputs, stride_of
 from ..run.record import record_run
 from ..tasks.units import Call, run_units
+from .finishing import Finishing
 from .planned import planned
 from .rounds import Job, Round
 from .second_moments import MomentSpace, check_space, joined_batches
@@ -185,11 +186,11 @@ def collect(
             forwards = sum(map(job.forwards, job.rounds(batches)))
             outcome.plan = laid_out(writer, groups, unit=FORWARDS, amount=forwards)
             return outcome
-        ran, clock = list[int](), Clock()
+        ran, clock, finishing = list[int](), Clock(), Finishing()
         for part in stop.portions:
             how = mode if part.first else replace(mode, resume=True, force=False)
             groups = open_groups(writer, templates_of(part.batches), how)
-            job = Job(found, loaded, reduce, groups, outcome, mode, second_moments)
+            job = Job(found, loaded, reduce, groups, outcome, mode, second_moments, finishing)
             units = job.mine(job.rounds(part.batches, again=not part.first))
             rounds = [one for some in units.values() for one in some]
             if second_moments is not None and mode.only is None:
@@ -200,18 +201,18 @@ def collect(
             if part.first or rounds:
                 mode.progress.start(stop.total + sum(map(job.forwards, rounds)))
                 stop.total += sum(map(job.forwards, rounds))
-            run_units(
-                units,
-                partial(_run_rounds, job, ran),
-                called=Call(collect, (opened.location,), again),
-                mode=mode,
-                outcome=outcome,
-                left_note=lambda some: (
-                    f"{found.word} {', '.join(str(i) for one in some for i in one.everything)}: "
-                    "left to another process that is writing it"
-                ),
-                close=writer.close_flags,
-            )
+            try:
+                run_units(
+                    units,
+                    partial(_run_rounds, job, ran),
+                    called=Call(collect, (opened.location,), again),
+                    mode=mode,
+                    outcome=outcome,
+                    left_note=partial(_left_note, found.word),
+                    close=writer.close_flags,
+                )
+            finally:
+                finishing.settle()
             opened.refresh(*groups)
             said = stop.said(opened, list(inputs), part)
             if said.get("enough"):
@@ -225,10 +226,16 @@ def collect(
             mode=mode,
             work=work_done(FORWARDS, sum(ran), clock.lap()),
         )
+        sound = finishing.all_sound(job.observed)
     outcome.notes += [said["note"]] if said else []
-    outcome.notes += [*notes, *nonfinite.notes(opened, groups)]
+    outcome.notes += [*notes, *([] if sound else nonfinite.notes(opened, groups))]
     outcome.notes += moment_groups.notes(opened, groups)
     return outcome
+
+
+def _left_note(word: str, rounds: Sequence[Round]) -> str:
+    some = ", ".join(str(image) for one in rounds for image in one.everything)
+    return f"{word} {some}: left to another process that is writing it"
 
 
 def _run_rounds(job: Job, ran: list[int], rounds: Sequence[Round]) -> bool:

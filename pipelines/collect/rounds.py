@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from statistics import median
 
 import numpy as np
@@ -31,6 +31,7 @@ from ..run.dry import Clock
 from ..run.inputs import Inputs
 from ..run.space import free_bytes
 from .buffers import ChannelSink, Recorder, SiteBuffer
+from .finishing import Finishing
 from .second_moments import MomentSpace, SecondMoments, Sums, Unit, item_bytes, passes_of
 
 Images = tuple[int, ...]
@@ -120,6 +121,7 @@ class Job:
     outcome: Outcome
     mode: Mode
     asked: SecondMoments | None = None
+    finishing: Finishing = field(default_factory=Finishing)
 
     @cached_property
     def schedule(self) -> Schedule:
@@ -240,7 +242,8 @@ class Job:
     def run(self, one: Round) -> int | None:
         """Observe the images of a round at every step and write what is missing.
 
-        Returns the forwards that it took; None where another process holds some of it.
+        Its batches may still be under way to the disk afterwards: see `finishing`. Returns the
+        forwards that it took; None where another process holds some of it.
         """
         label = f"{self.found.word} {', '.join(map(str, one.everything))}"
         with ExitStack() as stack:
@@ -253,12 +256,21 @@ class Job:
                 return 0
             # Claimed before, so shut down first: no thread writes what is no longer held. A thread
             # per group, for what they do is wait for the disk.
-            pool = stack.enter_context(ThreadPoolExecutor(max_workers=len(self.observed)))
+            pool = stack.enter_context(ThreadPoolExecutor(max_workers=len(self.observed) + 1))
             targets = {batch: self._target(batch, pool) for batch in left.batches}
             self._fill(left, targets)
-            for target in targets.values():
-                target.commit(self.outcome)
+            finish = partial(self._commit, list(targets.values()))
+            if any(group.backend.remote for group in self.groups.values()):
+                finish()  # here, where it is known which batch another writer has taken over
+            else:
+                self.finishing.begin(finish, pool.submit, stack.pop_all())
             return self.forwards(left)
+
+    def _commit(self, targets: Sequence[Target]) -> None:
+        for target in targets:
+            target.commit(self.outcome)
+            for buffer in target.buffers.values():
+                self.finishing.sound[buffer.template.path] += buffer.is_sound
 
     def timed(self, one: Round, *, most: int) -> Laps:
         """Observe some steps of the first image of a round, in groups that are planned."""

@@ -58,14 +58,16 @@ class Measure:
 
 @dataclass(frozen=True)
 class _Forward:
-    """What one forward gave: the model's guided output, and what each chosen block put out."""
+    """What one forward at `x` gave: the guided output, and what each chosen block put out."""
 
+    x: Tensor
     output: np.ndarray
     blocks: dict[str, list[np.ndarray]]
 
     @property
     def nbytes(self) -> int:
-        return self.output.nbytes + sum(x.nbytes for found in self.blocks.values() for x in found)
+        own = int(self.x.nbytes) + self.output.nbytes
+        return own + sum(x.nbytes for found in self.blocks.values() for x in found)
 
 
 @dataclass(frozen=True)
@@ -152,10 +154,12 @@ class Measurer:
     def _compare(
         self, measure: Measure, made: LoadedModel, prompt: Prompt, image: int, place: int, step: int
     ) -> None:
-        x = self.found.latent(self.model, image, step)
-        plain = self._plain.get((image, step)) or self._forward(self.model, x, step, prompt)
-        self._keep((image, step), plain)
-        other = plain if made is self.model else self._forward(made, x, step, prompt)
+        plain = self._plain.get((image, step))
+        if plain is None:
+            x = self.found.latent(self.model, image, step)
+            plain = self._forward(self.model, x, step, prompt)
+            self._keep((image, step), plain)
+        other = plain if made is self.model else self._forward(made, plain.x, step, prompt)
         measure.error[place] += _square(other.output, plain.output)
         measure.power[place] += _square(plain.output)
         for name, outputs in plain.blocks.items():
@@ -176,9 +180,8 @@ class Measurer:
                 output = (x - model.denoise(x, timestep, sigma, prompt)) / sigma
             named = streams.by_name()
             backend().mx.eval(output, [list(stream.values()) for stream in named.values()])
-        return _Forward(
-            np.array(to_numpy(output)), {block: _outputs(block, named) for block in self.chosen}
-        )
+        outputs = {block: _outputs(block, named) for block in self.chosen}
+        return _Forward(x, np.array(to_numpy(output)), outputs)
 
     def _sampled(self, model: LoadedModel, prompt: Prompt, image: int) -> Sampled:
         return sample(

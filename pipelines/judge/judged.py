@@ -30,6 +30,8 @@ from .kept import Kept, Sampled, listed, open_kept
 from .place import keeping
 
 _PROMPTS_HELD = 64
+# Of trajectories that every variant is compared with, which cost more to open than to keep.
+_HELD_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Judged(Chosen):
     stored: Store
     notes: list[str] = field(default_factory=list)
     _prompts: dict[int, Prompt] = field(default_factory=dict, repr=False)
+    _held: dict[int, Sampled] = field(default_factory=dict, repr=False)
 
     @property
     def images(self) -> tuple[int, ...]:
@@ -97,8 +100,13 @@ class Judged(Chosen):
         return self.asked.seeds
 
     def at(self, place: int) -> Sampled:
-        """The trajectory of one image by the model as it is; memory is that of one."""
-        return self.kept.at(place)
+        """The trajectory of one image by the model as it is; small ones are held in memory."""
+        if place in self._held:
+            return self._held[place]
+        found = self.kept.at(place)
+        if sum(one.nbytes for one in self._held.values()) + found.nbytes <= _HELD_BYTES:
+            self._held[place] = found
+        return found
 
     @property
     def x(self) -> np.ndarray:

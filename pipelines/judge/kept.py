@@ -44,6 +44,11 @@ class Sampled:
     x: np.ndarray
     output: np.ndarray
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both."""
+        return self.x.nbytes + self.output.nbytes
+
 
 @dataclass(frozen=True)
 class Kept:

@@ -11,6 +11,7 @@ from taqstore.arrays.inner_chunks import capacity_of, is_compressed
 from taqstore.errors import StoreError, problem
 from taqstore.layout.frames import check_frames
 from taqstore.layout.item_records import Identity
+from taqstore.layout.nodes import ArrayNode
 from taqstore.layout.shards import REMEDY, fingerprint_of
 from taqstore.place.plain_files import open_regular
 
@@ -36,7 +37,7 @@ class CheckedFiles:
 
     def __init__(
         self,
-        array: zarr.Array[Any],
+        array: zarr.Array[Any] | ArrayNode,
         folder: Path,
         identity: Identify | None,
         *,
@@ -46,7 +47,7 @@ class CheckedFiles:
         self.sparse = sparse
         self._seen: set[tuple[int, ...]] = set()
 
-    def array_of(self, coords: tuple[int, ...]) -> zarr.Array[Any]:
+    def array_of(self, coords: tuple[int, ...]) -> zarr.Array[Any] | ArrayNode:
         """The array to read a shard from, once its file is the one that was written.
 
         Each file is looked at once.
@@ -69,7 +70,9 @@ class CheckedFiles:
         )
 
 
-def check_whole(array: zarr.Array[Any], raw: Any, identity: Identity | None, where: str) -> None:
+def check_whole(
+    array: zarr.Array[Any] | ArrayNode, raw: Any, identity: Identity | None, where: str
+) -> None:
     """Refuse a file that is another than was written, or that claims to become larger.
 
     Parameters

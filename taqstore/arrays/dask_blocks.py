@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from xarray.core import indexing
 
-from taqstore.arrays.lazy import LazyArray
+from taqstore.arrays.lazy import LazyArray, StoreArray
 from taqstore.arrays.selection import Key
-from taqstore.arrays.store_array import StoreArray
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -19,6 +19,7 @@ from taqstore.arrays.pieces import Piece, Pieces, Raw
 from taqstore.arrays.selection import shifted, take
 from taqstore.errors import StoreError, problem
 from taqstore.layout.item_records import Identity
+from taqstore.layout.nodes import ArrayNode
 from taqstore.layout.shards import CODEC_ERRORS, REMEDY
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class FarFiles:
 
     def __init__(
         self,
-        array: zarr.Array[Any],
+        array: zarr.Array[Any] | ArrayNode,
         identity: Identify | None,
         *,
         sparse: bool,
@@ -255,7 +256,7 @@ def _own(part: np.ndarray, raw: memoryview) -> np.ndarray:
     return part.copy() if 2 * part.nbytes < len(raw) else part
 
 
-def _alone(array: zarr.Array[Any], key: str, content: bytes) -> zarr.Array[Any]:
+def _alone(array: zarr.Array[Any] | ArrayNode, key: str, content: bytes) -> zarr.Array[Any]:
     """The array over one file that is in memory; the others read as if they were not there."""
     from zarr import Array
     from zarr.core.array import AsyncArray

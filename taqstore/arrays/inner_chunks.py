@@ -11,6 +11,7 @@ import numpy as np
 from crc32c import crc32c
 
 from taqstore.layout.frames import frame_size, inflated
+from taqstore.layout.nodes import ArrayNode
 from taqstore.layout.shards import CRC_BYTES, Framing
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _ABSENT = 2**64 - 1
 
 
-def framing_of(array: zarr.Array[Any], *, compressed: bool = False) -> Framing | None:
+def framing_of(array: zarr.Array[Any] | ArrayNode, *, compressed: bool = False) -> Framing | None:
     """The framing of an array's shard files, or None where they are laid out otherwise.
 
     Parameters
@@ -27,8 +28,7 @@ def framing_of(array: zarr.Array[Any], *, compressed: bool = False) -> Framing |
     compressed
         Of chunks that are compressed, which cannot be mapped; of those that are not by default.
     """
-    metadata: Any = array.metadata
-    codecs: list[Any] = [codec.to_dict() for codec in metadata.codecs]
+    codecs = codecs_of(array)
     shard = array.shards or array.chunks
     axes = [i for i, (s, c) in enumerate(zip(shard, array.chunks, strict=True)) if s != c]
     if array.shards is not None:
@@ -36,7 +36,7 @@ def framing_of(array: zarr.Array[Any], *, compressed: bool = False) -> Framing |
             return None
         configuration: Any = codecs[0]["configuration"]
         plain_index = [c["name"] for c in configuration["index_codecs"]] == ["bytes", "crc32c"]
-        if not plain_index or configuration["index_location"] != "end":
+        if not plain_index or configuration.get("index_location", "end") != "end":
             return None
         codecs = configuration["codecs"]
         axes = axes or [shard.index(1) if 1 in shard else -1]
@@ -44,23 +44,30 @@ def framing_of(array: zarr.Array[Any], *, compressed: bool = False) -> Framing |
             return None
     names = ["bytes", "zstd", "crc32c"] if compressed else ["bytes", "crc32c"]
     plain = [c["name"] for c in codecs] == names
-    endian = codecs[0].get("configuration", {}).get("endian", "little") if plain else ""
+    endian = (codecs[0].get("configuration") or {}).get("endian", "little") if plain else ""
     if not plain or endian != "little" or array.dtype.kind not in "biuf":
         return None
     return Framing(tuple(shard), array.dtype, axes[0] if array.shards is not None else None)
 
 
-def capacity_of(array: zarr.Array[Any]) -> int | None:
+def codecs_of(array: zarr.Array[Any] | ArrayNode) -> list[Any]:
+    """Codecs of an array's files, as its document has them."""
+    if isinstance(array, ArrayNode):
+        return array.codecs
+    metadata: Any = array.metadata
+    return [codec.to_dict() for codec in metadata.codecs]
+
+
+def capacity_of(array: zarr.Array[Any] | ArrayNode) -> int | None:
     """Inner chunks of a full shard; None where a file is one chunk."""
     if array.shards is None:
         return None
     return math.prod(s // c for s, c in zip(array.shards, array.chunks, strict=True))
 
 
-def is_compressed(array: zarr.Array[Any]) -> bool:
+def is_compressed(array: zarr.Array[Any] | ArrayNode) -> bool:
     """Whether the chunks of an array are."""
-    metadata: Any = array.metadata
-    codecs: list[Any] = [codec.to_dict() for codec in metadata.codecs]
+    codecs = codecs_of(array)
     if codecs[0]["name"] == "sharding_indexed":
         codecs = codecs[0]["configuration"]["codecs"]
     return "zstd" in {codec["name"] for codec in codecs}
@@ -82,7 +89,7 @@ class InnerChunks:
     compressed: bool
 
     @classmethod
-    def of(cls, array: zarr.Array[Any]) -> InnerChunks | None:
+    def of(cls, array: zarr.Array[Any] | ArrayNode) -> InnerChunks | None:
         """Those of an array; None where its files are laid out otherwise."""
         compressed = is_compressed(array)
         framing = framing_of(array, compressed=compressed)

@@ -11,11 +11,25 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from taqstore.arrays.store_array import StoreArray
+from taqstore.arrays.store_array import ArrayReader
 
 _WHOLE = slice(None)
+
+
+class StoreArray(ArrayReader, BackendArray):
+    """One array of a store, for xarray."""
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, indexing.VectorizedIndexer):
+            return self.points(key.tuple)
+        if isinstance(key, indexing.ExplicitIndexer):
+            return indexing.explicit_indexing_adapter(
+                key, self.shape, indexing.IndexingSupport.OUTER, self.read
+            )
+        return self.read(key if isinstance(key, tuple) else (key,))
 
 
 class LazyArray(indexing.LazilyIndexedArray):

@@ -15,6 +15,7 @@ from taqstore.arrays.checked_files import Identify, check_whole, lost
 from taqstore.arrays.inner_chunks import InnerChunks
 from taqstore.arrays.selection import positions_of, take
 from taqstore.errors import StoreError, problem
+from taqstore.layout.nodes import ArrayNode
 from taqstore.layout.shards import REMEDY
 from taqstore.place.plain_files import open_regular
 
@@ -35,7 +36,7 @@ class PackedFiles:
 
     def __init__(
         self,
-        array: zarr.Array[Any],
+        array: zarr.Array[Any] | ArrayNode,
         folder: Path,
         identity: Identify | None,
         inner: InnerChunks,
@@ -49,7 +50,7 @@ class PackedFiles:
     @classmethod
     def of(
         cls,
-        array: zarr.Array[Any],
+        array: zarr.Array[Any] | ArrayNode,
         folder: Path,
         identity: Identify | None,
         *,

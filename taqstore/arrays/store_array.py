@@ -1,6 +1,6 @@
 """Lazy arrays over a store: memory-mapped where the layout allows it, through zarr otherwise.
 
-`StoreArray` is what the Datasets of `open_store` are made of. Basic selections inside one shard
+`ArrayReader` is what the Datasets of `open_store` read through. Basic selections inside one shard
 come back as views of the mapped file; pointwise selections (random minibatches) touch only the
 shards they name.
 """
@@ -14,11 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
 from taqstore.arrays.checked_files import CheckedFiles, lost
 from taqstore.arrays.far_files import Asked, FarFiles
@@ -39,6 +37,7 @@ from taqstore.arrays.selection import (
 )
 from taqstore.errors import StoreError, problem
 from taqstore.layout.item_records import ABSENT, Identity
+from taqstore.layout.nodes import ArrayNode
 from taqstore.layout.shards import CODEC_ERRORS, REMEDY, MappedShard
 from taqstore.place.zarr_backend import ZarrBackend
 
@@ -55,7 +54,7 @@ _MADE_UP, _SPARSEST = 256 << 20, 64
 _WHOLE = slice(None)
 
 
-class StoreArray(BackendArray):
+class ArrayReader:
     """One array of a store, read lazily.
 
     Parameters
@@ -92,11 +91,11 @@ class StoreArray(BackendArray):
     """
 
     token: str = ""
-    origin: StoreArray | None = None
+    origin: ArrayReader | None = None
 
     def __init__(
         self,
-        array: zarr.Array[Any],
+        array: zarr.Array[Any] | ArrayNode,
         *,
         folder: Path | None,
         shape: tuple[int, ...],
@@ -130,7 +129,7 @@ class StoreArray(BackendArray):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": OrderedDict(), "origin": None}
 
-    def for_a_pass(self) -> StoreArray:
+    def for_a_pass(self) -> Self:
         """The same array, to be read once from end to end."""
         other = copy(self)
         other.origin, other.mapped_bytes, other._maps = self, MAPPED_BYTES, OrderedDict()
@@ -145,15 +144,6 @@ class StoreArray(BackendArray):
     def fill(self) -> Any:
         """Value of what is not written."""
         return self.array.fill_value
-
-    def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, indexing.VectorizedIndexer):
-            return self.points(key.tuple)
-        if isinstance(key, indexing.ExplicitIndexer):
-            return indexing.explicit_indexing_adapter(
-                key, self.shape, indexing.IndexingSupport.OUTER, self.read
-            )
-        return self.read(key if isinstance(key, tuple) else (key,))
 
     def read(self, key: Key) -> np.ndarray:
         """Read an orthogonal selection: integers, slices and 1-D integer arrays, one per axis."""

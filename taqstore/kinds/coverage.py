@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any
 
 from taqstore.names import ACTIVATIONS, split_group
 from taqstore.store.attributes import attribute_of
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 LINEARS = "linears"
 MODEL_WEIGHTS = "model_weights"

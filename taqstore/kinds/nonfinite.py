@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from taqstore.kinds.statistics_sources import STATISTICS
 from taqstore.names import (
@@ -24,7 +23,10 @@ from taqstore.names import (
     split_group,
 )
 
-Groups = Mapping[str, xr.Dataset]
+if TYPE_CHECKING:
+    import xarray as xr
+
+Groups = Mapping[str, "xr.Dataset"]
 Counts = np.ndarray[Any, Any]
 
 KINDS = ("NaN", "+Inf", "-Inf")
@@ -198,9 +200,11 @@ def observed_counts(dataset: xr.Dataset) -> Counts:
 
 def laid_out(array: xr.DataArray, dims: Sequence[str] = CELL) -> Counts:
     """Values with exactly these dims in front; those it lacks have the length 1."""
-    missing = [dim for dim in dims if dim not in array.dims]
-    values: Counts = array.expand_dims(missing).transpose(*dims, ...).values
-    return values
+    rest = [dim for dim in array.dims if dim not in dims]
+    order = [array.dims.index(dim) for dim in (*dims, *rest) if dim in array.dims]
+    values: Counts = array.values.transpose(order)
+    missing = tuple(axis for axis, dim in enumerate(dims) if dim not in array.dims)
+    return np.expand_dims(values, missing)
 
 
 def pooled_counts(dataset: xr.Dataset, *, rollups: bool = False) -> Counts:
@@ -213,8 +217,8 @@ def pooled_counts(dataset: xr.Dataset, *, rollups: bool = False) -> Counts:
     tensors = tuple(name for name in _ROLLUPS if name in dataset.data_vars)
     ends = next((pair for pair in EXTREMA if set(pair) <= set(dataset.data_vars)), ())
     # A source that says how often it saw a layer has NaN where it never did.
-    told = next((dataset[name] > 0 for name in _SEEN if name in dataset.data_vars), None)
-    seen = True if told is None else laid_out(told)
+    told = next((dataset[name] for name in _SEEN if name in dataset.data_vars), None)
+    seen = True if told is None else laid_out(told) > 0
     sizes = (dataset.sizes.get(dim, 1) for dim in CELL)
     total = np.zeros((*sizes, len(KINDS)), np.int64)
     for name in tensors if tensors and (rollups or not ends) else ends:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from taqstore.errors import MissingError, problem
@@ -24,7 +23,10 @@ from taqstore.quantization.weight_grid import dequantized
 from taqstore.store.attributes import attribute_of
 from taqstore.store.given import handed
 
-Groups = Mapping[str, xr.Dataset]
+if TYPE_CHECKING:
+    import xarray as xr
+
+Groups = Mapping[str, "xr.Dataset"]
 Array = NDArray[Any]
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from taqstore.asked import word_of
@@ -21,7 +20,10 @@ from taqstore.layout.template import Array, Template
 from taqstore.names import SCORES, SENSITIVITY, WRITTEN
 from taqstore.store.given import handed
 
-Groups = Mapping[str, xr.Dataset]
+if TYPE_CHECKING:
+    import xarray as xr
+
+Groups = Mapping[str, "xr.Dataset"]
 
 UNITS = ("linear", "block", "site", "step")
 """What a target is: a linear, all linears of a block or of a site, or all at one step."""

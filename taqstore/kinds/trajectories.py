@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import xarray as xr
 from numpy.typing import NDArray
 
 from taqstore.kinds.templates import latents_template
 from taqstore.layout.template import Array, Template
 from taqstore.names import TRAJECTORIES
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 FLOAT = "float"
 """Name of the trajectories of the model as it is."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from crc32c import crc32c
+from numcodecs.vlen import VLenUTF8
 
 from taqstore.errors import StoreError
 from taqstore.layout.array_documents import (
@@ -116,8 +117,6 @@ def decoded(
 
 
 def _values(document: Document, raw: bytes | None, key: str) -> np.ndarray[Any, Any] | None:
-    from numcodecs.vlen import VLenUTF8
-
     try:
         content = _content(document, raw or b"", key, _MOST_BYTES)
         text = document["data_type"] == STRING

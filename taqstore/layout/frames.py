@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+# Not where it is used: threads that load two modules of numcodecs at once get half of one.
+from numcodecs.zstd import Zstd
+
 from taqstore.layout.shards import CRC_BYTES, chunk_places
 
 _MAGIC = b"\x28\xb5\x2f\xfd"
@@ -34,8 +37,6 @@ def inflated(content: bytes, most: int) -> bytes:
     ValueError
         It is larger, says nothing of its size, or is damaged.
     """
-    from numcodecs.zstd import Zstd
-
     size = frame_size(content[:_LONGEST_HEADER])
     if size is None or size > most:
         told = "no size" if size is None else f"{size} bytes"

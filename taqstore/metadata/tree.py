@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taqstore.errors import NewerError, StoreError, problem
 from taqstore.metadata.group_record import VERSION, GroupRecord, claim_of
-from taqstore.metadata.overlay import Overlay
 from taqstore.metadata.root import GROUP_DOCUMENT, KEY, copies_now
 from taqstore.metadata.sealed import (
     Document,
@@ -69,6 +68,8 @@ class Loaded:
     def node(self, store: Any) -> zarr.Group:
         """The group for zarr, over a zarr store that holds its data."""
         import zarr
+
+        from taqstore.metadata.overlay import Overlay
 
         overlay = Overlay(store, self.content)
         with foreign(self.path):

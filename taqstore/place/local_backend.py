@@ -44,6 +44,8 @@ class LocalBackend:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._real = Path(os.path.realpath(folder))
+        self._work = self._real.parent / f".{self._real.name}.{WORK}"
+        self._depth = len(self._real.parts)
         self._unflushed: dict[Path, int] = {}
         self._known: set[Path] = set()
         self._clock = itertools.count()
@@ -145,15 +147,16 @@ class LocalBackend:
             raise
 
     def _temporary(self, path: Path) -> Path:
-        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-            raise not_plain(path)
+        with suppress(*ABSENT):
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                raise not_plain(path)
         self._make_folders(path.parent)
         name = f"{path.name}.{owner()}.{secrets.token_hex(4)}{PARTIAL}"
-        work = self._real.with_name(f".{self._real.name}.{WORK}")
-        work.mkdir(exist_ok=True)
+        with suppress(FileExistsError):  # any writer that is done removes it
+            os.mkdir(self._work)
         # A store may be a disk of its own, where nothing can be renamed into from beside.
-        beside = work.stat().st_dev == path.parent.stat().st_dev
-        return work / name if beside else path.with_name(name)
+        beside = os.stat(self._work).st_dev == os.stat(path.parent).st_dev
+        return self._work / name if beside else path.with_name(name)
 
     def _put(self, temporary: Path, path: Path) -> None:
         temporary.replace(path)
@@ -165,7 +168,10 @@ class LocalBackend:
             self._unflushed[folder] = next(self._clock)
 
     def _make_folders(self, folder: Path) -> None:
-        if not folder.is_dir() and (folder in self._known or len(self._known) > _MOST_KNOWN):
+        known, there = folder in self._known, os.path.isdir(folder)
+        if known and there:
+            return
+        if not there and (known or len(self._known) > _MOST_KNOWN):
             self._known.clear()
         try:
             self._make_unknown(folder)
@@ -175,7 +181,7 @@ class LocalBackend:
 
     def _make_unknown(self, folder: Path) -> None:
         way = []
-        while self._real in folder.parents and folder not in self._known:
+        while len(folder.parts) > self._depth and folder not in self._known:
             way.append(folder)
             folder = folder.parent
         for new in reversed(way):

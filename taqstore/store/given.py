@@ -7,6 +7,7 @@ is `handed` says at once which of these it takes, instead of failing inside for 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
@@ -120,20 +121,32 @@ def _bare(kind: str) -> str:
 
 
 def _fits(value: Any, kind: str) -> bool:
-    from xarray import DataArray, Dataset, DataTree
-
     if kind in GROUP:
-        return isinstance(value, Dataset)
+        return _is_group(value)
     # Datasets and trees of xarray are mappings too, and no stores.
-    stands = isinstance(value, Mapping) and not isinstance(value, Dataset | DataArray | DataTree)
+    stands = isinstance(value, Mapping) and not _is_of_xarray(value)
     if kind in STORE:
         return stands and hasattr(value, "location")
     if kind in RESULTS and type(value) is not dict:
         return False
     # The groups of a plain dict are at hand; those of a store are not opened for this.
-    return stands and (
-        type(value) is not dict or all(isinstance(one, Dataset) for one in value.values())
-    )
+    return stands and (type(value) is not dict or all(map(_is_group, value.values())))
+
+
+def _is_group(value: Any) -> bool:
+    from taqstore.arrays.plain import PlainGroup
+
+    return isinstance(value, (PlainGroup, *_of_xarray("Dataset")))
+
+
+def _is_of_xarray(value: Any) -> bool:
+    return isinstance(value, _of_xarray("Dataset", "DataArray", "DataTree"))
+
+
+def _of_xarray(*names: str) -> tuple[type, ...]:
+    """Classes of xarray; while it is not loaded nothing is of one, and nobody waits for it."""
+    module = sys.modules.get("xarray")
+    return tuple(getattr(module, name) for name in names) if module else ()
 
 
 @dataclass(frozen=True)

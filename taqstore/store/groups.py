@@ -11,9 +11,9 @@ import numpy as np
 from taqstore.errors import LayoutError, StoreError, problem
 from taqstore.layout.coordinate_files import MOST_STRING, decoded
 from taqstore.layout.item_records import ItemLayout, mask_chunk, record_chunk
+from taqstore.layout.nodes import ArrayNode, GroupNode
 from taqstore.layout.shards import CODEC_ERRORS
 from taqstore.layout.template import STRING, Array, Template
-from taqstore.metadata.overlay import Overlay
 from taqstore.metadata.root import KEY
 from taqstore.metadata.sealed import damaged
 from taqstore.names import COMMIT, DIMENSIONS, ITEMS, RECORD, VARIABLES, WRITTEN
@@ -160,7 +160,7 @@ class _Coordinate(Array):
         return super().documentation if self.name in VARIABLES else dict(self.attrs)
 
 
-def read_coordinate(group: zarr.Group, name: str) -> np.ndarray:
+def read_coordinate(group: zarr.Group | GroupNode, name: str) -> np.ndarray:
     """A coordinate's values; strings as an object array of str.
 
     Raises
@@ -169,9 +169,7 @@ def read_coordinate(group: zarr.Group, name: str) -> np.ndarray:
         Its bytes are damaged.
     """
     try:
-        values = _at_hand(group, name)
-        if values is None:
-            values = np.asarray(group[name][...])  # type: ignore[index]
+        values = group.values(name) if isinstance(group, GroupNode) else _by_zarr(group, name)
     except CODEC_ERRORS as error:
         raise StoreError(
             problem(
@@ -191,12 +189,14 @@ def read_coordinate(group: zarr.Group, name: str) -> np.ndarray:
     return texts
 
 
-def _at_hand(group: zarr.Group, name: str) -> np.ndarray | None:
-    """Values of a coordinate whose files are in memory; None where zarr is to say."""
-    store, path = group.store, f"{group.path}/{name}"
-    if not isinstance(store, Overlay) or (raw := store.known.get(f"{path}/{KEY}")) is None:
-        return None
-    return decoded(path, json.loads(raw), store.known)
+def _by_zarr(group: zarr.Group, name: str) -> np.ndarray:
+    """Values of a coordinate; zarr is not asked where its files are in memory."""
+    from taqstore.metadata.overlay import Overlay
+
+    store, path, found = group.store, f"{group.path}/{name}", None
+    if isinstance(store, Overlay) and (raw := store.known.get(f"{path}/{KEY}")) is not None:
+        found = decoded(path, json.loads(raw), store.known)
+    return np.asarray(group[name][...]) if found is None else found  # type: ignore[index]
 
 
 def longest_of(texts: np.ndarray) -> int:
@@ -206,6 +206,8 @@ def longest_of(texts: np.ndarray) -> int:
 
 def dimension_names(array: Any) -> tuple[str, ...]:
     """Names of an array's dimensions; empty where it has none."""
+    if isinstance(array, ArrayNode):
+        return array.dimension_names
     return tuple(array.metadata.dimension_names or ())
 
 

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import xarray as xr
-from xarray.core import indexing
 
-from taqstore.arrays.dask_blocks import as_dask, preferred_chunks
-from taqstore.arrays.lazy import LazyArray
-from taqstore.arrays.lazy_text import LazyText
 from taqstore.arrays.pieces import Pieces
-from taqstore.arrays.store_array import MAPPED_BYTES, StoreArray
+from taqstore.arrays.plain import PlainArray, PlainGroup
+from taqstore.arrays.store_array import MAPPED_BYTES, ArrayReader
 from taqstore.items.flags import Items
 from taqstore.layout.item_records import Identity
+from taqstore.layout.nodes import ArrayNode, GroupNode
 from taqstore.names import VARIABLES, WRITTEN
 from taqstore.store import format1
 from taqstore.store.attributes import as_held
 from taqstore.store.groups import dimension_names, longest_of, read_coordinate
 
 if TYPE_CHECKING:
-    import zarr
+    import xarray as xr
 
 _WIDEST_LABELS = 256 << 20
 LATE = "late"
@@ -37,17 +34,24 @@ Way: TypeAlias = tuple[str | None, bool, bool]
 
 @dataclass(frozen=True)
 class Opened:
-    """One group as it was found: for zarr, its flags, and in format 2 its items' records.
+    """One group as it was found: its node, its flags, and in format 2 its items' records.
+
+    The node is a `GroupNode`, or of several stores together a group of zarr.
 
     Off the local disk, `pieces` are where the bytes of its data come from. `array_of` gives its
     arrays by name where they are not those of `node`, read in a way.
     """
 
-    node: zarr.Group
+    node: Any
     mask: np.ndarray
     items: Items | None = None
     pieces: Pieces | None = None
-    array_of: Callable[[str, Way], StoreArray] | None = None
+    array_of: Callable[[str, Way], ArrayReader] | None = None
+
+    @property
+    def zarr(self) -> Any:
+        """The group as zarr sees it."""
+        return self.node.zarr if isinstance(self.node, GroupNode) else self.node
 
     @cached_property
     def item_dims(self) -> tuple[str, ...]:
@@ -95,35 +99,104 @@ def dataset_of(view: Opened, name: str, folder: Path | None, digest: str, way: W
     way
         How to read it.
     """
-    node, mask = view.node, view.mask
-    dims = view.item_dims
-    sizes = dict(zip(dims, mask.shape, strict=True))
-    coordinates = set(str(node.attrs.get("coordinates", "")).split())
+    import xarray as xr
+
     data: dict[str, xr.Variable] = {}
     coords: dict[str, xr.Variable] = {}
-    for label, array in sorted(node.arrays(), key=_documented_order):
-        names = dimension_names(array)
-        if label in coordinates or names == (label,):
-            coords[label] = _coordinate(node, array, names, sizes, mask)
+    for label, array, dims, attrs in _variables(view):
+        if _is_coordinate(view, label, dims):
+            coords[label] = _labels(_coordinate(view, array, dims), dims, attrs)
         else:
             lazy = lazy_array(view, array, folder, way)
-            token = f"{name}/{label}"
-            whole = as_dask(lazy, token) if way[0] == "auto" else LazyArray(lazy)
-            data[label] = xr.Variable(names, whole, as_held(array.attrs))
-            if way[0] == LATE:
-                lazy.token = token
-                data[label].encoding = {"preferred_chunks": preferred_chunks(lazy, names)}
-    attrs = {k: v for k, v in node.attrs.items() if k not in ("coordinates", "taqstore")}
-    marker: Any = node.attrs["taqstore"]
-    dataset = xr.Dataset(
-        data, coords, {**as_held(attrs), "kind": marker["kind"], "store_digest": digest}
-    )
-    incomplete = way[2]
-    return dataset if incomplete else _completed(dataset, dims, mask)
+            data[label] = _data(lazy, f"{name}/{label}", dims, attrs, way)
+    dataset = xr.Dataset(data, coords, {**_attributes(view), "store_digest": digest})
+    kept = dataset if way[2] else dataset.isel(_completed(view))
+    return kept.drop_vars(WRITTEN) if _all_whole(kept, way) else kept
 
 
-def lazy_array(view: Opened, array: zarr.Array[Any], folder: Path | None, way: Way) -> StoreArray:
-    """One data variable of a group, nothing of it read; parameters as of `dataset_of`."""
+def plain_of(view: Opened, folder: Path | None, digest: str, way: Way) -> PlainGroup:
+    """The same group without xarray; its data is read when it is used."""
+    data: dict[str, PlainArray] = {}
+    coords: dict[str, PlainArray] = {}
+    for label, array, dims, attrs in _variables(view):
+        if _is_coordinate(view, label, dims):
+            found = _coordinate(view, array, dims)
+            values = found if isinstance(found, np.ndarray) else found.read()
+            coords[label] = PlainArray.of(dims, values, attrs)
+        else:
+            source = lazy_array(view, array, folder, way, kind=ArrayReader)
+            data[label] = PlainArray.of(dims, source, attrs)
+    group = PlainGroup(data, coords, {**_attributes(view), "store_digest": digest})
+    kept = group if way[2] else group.isel(**_completed(view))
+    return kept.drop_vars(WRITTEN) if _all_whole(kept, way) else kept
+
+
+def _variables(view: Opened) -> Iterator[tuple[str, Any, tuple[str, ...], dict[str, Any]]]:
+    """Arrays of a group with their dimensions and attributes, in the order of documents."""
+    for label, array in sorted(view.node.arrays(), key=_documented_order):
+        yield label, array, dimension_names(array), as_held(array.attrs)
+
+
+def _is_coordinate(view: Opened, label: str, dims: tuple[str, ...]) -> bool:
+    return dims == (label,) or label in str(view.node.attrs.get("coordinates", "")).split()
+
+
+def _attributes(view: Opened) -> dict[str, Any]:
+    attrs = view.node.attrs
+    held = as_held({k: v for k, v in attrs.items() if k not in ("coordinates", "taqstore")})
+    return {**held, "kind": attrs["taqstore"]["kind"]}
+
+
+def _data(
+    lazy: Any, token: str, dims: tuple[str, ...], attrs: dict[str, Any], way: Way
+) -> xr.Variable:
+    import xarray as xr
+
+    from taqstore.arrays.dask_blocks import as_dask, preferred_chunks
+    from taqstore.arrays.lazy import LazyArray
+
+    data = as_dask(lazy, token) if way[0] == "auto" else LazyArray(lazy)
+    found = xr.Variable(dims, data, attrs, fastpath=True)
+    if way[0] == LATE:
+        lazy.token = token
+        found.encoding = {"preferred_chunks": preferred_chunks(lazy, dims)}
+    return found
+
+
+def _labels(
+    found: np.ndarray | _LongText, dims: tuple[str, ...], attrs: dict[str, Any]
+) -> xr.Variable:
+    import xarray as xr
+
+    if isinstance(found, _LongText):
+        from xarray.core.indexing import LazilyIndexedArray
+
+        from taqstore.arrays.lazy_text import LazyText
+
+        lazy: Any = LazilyIndexedArray(LazyText(found.read, found.shape))
+        return xr.Variable(dims, lazy, attrs)
+    # Written anywhere else they are texts of any length again, as in the store.
+    encoding = {"dtype": object} if found.dtype.kind in "UO" else None
+    # xarray imports dask.array to see whether an array is one; these are as they are to be.
+    return xr.Variable(dims, found, attrs, encoding, fastpath=found.dtype.kind in "biufU")
+
+
+def lazy_array(
+    view: Opened,
+    array: Any,
+    folder: Path | None,
+    way: Way,
+    *,
+    kind: type[ArrayReader] | None = None,
+) -> ArrayReader:
+    """One data variable of a group, nothing of it read; parameters as of `dataset_of`.
+
+    `kind` is what reads it; by default one that xarray takes.
+    """
+    if kind is None:
+        from taqstore.arrays.lazy import StoreArray
+
+        kind = StoreArray
     name = array.basename
     if view.array_of is not None:
         return view.array_of(name, way)
@@ -132,7 +205,7 @@ def lazy_array(view: Opened, array: zarr.Array[Any], folder: Path | None, way: W
     names, (chunks, checksum, _) = dimension_names(array), way
     shape = tuple(min(n, sizes.get(d, n)) for d, n in zip(names, array.shape, strict=True))
     leading = names[: len(item_dims)] == item_dims and _one_item_per_shard(array, len(item_dims))
-    return StoreArray(
+    return kind(
         array,
         folder=None if folder is None else folder / name,
         shape=shape,
@@ -145,45 +218,48 @@ def lazy_array(view: Opened, array: zarr.Array[Any], folder: Path | None, way: W
     )
 
 
-def _coordinate(
-    node: zarr.Group,
-    array: zarr.Array[Any],
-    dims: tuple[str, ...],
-    sizes: Mapping[str, int],
-    mask: np.ndarray,
-) -> xr.Variable:
-    label = array.basename
+@dataclass(frozen=True)
+class _LongText:
+    """Text in several files, of which no index is made: decoded when it is used."""
+
+    read: Callable[[], np.ndarray]
+    shape: tuple[int, ...]
+
+
+def _coordinate(view: Opened, array: Any, dims: tuple[str, ...]) -> np.ndarray | _LongText:
+    label, sizes = array.basename, dict(zip(view.item_dims, view.mask.shape, strict=True))
     shape = tuple(min(n, sizes.get(d, n)) for d, n in zip(dims, array.shape, strict=True))
     inside = tuple(slice(0, n) for n in shape)
     if _is_long_text(array, label, dims):
-        lazy = LazyText(lambda: read_coordinate(node, label)[inside], shape)
-        return xr.Variable(dims, indexing.LazilyIndexedArray(lazy), as_held(array.attrs))
-    values = (mask if label == WRITTEN else read_coordinate(node, label))[inside]
+        return _LongText(lambda: read_coordinate(view.node, label)[inside], shape)
+    values = (view.mask if label == WRITTEN else read_coordinate(view.node, label))[inside]
     # NumPy's own strings are each as wide as the longest.
     if values.dtype == object and 4 * values.size * longest_of(values) <= _WIDEST_LABELS:
         values = values.astype(str)
-    # Written anywhere else they are texts of any length again, as in the store.
-    encoding = {"dtype": object} if values.dtype.kind in "UO" else None
-    return xr.Variable(dims, values, as_held(array.attrs), encoding)
+    return values
 
 
-def _is_long_text(array: zarr.Array[Any], label: str, dims: tuple[str, ...]) -> bool:
+def _is_long_text(array: Any, label: str, dims: tuple[str, ...]) -> bool:
     """Whether it is text in several files, of which no index is made."""
-    text = array.dtype.kind in "TO"
+    text = array.is_text if isinstance(array, ArrayNode) else array.dtype.kind in "TO"
     return text and dims != (label,) and len(dims) == 1 and array.shape[0] > array.chunks[0]
 
 
-def _completed(dataset: xr.Dataset, dims: tuple[str, ...], mask: np.ndarray) -> xr.Dataset:
-    """Keep what holds at least one completed item along every item dim."""
+def _completed(view: Opened) -> dict[str, Any]:
+    """Where along the item dims there is at least one completed item, dims of all left out."""
     chosen: dict[str, Any] = {}
-    for axis, dim in enumerate(dims):
-        others = tuple(i for i in range(mask.ndim) if i != axis)
-        present = np.flatnonzero(mask.any(axis=others))
-        if len(present) < mask.shape[axis]:
+    for axis, dim in enumerate(view.item_dims):
+        others = tuple(i for i in range(view.mask.ndim) if i != axis)
+        present = np.flatnonzero(view.mask.any(axis=others))
+        if len(present) < view.mask.shape[axis]:
             contiguous = len(present) and len(present) == present[-1] - present[0] + 1
             chosen[dim] = slice(present[0], present[-1] + 1) if contiguous else present
-    kept = dataset.isel(chosen) if chosen else dataset
-    return kept.drop_vars(WRITTEN) if bool(np.all(kept[WRITTEN])) else kept
+    return chosen
+
+
+def _all_whole(kept: Any, way: Way) -> bool:
+    """Whether a group says of nothing that it is not complete."""
+    return not way[2] and bool(np.all(kept[WRITTEN].values))
 
 
 def _documented_order(named: tuple[str, Any]) -> tuple[int, str]:
@@ -192,5 +268,5 @@ def _documented_order(named: tuple[str, Any]) -> tuple[int, str]:
     return (known.index(named[0]) if named[0] in VARIABLES else len(known)), named[0]
 
 
-def _one_item_per_shard(array: zarr.Array[Any], items: int) -> bool:
+def _one_item_per_shard(array: Any, items: int) -> bool:
     return all(n == 1 for n in (array.shards or array.chunks)[:items])

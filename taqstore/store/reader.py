@@ -10,17 +10,17 @@ from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-import xarray as xr
 
-from taqstore.arrays.one_label import at_label
 from taqstore.arrays.pieces import Pieces
-from taqstore.arrays.store_array import StoreArray
+from taqstore.arrays.plain import PlainGroup
+from taqstore.arrays.store_array import ArrayReader
 from taqstore.asked import listed, meant
 from taqstore.errors import MissingError, StoreError, problem
 from taqstore.items.flags import read_group
+from taqstore.layout.nodes import GroupNode
 from taqstore.metadata.provenance import BadRecord, each_record
 from taqstore.metadata.root import read_root
 from taqstore.metadata.sealed import foreign, marker_of
@@ -46,11 +46,17 @@ from taqstore.store.opening import (
     dataset_of,
     identities_of,
     lazy_array,
+    plain_of,
 )
 from taqstore.store.shown import html_of, lines_of
 
 if TYPE_CHECKING:
+    import xarray as xr
     import zarr
+
+    _Groups: TypeAlias = Mapping[str, xr.Dataset]
+else:
+    _Groups = Mapping
 
 
 _log = logging.getLogger(__name__)
@@ -98,7 +104,7 @@ def open_store(
     return Store(Location.parse(address), chunks=chunks, checksum=check, incomplete=incomplete)
 
 
-class Store(Mapping[str, xr.Dataset]):
+class Store(_Groups):
     """A store open for reading. Groups are opened when asked for and kept.
 
     Attributes
@@ -164,6 +170,11 @@ class Store(Mapping[str, xr.Dataset]):
         StoreError
             It is lost or damaged.
         """
+        group: zarr.Group = self._view(path).zarr
+        return group
+
+    def documents(self, path: str) -> Any:
+        """A group as its documents tell it, zarr not asked: attributes and arrays as of `node`."""
         return self._view(path).node
 
     def mask(self, path: str) -> np.ndarray:
@@ -179,7 +190,7 @@ class Store(Mapping[str, xr.Dataset]):
         """What tells the files of an array from any others; None in format 1. Raises as `node`."""
         return identities_of(self._view(path), name)
 
-    def array(self, path: str, name: str, way: Way | None = None) -> StoreArray:
+    def array(self, path: str, name: str, way: Way | None = None) -> ArrayReader:
         """A data variable of a group, nothing of it read; raises as `node`.
 
         Parameters
@@ -201,13 +212,14 @@ class Store(Mapping[str, xr.Dataset]):
         return self._views[path]
 
     def _find(self, path: str) -> Opened:
-        where, store = str(self.location), self.location.zarr_store(read_only=True)
+        where = str(self.location)
+        opener = partial(self.location.zarr_store, read_only=True)
         _log.debug("group %s", path)
         # Of a store under upgrade, some groups are of format 2 already.
         if self.root.format == 1 and self._version(path) != FORMAT_VERSION:
             loaded = format1.load_group(self.backend, path, self._format1)
             mask = format1.read_mask(self.backend, loaded)
-            return Opened(loaded.node(store), mask, pieces=self._pieces)
+            return Opened(GroupNode(loaded, opener), mask, pieces=self._pieces)
         root = self.root
         try:
             items = read_group(
@@ -226,7 +238,7 @@ class Store(Mapping[str, xr.Dataset]):
             what = "this group is lost: the root lists it, and it is not there"
             remedy = "see taqstore verify, then taqstore repair"
             raise StoreError(problem(what, where=f"{where} {path}", remedy=remedy))
-        return Opened(items.loaded.node(store), items.mask, items, self._pieces)
+        return Opened(GroupNode(items.loaded, opener), items.mask, items, self._pieces)
 
     def _version(self, path: str) -> Any:
         return marker_of(self._format1.documents.get(path, {})).get("version")
@@ -343,6 +355,13 @@ class Store(Mapping[str, xr.Dataset]):
             self._datasets[name] = self._open(name, self._view(name))
         return self._datasets[name]
 
+    def plain(self, path: str) -> PlainGroup:
+        """A group without xarray, as `__getitem__` gives it, and raises; it is not kept."""
+        view, way = self._view(path), (self._chunks, self._checksum, self._incomplete)
+        with foreign(f"{self.location} {path}"):
+            found = replace(view, pieces=self._pieces)
+            return plain_of(found, self._folder(path), self.digest, way)
+
     def layer(self, name: str, *, source: str | None = None) -> xr.Dataset:
         """Statistics of one linear input, by any known spelling of its name.
 
@@ -359,6 +378,8 @@ class Store(Mapping[str, xr.Dataset]):
         MissingError
             Unknown name, or no statistics of it, or several and no `source`.
         """
+        from taqstore.arrays.one_label import at_label
+
         layer = parse_layer(name)
         sited = [path for path in self if site_of(path) == layer.site]
         # Weights are of the linear itself, statistics of the tensor that it reads.
@@ -439,7 +460,7 @@ class Store(Mapping[str, xr.Dataset]):
     def _layers(self, path: str) -> tuple[str, ...]:
         """Layer labels of a group, none where it has no layers; read once."""
         if path not in self._labels:
-            node = self.node(path)
+            node = self.documents(path)
             labels = read_coordinate(node, "layer") if "layer" in node else ()
             self._labels[path] = tuple(map(str, labels))
         return self._labels[path]

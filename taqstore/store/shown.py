@@ -107,7 +107,7 @@ _NUMBERS = ("written", "stored")
 
 def _opened_row(store: Store, path: str) -> str:
     try:
-        node, mask, sizes = store.node(path), store.mask(path), store.stored_bytes(path)
+        node, mask, sizes = store.documents(path), store.mask(path), store.stored_bytes(path)
     except TaqError as error:
         return _html_row(path, str(error), "damaged", "")
     arrays = dict(node.arrays())

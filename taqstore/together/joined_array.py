@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from taqstore.arrays.lazy import StoreArray
 from taqstore.arrays.selection import Key, as_slice, mesh_axes, narrowed, normalised
-from taqstore.arrays.store_array import StoreArray
+from taqstore.arrays.store_array import ArrayReader
 
 
 class JoinedArray(StoreArray):
@@ -29,7 +30,7 @@ class JoinedArray(StoreArray):
 
     def __init__(
         self,
-        arrays: Sequence[StoreArray],
+        arrays: Sequence[ArrayReader],
         *,
         shape: tuple[int, ...],
         owner: np.ndarray,
@@ -62,7 +63,7 @@ class JoinedArray(StoreArray):
         if len(owners) == 1:
             at = self._places[owners[0]][asked[0]]
             rows = int(at[0]) if _is_number(key[0]) else as_slice(at)
-            array: StoreArray = self._arrays[owners[0]]
+            array: ArrayReader = self._arrays[owners[0]]
             return array.read((rows, *key[1:]))
         kept = [
             slice(int(one[0]), int(one[0]) + 1) if _is_number(k) else k

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 
-from taqstore.arrays.store_array import StoreArray
+from taqstore.arrays.store_array import ArrayReader
 from taqstore.asked import meant
 from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.layout.template import Template
@@ -246,7 +246,7 @@ class _Held:
 
 def _array(
     template: Template, parts: Sequence[Part], held: _Held, name: str, way: Way
-) -> StoreArray:
+) -> ArrayReader:
     arrays = [part.array(name, way) for part in parts]
     shape = template.shape(template.array(name))
     if len(arrays) == 1 and shape == arrays[0].shape:

@@ -11,7 +11,6 @@ from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.store.reader import Store
 from taqstore.store.reader import open_store as open_one
 from taqstore.together.checks import Duplicates
-from taqstore.together.joined_store import JoinedStore
 
 Openable: TypeAlias = "Store | Address"
 
@@ -81,6 +80,8 @@ def open_store(
     if not address:
         raise MisuseError(problem("no store is named", found="an empty list"))
     check = chunks is not None if checksum is None else checksum
+    from taqstore.together.joined_store import JoinedStore
+
     return JoinedStore(
         [open_one(each) for each in address],
         way=(chunks, check, incomplete),

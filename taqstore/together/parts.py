@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taqstore.arrays.store_array import StoreArray
+from taqstore.arrays.store_array import ArrayReader
 from taqstore.errors import LayoutError, problem
 from taqstore.layout.template import Array, Template
 from taqstore.names import VARIABLES, WRITTEN
@@ -76,11 +76,11 @@ class Part:
     template: Template
     places: np.ndarray
     mask: np.ndarray
-    lazy: Callable[[str, Way], StoreArray]
+    lazy: Callable[[str, Way], ArrayReader]
     backend: Backend
     taken: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def array(self, name: str, way: Way = _CHECKED) -> StoreArray:
+    def array(self, name: str, way: Way = _CHECKED) -> ArrayReader:
         """One of its arrays as it lies in the store; as it is read, it is checked."""
         return self.lazy(name, way)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from taqstore.arrays.inner_chunks import codecs_of
+from taqstore.arrays.plain import PlainArray, PlainGroup
 from taqstore.errors import StoreError
 from taqstore.names import dimension_order
 from taqstore.place.sizes import format_bytes
 from taqstore.run.dealing import Each, one_by_one
 from taqstore.store.given import handed
+from taqstore.store.groups import dimension_names
 from taqstore.store.leftovers import find_leftovers
 from taqstore.upkeep.kept import describe_sensitivities, describe_sets, describe_trajectories
 from taqstore.upkeep.made_by import describe_run
@@ -41,12 +44,14 @@ def describe_store(store: Store, *, each: Each = one_by_one) -> dict[str, Any]:
         Like `map`: who looks at the groups, one a part. The document does not depend on it.
     """
     groups, damaged = [], {}
-    for path, found in zip(store, each(partial(_looked_at, _Handle(store)), store), strict=True):
+    handle = _Handle(store)
+    plain: Any = handle.groups
+    for path, found in zip(store, each(partial(_looked_at, handle), store), strict=True):
         if isinstance(found, StoreError):
             damaged[path] = str(found)
         else:
             groups.append(found)
-    whole = {group["group"]: store[group["group"]] for group in groups}
+    whole = {group["group"]: plain[group["group"]] for group in groups}
     masks = {path: store.mask(path) for path in whole}
     return {
         "store": str(store.location),
@@ -60,7 +65,7 @@ def describe_store(store: Store, *, each: Each = one_by_one) -> dict[str, Any]:
         "trajectories": describe_trajectories(whole, masks),
         "sensitivities": describe_sensitivities(whole, masks),
         "coverage": _coverage(whole),
-        **_nonfinite(store, list(whole), each),
+        **_nonfinite(handle, list(whole), each),
         "provenance": store.provenance,
         "damaged": damaged,
         "notes": [*_bad_records(store), *_leftovers(store)],
@@ -71,10 +76,31 @@ class _Handle:
     """An open store that goes to other processes as its address."""
 
     def __init__(self, store: Store) -> None:
-        self.store = store
+        self.store, self.groups = store, _Plain(store)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _opened_again, (self.store.opener(),)
+
+
+class _Plain(Mapping[str, PlainGroup]):
+    """Groups of a store without xarray, each opened once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._found = store, dict[str, PlainGroup]()
+
+    def __getitem__(self, path: str) -> PlainGroup:
+        if path not in self._found:
+            self._found[path] = self._store.plain(path)
+        return self._found[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._store)
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._store
 
 
 def _opened_again(opener: Callable[[], Store]) -> _Handle:
@@ -83,7 +109,7 @@ def _opened_again(opener: Callable[[], Store]) -> _Handle:
 
 def _looked_at(handle: _Handle, path: str) -> dict[str, Any] | StoreError:
     try:
-        return _describe_group(handle.store, path)
+        return _describe_group(handle, path)
     except StoreError as error:
         return error
 
@@ -120,17 +146,18 @@ def describe_group(store: Store, path: str) -> dict[str, Any]:
     MissingError
         No such group.
     """
-    return {**_describe_group(store, path), **_nonfinite(store, [path])}
+    handle = _Handle(store)
+    return {**_describe_group(handle, path), **_nonfinite(handle, [path])}
 
 
-def _nonfinite(store: Store, paths: Sequence[str], each: Each = one_by_one) -> dict[str, Any]:
+def _nonfinite(handle: _Handle, paths: Sequence[str], each: Each = one_by_one) -> dict[str, Any]:
     """Values that are no numbers, and the groups of too many batches to look for them."""
-    many = [path for path in paths if store[path].sizes.get("batch", 0) > LOOKED_AT]
+    many = [path for path in paths if handle.groups[path].sizes.get("batch", 0) > LOOKED_AT]
     looked_at = [path for path in paths if path not in many]
     from taqstore.kinds.nonfinite import counted
 
     parts = dict.fromkeys(map(counted, looked_at))
-    found = list(chain.from_iterable(each(partial(_counted, _Handle(store)), parts)))
+    found = list(chain.from_iterable(each(partial(_counted, handle), parts)))
     found.sort(key=lambda one: one.order)
     return {"nonfinite": [one.document for one in found], "nonfinite_unknown": many}
 
@@ -140,26 +167,27 @@ def _counted(handle: _Handle, path: str) -> list[NonFinite]:
 
     if path not in handle.store:
         return []
-    return nonfinite(handle.store, [path], rollups=True)
+    groups: Any = handle.groups
+    return nonfinite(groups, [path], rollups=True)
 
 
-def _describe_group(store: Store, path: str) -> dict[str, Any]:
-    dataset = store[path]
-    node = store.node(path)
+def _describe_group(handle: _Handle, path: str) -> dict[str, Any]:
+    store, dataset = handle.store, handle.groups[path]
+    node = store.documents(path)
     folder = None if store.location.folder is None else store.location.folder / path
     mask = store.mask(path)
     marker: Any = node.attrs["taqstore"]
-    dims = sorted(map(str, dataset.sizes), key=dimension_order)
+    dims = sorted(dataset.sizes, key=dimension_order)
     sizes = store.stored_bytes(path)
     variables = [
-        _describe_variable(node[str(name)], folder, None if sizes is None else sizes[str(name)])
+        _describe_variable(node[name], folder, None if sizes is None else sizes[name])
         for name in dataset.data_vars
     ]
     return {
         "group": path,
         "kind": marker["kind"],
         "dims": {d: int(dataset.sizes[d]) for d in dims},
-        "coords": {str(n): _describe_coordinate(c) for n, c in dataset.coords.items()},
+        "coords": {n: _describe_coordinate(c) for n, c in dataset.coords.items()},
         "items": {"dims": marker["item_dims"], "written": int(mask.sum()), "total": mask.size},
         "written_percent": round(100 * float(mask.mean()), 1) if mask.size else 100.0,
         "stored_bytes": sum(v["stored_bytes"] for v in variables),
@@ -173,7 +201,7 @@ def _describe_variable(array: Any, folder: Path | None, size: int | None) -> dic
     logical = int(np.prod(array.shape, dtype=np.int64)) * array.dtype.itemsize
     return {
         "name": array.basename,
-        "dims": list(array.metadata.dimension_names),
+        "dims": list(dimension_names(array)),
         "shape": list(array.shape),
         "dtype": str(array.dtype),
         "chunks": list(array.chunks),
@@ -187,7 +215,7 @@ def _describe_variable(array: Any, folder: Path | None, size: int | None) -> dic
 
 
 def _codec_names(array: zarr.Array[Any]) -> list[str]:
-    codecs: list[Any] = [codec.to_dict() for codec in array.metadata.codecs]  # type: ignore[union-attr]
+    codecs = codecs_of(array)
     if codecs[0]["name"] == "sharding_indexed":
         codecs = codecs[0]["configuration"]["codecs"]
     return [codec["name"] for codec in codecs]
@@ -203,9 +231,9 @@ def _stored_bytes(array: zarr.Array[Any], folder: Path | None) -> int:
     )
 
 
-def _describe_coordinate(coordinate: xr.DataArray) -> dict[str, Any]:
+def _describe_coordinate(coordinate: PlainArray) -> dict[str, Any]:
     values = coordinate.values
-    row: dict[str, Any] = {"dims": [str(d) for d in coordinate.dims], "dtype": str(values.dtype)}
+    row: dict[str, Any] = {"dims": list(coordinate.dims), "dtype": str(values.dtype)}
     if values.dtype.kind in "iuf" and values.size:
         row |= {"min": _plain(np.nanmin(values)), "max": _plain(np.nanmax(values))}
     elif values.size:

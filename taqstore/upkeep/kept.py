@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from taqstore.names import SENSITIVITY
 
-Groups = Mapping[str, xr.Dataset]
+if TYPE_CHECKING:
+    import xarray as xr
+
+Groups = Mapping[str, "xr.Dataset"]
 Masks = Mapping[str, np.ndarray]
 """Which items of a group are whole, over its item dims: readers leave out what is not."""
 Rows = list[tuple[str, ...]]

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
+from taqstore.arrays.plain import PlainGroup
 from taqstore.errors import printable
 from taqstore.names import LATENTS, SAMPLES
 from taqstore.store.attributes import attribute_of
 
-Groups = Mapping[str, xr.Dataset]
+if TYPE_CHECKING:
+    import xarray as xr
+
+Groups = Mapping[str, "xr.Dataset"]
 UNKNOWN = "not recorded"
 _PROMPT_FILES = (".txt", ".csv")
+_NOTHING: Any = PlainGroup()
 _OF_RUN = ("weights", "dtype", "use_t5", "shift", "negative_prompt")
 
 
@@ -33,7 +37,7 @@ def describe_run(groups: Groups, records: Sequence[Mapping[str, Any]]) -> dict[s
     records
         Provenance, oldest first.
     """
-    made = next((groups[path] for path in (LATENTS, SAMPLES) if path in groups), xr.Dataset())
+    made = next((groups[path] for path in (LATENTS, SAMPLES) if path in groups), _NOTHING)
     run = _run(groups)
     manifest = attribute_of(made, "source_manifest", {})
     manifest = manifest if isinstance(manifest, Mapping) else {}

@@ -14,7 +14,7 @@ import pytest
 from support.s3_server import S3Server
 from taqstore import create_store, open_store
 from taqstore.arrays import far_files
-from taqstore.arrays.store_array import StoreArray
+from taqstore.arrays.lazy import StoreArray
 from taqstore.errors import StoreError
 from taqstore.layout.template import Array, Template
 

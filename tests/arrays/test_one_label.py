@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from zarr.codecs import Crc32cCodec
 
 from taqstore import open_store
+from taqstore.arrays.lazy import StoreArray
 from taqstore.arrays.one_label import at_label
-from taqstore.arrays.store_array import StoreArray
 from taqstore.errors import StoreError
 from taqstore.testing import make_store
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.codecs import Crc32cCodec
 
-from taqstore.arrays.lazy import LazyArray
-from taqstore.arrays.store_array import StoreArray, framing_of
+from taqstore.arrays.inner_chunks import framing_of
+from taqstore.arrays.lazy import LazyArray, StoreArray
 from taqstore.errors import StoreError
 from taqstore.layout.shards import Frames, Framing, MappedShard
 from taqstore.place.local_backend import LocalBackend
