@@ -1,6 +1,8 @@
 """What collecting and caching cost beside the bare forward passes of the same model.
 
-python -m benchmarks.live              the reference model, and a wide one (hidden 1536, f32)
+python -m benchmarks.live              the reference model with either BLAS, and a wide one
+                                       (hidden 1536, f32)
+python -m benchmarks.live --commands   `collect` and `cache` of the reference model alone
 python -m benchmarks.live --full-size  one forward of SD3-Medium's size with random weights:
                                        about 9 GB of memory, 5 GB of disk and some minutes
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +27,7 @@ import numpy as np
 from taqstore.pipelines.cache import cache
 from taqstore.pipelines.collect.collect import collect
 from taqstore.pipelines.generate import Request, generate
+from taqstore.pipelines.machine.blas import CHOICE, load_blas
 from taqstore.pipelines.models.backend import backend
 from taqstore.pipelines.models.capture import watching_inputs
 from taqstore.pipelines.models.load import LoadedModel, Prompt, load_pipeline
@@ -40,6 +44,8 @@ from taqstore.testing.checkpoint import SD3_MEDIUM, MMDiTShape, make_checkpoint
 WIDE = MMDiTShape(hidden=1536, blocks=2, resolution=64, pooled=64, text=64, frequencies=64)
 TOKENS = 154
 LIMIT = 1.35
+# Of the reference model: enough that opening and closing groups decides nothing.
+IMAGES, STEPS = 8, 28
 
 
 def wide_config() -> Any:
@@ -161,27 +167,46 @@ def largest_block(shape: MMDiTShape, latent: int) -> int:
     return 2 * tokens * (3 + 4) * shape.hidden * 4
 
 
-def commands(name: str, folder: Path, checkpoint: Path | None, steps: int) -> None:
-    """Time the commands between first and last forward, beside bare forwards of the same run."""
+def commands(
+    name: str, folder: Path, checkpoint: Path | None, *, images: int, steps: int, rounds: int = 3
+) -> None:
+    """Time the commands between first and last forward, beside bare forwards of the same loop.
+
+    Each writes to a copy of the store with latents alone: nothing is deleted on the way. A run has
+    to be long enough for what it costs once: opening groups, closing their flags.
+    """
     prompts = folder / "prompts.txt"
     prompts.write_text("a handwritten seven")
-    store = folder / f"{name}.zarr"
-    images, rounds = (3, 3) if steps > 1 else (1, 1)
+    store, copy = folder / f"{name}.zarr", folder / f"{name}-run.zarr"
     request = Request(name, prompts, images, steps=steps, local_ckpt=checkpoint, dtype="float32")
-    generate(store, request)
-    clock: dict[str, list[float]] = {"bare": [], "cache": [], "collect": []}
+    generate(store, request, mode=Mode(force=True))
+    clock: dict[str, list[float]] = {"bare": [], "write": [], "cache": [], "collect": []}
     for _ in range(rounds):
+        clock["bare"].append(replayed(store, checkpoint))
         for label, run in (("cache", cache), ("collect", collect)):
-            clock["bare"].append(replayed(store, checkpoint))
-            clock[label].append(timed(partial(run, store, stride=1, local_ckpt=checkpoint)))
-    best = {label: min(times) for label, times in clock.items()}
-    raw = timed_write(folder / "raw.bin", sum(sizes(store / "blocks")))
-    kept = sum(sizes(store / "activations")) / steps / images
-    print(f"{name}: bare forwards {best['bare']:.2f} s, "
-          f"collect {best['collect']:.2f} s (ratio {best['collect'] / best['bare']:.2f}), "
-          f"cache {best['cache']:.2f} s against forwards and a raw write of {raw:.2f} s "
-          f"(ratio {best['cache'] / (best['bare'] + raw):.2f}); "
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(store, copy)
+            clock[label].append(timed(partial(run, copy, stride=1, local_ckpt=checkpoint)))
+            if label == "cache":
+                raw = sum(sizes(copy / "blocks"))
+                clock["write"].append(timed_write(folder / "raw.bin", raw))
+    kept = sum(sizes(copy / "activations")) / steps / images
+    print(f"{name}, {images} images x {steps} steps: bare forwards {spread(clock['bare'])} s, "
+          f"collect {spread(clock['collect'])} s ({ratio(clock, 'collect', 'bare')}), "
+          f"cache {spread(clock['cache'])} s against forwards and a raw write of "
+          f"{spread(clock['write'])} s ({ratio(clock, 'cache', 'bare', 'write')}); "
           f"statistics {kept / 1e6:.2f} MB per (image, step)")  # fmt: skip
+
+
+def spread(times: list[float]) -> str:
+    """Median of some seconds, and their least and most."""
+    return f"{median(times):.2f} [{min(times):.2f}, {max(times):.2f}]"
+
+
+def ratio(clock: dict[str, list[float]], label: str, *beside: str) -> str:
+    """Median of the ratios of each round, and their least and most."""
+    rows = zip(clock[label], *(clock[one] for one in beside), strict=True)
+    return f"ratio {spread([mine / sum(others) for mine, *others in rows])}"
 
 
 def replayed(store: Path, checkpoint: Path | None) -> float:
@@ -203,7 +228,7 @@ def replayed(store: Path, checkpoint: Path | None) -> float:
 def timed(run: Callable[..., object]) -> float:
     """Seconds from where a command has its model and groups to its end."""
     watch = _Watch()
-    run(mode=Mode(force=True, progress=watch))
+    run(mode=Mode(progress=watch))
     return time.perf_counter() - watch.started
 
 
@@ -236,7 +261,14 @@ def sizes(folder: Path) -> list[int]:
 def full_size(folder: Path, size: int) -> None:
     """One (image, step) of SD3-Medium's size through `generate`, `cache` and `collect`."""
     MODELS["sd3"] = row("sd3", size)
-    commands("sd3", folder, make_checkpoint(folder / "sd3.safetensors", shape=SD3_MEDIUM), 1)
+    commands(
+        "sd3",
+        folder,
+        make_checkpoint(folder / "sd3.safetensors", shape=SD3_MEDIUM),
+        images=1,
+        steps=1,
+        rounds=1,
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"sd3: peak resident set {peak:.1f} GB")
 
@@ -246,11 +278,16 @@ def main() -> None:
     parser.add_argument("--full-size", action="store_true", help="one forward of SD3-Medium's size")
     parser.add_argument("--latent", type=int, default=32, help="latent size of --full-size")
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--commands", action="store_true", help="the reference model's alone")
     options = parser.parse_args()
+    print(f"MLX multiplies with {load_blas().name}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.full_size:
             full_size(folder, options.latent)
+            return
+        if options.commands:
+            commands("reference", folder, None, images=IMAGES, steps=STEPS)
             return
         MODELS["wide"] = row("wide", 32)
         checkpoint = make_checkpoint(folder / "wide.safetensors", shape=WIDE)
@@ -258,8 +295,15 @@ def main() -> None:
         side_by_side("reference", reference, options.repeats * 4)
         side_by_side("wide", wide, options.repeats)
         memory("wide", checkpoint)
-        commands("reference", folder, None, 8)
-        commands("wide", folder, checkpoint, 2)
+        commands("reference", folder, None, images=IMAGES, steps=STEPS)
+        commands("wide", folder, checkpoint, images=3, steps=2)
+    with_own_blas()
+
+
+def with_own_blas() -> None:
+    """The reference model's commands once more where MLX multiplies with what it brings."""
+    words = [sys.executable, "-m", "benchmarks.live", "--commands"]
+    subprocess.run(words, check=True, env={**os.environ, CHOICE: "mlx"})
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -60,7 +61,12 @@ STRIDE = 5
 CLAIMED = 16
 # Written steps are flagged this often: a flush costs more than a small model's forward.
 FLAG_SECONDS = 2.0
+# Bytes of streams that are written while the model runs the next step; larger ones would be held
+# twice, and take less to be written than to be made.
+_BESIDE = 64 << 20
 _TIMED = 3
+# By name and boundary: tensors, or arrays of them.
+Streams = dict[str, dict[int, Any]]
 # What a forward takes does not depend on these.
 _BESIDE_PACE = ("stride", "num_samples", "latents", "samples", "negative_prompt", "weights")
 
@@ -350,23 +356,28 @@ class _Job:
 
         False where another process holds one of them.
         """
-        with ExitStack() as claims:
+        with ExitStack() as claims, ThreadPoolExecutor(1) as pool:
             mine = {s for s in steps if self._claimed(claims, (position, s))}
             done = np.all([group.written()[position] for group in self.streams.values()], axis=0)
             unflagged: list[tuple[int, int]] = []
-            flagged, left = time.monotonic(), False
+            flagged, left, writing = time.monotonic(), False, Future[None]()
+            writing.set_result(None)
             for step in steps:
                 label = f"{self.found.word} {image}, step {self.found.steps[step]}"
                 if step in mine and not done[step]:
-                    self._write(position, step, self._forward(image, step, prompt), label)
+                    streams = self._forward(image, step, prompt)
+                    writing.result()
+                    writing = self._begun(pool, position, step, streams, label)
                     unflagged.append((position, step))
                 elif not done[step]:
                     left = True
                     continue
                 if time.monotonic() - flagged >= FLAG_SECONDS:
+                    writing.result()
                     self._flag(unflagged)
                     flagged = time.monotonic()
                 self.mode.progress.advance(label)
+            writing.result()
             self._flag(unflagged)
         return not left
 
@@ -383,9 +394,21 @@ class _Job:
     def _claimed(self, claims: ExitStack, item: tuple[int, int]) -> bool:
         return all(claims.enter_context(g.claim(item)) for g in self.streams.values())
 
-    def _write(
-        self, position: int, step: int, streams: dict[str, dict[int, Tensor]], label: str
-    ) -> None:
+    def _begun(
+        self, pool: Executor, position: int, step: int, streams: Streams, label: str
+    ) -> Future[None]:
+        """The writing of one (image, step): under way where it is small, else done."""
+        size = sum(x.nbytes for stream in streams.values() for x in stream.values())
+        if size > _BESIDE:
+            self._write(position, step, streams, label)
+            done = Future[None]()
+            done.set_result(None)
+            return done
+        # MLX is asked by this thread alone.
+        arrays = {name: {i: to_numpy(x) for i, x in s.items()} for name, s in streams.items()}
+        return pool.submit(self._write, position, step, arrays, label)
+
+    def _write(self, position: int, step: int, streams: Streams, label: str) -> None:
         for name, stream in streams.items():
             group, start = self.streams[name], (position, step, 0, 0, 0, 0)
             size = group.put("x", start, _chunks(stream, f"{name} at {label}"))
@@ -398,7 +421,7 @@ class _Job:
                 group.commit(items)
             items.clear()
 
-    def _forward(self, image: int, step: int, prompt: Prompt) -> dict[str, dict[int, Tensor]]:
+    def _forward(self, image: int, step: int, prompt: Prompt) -> Streams:
         """Residual streams of one (image, step), evaluated in one go."""
         x = self.found.latent(self.model, image, self.found.steps[step])
         timestep, sigma = self.schedule.timesteps[step], self.schedule.sigmas[step]
@@ -411,10 +434,11 @@ class _Job:
         return found
 
 
-def _chunks(stream: dict[int, Tensor], where: str) -> Iterator[np.ndarray]:
+def _chunks(stream: dict[int, Any], where: str) -> Iterator[np.ndarray]:
     """Boundaries in order as float16 ``(1, 1, 1, row, token, channel)``, freed when written."""
     for boundary in sorted(stream):
-        values: Any = to_numpy(stream.pop(boundary))
+        values: Any = stream.pop(boundary)
+        values = values if isinstance(values, np.ndarray) else to_numpy(values)
         what = f"boundary {boundary} of stream {where}"
         half = as_float16(values, what, remedy="leave its blocks out with --blocks")
         yield half[:, :, 0][None, None, None]

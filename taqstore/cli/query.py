@@ -78,7 +78,9 @@ def command(
     opened = open_asked(store)
     dataset = variables_of(opened, group, variable)
     site = site_of(group) if "layer" in dataset.coords else ""
-    dataset = reduce(select(dataset, site=site, **selection), *reductions)
+    dataset = select(dataset, site=site, **selection)
+    if reductions:  # they put it behind dask, which takes longer to import than a few rows to read
+        dataset = reduce(dataset, *reductions)
     with computing(scheduler, *addresses(store)):
         if (counting := counted(group.strip("/"))) in opened:
             say_nonfinite({counting: select(opened[counting], site=site, **selection)})

@@ -217,7 +217,7 @@ def _table(dataset: xr.Dataset, dims: tuple[str, ...], names: list[str]) -> pd.D
 def _label(dataset: xr.Dataset, dim: str) -> xr.Variable:
     if dim in dataset.coords:
         return dataset[dim].variable.to_base_variable()
-    return xr.Variable((dim,), np.arange(dataset.sizes[dim]))
+    return xr.Variable((dim,), np.arange(dataset.sizes[dim]), fastpath=True)
 
 
 def _spread(variable: xr.Variable, sizes: Mapping[str, int]) -> np.ndarray | pd.Series[Any]:

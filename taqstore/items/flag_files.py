@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 
 from crc32c import crc32c
 
@@ -43,9 +44,20 @@ def item_of_flag(name: str, dims: int) -> Item | None:
     return tuple(map(int, numbers)) if last == "0" else None
 
 
-def write_flag(backend: Backend, path: str, item: Item, record: bytes) -> None:
-    """Put the record of one item, which is its flag; durable after the backend's flush."""
-    backend.put_flag(f"{path}/{flag_key(item)}", record + struct.pack("<I", crc32c(record)))
+def write_flags(backend: Backend, path: str, records: Mapping[Item, bytes]) -> None:
+    """Put records of items, which are their flags; durable after the backend's flush.
+
+    On a disk they are flushed together: each item's lock keeps others away.
+    """
+    files = {
+        f"{path}/{flag_key(item)}": record + struct.pack("<I", crc32c(record))
+        for item, record in records.items()
+    }
+    if not backend.remote:
+        backend.write_all(files)
+        return
+    for key, content in files.items():
+        backend.put_flag(key, content)
 
 
 def holds_flags(backend: Backend, path: str) -> bool:

@@ -17,6 +17,7 @@ from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.plot.figures import FIGURES, check_formats, known
 from taqstore.plot.parts.panels import Page
 from taqstore.plot.parts.views import linear_view, require
+from taqstore.plot.parts.written import save
 from taqstore.store.given import handed
 
 _DPI = 120
@@ -120,5 +121,5 @@ def write_page(page: Page, folder: Path, formats: Sequence[str]) -> list[Path]:
 def write_picture(figure: Figure, path: Path) -> Path:
     """Write a figure, its kind by the suffix; what was there is replaced. Returns the path."""
     with whole_file(path, force=True) as fresh:
-        figure.savefig(fresh, format=path.suffix[1:], dpi=_DPI)
+        save(figure, fresh, format=path.suffix[1:], dpi=_DPI)
     return path

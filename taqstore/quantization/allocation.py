@@ -46,22 +46,30 @@ def allocate(cost: npt.ArrayLike, sizes: Sequence[int], *, average: float) -> In
     TaqError
         The budget is below the smallest size, or the problem is too large for the table.
     """
+    (chosen,) = allocate_each(cost, sizes, averages=[average])
+    return chosen
+
+
+def allocate_each(cost: npt.ArrayLike, sizes: Sequence[int], *, averages: Sequence[float]) -> Ints:
+    """As `allocate` for each of some averages, ``(average, unit)``, from one table."""
     costs = np.asarray(cost, np.float64)
-    chosen = np.zeros(len(costs), np.int64)
+    chosen = np.zeros((len(averages), len(costs)), np.int64)
     known = np.flatnonzero(~np.isnan(costs).any(axis=1))
     if not known.size:
         return chosen
     smallest = sizes[0]
     unit = gcd(*(size - smallest for size in sizes)) or 1
     weights = [(size - smallest) // unit for size in sizes]
-    spare = floor((average - smallest) * known.size / unit * (1 + _SLACK) + _SLACK)
-    if spare < 0:
-        what = f"an average of {average:g} bits is less than the smallest choice"
+    spares = [
+        floor((average - smallest) * known.size / unit * (1 + _SLACK) + _SLACK)
+        for average in averages
+    ]
+    if min(spares) < 0:
+        what = f"an average of {min(averages):g} bits is less than the smallest choice"
         raise TaqError(problem(what, found=str(smallest)))
-    spare = min(spare, weights[-1] * known.size)
+    spares = [min(spare, weights[-1] * known.size) for spare in spares]
     same = np.broadcast_to(np.array(weights, np.int64), (known.size, len(weights)))
-    picked = _decide(costs[known], same, [spare])[0]
-    chosen[known] = np.asarray(sizes)[picked]
+    chosen[:, known] = np.asarray(sizes)[_decide(costs[known], same, spares)]
     return chosen
 
 
@@ -138,6 +146,6 @@ def _extend(
             continue
         tried = total[: len(total) - weight] + options[index]
         better = tried < best[weight:]
-        best[weight:][better] = tried[better]
-        decision[weight:][better] = index
+        np.copyto(best[weight:], tried, where=better)
+        np.copyto(decision[weight:], index, where=better)
     return best

@@ -14,10 +14,11 @@ from taqstore.query.sites import Groups, choose_source
 from taqstore.report import costs, questions
 from taqstore.report.advice import bit_widths, time_groups
 from taqstore.report.explorer import Explorer
-from taqstore.report.findings import Findings, Plan, gather, groups_of
+from taqstore.report.findings import Findings, Plan, gather
 from taqstore.report.judged import gather_judged, judged
 from taqstore.report.overview import overview
 from taqstore.report.page import Picture, Section
+from taqstore.report.reading import groups_of, statistics_of
 from taqstore.run.extras import extra
 from taqstore.store.given import handed
 from taqstore.store.reader import Store
@@ -42,7 +43,7 @@ _POOLED = (
 )
 
 
-@handed(blocks=True)
+@handed
 def build(
     store: Store,
     *,
@@ -98,17 +99,19 @@ def build(
     plan = _plan(store, source, bits, budget, groups)
     name = store.location.name
     links = None if explorer is None else Explorer.at(explorer, store=name, bits=plan.bits[-1])
-    mine = groups_of(store, plan.source)
-    findings, whole = gather(mine, plan), gather_judged(store, plan)
-    made: list[tuple[Section, Groups, Findings]] = [
-        *((section, mine, findings) for section in _sections(findings, plan)),
-        (judged(whole), store, whole),
+    findings, whole = gather(groups_of(store, plan.source), plan), gather_judged(store, plan)
+    made: list[tuple[Section, Findings]] = [
+        *((section, findings) for section in _sections(findings, plan)),
+        (judged(whole), whole),
     ]
+    mine = statistics_of(store, plan.source)
     return _render(
         overview=overview(store, mine, plan),
         sections=[
-            _drawn(section, groups, plan, known, told) if pictures else section
-            for section, groups, known in made
+            _drawn(section, mine if known is findings else store, plan, known, told)
+            if pictures
+            else section
+            for section, known in made
         ],
         limits=(*_LIMITS, *(() if plan.observed else (_POOLED,))),
         explorer=links,

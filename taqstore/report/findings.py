@@ -12,9 +12,9 @@ import xarray as xr
 
 from taqstore.analysis.ranges.rules import compared
 from taqstore.errors import MissingError
-from taqstore.names import ACTIVATIONS, site_of, site_rank
+from taqstore.names import ACTIVATIONS
 from taqstore.query.analyze import Results, analyze, load, site_tables
-from taqstore.query.sites import Groups, paths_of
+from taqstore.query.sites import Groups
 from taqstore.statistics.moving_average import SHIFT_MOMENTUM
 from taqstore.store.attributes import attribute_of
 
@@ -29,10 +29,6 @@ STEP_BITS = "bits of every step"
 
 CURVES = ("optimal_error", "cluster_error", "sigma_error", "group", "group_count")
 """What is kept of groups of steps."""
-
-# Channels of several batches and recut histograms grow in the analyses: few steps at a time.
-_STEPS_AT_ONCE = 5
-_UNUSED = ("mean", "m2", "std", "nonfinite")
 
 
 @dataclass(frozen=True)
@@ -95,22 +91,13 @@ def _linears(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def groups_of(groups: Groups, source: str) -> dict[str, xr.Dataset]:
-    """The groups of one source, sites in the order of a block, in blocks of few steps."""
-    paths = sorted(paths_of(groups, source), key=lambda path: site_rank(site_of(path)))
-    return {
-        path: groups[path].drop_vars(_UNUSED, errors="ignore").chunk({"step": _STEPS_AT_ONCE})
-        for path in paths
-    }
-
-
 def gather(groups: Groups, plan: Plan) -> Findings:
     """Run every analysis of the report over all sites and load the results.
 
     Parameters
     ----------
     groups
-        Those of `groups_of`.
+        Those of `reading.groups_of`.
 
     Raises
     ------

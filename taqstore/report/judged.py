@@ -16,6 +16,7 @@ from taqstore.query.sites import Groups, paths_of
 from taqstore.query.variants import GateFigures, compared_variants
 from taqstore.report.findings import Findings, Plan
 from taqstore.report.page import IN_PART, NO, UNKNOWN, YES, Section, Table, Verdict, number
+from taqstore.report.reading import in_blocks
 from taqstore.store.reader import Store, open_store
 from taqstore.trajectory.bootstrap import Interval
 from taqstore.trajectory.measures import MIN_COSINE
@@ -36,7 +37,7 @@ _HELD_BYTES = 1 << 26
 def gather_judged(store: Store, plan: Plan) -> Findings:
     """What a store holds of trajectories, each thing asked once; and why the rest is not told."""
     plain = _held(open_store(store, chunks=None, checksum=True))
-    statistics = {path: store[path] for path in paths_of(store, plan.source)}
+    statistics = {path: in_blocks(store[path]) for path in paths_of(store, plan.source)}
     asked: dict[Hashable, Callable[[], Results]] = {
         "gate": lambda: compared_variants(plain),
         "sensitivity": lambda: {"/".join(key): d for key, d in sensitivities(plain).items()},

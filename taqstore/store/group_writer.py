@@ -16,7 +16,7 @@ import numpy as np
 
 from taqstore.errors import StoreError, problem
 from taqstore.items.closing import close_items
-from taqstore.items.flag_files import flag_bytes, flag_key, write_flag
+from taqstore.items.flag_files import flag_bytes, flag_key, write_flags
 from taqstore.items.flags import Items, read_group
 from taqstore.layout.item_records import ABSENT, Identity, Item, ItemLayout, Shard
 from taqstore.layout.shards import Frames, fingerprint_of
@@ -202,11 +202,8 @@ class GroupWriter:
         flags = self._flags(items)
         with disk_errors(self.location):
             backend.flush()
-            for number, mask in flags.items():
-                shards = self._layout.shards(number)
-                identities = [self._identity(shard) for shard in shards]
-                record = self._layout.pack(self._items.loaded.scope, number, mask, identities)
-                write_flag(backend, path, number, record)
+            records = {number: self._record(number, mask) for number, mask in flags.items()}
+            write_flags(backend, path, records)
             backend.flush()
         _log.debug("wrote %s, items %s", path, " ".join(map(str, flags)))
         for number in flags:
@@ -229,6 +226,10 @@ class GroupWriter:
             return np.zeros(self._items.size, bool)
         record = self.look_again().record(number)
         return np.zeros(self._items.size, bool) if record is None else self._layout.flags(record)
+
+    def _record(self, number: Item, mask: np.ndarray) -> bytes:
+        identities = [self._identity(shard) for shard in self._layout.shards(number)]
+        return self._layout.pack(self._items.loaded.scope, number, mask, identities)
 
     def _identity(self, shard: Shard) -> Identity:
         """Size and fingerprint of a shard: as put, or as it lies there."""

@@ -155,7 +155,8 @@ def _data(
     from taqstore.arrays.dask_blocks import as_dask, preferred_chunks
     from taqstore.arrays.lazy import LazyArray
 
-    found = xr.Variable(dims, as_dask(lazy, token) if way[0] == "auto" else LazyArray(lazy), attrs)
+    data = as_dask(lazy, token) if way[0] == "auto" else LazyArray(lazy)
+    found = xr.Variable(dims, data, attrs, fastpath=True)
     if way[0] == LATE:
         lazy.token = token
         found.encoding = {"preferred_chunks": preferred_chunks(lazy, dims)}
@@ -176,7 +177,8 @@ def _labels(
         return xr.Variable(dims, lazy, attrs)
     # Written anywhere else they are texts of any length again, as in the store.
     encoding = {"dtype": object} if found.dtype.kind in "UO" else None
-    return xr.Variable(dims, found, attrs, encoding)
+    # xarray imports dask.array to see whether an array is one; these are as they are to be.
+    return xr.Variable(dims, found, attrs, encoding, fastpath=found.dtype.kind in "biufU")
 
 
 def lazy_array(

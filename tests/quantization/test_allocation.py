@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taqstore.errors import TaqError
-from taqstore.quantization.allocation import allocate, allocate_sized
+from taqstore.quantization.allocation import allocate, allocate_each, allocate_sized
 
 
 def brute(cost: np.ndarray, size: np.ndarray, budget: int) -> tuple[float, int]:
@@ -56,6 +56,18 @@ def test_units_alike_are_what_allocate_has() -> None:
             np.array([4, 6, 8])[picked].tolist()
             == allocate(cost, (4, 6, 8), average=average).tolist()
         )
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 2**32 - 1), units=st.integers(0, 12), some=st.booleans())
+def test_averages_of_one_table_are_those_of_a_table_each(seed: int, units: int, some: bool) -> None:
+    draw = np.random.default_rng(seed)
+    cost = draw.integers(0, 6, (units, 3)).astype(float)  # ties are many
+    cost[draw.random(units) < 0.2 * some, 1] = np.nan
+    averages = [4.0, *draw.uniform(4, 9, 5), 5.6]
+    each = allocate_each(cost, (4, 6, 8), averages=averages)
+    for average, chosen in zip(averages, each, strict=True):
+        assert chosen.tolist() == allocate(cost, (4, 6, 8), average=average).tolist()
 
 
 def test_what_cannot_be_allocated_is_told() -> None:

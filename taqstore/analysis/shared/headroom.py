@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +24,11 @@ from taqstore.analysis.shared.number_limits import (
 )
 from taqstore.kinds.nonfinite import images_of, laid_out, observed_counts, pooled_counts
 from taqstore.names import site_of
+from taqstore.quantization.spread import row_slices
 
 _NAME = "overflow"
+# Values of channels that are taken as float64 at a time.
+_ROW_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -135,13 +139,37 @@ def _products(dataset: xr.Dataset, step: xr.DataArray) -> dict[str, xr.DataArray
 
 
 def _by_absmax(low: Array, high: Array, step: Array) -> Array:
+    shape = low.shape[:-1]
+    steps = np.broadcast_to(step, shape).ravel()
+    return _row_by_row(_absmax_product, low, high, each=steps).reshape(shape)
+
+
+def _absmax_product(low: Array, high: Array, step: Array) -> Array:
     absmax = np.maximum(abs(low.astype(np.float64)), abs(high.astype(np.float64)))
     return largest_by_absmax(absmax, step)
 
 
 def _energy(mean: Array, m2: Array, count: Array) -> Array:
     """Sum over channels of the mean of x^2; `count` values are of each channel."""
+    shape = mean.shape[:-1]
+    counts = np.broadcast_to(count, shape).ravel()
+    return _row_by_row(_mean_square, mean, m2, each=counts).reshape(shape)
+
+
+def _mean_square(mean: Array, m2: Array, count: Array) -> Array:
     mean, m2 = mean.astype(np.float64), m2.astype(np.float64)
     square: Array = np.square(mean) + m2 / np.maximum(count, 1)[..., None]
     energy: Array = np.nansum(square, axis=-1)
     return energy
+
+
+def _row_by_row(kernel: Callable[..., Array], *wide: Array, each: Array) -> Array:
+    """``kernel(*wide, each)`` of arrays ``(..., channel)`` and ``(row)``, some rows at a time.
+
+    What it makes beside its results then stays in the processor's cache.
+    """
+    rows = [array.reshape(len(each), array.shape[-1]) for array in wide]
+    found = np.empty(len(each))
+    for part in row_slices(len(each), wide[0].shape[-1], block=_ROW_BLOCK):
+        found[part] = kernel(*(array[part] for array in rows), each[part])
+    return found

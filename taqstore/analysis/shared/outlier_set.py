@@ -66,7 +66,10 @@ def mean_jaccard(sets: Array, known: Array) -> Array:
     Two empty sets are equal: 1. Members that are not `known` ``(..., member)`` form no pairs. NaN
     where all sets are empty, or there is no pair.
     """
-    masks = (sets & known[..., None]).astype(np.float64)
+    members = sets & known[..., None]
+    # Of thousands of channels few are in any set.
+    some = members.any(axis=tuple(range(members.ndim - 1)))
+    masks = members[..., some].astype(np.float64)
     both = masks @ np.swapaxes(masks, -1, -2)
     size = masks.sum(axis=-1)
     either = size[..., :, None] + size[..., None, :] - both
@@ -74,6 +77,6 @@ def mean_jaccard(sets: Array, known: Array) -> Array:
     pair = known[..., :, None] & known[..., None, :] & ~np.eye(sets.shape[-2], dtype=bool)
     pairs = pair.sum(axis=(-2, -1))
     mean = np.full(pairs.shape, np.nan)
-    some = (pairs > 0) & size.any(axis=-1)
-    np.divide((similar * pair).sum(axis=(-2, -1)), pairs, out=mean, where=some)
+    compared = (pairs > 0) & size.any(axis=-1)
+    np.divide((similar * pair).sum(axis=(-2, -1)), pairs, out=mean, where=compared)
     return mean

@@ -23,7 +23,7 @@ from taqstore.plot.parts.grid import site_grid, site_table
 from taqstore.plot.parts.panels import Page, table
 from taqstore.plot.parts.places import OUTSIDE
 from taqstore.plot.parts.views import linear_view
-from taqstore.quantization.allocation import allocate
+from taqstore.quantization.allocation import allocate, allocate_each
 from taqstore.query.analyze import load
 
 _BUDGETS = 9
@@ -222,11 +222,11 @@ def _layer_errors(data: xr.Dataset) -> np.ndarray:
 def _bought(errors: np.ndarray, choices: np.ndarray, averages: np.ndarray) -> list[float]:
     """Mean error of the best allocation to rows (unit, choice) for each of `averages`."""
     known = errors[~np.isnan(errors).any(axis=1)]
-    means = []
-    for average in averages:
-        widths = allocate(known, choices.tolist(), average=average)
-        means.append(known[np.arange(len(known)), np.searchsorted(choices, widths)].mean())
-    return means
+    rows = np.arange(len(known))
+    return [
+        known[rows, np.searchsorted(choices, widths)].mean()
+        for widths in allocate_each(known, choices.tolist(), averages=averages.tolist())
+    ]
 
 
 def _title(

@@ -12,6 +12,8 @@ from matplotlib.artist import Artist
 from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.figure import Figure
 
+from taqstore.plot.parts.written import save
+
 _DPI = 180
 _PIXELS_PER_INCH = 96
 _MESH_CELLS = 400
@@ -39,12 +41,13 @@ def inline_svg(figure: Figure, prefix: str) -> str:
     prefix
         Distinct for each drawing of a page.
     """
-    for artist in figure.findobj(_is_dense):
-        artist.set_rasterized(True)
+    for artist in (artist for ax in figure.axes for artist in ax.collections):
+        if _is_dense(artist):
+            artist.set_rasterized(True)
     drawn = io.BytesIO()
     # Text stays text: smaller, searchable, and in a font with the metrics it was laid out for.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "taqstore"}):
-        figure.savefig(drawn, format="svg", dpi=_DPI, metadata={"Date": None})
+        save(figure, drawn, format="svg", dpi=_DPI, metadata={"Date": None})
     root = ElementTree.fromstring(drawn.getvalue())
     _clean(root, prefix)
     width = f"--width: {figure.get_figwidth() * _PIXELS_PER_INCH:.0f}px"

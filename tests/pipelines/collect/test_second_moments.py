@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,28 +46,35 @@ class Counting:
         self.done += amount
 
 
-def make_store(folder: Path, row: ModelRow) -> Path:
-    """Latents of `IMAGES` images by a tiny random model."""
-    folder.mkdir(exist_ok=True)
-    prompts = folder / "prompts.txt"
-    prompts.write_text("\n".join(PROMPTS), encoding="utf-8")
-    checkpoint = write_checkpoint(folder / "w.safetensors", flux=row.pipeline == "FluxPipeline")
-    generate(folder / "run.zarr", Request(row.name, prompts, IMAGES, steps=STEPS,
-                                          local_ckpt=checkpoint))  # fmt: skip
-    return folder / "run.zarr"
-
-
-def two_stores(folder: Path) -> tuple[Path, Path]:
-    """One store, and a copy of it."""
-    first = make_store(folder / "a", TINY)
-    shutil.copytree(folder / "a", folder / "b")
-    return first, folder / "b" / "run.zarr"
+Make = Callable[[Path, ModelRow], Path]
 
 
 @pytest.fixture(scope="module")
-def bare_and_whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def make_store(tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Makes a store with latents of `IMAGES` images by a tiny random model."""
+
+    @functools.cache
+    def sampled(row: ModelRow) -> Path:
+        folder = tmp_path_factory.mktemp(row.name)
+        prompts = folder / "prompts.txt"
+        prompts.write_text("\n".join(PROMPTS), encoding="utf-8")
+        flux = row.pipeline == "FluxPipeline"
+        checkpoint = write_checkpoint(folder / "w.safetensors", flux=flux)
+        asked = Request(row.name, prompts, IMAGES, steps=STEPS, local_ckpt=checkpoint)
+        generate(folder / "run.zarr", asked)
+        return folder
+
+    def made(folder: Path, row: ModelRow) -> Path:
+        return Path(shutil.copytree(sampled(row), folder, dirs_exist_ok=True)) / "run.zarr"
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def bare_and_whole(make_store: Make, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A store with latents, and a copy that was collected at once; to be read only."""
-    bare, whole = two_stores(tmp_path_factory.mktemp("whole"))
+    folder = tmp_path_factory.mktemp("whole")
+    bare, whole = (make_store(folder / name, TINY) for name in "ab")
     run(whole, PAIRS)
     return bare, whole
 
@@ -119,10 +128,17 @@ def check(found: Moments2 | None, expected: np.ndarray) -> None:
     assert (found.full() == found.full().T).all()
 
 
-@pytest.mark.parametrize("block_size", [7, None])
-@pytest.mark.parametrize("row", [TINY, TINY32, TINY_FLUX], ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    ("row", "block_size"),
+    [(TINY, 7), (TINY, None), (TINY32, None), (TINY_FLUX, 7)],
+    ids=lambda one: getattr(one, "name", one),
+)
 def test_they_equal_float64_of_captured_tensors(
-    row: ModelRow, block_size: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    row: ModelRow,
+    block_size: int | None,
+    make_store: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = make_store(tmp_path, row)
     run(store, SecondMoments(block_size, step_groups=2))
@@ -138,7 +154,7 @@ def test_they_equal_float64_of_captured_tensors(
     assert verify_store(store).damage == ()
 
 
-def test_sums_and_counts_are_those_of_the_statistics(tmp_path: Path) -> None:
+def test_sums_and_counts_are_those_of_the_statistics(make_store: Make, tmp_path: Path) -> None:
     store = make_store(tmp_path, TINY)
     run(store, SecondMoments(16))
     opened = open_store(store)
@@ -154,8 +170,10 @@ def test_sums_and_counts_are_those_of_the_statistics(tmp_path: Path) -> None:
         assert not found["left_out"].any()
 
 
-def test_a_pass_of_its_own_gives_the_same_and_leaves_statistics_alone(tmp_path: Path) -> None:
-    together, after = two_stores(tmp_path)
+def test_a_pass_of_its_own_gives_the_same_and_leaves_statistics_alone(
+    make_store: Make, tmp_path: Path
+) -> None:
+    together, after = (make_store(tmp_path / name, TINY) for name in "ab")
     asked = SecondMoments(16, step_groups=2, images=2)
     assert run(together, asked).done == IMAGES * STEPS
     run(after, None)
@@ -167,7 +185,9 @@ def test_a_pass_of_its_own_gives_the_same_and_leaves_statistics_alone(tmp_path: 
     assert run(after, asked, resume=True).total == 0
 
 
-def test_a_pass_of_its_own_takes_the_steps_of_the_statistics(tmp_path: Path) -> None:
+def test_a_pass_of_its_own_takes_the_steps_of_the_statistics(
+    make_store: Make, tmp_path: Path
+) -> None:
     """Not the default of a fresh run: nobody has to say `--stride 1` again."""
     store = make_store(tmp_path, TINY)
     checkpoint = store.with_name("w.safetensors")
@@ -181,7 +201,7 @@ def test_a_pass_of_its_own_takes_the_steps_of_the_statistics(tmp_path: Path) -> 
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_store: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = make_store(tmp_path, TINY)
     usage = shutil.disk_usage(tmp_path)._replace(free=1)
@@ -192,7 +212,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     assert not any(open_store(store, incomplete=True).mask("second_moments/mlp.fc1").ravel())
 
 
-def test_without_resume_what_is_there_is_not_touched(tmp_path: Path) -> None:
+def test_without_resume_what_is_there_is_not_touched(make_store: Make, tmp_path: Path) -> None:
     store = make_store(tmp_path, TINY)
     run(store, None)
     with pytest.raises(StoreError, match="--resume keeps them"):
@@ -225,8 +245,10 @@ def test_stopped_anywhere_a_resumed_run_does_the_rest(
     assert_same_stores(stopped, whole)
 
 
-def test_sums_that_do_not_fit_take_several_runs_of_the_steps(tmp_path: Path) -> None:
-    whole, parts = two_stores(tmp_path)
+def test_sums_that_do_not_fit_take_several_runs_of_the_steps(
+    make_store: Make, tmp_path: Path
+) -> None:
+    whole, parts = (make_store(tmp_path / name, TINY) for name in "ab")
     told: list[MomentSpace] = []
     run(whole, SecondMoments(None))
     asked = SecondMoments(None, memory=TIGHT)
@@ -246,7 +268,7 @@ def test_sums_that_do_not_fit_take_several_runs_of_the_steps(tmp_path: Path) -> 
 
 
 def test_positions_that_are_not_finite_are_left_out_and_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_store: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = make_store(tmp_path, TINY32)
     take = Sums.take
@@ -271,7 +293,7 @@ def test_positions_that_are_not_finite_are_left_out_and_told(
     assert any("positions with non-finite values are left out" in note for note in outcome.notes)
 
 
-def test_what_cannot_be_asked_is_said(tmp_path: Path) -> None:
+def test_what_cannot_be_asked_is_said(make_store: Make, tmp_path: Path) -> None:
     store = make_store(tmp_path, TINY)
     with pytest.raises(TaqError, match="5 groups of steps are asked for, of 4 steps"):
         run(store, SecondMoments(16, step_groups=5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -50,6 +51,19 @@ def store(filled: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(filled, tmp_path / "run.zarr"))
 
 
+@pytest.fixture(scope="module")
+def store_of(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A store for each command, which makes anew what an error left there."""
+
+    @functools.cache
+    def made(name: str) -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        shutil.copy(filled.with_name("w.safetensors"), folder)
+        return Path(shutil.copytree(filled, folder / "run.zarr"))
+
+    return made
+
+
 def broken(error: Exception) -> Callable[..., Any]:
     def call(self: Any, *arguments: Any, **options: Any) -> Any:
         raise error
@@ -71,8 +85,12 @@ def feed_forward() -> Any:
 )  # fmt: skip
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_error_of_the_model_is_one_line_with_its_layer(
-    name: str, error: Exception, store: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    error: Exception,
+    store_of: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    store = store_of(name)
     monkeypatch.setattr(feed_forward(), "__call__", broken(error))
     with pytest.raises(ModelError) as told:
         COMMANDS[name](store, store.with_name("w.safetensors"))

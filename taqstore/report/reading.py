@@ -1,0 +1,51 @@
+"""What the report reads of a store's statistics: each site once, and in blocks of few layers."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+from taqstore.analysis.held import held
+from taqstore.analysis.shared.inputs import first_complete, is_observed
+from taqstore.arrays.lazy import for_a_pass
+from taqstore.names import EXTREMA, site_of, site_rank
+from taqstore.query.sites import Groups, paths_of
+
+# With all batches and steps: what an analysis makes of a block is several times as much.
+_BLOCK_BYTES = 16 << 20
+# Of sources that are not held: recut histograms grow in the analyses, few steps at a time.
+_STEPS_AT_ONCE = 5
+_UNUSED = ("mean", "m2", "std", "nonfinite")
+
+
+def groups_of(groups: Groups, source: str) -> dict[str, xr.Dataset]:
+    """The groups of one source, sites in the order of a block, behind dask.
+
+    Observations are `held`: in memory, without batches. Only the extrema of channels are left in
+    the store, with their batches. Other sources are as they are.
+    """
+    return {path: _of_site(data) for path, data in statistics_of(groups, source).items()}
+
+
+def statistics_of(groups: Groups, source: str) -> dict[str, xr.Dataset]:
+    """The groups of one source as they are, sites in the order of a block."""
+    paths = sorted(paths_of(groups, source), key=lambda path: site_rank(site_of(path)))
+    return {path: groups[path] for path in paths}
+
+
+def _of_site(group: xr.Dataset) -> xr.Dataset:
+    if not is_observed(group):
+        used = group.drop_vars(_UNUSED, errors="ignore")
+        return in_blocks(used).chunk({"step": _STEPS_AT_ONCE})
+    ends = in_blocks(group[[*first_complete(group, EXTREMA)]])
+    # One block: dask takes longer for many than what is asked of them.
+    return held(group).chunk().assign(ends.data_vars)
+
+
+def in_blocks(group: xr.Dataset) -> xr.Dataset:
+    """Behind dask, all that there is of some layers in a block; blocks of a variable are small."""
+    found = {}
+    for name, array in for_a_pass(group).data_vars.items():
+        layers = array.sizes.get("layer", 1)
+        size = max(1, _BLOCK_BYTES * layers // max(1, array.nbytes))
+        found[name] = array.chunk({**dict.fromkeys(array.dims, -1), "layer": size})
+    return group.assign(found)
