@@ -46,7 +46,7 @@ def allocate(cost: npt.ArrayLike, sizes: Sequence[int], *, average: float) -> In
     TaqError
         The budget is below the smallest size, or the problem is too large for the table.
     """
-    (chosen,) = allocate_each(cost, sizes, averages=[average])
+    chosen: Ints = allocate_each(cost, sizes, averages=[average])[0]
     return chosen
 
 

@@ -49,7 +49,7 @@ def range_pages(
 
 def range_data(view: xr.Dataset, *, answers: xr.Dataset | None = None) -> xr.Dataset:
     """Per (step, layer): `median_range` over channels, `tensor_min`, `tensor_max`."""
-    pair = extrema(view).compute()
+    pair = extrema(view)
     found = diagnostics(view) if answers is None else answers
     return xr.Dataset(
         {

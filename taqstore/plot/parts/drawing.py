@@ -5,6 +5,7 @@ Only Axes are touched, never pyplot's global state. Noise is at the left: sigma 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal
 
 import matplotlib as mpl
@@ -27,6 +28,7 @@ MISSING_COLOR = "0.85"
 _WIDE = 50.0
 
 
+@cache
 def line_colors() -> Colormap:
     """Colours of ordered lines: viridis without its last tenth, too pale on white."""
     shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.9, 256))
