@@ -33,10 +33,10 @@ OPENED = ("layer", "chunks=None, opened each time")
 """The question and our way whose own time is wanted, too."""
 OPENED_SECONDS = Wanted(0.010)
 MODELS: dict[str, tuple[list[str], Wanted]] = {
-    "collect against bare forwards": (["live", "collect", "6", "16"], Wanted(1.4)),
-    "cache against forwards and a raw write": (["live", "cache", "6", "16"], Wanted(1.3)),
+    "collect against bare forwards": (["live", "collect", "8", "28"], Wanted(1.4)),
+    "cache against forwards and a raw write": (["live", "cache", "8", "28"], Wanted(1.3)),
     "AdaRound iteration with A8, reference model": (["adaround", "reference", "15"], Wanted(1.15)),
-    "AdaRound iteration with A8, hidden 1536": (["adaround", "wide", "9"], Wanted(1.15)),
+    "AdaRound iteration with A8, hidden 1536": (["adaround", "wide", "5"], Wanted(1.15)),
 }
 """Ratios of what is asked to a floor, and what they may be."""
 

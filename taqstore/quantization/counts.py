@@ -230,9 +230,21 @@ def means_over(
         for mean, quantity in zip(means, per_bin, strict=True):
             summed = np.zeros(total.shape)
             for part in pieces:
-                summed += np.einsum("...b,...b->...", part.counts, quantity(part.spread, rows))
+                summed += in_order(part.counts * quantity(part.spread, rows))
             np.divide(summed, total, out=mean[rows], where=total > 0)
     return means
+
+
+def in_order(products: Floats) -> Floats:
+    """Sums over the last axis, from its first element to its last.
+
+    So that bins that no row of a call has anything in change no bit, there or left out, and with
+    them neither does how rows are dealt to calls.
+    """
+    if not products.shape[-1]:
+        return np.zeros(products.shape[:-1])
+    summed: Floats = np.cumsum(products, axis=-1)[..., -1]
+    return summed
 
 
 def known_rows(known: Floats | None, shape: tuple[int, ...]) -> Floats | None:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from taqstore.quantization.candidates import FINER, FINEST, Ints, Scheme, window
-from taqstore.quantization.counts import Part
-from taqstore.quantization.octaves import Octaves, clipped, errors_in_window, window_errors
+from taqstore.quantization.counts import Part, in_order
+from taqstore.quantization.octaves import Octaves, clipped, errors_in_window, product, window_errors
 from taqstore.quantization.spread import row_slices
 from taqstore.statistics.bins import Floats
 
@@ -67,16 +67,7 @@ def _first(octaves: Octaves, own: list[Part], scheme: Scheme, covering: Floats) 
     # Rows that end in one octave lie together: each octave is tried for a slice of rows.
     order = np.argsort(last, kind="stable")
     first, last, octaves = first[order], last[order], octaves[order]
-    base = int(first.min()) // per_octave
-    tried = np.arange(base * per_octave, (int(last.max()) // per_octave + 1) * per_octave)
-    table = np.full((len(order), len(tried)), np.inf)
-    for octave in range(base, int(last.max()) // per_octave + 1):
-        least, most = octave * per_octave, (octave + 1) * per_octave
-        begin, end = np.searchsorted(last, least), np.searchsorted(first, most)
-        if begin < end:
-            at = slice(least - tried[0], most - tried[0])
-            table[begin:end, at] = octaves[begin:end].errors(scheme, octave, per_octave)
-    _add_rest(table, octaves.rest, scheme, np.exp2(tried / per_octave))
+    tried, table = grid_errors(octaves, scheme, first, last)
     table[(tried < first[:, None]) | (tried > last[:, None])] = np.inf
     table = table[:, ::-1]
     steps = np.broadcast_to(np.exp2(tried[::-1] / per_octave), table.shape)
@@ -86,15 +77,82 @@ def _first(octaves: Octaves, own: list[Part], scheme: Scheme, covering: Floats) 
     return found
 
 
-def _add_rest(table: Floats, rest: Part, scheme: Scheme, step: Floats) -> None:
+def grid_errors(
+    octaves: Octaves, scheme: Scheme, first: Ints, last: Ints, *, whole: bool = False
+) -> tuple[Ints, Floats]:
+    """Summed errors of rows under step sizes of a grid, without bins that rows have of their own.
+
+    Parameters
+    ----------
+    first, last
+        Which are asked for of each row, in steps of ``1 / scheme.per_octave`` octaves; both ascend.
+    whole
+        As of `Octaves.errors`.
+
+    Returns
+    -------
+    tried
+        int64 ``(candidate,)``, ascending.
+    table
+        ``(row, candidate)``; unknown, or infinite, where it was not asked for.
+    """
+    per_octave = scheme.per_octave
+    base, end = int(first.min()) // per_octave, int(last.max()) // per_octave + 1
+    tried = np.arange(base * per_octave, end * per_octave)
+    table = np.full((len(first), len(tried)), np.inf)
+    for octave in range(base, end):
+        least, most = octave * per_octave, (octave + 1) * per_octave
+        rows = slice(int(np.searchsorted(last, least)), int(np.searchsorted(first, most)))
+        if rows.start < rows.stop:
+            at = slice(least - tried[0], most - tried[0])
+            table[rows, at] = octaves[rows].errors(scheme, octave, per_octave, whole=whole)
+    _add_rest(table, octaves.rest, scheme, np.exp2(tried / per_octave), whole=whole)
+    return tried, table
+
+
+def run_table(
+    octaves: Octaves, own: list[Part], scheme: Scheme, first: Ints, last: Ints, octave: Ints
+) -> Floats:
+    """Summed squared errors of rows under step sizes ``2**(octave / scheme.per_octave)``.
+
+    Parameters
+    ----------
+    octaves, own
+        Counts of rows: in common bins, and in bins of their own.
+    first, last
+        Octaves that are asked for of each row, ``(row,)``.
+    octave
+        ``(candidate,)``, those of all rows.
+
+    Returns
+    -------
+    ``(row, candidate)``; infinite where it was not asked for. A row has the same to the bit
+    whichever others there are.
+    """
+    order = np.argsort(last, kind="stable")
+    ascending = np.minimum.accumulate(first[order][::-1])[::-1]
+    tried, table = grid_errors(octaves[order], scheme, ascending, last[order], whole=True)
+    found = np.empty((len(order), len(octave)))
+    found[order] = table[:, octave - tried[0]]
+    asked = (octave >= first[:, None]) & (octave <= last[:, None])
+    found[~asked] = np.inf
+    row, column = np.nonzero(asked)
+    step = np.exp2(octave / scheme.per_octave)[column]
+    found[row, column] += _own_errors(own, row, step, scheme)
+    return found
+
+
+def _add_rest(
+    table: Floats, rest: Part, scheme: Scheme, step: Floats, *, whole: bool = False
+) -> None:
     """Errors of the bins next to zero, the same for all that are within half a step."""
     if not rest.counts.shape[1]:
         return
-    inner = int(np.searchsorted(step / 2, _reach(rest)))
-    table[:, inner:] += (rest.counts @ rest.spread.square())[:, None]
+    inner = len(step) if whole else int(np.searchsorted(step / 2, _reach(rest)))
+    table[:, inner:] += _squares(rest)[:, None]
     if inner:
         tried = scheme.quantizer(step[:inner], np.zeros(inner))
-        table[:, :inner] += rest.counts @ rest.spread.error(tried).T
+        table[:, :inner] += product(rest.counts, rest.spread.error(tried).T)
 
 
 def _least(table: Floats, steps: Floats, own: list[Part], scheme: Scheme) -> tuple[Ints, Floats]:
@@ -149,7 +207,7 @@ class _Windows:
         for alike in np.split(order, np.flatnonzero(np.diff(place[order])) + 1):
             at = int(place[alike[0]]) * FINER + margin
             errors = table[at - FINER : at + FINER + 1][::-1]
-            inside[alike] = self.held[alike] @ errors.T
+            inside[alike] = product(self.held[alike], errors.T)
         tried = place[:, None] * FINER + offset
         steps = np.exp2((self.base[:, None] * per_octave + tried) / per_octave)
         winner, least = _least(self.whole(inside, steps), steps, self.own, self.scheme)
@@ -161,12 +219,17 @@ class _Windows:
         table += clipped(self.above, steps, self.scheme)
         rest = self.octaves.rest
         inner = steps.min(axis=1, initial=np.inf) / 2 >= _reach(rest)
-        table += (rest.counts @ rest.spread.square() * inner)[:, None]
+        table += (_squares(rest) * inner)[:, None]
         near = np.flatnonzero(~inner)
         if near.size:
             tried = self.scheme.quantizer(steps[near], np.zeros(steps[near].shape))
             table[near] += np.einsum("rb,rcb->rc", rest.counts[near], rest.spread.error(tried))
         return table
+
+
+def _squares(part: Part) -> Floats:
+    """Sums of x^2 ``(row,)``."""
+    return in_order(part.counts * part.spread.square())
 
 
 def _reach(rest: Part) -> float:

@@ -74,8 +74,15 @@ class Octaves:
         """Of which every octave has ``2**mantissa_bits`` bins of either sign."""
         return int(self.counts.shape[-1]).bit_length() - 1
 
-    def errors(self, scheme: Scheme, octave: int, per_octave: int) -> Floats:
+    def errors(
+        self, scheme: Scheme, octave: int, per_octave: int, *, whole: bool = False
+    ) -> Floats:
         """Summed squared errors under step sizes ``2**(octave + phase / per_octave)``.
+
+        Parameters
+        ----------
+        whole
+            Give a row the same sums to the bit whatever octaves other rows have; takes longer.
 
         Returns
         -------
@@ -84,7 +91,10 @@ class Octaves:
         table = window_errors(scheme, self.mantissa_bits, per_octave, 0)[:-1]
         inside, at = self._inside(scheme, octave)
         held = self.counts[:, inside].reshape(len(self.counts), -1)
-        summed = held @ table[:, at].reshape(len(table), -1).T
+        if whole:
+            held = self.windows(scheme, np.full(len(self.counts), octave))[0]
+            at = slice(None)
+        summed = product(held, table[:, at].reshape(len(table), -1).T)
         summed *= 4.0**octave
         summed += self.below[:, inside.start, None]
         step = np.exp2(octave + np.arange(per_octave) / per_octave)
@@ -115,6 +125,30 @@ class Octaves:
 
 
 _NOWHERE = -(1 << 20)
+# Multiplications up to which OpenBLAS stays in the thread that calls it.
+_ALONE = 1 << 18
+
+
+def product(rows: Floats, columns: Floats) -> Floats:
+    """``rows @ columns``, some rows at a time.
+
+    A library of linear algebra starts threads for larger products. Where several analyses run at
+    once these wait for each other longer than the product takes.
+    """
+    (count, inner), width = rows.shape, columns.shape[1]
+    if not inner * width:
+        return np.zeros((count, width))
+    size = max(2, _ALONE // max(1, inner * width))
+    size -= size % 8 if size > 8 else 0  # the library takes as many together, all alike
+    whole = count - count % size
+    found = np.empty((count, width))
+    blocks = rows[:whole].reshape(-1, size, inner)
+    np.matmul(blocks, columns, out=found[:whole].reshape(-1, size, width))
+    if whole < count:  # as many rows as above, for sums to be made alike
+        last = np.zeros((size, inner))
+        last[: count - whole] = rows[whole:]
+        found[whole:] = (last @ columns)[: count - whole]
+    return found
 
 
 def _places(spread: Spread) -> tuple[Ints, Ints, Ints, int] | None:

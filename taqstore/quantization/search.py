@@ -23,7 +23,7 @@ import numpy.typing as npt
 from taqstore.quantization.candidates import FINER, FINEST, Grid, Ints, Scheme, refinement, window
 from taqstore.quantization.counts import Part, mean_over, occupied, parts
 from taqstore.quantization.octave_search import best_steps
-from taqstore.quantization.octaves import Octaves
+from taqstore.quantization.octaves import Octaves, product
 from taqstore.quantization.quantizer import Quantizer
 from taqstore.quantization.spread import Spread, row_slices
 from taqstore.statistics.bins import Floats
@@ -66,9 +66,9 @@ def _add_common(table: Floats, part: Part, quantizers: Quantizer, power: float) 
         begin, end = np.searchsorted(bins.left, -half), np.searchsorted(bins.right, half, "right")
         end = max(begin, end)
         inner = bins[begin:end].error(tried[:1], power=power)[0]
-        table[:, some] += (held[:, begin:end] @ inner)[:, None]
+        table[:, some] += np.einsum("rb,b->r", held[:, begin:end], inner)[:, None]
         for side in (slice(begin), slice(end, None)):
-            table[:, some] += held[:, side] @ bins[side].error(tried, power=power).T
+            table[:, some] += product(held[:, side], bins[side].error(tried, power=power).T)
 
 
 def _add_own(table: Floats, part: Part, quantizers: Quantizer, power: float) -> None:

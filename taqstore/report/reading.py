@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import xarray as xr
 
 from taqstore.analysis.held import held
@@ -35,10 +38,14 @@ def statistics_of(groups: Groups, source: str) -> dict[str, xr.Dataset]:
 def _of_site(group: xr.Dataset) -> xr.Dataset:
     if not is_observed(group):
         used = group.drop_vars(_UNUSED, errors="ignore")
-        return in_blocks(used).chunk({"step": _STEPS_AT_ONCE})
+        few = {"step": _STEPS_AT_ONCE}
+        return used.assign({n: _chunked(a, few) for n, a in used.data_vars.items()})
     ends = in_blocks(group[[*first_complete(group, EXTREMA)]])
     # One block: dask takes longer for many than what is asked of them.
-    return held(group).chunk().assign(ends.data_vars)
+    known = held(group)
+    return known.assign(
+        {n: _chunked(a, {}) for n, a in known.data_vars.items()} | dict(ends.data_vars)
+    )
 
 
 def in_blocks(group: xr.Dataset) -> xr.Dataset:
@@ -47,5 +54,12 @@ def in_blocks(group: xr.Dataset) -> xr.Dataset:
     for name, array in for_a_pass(group).data_vars.items():
         layers = array.sizes.get("layer", 1)
         size = max(1, _BLOCK_BYTES * layers // max(1, array.nbytes))
-        found[name] = array.chunk({**dict.fromkeys(array.dims, -1), "layer": size})
+        found[name] = _chunked(array, {**dict.fromkeys(array.dims, -1), "layer": size})
     return group.assign(found)
+
+
+def _chunked(array: xr.DataArray, blocks: Mapping[Any, int]) -> xr.DataArray:
+    """The values behind dask; the coordinates stay in memory."""
+    here = {dim: size for dim, size in blocks.items() if dim in array.dims}
+    found: xr.DataArray = array.copy(data=array.variable.chunk(here).data)
+    return found

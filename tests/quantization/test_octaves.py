@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taqstore.quantization.counts import Part, parts
+from taqstore.quantization.counts import Part, mean_over, parts
 from taqstore.quantization.octaves import Octaves
 from taqstore.quantization.search import Scheme, best_quantizer, error_table
 from taqstore.quantization.spread import Spread
@@ -113,3 +113,22 @@ def test_known_values_decide_only_where_they_can() -> None:
     table = error_table(pieces, scheme.quantizer(steps, np.zeros(len(steps))))
     mine = error_table(pieces, best)
     assert mine.item() <= table.min() * (1 + 1e-9)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), bits=st.sampled_from([4, 8]))
+def test_a_row_has_the_same_sums_whichever_others_there_are(seed: int, bits: int) -> None:
+    """So that a store read in blocks, and what is held of it, give the same numbers to the bit."""
+    layout, scheme = LAYOUTS[0], Scheme(bits)
+    counts, _ = counted([x for x in rows_of(seed, layout) if x.size], layout)
+    every = mean_over(counts, Spread.of(layout), lambda bins, _: bins.square())
+    for row in range(len(counts)):
+        used = np.flatnonzero(counts[row])
+        alone = counts[row : row + 1, used]
+        one = mean_over(alone, Spread.of(layout)[used], lambda bins, _: bins.square())
+        assert one.item() == every[row]
+        best = best_quantizer(alone, Spread.of(layout)[used], scheme)
+        assert (
+            best.step_size.item()
+            == best_quantizer(counts, Spread.of(layout), scheme).step_size[row]
+        )

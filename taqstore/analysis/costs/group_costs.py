@@ -8,9 +8,11 @@ import numpy as np
 import xarray as xr
 
 from taqstore.analysis.ranges.known import outermost
-from taqstore.analysis.shared.inputs import Array, Bounds, over
+from taqstore.analysis.shared.inputs import Array, Bounds, joined, over
 from taqstore.quantization.candidates import Grid, Scheme, window
-from taqstore.quantization.counts import occupied, parts
+from taqstore.quantization.counts import Part, in_order, occupied, parts
+from taqstore.quantization.octave_search import run_table
+from taqstore.quantization.octaves import Octaves
 from taqstore.quantization.search import best_quantizer, clip_ends, error_table
 from taqstore.quantization.spread import Spread, row_slices
 
@@ -67,7 +69,7 @@ def run_costs(
         return cost, path.expand_dims("feature", -1)
     layers = [str(d) for d in path.dims if d != "position"]
     # A layer that is nowhere known has no say; one that is zero throughout has no error either.
-    relative = (cost / power).where(power > 0, 0.0 * cost)
+    relative = joined((cost / power).where(power > 0, 0.0 * cost), layers)
     flat = path.stack(feature=layers, create_index=False).fillna(0.0)
     return relative.mean(layers), flat.transpose("position", "feature")
 
@@ -105,14 +107,14 @@ def _run_costs(
     cost = np.zeros((layers, steps, steps))
     cost[~np.isfinite(widest).reshape(layers, steps).any(axis=1)] = np.nan
     path = np.zeros((layers, steps))
-    each = sum(np.einsum("...b,...b->...", p.counts, p.spread.square()) for p in pieces)
+    each = sum(in_order(p.counts * p.spread.square()) for p in pieces)
     squares = np.reshape(each, (layers, steps)).sum(axis=1)
     some = widest > 0
     if not some.any():
         return cost, path, squares
-    grid, octave, outside = _grid(np.where(some, widest, np.nan).reshape(layers, steps), scheme)
-    table = error_table(pieces, grid.quantizers(scheme)).reshape(layers, steps, -1)
-    table[np.broadcast_to(outside[:, None], table.shape)] = np.inf
+    grid, octave, reach = _grid(np.where(some, widest, np.nan).reshape(layers, steps), scheme)
+    table = _table(pieces, scheme, grid, octave, reach.repeat(steps, axis=1))
+    table = table.reshape(layers, steps, -1)
     for first in range(steps):
         run = np.zeros(table[:, 0].shape)
         for last in range(first, steps):
@@ -122,8 +124,18 @@ def _run_costs(
     return cost, path, squares
 
 
+def _table(pieces: list[Part], scheme: Scheme, grid: Grid, octave: Array, reach: Array) -> Array:
+    """Summed errors ``(row, candidate)``, infinite out of reach ``(2, row)``."""
+    octaves = Octaves.of(pieces[0]) if scheme.symmetric else None
+    if octaves is not None:
+        return run_table(octaves, pieces[1:], scheme, reach[0], reach[1], octave)
+    table = error_table(pieces, grid.quantizers(scheme))
+    table[(octave < reach[0, :, None]) | (octave > reach[1, :, None])] = np.inf
+    return table
+
+
 def _grid(widest: Array, scheme: Scheme) -> tuple[Grid, Array, Array]:
-    """Candidates for layers (layer, step), their octaves, and which are out of a layer's reach."""
+    """Candidates for layers (layer, step), their octaves, and the first and last of each layer."""
     per_octave = scheme.per_octave
     known = np.isfinite(widest).any(axis=1)
     ends = [np.zeros(len(widest)), np.zeros(len(widest))]
@@ -134,7 +146,7 @@ def _grid(widest: Array, scheme: Scheme) -> tuple[Grid, Array, Array]:
     places, _ = scheme.places()
     grid = Grid(np.arange(first.min(), last.max() + 1), per_octave, places)
     octave = np.repeat(grid.octave[::-1], len(places))
-    return grid, octave, (octave < first[:, None]) | (octave > last[:, None])
+    return grid, octave, np.stack([first, last])
 
 
 def group_ranges(histograms: Histograms, group: xr.DataArray, scheme: Scheme) -> Bounds:

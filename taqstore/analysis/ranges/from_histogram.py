@@ -129,7 +129,7 @@ def _of_least_error(
         scheme=scheme,
         power=power,
     )
-    return Bounds(lower, upper)
+    return Symmetric(lower, upper) if scheme.symmetric else Bounds(lower, upper)
 
 
 def entropy(
