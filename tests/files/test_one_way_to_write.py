@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FRESH = "fresh"
 ALLOWED = {
     "taqstore/files/staged.py": "the two functions themselves",
-    "taqstore/plot/parts/svg.py": "a drawing kept in memory, part of a page",
+    "taqstore/plot/parts/written.py": "a drawing into what it is given, a fresh file or memory",
     "taqstore/arrays/staged.py": "copies of what was read, in a folder of temporary files",
     "taqstore/place/local_backend.py": "files of a store, which has its own commit rule",
     "taqstore/place/disk.py": "a note beside a store that says who holds its lock",
