@@ -26,6 +26,11 @@ def lost(where: str, what: str) -> StoreError:
     return StoreError(problem(what, where=where, remedy=REMEDY))
 
 
+def damaged(where: str, error: Exception) -> StoreError:
+    """The error of a chunk that cannot be decoded."""
+    return StoreError(problem("damaged chunk", where=where, found=str(error), remedy=REMEDY))
+
+
 class CheckedFiles:
     """The files of one array, each compared before it is read.
 

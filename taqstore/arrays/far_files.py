@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from taqstore.arrays.checked_files import Identify, check_whole, lost
+from taqstore.arrays.checked_files import Identify, check_whole, damaged, lost
 from taqstore.arrays.inner_chunks import InnerChunks, capacity_of
 from taqstore.arrays.pieces import Piece, Pieces, Raw
 from taqstore.arrays.selection import shifted, take
-from taqstore.errors import StoreError, problem
+from taqstore.errors import StoreError
 from taqstore.layout.item_records import Identity
 from taqstore.layout.nodes import ArrayNode
-from taqstore.layout.shards import CODEC_ERRORS, REMEDY
+from taqstore.layout.shards import CODEC_ERRORS
 
 if TYPE_CHECKING:
     import zarr
@@ -198,8 +198,7 @@ class FarFiles:
                 table = self._table_of(raws[0])
             return self._decoded(local, table, plan, raws)
         except ValueError as error:
-            what = "damaged chunk"
-            raise StoreError(problem(what, where=key, found=str(error), remedy=REMEDY)) from error
+            raise damaged(key, error) from error
 
     def _table_of(self, raw: memoryview) -> np.ndarray:
         assert self.chunks is not None
@@ -246,9 +245,7 @@ class FarFiles:
         try:
             return np.asarray(_alone(self.array, key, content).oindex[absolute])
         except CODEC_ERRORS as error:
-            raise StoreError(
-                problem("damaged chunk", where=key, found=str(error), remedy=REMEDY)
-            ) from error
+            raise damaged(key, error) from error
 
 
 def _own(part: np.ndarray, raw: memoryview) -> np.ndarray:

@@ -127,9 +127,7 @@ class InnerChunks:
         ValueError
             It is not what was written, or becomes larger than a chunk is.
         """
-        framing, content = self.framing, raw[:-CRC_BYTES]
-        if len(raw) < CRC_BYTES or crc32c(content) != struct.unpack("<I", raw[-CRC_BYTES:])[0]:
-            raise ValueError("a chunk whose checksum does not match")
+        framing, content = self.framing, _compared(raw)
         if self.compressed:
             content = memoryview(inflated(bytes(content), framing.chunk_bytes))
         if len(content) != framing.chunk_bytes:
@@ -147,9 +145,15 @@ class InnerChunks:
         """
         from numcodecs.zstd import decompress
 
-        content = raw[:-CRC_BYTES]
-        if len(raw) < CRC_BYTES or crc32c(content) != struct.unpack("<I", raw[-CRC_BYTES:])[0]:
-            raise ValueError("a chunk whose checksum does not match")
+        content = _compared(raw)
         if frame_size(bytes(content[:18])) != self.framing.chunk_bytes:
             raise ValueError(f"not a chunk of {self.framing.chunk_bytes} bytes")
         decompress(content, out.reshape(-1).view(np.uint8))
+
+
+def _compared(raw: memoryview) -> memoryview:
+    """What a chunk holds, its checksum compared and cut off."""
+    content = raw[:-CRC_BYTES]
+    if len(raw) < CRC_BYTES or crc32c(content) != struct.unpack("<I", raw[-CRC_BYTES:])[0]:
+        raise ValueError("a chunk whose checksum does not match")
+    return content

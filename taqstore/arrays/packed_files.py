@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taqstore.arrays.checked_files import Identify, check_whole, lost
+from taqstore.arrays.checked_files import Identify, check_whole, damaged, lost
 from taqstore.arrays.inner_chunks import InnerChunks
 from taqstore.arrays.selection import positions_of, take
-from taqstore.errors import StoreError, problem
 from taqstore.layout.nodes import ArrayNode
-from taqstore.layout.shards import REMEDY
 from taqstore.place.plain_files import open_regular
 
 if TYPE_CHECKING:
@@ -88,14 +86,8 @@ class PackedFiles:
         try:
             self._decode(memoryview(raw), local, out)
         except (ValueError, RuntimeError) as error:
-            raise StoreError(
-                problem(
-                    "damaged chunk",
-                    where=f"{self.array.path}/c/{'/'.join(map(str, coords))}",
-                    found=str(error),
-                    remedy=REMEDY,
-                )
-            ) from error
+            where = f"{self.array.path}/c/{'/'.join(map(str, coords))}"
+            raise damaged(where, error) from error
 
     def _checked(self, descriptor: int, coords: tuple[int, ...], where: str) -> mmap.mmap:
         """A map of the file; it is compared with what was written the first time."""

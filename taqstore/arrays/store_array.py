@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from taqstore.arrays.checked_files import CheckedFiles, lost
+from taqstore.arrays.checked_files import CheckedFiles, damaged, lost
 from taqstore.arrays.far_files import Asked, FarFiles
 from taqstore.arrays.inner_chunks import framing_of
 from taqstore.arrays.packed_files import PackedFiles
@@ -38,7 +38,7 @@ from taqstore.arrays.selection import (
 from taqstore.errors import StoreError, problem
 from taqstore.layout.item_records import ABSENT, Identity
 from taqstore.layout.nodes import ArrayNode
-from taqstore.layout.shards import CODEC_ERRORS, REMEDY, MappedShard
+from taqstore.layout.shards import CODEC_ERRORS, MappedShard
 from taqstore.place.zarr_backend import ZarrBackend
 
 if TYPE_CHECKING:
@@ -393,11 +393,5 @@ class ArrayReader:
         try:
             return np.asarray(array.oindex[absolute])
         except CODEC_ERRORS as error:
-            raise StoreError(
-                problem(
-                    "damaged chunk",
-                    where=f"{self.array.path}/c/{'/'.join(map(str, coords))}",
-                    found=str(error),
-                    remedy=REMEDY,
-                )
-            ) from error
+            where = f"{self.array.path}/c/{'/'.join(map(str, coords))}"
+            raise damaged(where, error) from error
