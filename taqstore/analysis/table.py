@@ -341,12 +341,12 @@ ANALYSES: dict[str, Analysis] = {
 }
 
 
-def of_row(name: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+def of_row(name: str, *, blocks: bool = True) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """A decorator of an analysis: what it is of, and what its row says of options, is checked."""
     checked = asked(lambda: ANALYSES[name].options, name)
     given = handed(
         source=ANALYSES[name].source or ACTIVATIONS,
-        blocks=True,
+        blocks=blocks,
         others=f'or of all sites taqstore.query.analyze("{name}", store)',
     )
     return lambda function: given(checked(function))

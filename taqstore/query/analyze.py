@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import dask
 import pandas as pd
 import xarray as xr
 
+from taqstore.analysis.ranges.in_parts import computed
 from taqstore.analysis.table import ANALYSES
 from taqstore.asked import meant, word_of
 from taqstore.errors import MisuseError, TaqError, problem
@@ -127,7 +127,7 @@ def load(results: Mapping[Key, xr.Dataset]) -> dict[Key, xr.Dataset]:
     """Compute lazy results together: what they share once, and with less memory than in turn."""
     # Arrays, not Datasets: dask 2026.8 loses tasks of Datasets whose variables share a kernel.
     lazy = {path: {name: result[name].data for name in result} for path, result in results.items()}
-    (values,) = dask.compute(lazy)  # type: ignore[no-untyped-call,attr-defined]
+    values = computed(lazy)
     return {path: result.copy(data=values[path]) for path, result in results.items()}
 
 
