@@ -17,6 +17,7 @@ from xarray.core import indexing
 from taqstore.arrays.store_array import ArrayReader
 
 _WHOLE = slice(None)
+_LITTLE = 1 << 20
 
 
 class StoreArray(ArrayReader, BackendArray):
@@ -77,6 +78,26 @@ def for_a_pass(dataset: xr.Dataset) -> xr.Dataset:
         if isinstance(lazy := variable._data, LazyArray) and lazy.array.token
     }
     return dataset.assign(found) if found else dataset
+
+
+def read_once(dataset: xr.Dataset) -> xr.Dataset:
+    """The same Dataset; what is read of it late stays in memory as long as it, not behind dask."""
+    found = {
+        name: variable.copy(deep=False, data=indexing.MemoryCachedArray(lazy))  # type: ignore[no-untyped-call]
+        for name, variable in dataset.variables.items()
+        if isinstance(lazy := variable._data, LazyArray)
+    }
+    return dataset.assign(found) if found else dataset
+
+
+def is_read_in_parts(variable: xr.Variable) -> bool:
+    """Whether a part of what is read late is read without the rest, so far as that is much."""
+    lazy = variable._data
+    if not isinstance(lazy, LazyArray):
+        return not variable.chunks
+    if not lazy.array.token:
+        return False
+    return variable.nbytes <= _LITTLE or getattr(lazy.array, "inner_axis", None) is not None
 
 
 def _for_a_pass(lazy: LazyArray) -> Any:
