@@ -181,7 +181,7 @@ def cache(
             ),
             close=writer.close_flags,
         )
-        forwards = outcome.count(next(path for path in groups if path != POOLED)).written
+        forwards = max(outcome.count(path).written for path in groups if path != POOLED)
         record_run(
             writer,
             "cache",
@@ -313,14 +313,17 @@ class _Job:
 
         With `count`, those that are complete are counted as skipped.
         """
-        seen = self.found.seen[position]
-        done = np.all([group.written()[position] for group in self.streams.values()], axis=0)
+        lacking = self._lacking(position)
         if count:
             self.outcome.count(POOLED).skipped += bool(self.groups[POOLED].written()[position])
-            for path in self.groups:
-                if path != POOLED:
-                    self.outcome.count(path).skipped += int(done.sum())
-        return [int(step) for step in np.flatnonzero(seen & ~done)]
+            for name, group in self.streams.items():
+                self.outcome.count(group.template.path).skipped += int((~lacking[name]).sum())
+        wanted = self.found.seen[position] & np.any(list(lacking.values()), axis=0)
+        return [int(step) for step in np.flatnonzero(wanted)]
+
+    def _lacking(self, position: int) -> dict[str, np.ndarray]:
+        """Masks over the steps of an image of those that a stream does not hold, by its name."""
+        return {name: ~group.written()[position] for name, group in self.streams.items()}
 
     def lacks(self, position: int) -> bool:
         """Whether anything of an image is missing."""
@@ -358,27 +361,31 @@ class _Job:
         """
         with ExitStack() as claims, ThreadPoolExecutor(1) as pool:
             mine = {s for s in steps if self._claimed(claims, (position, s))}
-            done = np.all([group.written()[position] for group in self.streams.values()], axis=0)
-            unflagged: list[tuple[int, int]] = []
+            # What one stream holds already is not put in its place once more: a kill before the
+            # flags of the others would leave a flagged file that is not the one recorded.
+            lacking = self._lacking(position)
+            wanted = np.any(list(lacking.values()), axis=0)
+            unflagged = list[int]()
             flagged, left, writing = time.monotonic(), False, Future[None]()
             writing.set_result(None)
             for step in steps:
                 label = f"{self.found.word} {image}, step {self.found.steps[step]}"
-                if step in mine and not done[step]:
-                    streams = self._forward(image, step, prompt)
+                if step in mine and wanted[step]:
+                    made = self._forward(image, step, prompt)
+                    streams = {name: made[name] for name, mask in lacking.items() if mask[step]}
                     writing.result()
                     writing = self._begun(pool, position, step, streams, label)
-                    unflagged.append((position, step))
-                elif not done[step]:
+                    unflagged.append(step)
+                elif wanted[step]:
                     left = True
                     continue
                 if time.monotonic() - flagged >= FLAG_SECONDS:
                     writing.result()
-                    self._flag(unflagged)
+                    self._flag(position, unflagged, lacking)
                     flagged = time.monotonic()
                 self.mode.progress.advance(label)
             writing.result()
-            self._flag(unflagged)
+            self._flag(position, unflagged, lacking)
         return not left
 
     def timed(self, prompt: Prompt) -> list[float]:
@@ -414,12 +421,12 @@ class _Job:
             size = group.put("x", start, _chunks(stream, f"{name} at {label}"))
             self.outcome.wrote(group.template.path, size=size)
 
-    def _flag(self, items: list[tuple[int, int]]) -> None:
+    def _flag(self, position: int, steps: list[int], lacking: Mapping[str, np.ndarray]) -> None:
         """Flag what is written and forget it."""
-        if items:
-            for group in self.streams.values():
+        for name, group in self.streams.items():
+            if items := [(position, step) for step in steps if lacking[name][step]]:
                 group.commit(items)
-            items.clear()
+        steps.clear()
 
     def _forward(self, image: int, step: int, prompt: Prompt) -> Streams:
         """Residual streams of one (image, step), evaluated in one go."""
