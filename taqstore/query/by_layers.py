@@ -16,8 +16,7 @@ from typing import Any, TypeAlias
 import xarray as xr
 
 from taqstore.analysis.table import ANALYSES
-from taqstore.arrays.lazy import for_a_pass, is_read_in_parts, read_once
-from taqstore.arrays.without_dask import without_dask
+from taqstore.arrays.lazy import for_a_pass, is_read_in_parts, read_once, without_dask
 from taqstore.errors import MissingError
 from taqstore.faces import named
 from taqstore.names import site_of

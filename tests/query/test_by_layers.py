@@ -11,9 +11,8 @@ import xarray as xr
 
 from taqstore import Store, open_store
 from taqstore.analysis import ANALYSES
-from taqstore.arrays.lazy import LazyArray
+from taqstore.arrays.lazy import LazyArray, without_dask
 from taqstore.arrays.store_array import ArrayReader
-from taqstore.arrays.without_dask import without_dask
 from taqstore.errors import MissingError
 from taqstore.query import by_layers
 from taqstore.query.analyze import analyze, load
