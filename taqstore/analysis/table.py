@@ -75,7 +75,6 @@ ANALYSES: dict[str, Analysis] = {
         "Clip bounds, step sizes and zero points for every step and layer.",
         f"{_HERE}.scales:scales",
         (*RANGE, PER, GROUP_SIZE),
-        by_layer=True,
     ),
     "error": Analysis(
         "Expected quantization error, SQNR and clip loss of a rule, from histograms.",
@@ -355,12 +354,12 @@ ANALYSES: dict[str, Analysis] = {
 }
 
 
-def of_row(name: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+def of_row(name: str, *, blocks: bool = True) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """A decorator of an analysis: what it is of, and what its row says of options, is checked."""
     checked = asked(lambda: ANALYSES[name].options, name)
     given = handed(
         source=ANALYSES[name].source or ACTIVATIONS,
-        blocks=True,
+        blocks=blocks,
         others=f'or of all sites taqstore.query.analyze("{name}", store)',
     )
     return lambda function: given(checked(function))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pandas as pd
 import xarray as xr
 
+from taqstore.analysis.ranges.in_parts import computed
 from taqstore.analysis.shared.row import Analysis
 from taqstore.analysis.table import ANALYSES
 from taqstore.asked import meant, word_of
@@ -149,11 +150,9 @@ def load(results: Mapping[Key, xr.Dataset]) -> dict[Key, xr.Dataset]:
     """Compute lazy results together: what they share once, and with less memory than in turn."""
     if not any(array.chunks for result in results.values() for array in result.values()):
         return {path: result.load() for path, result in results.items()}
-    import dask
-
     # Arrays, not Datasets: dask 2026.8 loses tasks of Datasets whose variables share a kernel.
     lazy = {path: {name: result[name].data for name in result} for path, result in results.items()}
-    (values,) = dask.compute(lazy)  # type: ignore[no-untyped-call,attr-defined]
+    values = computed(lazy)
     return {path: result.copy(data=values[path]) for path, result in results.items()}
 
 

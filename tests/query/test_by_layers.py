@@ -26,7 +26,6 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("groups", {"bits": 4, "symmetric": False, "count": 2}),
     ("groups", {"method": "sigma"}),
     ("bits", {"per": "step", "weight": "absolute", "average": 5}),
-    ("scales", {"per": "channel", "bits": 4}),
     ("error", {"clip": "percentile", "cuts": "static"}),
     ("tiers", {"clip": "hist_p999"}),
 ]
@@ -95,7 +94,7 @@ def test_what_is_chosen_is_read_once_and_nothing_else(
 def test_shared_groups_and_what_dask_holds_are_left_to_the_lazy_way(store: Store) -> None:
     assert by_layers.told("groups", store, one_by_one, shared=True) is None
     behind = {path: store[path].chunk() for path in store if path.startswith("activations")}
-    assert by_layers.told("scales", behind, one_by_one) is None
+    assert by_layers.told("shifts", behind, one_by_one) is None
 
 
 def test_a_site_that_lacks_something_is_passed_over_unless_all_do(store: Store) -> None:
