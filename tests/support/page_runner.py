@@ -24,6 +24,19 @@ SECONDS = 300
 SERVER = "127.0.0.1:8765"
 
 
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of figures are laid out and their numbers written, but no pixels, which nobody sees.
+
+    How pictures are written is for `tests/plot`.
+    """
+    from taqstore.plot import render
+
+    def save(figure: Any, target: Any, **how: Any) -> None:
+        Path(target).write_bytes(b"")
+
+    monkeypatch.setattr(render, "save", save)
+
+
 class PageRunner:
     """Runs blocks; folders and Python names of a page last as long as it does.
 

@@ -7,6 +7,7 @@ with one that was written in turn.
 from __future__ import annotations
 
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,8 +28,9 @@ from support.live_models import TINY
 from support.live_store import make_live_store
 from support.same_stores import assert_same_stores
 from taqstore import open_store
-from taqstore.errors import StoreError, TaqError
+from taqstore.errors import StoreError, SupersededError, TaqError
 from taqstore.pipelines import cache as cache_pipeline
+from taqstore.place.local_backend import LocalBackend
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 from taqstore.upkeep.verify import verify_store
@@ -39,6 +41,14 @@ SITES = ("mlp.fc2", "attn.qkv")
 COMMANDS = ("cache", "collect")
 # Of puts of a whole run: first, last, and some between of either command.
 SOME = (1, 7, -1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_shards() -> Iterator[None]:
+    """A batch of `collect` is written in several runs of steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[collect.__module__], "SHARD_BYTES", 1 << 16)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +185,26 @@ def test_what_fails_behind_the_model_is_one_line_and_flags_nothing(
     ((_, group, item),) = failing
     assert (group, item) not in events.flagged()
     check_left(command, store, latents, events, filled)
+
+
+def test_what_another_took_over_is_not_counted_as_written(
+    command: str, latents: Path, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As told where writers share an object store: when what was written is to be flagged."""
+    store = copy_of(latents, tmp_path)
+
+    def taken_over(event: Event, number: int) -> None:
+        if event.what == commit_events.FLAGGING and event.item[0] == 1:
+            raise SupersededError("taken over")
+
+    monkeypatch.setattr(LocalBackend, "remote", True)
+    with recorded(Events(taken_over)) as events:
+        done = fill(command, store, latents)
+    monkeypatch.undo()
+    events.check()
+    assert done.left == [1]
+    assert done.written == len(events.flagged())
+    assert {item[0] for _, item in events.flagged()} == {0, 2}
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, ZeroDivisionError])
