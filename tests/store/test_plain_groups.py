@@ -118,6 +118,7 @@ def test_fills_are_those_of_zarr(tmp_path: Path, dtype: str, fill: Any) -> None:
     "words",
     [
         ("info",),
+        ("verify",),
         ("query", "activations/mlp.fc2", "--csv", "mean"),
         ("query", "activations/mlp.fc2", "mean", "--reduce", "channel=p99", "--layer", "mm0.*"),
     ],

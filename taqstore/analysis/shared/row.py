@@ -40,6 +40,9 @@ class Analysis:
     whole
         Whether it is asked of a whole store: the function takes all groups by path and gives
         results by a name of its own. They have no site.
+    late
+        Of a whole store: whether the function leaves it to others to put what is read behind dask,
+        a site at a time and in blocks of their own.
     second
         Of a whole store: whether the function takes the groups of a second store after them.
     fails
@@ -66,6 +69,7 @@ class Analysis:
     across: str = ""
     source: str = ""
     whole: bool = False
+    late: bool = False
     second: bool = False
     fails: bool = False
     selects: tuple[str, ...] = ()
