@@ -138,9 +138,12 @@ def collect(
     coarse = Layout(_dtype(loaded), min(histogram_bits, CHANNEL_MANTISSA_BITS))
     reduce = partial(reducer or default_reducer(), mantissa_bits=histogram_bits)
 
+    weights = sum(one.weights for one in loaded.inputs())
+
     def templates_of(some: np.ndarray) -> list[Template]:
         observed = {
-            site: _template(found, loaded, site, some, histogram_bits, inputs) for site in inputs
+            site: _template(found, loaded, site, some, histogram_bits, inputs, weights)
+            for site in inputs
         }
         channel = [channel_histograms_template(observed[site], coarse) for site in channel_sites]
         moments = _moment_templates(second_moments, observed, some, images_per_batch)
@@ -337,6 +340,7 @@ def _template(
     batches: np.ndarray,
     histogram_bits: int,
     inputs: Mapping[str, Sequence[Input]],
+    weights: int,
 ) -> Template:
     return activations_template(
         site,
@@ -349,7 +353,7 @@ def _template(
         layout=Layout(_dtype(model), histogram_bits),
         dtype=_dtype(model),
         shard_bytes=SHARD_BYTES,
-        attrs={RUN: found.summary(), **_coverage(model, inputs[site])},
+        attrs={RUN: found.summary(), **_coverage(inputs[site], weights)},
     )
 
 
@@ -366,12 +370,12 @@ def _moment_templates(
     return [asked.template(t, site, joined, group_of) for site, t in observed.items()]
 
 
-def _coverage(model: LoadedModel, inputs: Sequence[Input]) -> dict[str, Any]:
+def _coverage(inputs: Sequence[Input], weights: int) -> dict[str, Any]:
     """Which linears read a site's tensors, and how many weights the whole model has."""
     linears = {
         one.layer: {reader.name.full: reader.shape[0] for reader in one.readers} for one in inputs
     }
-    return coverage_attrs(linears, sum(one.weights for one in model.inputs()))
+    return coverage_attrs(linears, weights)
 
 
 def _dtype(model: LoadedModel) -> str:

@@ -104,3 +104,29 @@ def test_an_unknown_choice_is_refused() -> None:
         env=os.environ | {"PYTHONPATH": str(ROOT), "TAQSTORE_BLAS": "whel"},
     )
     assert "MisuseError: TAQSTORE_BLAS 'whel' is not known; did you mean wheel?" in done.stderr
+
+
+COUNT = """
+from taqstore.pipelines.machine.blas import _threads, load_blas, share_products
+import ctypes
+load_blas()
+get = ctypes.CDLL(None).scipy_openblas_get_num_threads
+_, every = _threads()
+found = []
+for size in (1 << 20, 1 << 26):
+    share_products(size)
+    found.append(get())
+print(every, *found)
+"""
+
+
+@needs_wheel
+@pytest.mark.parametrize("told", [None, "2"])
+def test_small_products_are_made_by_one_thread_unless_it_is_told(told: str | None) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    environment |= {} if told is None else {"OPENBLAS_NUM_THREADS": told}
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT], env=environment, cwd=ROOT, check=True, capture_output=True
+    )
+    every, small, large = map(int, done.stdout.split())
+    assert (small, large) == (every if told else 1, every)
