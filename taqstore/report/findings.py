@@ -10,11 +10,12 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
+from taqstore.analysis.error import errors
 from taqstore.analysis.ranges.rules import compared
 from taqstore.errors import MissingError
 from taqstore.names import ACTIVATIONS
 from taqstore.query.analyze import Results, analyze, load, site_tables
-from taqstore.query.sites import Groups
+from taqstore.query.sites import Groups, choose_groups
 from taqstore.statistics.moving_average import SHIFT_MOMENTUM
 from taqstore.store.attributes import attribute_of
 
@@ -113,6 +114,9 @@ def gather(groups: Groups, plan: Plan) -> Findings:
             missing[name] = str(error)
             continue
         results[name] = {path: _only(data, kept) for path, data in found.items()}
+    priced, lacking = _priced(groups, plan)
+    results |= priced
+    missing |= {name: str(error) for name, error in lacking.items()}
     return Findings(_loaded(results), missing)
 
 
@@ -135,11 +139,31 @@ def _requests(
     yield "diagnostics", "diagnostics", shares, {}
     tails = ("range", "is_outlier", "multiplier", "median_range", "tail_ratio", "spike_count")
     yield "outliers", "outliers", (*tails, "step_jaccard", "batch_jaccard"), {}
-    for bits, rule, cuts in product(plan.bits, compared(), CUTS):
-        # The best clip bound of every step is what `bits` prices already.
-        if (rule, cuts) != ("mse", None):
-            options = {"bits": bits, "clip": rule, "cuts": cuts}
-            yield ("error", bits, rule, cuts), "error", ("sqnr", "error"), options
+
+
+def _priced(
+    groups: Groups, plan: Plan
+) -> tuple[dict[Hashable, Results], dict[Hashable, MissingError]]:
+    """Errors of all configurations by ``("error", bits, rule, cuts)``, all of a site in one pass.
+
+    The best clip bound of every step is left out: `bits` prices it already.
+    """
+    every = product(plan.bits, compared(), CUTS)
+    asked: dict[Hashable, dict[str, Any]] = {
+        ("error", bits, rule, cuts): {"bits": bits, "clip": rule, "cuts": cuts}
+        for bits, rule, cuts in every
+        if (rule, cuts) != ("mse", None)
+    }
+    found: dict[Hashable, dict[str, xr.Dataset]] = {}
+    missing: dict[Hashable, MissingError] = {}
+    for path in choose_groups(groups, plan.source):
+        priced, lacking = errors(groups[path], asked)
+        for name, data in priced.items():
+            found.setdefault(name, {})[path] = data
+        missing = lacking | missing
+    return {name: found[name] for name in asked if name in found}, {
+        name: error for name, error in missing.items() if name not in found
+    }
 
 
 def _momentum(groups: Groups) -> float:
