@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -23,6 +24,9 @@ CUTS = (None, "static")
 """A bound for every step, and one for all."""
 GROUPS_TOLERANCE = 0.05
 """Groups of steps may cost this share more than a range for every step."""
+
+TOP_CHANNELS = 10
+"""So many channels are shown that are widest for their layer."""
 
 LAYER_GROUPS = "groups of single layers"
 STEP_BITS = "bits of every step"
@@ -117,7 +121,9 @@ def gather(groups: Groups, plan: Plan) -> Findings:
     priced, lacking = _priced(groups, plan)
     results |= priced
     missing |= {name: str(error) for name, error in lacking.items()}
-    return Findings(_loaded(results), missing)
+    loaded = _loaded(results)
+    widest = {path: _widest(data) for path, data in loaded.get("outliers", {}).items()}
+    return Findings(loaded | ({"outliers": widest} if widest else {}), missing)
 
 
 def _requests(
@@ -176,6 +182,18 @@ def _momentum(groups: Groups) -> float:
 
 def _only(data: xr.Dataset, kept: Sequence[str]) -> xr.Dataset:
     return data[[name for name in kept if name in data]]
+
+
+def _widest(data: xr.Dataset) -> xr.Dataset:
+    """Of channels those alone that `TOP_CHANNELS` of the group may be: tables of all take long."""
+    if "range" not in data:
+        return data
+    median = data["median_range"]
+    times = (data["range"] / median.where(median > 0)).transpose(..., "channel").values
+    times = np.where(np.isnan(times), -np.inf, times)
+    least = np.sort(times, axis=None)[-TOP_CHANNELS:].min(initial=np.inf)
+    some = np.flatnonzero((times >= least).reshape(-1, times.shape[-1]).any(axis=0))
+    return data.assign_coords(channel=data["channel"]).isel(channel=some)
 
 
 def _loaded(results: Mapping[Hashable, Results]) -> dict[Hashable, Results]:
