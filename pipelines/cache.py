@@ -67,6 +67,8 @@ _BESIDE = 64 << 20
 _TIMED = 3
 # By name and boundary: tensors, or arrays of them.
 Streams = dict[str, dict[int, Any]]
+# Bytes that each stream took.
+Sizes = dict[str, int]
 # What a forward takes does not depend on these.
 _BESIDE_PACE = ("stride", "num_samples", "latents", "samples", "negative_prompt", "weights")
 
@@ -181,7 +183,7 @@ def cache(
             ),
             close=writer.close_flags,
         )
-        forwards = outcome.count(next(path for path in groups if path != POOLED)).written
+        forwards = max(outcome.count(path).written for path in groups if path != POOLED)
         record_run(
             writer,
             "cache",
@@ -313,14 +315,17 @@ class _Job:
 
         With `count`, those that are complete are counted as skipped.
         """
-        seen = self.found.seen[position]
-        done = np.all([group.written()[position] for group in self.streams.values()], axis=0)
+        lacking = self._lacking(position)
         if count:
             self.outcome.count(POOLED).skipped += bool(self.groups[POOLED].written()[position])
-            for path in self.groups:
-                if path != POOLED:
-                    self.outcome.count(path).skipped += int(done.sum())
-        return [int(step) for step in np.flatnonzero(seen & ~done)]
+            for name, group in self.streams.items():
+                self.outcome.count(group.template.path).skipped += int((~lacking[name]).sum())
+        wanted = self.found.seen[position] & np.any(list(lacking.values()), axis=0)
+        return [int(step) for step in np.flatnonzero(wanted)]
+
+    def _lacking(self, position: int) -> dict[str, np.ndarray]:
+        """Masks over the steps of an image of those that a stream does not hold, by its name."""
+        return {name: ~group.written()[position] for name, group in self.streams.items()}
 
     def lacks(self, position: int) -> bool:
         """Whether anything of an image is missing."""
@@ -358,27 +363,28 @@ class _Job:
         """
         with ExitStack() as claims, ThreadPoolExecutor(1) as pool:
             mine = {s for s in steps if self._claimed(claims, (position, s))}
-            done = np.all([group.written()[position] for group in self.streams.values()], axis=0)
-            unflagged: list[tuple[int, int]] = []
-            flagged, left, writing = time.monotonic(), False, Future[None]()
-            writing.set_result(None)
+            # What one stream holds already is not put in its place once more: a kill before the
+            # flags of the others would leave a flagged file that is not the one recorded.
+            lacking = self._lacking(position)
+            wanted = np.any(list(lacking.values()), axis=0)
+            unflagged = dict[int, Future[Sizes]]()
+            flagged, left = time.monotonic(), False
             for step in steps:
                 label = f"{self.found.word} {image}, step {self.found.steps[step]}"
-                if step in mine and not done[step]:
-                    streams = self._forward(image, step, prompt)
-                    writing.result()
-                    writing = self._begun(pool, position, step, streams, label)
-                    unflagged.append((position, step))
-                elif not done[step]:
+                if step in mine and wanted[step]:
+                    made = self._forward(image, step, prompt)
+                    streams = {name: made[name] for name, mask in lacking.items() if mask[step]}
+                    for writing in unflagged.values():
+                        writing.result()
+                    unflagged[step] = self._begun(pool, position, step, streams, label)
+                elif wanted[step]:
                     left = True
                     continue
                 if time.monotonic() - flagged >= FLAG_SECONDS:
-                    writing.result()
-                    self._flag(unflagged)
+                    self._flag(position, unflagged)
                     flagged = time.monotonic()
                 self.mode.progress.advance(label)
-            writing.result()
-            self._flag(unflagged)
+            self._flag(position, unflagged)
         return not left
 
     def timed(self, prompt: Prompt) -> list[float]:
@@ -388,7 +394,6 @@ class _Job:
             streams = self._forward(self.found.images[0], int(step), prompt)
             self._write(0, int(step), streams, f"step {self.found.steps[int(step)]}")
             laps.append(clock.lap())
-        self.outcome.groups.clear()
         return laps
 
     def _claimed(self, claims: ExitStack, item: tuple[int, int]) -> bool:
@@ -396,30 +401,35 @@ class _Job:
 
     def _begun(
         self, pool: Executor, position: int, step: int, streams: Streams, label: str
-    ) -> Future[None]:
+    ) -> Future[Sizes]:
         """The writing of one (image, step): under way where it is small, else done."""
         size = sum(x.nbytes for stream in streams.values() for x in stream.values())
         if size > _BESIDE:
-            self._write(position, step, streams, label)
-            done = Future[None]()
-            done.set_result(None)
+            done = Future[Sizes]()
+            done.set_result(self._write(position, step, streams, label))
             return done
         # MLX is asked by this thread alone.
         arrays = {name: {i: to_numpy(x) for i, x in s.items()} for name, s in streams.items()}
         return pool.submit(self._write, position, step, arrays, label)
 
-    def _write(self, position: int, step: int, streams: Streams, label: str) -> None:
-        for name, stream in streams.items():
-            group, start = self.streams[name], (position, step, 0, 0, 0, 0)
-            size = group.put("x", start, _chunks(stream, f"{name} at {label}"))
-            self.outcome.wrote(group.template.path, size=size)
+    def _write(self, position: int, step: int, streams: Streams, label: str) -> Sizes:
+        """Put an (image, step) of these streams."""
+        start = (position, step, 0, 0, 0, 0)
+        return {
+            name: self.streams[name].put("x", start, _chunks(stream, f"{name} at {label}"))
+            for name, stream in streams.items()
+        }
 
-    def _flag(self, items: list[tuple[int, int]]) -> None:
-        """Flag what is written and forget it."""
-        if items:
-            for group in self.streams.values():
-                group.commit(items)
-            items.clear()
+    def _flag(self, position: int, steps: dict[int, Future[Sizes]]) -> None:
+        """Flag these steps of an image, once they are written, and forget them."""
+        sizes = {step: writing.result() for step, writing in steps.items()}
+        for name, group in self.streams.items():
+            mine = {step: found[name] for step, found in sizes.items() if name in found}
+            if mine:
+                group.commit([(position, step) for step in mine])
+                path, size = group.template.path, sum(mine.values())
+                self.outcome.wrote(path, items=len(mine), size=size)
+        steps.clear()
 
     def _forward(self, image: int, step: int, prompt: Prompt) -> Streams:
         """Residual streams of one (image, step), evaluated in one go."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .commands import COMMANDS, run
+from .commands import COMMANDS, RUN, Command, run
 from .figures import TREES, Figure, markdown
 from .questions import HERE, MODELS, OPENED, OPENED_SECONDS, QUESTIONS, ask, own, wanted_of
 
@@ -70,9 +70,6 @@ def _measured(name, given, trees, stores, works) -> list[Figure]:  # type: ignor
     started = time.perf_counter()
     if name in COMMANDS:
         command = COMMANDS[name]
-        if "{run}" in command.line and not given.run:
-            say("  needs --run, left out")
-            return []
         found = _in_turn(
             trees, command.rounds, lambda tree: run(command, trees[tree], stores[tree])
         )
@@ -149,13 +146,21 @@ def _stores(given: argparse.Namespace, tree: str, path: Path) -> dict[str, Path]
     for name in _STORES:
         if getattr(given, name):
             found[name] = getattr(given, name).absolute()
-        elif name != "run":
+        else:
             found[name] = given.work / tree / f"{name}.zarr"
             if not found[name].exists():
                 say(f"making {name}.zarr, {tree}")
                 found[name].parent.mkdir(parents=True, exist_ok=True)
-                ask(path, "made", str(found[name]), name)
+                _make(name, path, found[name])
     return found
+
+
+def _make(name: str, tree: Path, store: Path) -> None:
+    if name != "run":
+        ask(tree, "made", str(store), name)
+        return
+    for line in RUN:
+        run(Command(line), tree, {"run": store})
 
 
 def _work(work: Path, tree: str, scale: str) -> Path:

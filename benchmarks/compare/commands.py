@@ -47,6 +47,11 @@ class Command:
 
 
 _MB = 1e6
+_VARIANTS = (
+    *("float/a8-static", "float/a4-step", "clipped/a8-static", "clipped/a8-step"),
+    *(f"rtn/{inputs}" for inputs in ("a16", "a8-static", "a8-step", "a4-static", "a4-step")),
+    *(f"gptq/{inputs}" for inputs in ("a16", "a8-static", "a8-step", "a4-step", "a8-step-mse")),
+)
 COMMANDS: dict[str, Command] = {
     "info, small store": Command("info {small}", wall=0.45),
     "info, store of a run": Command("info {run}", wall=0.45),
@@ -60,10 +65,20 @@ COMMANDS: dict[str, Command] = {
     ),
     "report": Command("report {full} -o {out}/report.html", wall=10, memory=600 * _MB, rounds=3),
     "plot range": Command("plot range {full} -o {out}/plots", wall=4, rounds=3),
-    "evaluate, all variants by default, 2 images": Command(
-        "evaluate {run} --images 0-1 -o {out}/evaluation", rounds=2, changes=True
+    "evaluate, 14 variants, 8 images, 28 steps": Command(
+        "evaluate {run} -o {out}/evaluation" + "".join(f" --variant {one}" for one in _VARIANTS),
+        wall=300,
+        rounds=1,
+        changes=True,
     ),
 }
+RUN = (
+    "generate {run} --model reference --images 8 --steps 28",
+    "collect {run} --second-moment full",
+    "gptq {run}",
+    "cache {run} --stride 7",
+)
+"""Lines that make the store of a run."""
 
 
 def run(command: Command, tree: Path, stores: dict[str, Path]) -> dict[str, float]:

@@ -19,12 +19,14 @@ from taqstore.quantization.allocation import allocate
 from taqstore.quantization.counts import known_rows, mean_over
 from taqstore.quantization.search import Scheme, best_quantizer
 from taqstore.quantization.spread import Spread
+from taqstore.store.given import handed
 
 PerUnit = Literal["layer", "step"]
 Weight = Literal["relative", "absolute"]
 
 _NAME = "bits"
 CHOICES = (4, 6, 8)
+_COST = "choice_error"
 
 
 @of_row(_NAME)
@@ -90,12 +92,15 @@ def joint_bits(
     """
     widths, average = _checked(choices, average)
     schemes = tuple(checked_scheme(width, symmetric, False) for width in widths)
-    costs = [_choice_errors(data, schemes, per, weight) for data in datasets.values()]
+    costs = [
+        data[_COST] if _COST in data else _choice_errors(data, schemes, per, weight)
+        for data in datasets.values()
+    ]
     chosen = _allocated(costs, widths, average)
     results = {}
     for (key, dataset), cost, width in zip(datasets.items(), costs, chosen, strict=True):
         picked = cost.where(cost["choice"] == width).sum("choice", min_count=1)
-        result = xr.Dataset({"bits": width, "allocated_error": picked, "choice_error": cost})
+        result = xr.Dataset({"bits": width, "allocated_error": picked, _COST: cost})
         results[key] = finish(
             result,
             dataset,
@@ -107,6 +112,23 @@ def joint_bits(
             symmetric=symmetric,
         )
     return results
+
+
+@handed
+def choice_errors(
+    dataset: xr.Dataset,
+    *,
+    average: float | None = None,
+    choices: Sequence[int] = CHOICES,
+    per: PerUnit = "layer",
+    weight: Weight = "relative",
+    symmetric: bool = True,
+) -> xr.Dataset:
+    """Costs of all widths, `choice_error` of `joint_bits`, which takes these in place of groups."""
+    widths, _ = _checked(choices, average)
+    schemes = tuple(checked_scheme(width, symmetric, False) for width in widths)
+    cost = _choice_errors(dataset, schemes, per, weight)
+    return xr.Dataset({_COST: cost}, attrs=dataset.attrs)
 
 
 def _checked(choices: Sequence[int], average: float | None) -> tuple[tuple[int, ...], float]:

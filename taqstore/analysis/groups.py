@@ -16,7 +16,7 @@ from taqstore.analysis.shared.inputs import Array, finish, over, require
 from taqstore.analysis.shared.pooled_bins import common_bins
 from taqstore.analysis.table import of_row
 from taqstore.errors import TaqError, problem
-from taqstore.quantization.partition import bucketed, clustered, optimal, total_cost
+from taqstore.quantization.partition import TIE, bucketed, clustered, optimal, total_cost
 
 Method = Literal["optimal", "cluster", "sigma", "given"]
 
@@ -219,7 +219,7 @@ def _choose(
     if not by_count:
         return np.where(np.isnan(error)[..., None], -1, partition)
     if count is None:
-        number = (error <= error[..., -1:] * (1 + (tolerance or 0))).argmax(axis=-1)
+        number = (error <= error[..., -1:] * (1 + (tolerance or 0) + TIE)).argmax(axis=-1)
     else:
         number = np.full(error.shape[:-1], count - 1)
     wide = np.broadcast_to(partition, (*error.shape, partition.shape[-1]))

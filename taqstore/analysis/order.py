@@ -15,8 +15,6 @@ from taqstore.statistics.moving_average import SHIFT_MOMENTUM, ema_weights
 
 _NAME = "order"
 MAX_ORDERS = 10_000
-# Averages held at once: a few times the extrema, however many orders are tried.
-_ORDERS_AT_ONCE = 4
 
 
 @of_row(_NAME)
@@ -110,12 +108,19 @@ def _shift_spread(minimum: Array, maximum: Array, *, weights: Array) -> Array:
 
 def _extent(values: Array, weights: Array) -> tuple[Array, Array]:
     """Smallest and largest weighted sum of rows ``(..., batch)`` over all orders."""
-    low = high = values @ weights[0]
-    for start in range(1, len(weights), _ORDERS_AT_ONCE):
-        moved = values @ weights[start : start + _ORDERS_AT_ONCE].T
-        low = np.minimum(low, moved.min(axis=-1))
-        high = np.maximum(high, moved.max(axis=-1))
+    low = high = weighted(values, weights[0])
+    for one in weights[1:]:
+        moved = weighted(values, one)
+        low, high = np.minimum(low, moved), np.maximum(high, moved)
     return low, high
+
+
+def weighted(values: Array, weights: Array) -> Array:
+    """Sums of rows ``(..., batch)``, batch by batch: rounded alike whatever rows come together."""
+    total: Array = values[..., 0] * weights[0]
+    for batch in range(1, len(weights)):
+        total += values[..., batch] * weights[batch]
+    return total
 
 
 def _clip_bounds(dataset: xr.Dataset, weights: Array) -> dict[str, xr.DataArray]:
@@ -139,6 +144,9 @@ def _clip_bounds(dataset: xr.Dataset, weights: Array) -> dict[str, xr.DataArray]
 
 
 def _absmax_extent(minimum: Array, maximum: Array, *, weights: Array) -> tuple[Array, ...]:
-    lower, upper = (end.astype(np.float64) @ weights.T for end in (minimum, maximum))
+    lower, upper = (
+        np.stack([weighted(end.astype(np.float64), one) for one in weights], axis=-1)
+        for end in (minimum, maximum)
+    )
     alpha = np.maximum(abs(lower), abs(upper))
     return alpha[..., 0], alpha.min(axis=-1), alpha.max(axis=-1)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from taqstore.analysis.ranges.by_parts import scales_by_parts
 from taqstore.analysis.ranges.clip import Clip, Per, clip_range
 from taqstore.analysis.ranges.rules import Rule
 from taqstore.analysis.ranges.steps import Cuts, by_steps, cuts_text
@@ -15,11 +16,12 @@ from taqstore.analysis.table import of_row
 from taqstore.errors import MisuseError, problem
 from taqstore.quantization import quantizer as quantization
 from taqstore.quantization.search import Scheme
+from taqstore.store.given import put_behind_dask
 
 _NAME = "scales"
 
 
-@of_row(_NAME)
+@of_row(_NAME, blocks=False)
 def scales(
     dataset: xr.Dataset,
     *,
@@ -76,8 +78,11 @@ def scales(
     def parameters(part: xr.Dataset, static: bool) -> xr.Dataset:
         return quantizers(clip_range(part, rule, scheme, static=static, analysis=_NAME), scheme)
 
+    found = scales_by_parts(dataset, rule, scheme) if cuts is None else None
+    if found is None:
+        found = by_steps(put_behind_dask(dataset), cuts, parameters)
     return finish(
-        by_steps(dataset, cuts, parameters),
+        found,
         dataset,
         _NAME,
         bits=bits,

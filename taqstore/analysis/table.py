@@ -84,6 +84,7 @@ ANALYSES: dict[str, Analysis] = {
             _bound("lower", "A lower bound in place of a rule's [default: -upper]."),
             _bound("upper", "An upper bound in place of a rule's."),
         ),
+        by_layer=True,
     ),
     "curve": Analysis(
         "Expected error over clip ranges, with the range of every rule marked.",
@@ -94,11 +95,13 @@ ANALYSES: dict[str, Analysis] = {
             PERCENTILE.but(help="Of the percentile rules.", when=None),
             MOMENTUM.but(help="Of the moving average: weight of what came before.", when=None),
         ),
+        by_layer=True,
     ),
     "shifts": Analysis(
         "Channel shifts (EMA of midpoints over batches) and the ranges they leave.",
         f"{_HERE}.shifts:shifts",
         (SHIFT_MOMENTUM,),
+        by_layer=True,
     ),
     "outliers": Analysis(
         "Outlier channels by multiple of the median range, with their multipliers.",
@@ -128,11 +131,13 @@ ANALYSES: dict[str, Analysis] = {
                 above=True,
             ),
         ),
+        by_layer=True,
     ),
     "temporal": Analysis(
         "Drift over the steps against sigma, and what one static clip bound costs.",
         f"{_HERE}.temporal:temporal",
         (BITS, STATIC_CLIP),
+        by_layer=True,
     ),
     "tiers": Analysis(
         "Bits for every step and layer by thresholds (4, 6 or 8).",
@@ -143,6 +148,7 @@ ANALYSES: dict[str, Analysis] = {
             *BOUND[1:],
         ),
         bundles={"thresholds": f"{_HERE}.tiers:Thresholds"},
+        by_layer=True,
     ),
     "schedule": Analysis(
         "Clip bounds over sigma: the table, or polynomials fitted to it.",
@@ -160,6 +166,7 @@ ANALYSES: dict[str, Analysis] = {
             *FIT,
         ),
         bundles={"fit": f"{_HERE}.schedule:FitRule"},
+        by_layer=True,
     ),
     "groups": Analysis(
         "Groups of neighbouring steps that share a clip range, and what that costs.",
@@ -204,6 +211,8 @@ ANALYSES: dict[str, Analysis] = {
             ),
             Option("shared", "The same groups for all layers of a site.", bool, False),
         ),
+        by_layer=True,
+        across="shared",
     ),
     "bits": Analysis(
         "Best bit widths of all layers under a budget of average bits.",
@@ -242,6 +251,8 @@ ANALYSES: dict[str, Analysis] = {
             ),
         ),
         joint=f"{_HERE}.bits:joint_bits",
+        apart=f"{_HERE}.bits:choice_errors",
+        by_layer=True,
     ),
     "smooth": Analysis(
         "Channel factors that move the difficulty from activations to weights.",
@@ -288,6 +299,7 @@ ANALYSES: dict[str, Analysis] = {
             Option("orders", "Orders of batches.", int, 20, least=1, most=10_000),
             Option("seed", "Of the random orders.", int, 0, least=0, most=MAX_SEED),
         ),
+        by_layer=True,
     ),
     "enough": Analysis(
         "How many images, or steps, are enough: what 4 times as many would change.",
@@ -322,6 +334,7 @@ ANALYSES: dict[str, Analysis] = {
     "diagnostics": Analysis(
         "Medians over channels, share of negative values, widest channels (post-GELU study).",
         f"{_HERE}.diagnostics:diagnostics",
+        by_layer=True,
     ),
     "moments": Analysis(
         "Energy, effective rank and correlation of channels, from second moments.",
@@ -341,12 +354,12 @@ ANALYSES: dict[str, Analysis] = {
 }
 
 
-def of_row(name: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+def of_row(name: str, *, blocks: bool = True) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """A decorator of an analysis: what it is of, and what its row says of options, is checked."""
     checked = asked(lambda: ANALYSES[name].options, name)
     given = handed(
         source=ANALYSES[name].source or ACTIVATIONS,
-        blocks=True,
+        blocks=blocks,
         others=f'or of all sites taqstore.query.analyze("{name}", store)',
     )
     return lambda function: given(checked(function))

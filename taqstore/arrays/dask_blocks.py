@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from xarray.core import indexing
 
+from taqstore.arrays import block_shapes
 from taqstore.arrays.lazy import LazyArray, StoreArray
 from taqstore.arrays.selection import Key
 
 if TYPE_CHECKING:
     import xarray as xr
-
-# Shards are merged into dask blocks of about this size: small blocks drown in scheduling
-# (one layer per task takes 2-6 s for what a loop does in 0.4-0.8 s, measured: docs/notes.md).
-_BLOCK_BYTES = 32 << 20
-# Of mapped shards, which are read in part: with all batches of a few layers.
-_PART_BYTES = 8 << 20
 
 
 class _Source:
@@ -40,7 +34,7 @@ def as_dask(lazy: StoreArray, token: str, *, parts: bool = False) -> Any:
     """
     import dask.array as da
 
-    blocks = (_parts if parts else _whole)(lazy)
+    blocks = (block_shapes.parts if parts else block_shapes.whole_shards)(lazy)
     meta = np.empty((0,) * lazy.ndim, lazy.dtype)
     same = id(lazy.origin or lazy)  # the graph keeps both, so that no other array has this number
     name = f"taqstore-{hashlib.sha256(token.encode()).hexdigest()[:12]}-{same:x}"
@@ -51,7 +45,7 @@ def as_dask(lazy: StoreArray, token: str, *, parts: bool = False) -> Any:
 
 def preferred_chunks(lazy: StoreArray, dims: Sequence[str]) -> dict[str, int]:
     """Sizes of the blocks by dimension, as `Dataset.chunk({})` of xarray looks for them."""
-    blocks = _whole(lazy)
+    blocks = block_shapes.whole_shards(lazy)
     return dict(zip(dims, blocks, strict=True))
 
 
@@ -82,42 +76,3 @@ def _blocks_of(variable: xr.Variable) -> Any:
 def _selected(lazy: LazyArray) -> Iterator[tuple[Any, int]]:
     for key, length in zip(lazy.key.tuple, lazy.array.shape, strict=True):
         yield (key if isinstance(key, slice) else None), length
-
-
-def _whole(lazy: StoreArray) -> tuple[int, ...]:
-    return _block_shape(lazy.shape, lazy.shard_shape, lazy.dtype.itemsize)
-
-
-def _parts(lazy: StoreArray) -> tuple[int, ...]:
-    """Shape of the blocks: whole shards, or of mapped ones as many inner chunks as fit.
-
-    A chunk of a mapped shard is read without the others, so that a block may have all batches of
-    some layers, which most questions join, and not all layers of some batches.
-    """
-    shape, shard = lazy.shape, lazy.shard_shape
-    axis = getattr(lazy, "inner_axis", None)  # several stores joined have none
-    if axis is None:
-        return _whole(lazy)
-    inner = tuple(1 if at == axis else size for at, size in enumerate(shard))
-    order = [*(at for at in reversed(range(len(shape))) if at < axis), axis]
-    block = list(_block_shape(shape, inner, lazy.dtype.itemsize, order=order, most=_PART_BYTES))
-    # As many blocks as there must be, of about one size.
-    block[axis] = -(-shape[axis] // -(-shape[axis] // block[axis])) if shape[axis] else 1
-    return tuple(block)
-
-
-def _block_shape(
-    shape: tuple[int, ...],
-    shard: tuple[int, ...],
-    itemsize: int,
-    *,
-    order: Sequence[int] | None = None,
-    most: int = _BLOCK_BYTES,
-) -> tuple[int, ...]:
-    """Whole shards, several along the axes in turn while a block stays small."""
-    block = [max(1, min(s, n)) for s, n in zip(shard, shape, strict=True)]
-    for axis in reversed(range(len(block))) if order is None else order:
-        room = most // max(1, prod(block) * itemsize)
-        if room > 1:
-            block[axis] = max(1, min(shape[axis], block[axis] * room))
-    return tuple(block)

@@ -7,16 +7,23 @@ data to read. Here slices stay slices.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
+from xarray.namedarray import pycompat
 
 from taqstore.arrays.store_array import ArrayReader
 
 _WHOLE = slice(None)
+_LITTLE = 1 << 20
+BLOCK_BYTES = 16 << 20
+"""Of the largest variable of what is read at a time."""
 
 
 class StoreArray(ArrayReader, BackendArray):
@@ -77,6 +84,69 @@ def for_a_pass(dataset: xr.Dataset) -> xr.Dataset:
         if isinstance(lazy := variable._data, LazyArray) and lazy.array.token
     }
     return dataset.assign(found) if found else dataset
+
+
+def read_once(dataset: xr.Dataset) -> xr.Dataset:
+    """The same Dataset; what is read of it late stays in memory as long as it, not behind dask."""
+    found = {
+        name: variable.copy(deep=False, data=_remembered(lazy))
+        for name, variable in dataset.variables.items()
+        if isinstance(lazy := variable._data, LazyArray)
+    }
+    return dataset.assign(found) if found else dataset
+
+
+def _remembered(lazy: LazyArray) -> Any:
+    return indexing.MemoryCachedArray(lazy)  # type: ignore[no-untyped-call]
+
+
+def cut(dataset: xr.Dataset, dim: str) -> Iterator[xr.Dataset] | None:
+    """Parts along a dimension, to be read one by one (`read_once`) in little memory.
+
+    None where the dataset has no such dimension, is behind dask, or reads all of a file for a part.
+    """
+    if dim not in dataset.dims or not all(map(_is_read_in_parts, dataset.variables.values())):
+        return None
+    dataset = for_a_pass(dataset)
+    length = dataset.sizes[dim]
+    most = max((array.nbytes for array in dataset.data_vars.values()), default=0)
+    size = -(-length // max(1, min(length, -(-most // BLOCK_BYTES)))) or 1
+    return (dataset.isel({dim: slice(at, at + size)}) for at in range(0, max(1, length), size))
+
+
+def _is_read_in_parts(variable: xr.Variable) -> bool:
+    lazy = variable._data
+    if not isinstance(lazy, LazyArray):
+        return not variable.chunks
+    if not lazy.array.token:
+        return False
+    return variable.nbytes <= _LITTLE or getattr(lazy.array, "inner_axis", None) is not None
+
+
+@contextmanager
+def without_dask() -> Iterator[None]:
+    """Let xarray ask within whether arrays are dask's without importing `dask.array` to know.
+
+    That takes a quarter of a second, more than many answers. Where dask is loaded, nothing is
+    different; what comes to load it within is recognised once the end is reached.
+    """
+    known: dict[Any, Any] = getattr(pycompat, "_cached_duck_array_modules", {})
+    if "dask.array" in sys.modules or "dask" in known:
+        yield
+        return
+    known["dask"] = _Absent
+    try:
+        yield
+    finally:
+        known.pop("dask", None)
+
+
+class _Absent:
+    """What xarray keeps of a module that is not installed: see its `DuckArrayModule`."""
+
+    module = None
+    type: tuple[type[Any], ...] = ()
+    available = False
 
 
 def _for_a_pass(lazy: LazyArray) -> Any:

@@ -74,20 +74,44 @@ class PackedFiles:
         StoreError
             The file is missing, is another than was written, or a chunk of it is damaged.
         """
+        file = self.file(coords)
+        if file is None:
+            out[...] = self.array.fill_value
+        else:
+            self._decode(file, local, out)
+
+    def file(self, coords: tuple[int, ...]) -> PackedFile | None:
+        """The file of the shard at `coords`; None where it may be missing, and is.
+
+        Raises
+        ------
+        StoreError
+            As of `read_into`.
+        """
         path = self.folder.joinpath("c", *map(str, coords))
+        where = f"{self.array.path}/c/{'/'.join(map(str, coords))}"
         try:
             with open(open_regular(path), "rb") as file:
                 raw = self._checked(file.fileno(), coords, str(path))
         except (FileNotFoundError, NotADirectoryError) as error:
             if not self.sparse:
                 raise lost(str(path), "missing, though its item is flagged") from error
-            out[...] = self.array.fill_value
-            return
-        try:
-            self._decode(memoryview(raw), local, out)
-        except (ValueError, RuntimeError) as error:
-            where = f"{self.array.path}/c/{'/'.join(map(str, coords))}"
-            raise damaged(where, error) from error
+            return None
+        return PackedFile(self.inner, memoryview(raw), where)
+
+    def scratch(self) -> np.ndarray:
+        """Room for one inner chunk."""
+        chunk = list(self.inner.framing.shard_shape)
+        chunk[self.axis] = 1
+        return np.empty(chunk, self.inner.framing.dtype)
+
+    def extent(self, axis: int) -> int:
+        """Length of a shard along an axis."""
+        return self.inner.framing.shard_shape[axis]
+
+    def within(self, local: list[Any]) -> list[Any]:
+        """A selection of a shard as one of each of its chunks."""
+        return [slice(0, 1) if at == self.axis else key for at, key in enumerate(local)]
 
     def _checked(self, descriptor: int, coords: tuple[int, ...], where: str) -> mmap.mmap:
         """A map of the file; it is compared with what was written the first time."""
@@ -101,20 +125,59 @@ class PackedFiles:
             self._seen.add(coords)
         return raw
 
-    def _decode(self, view: memoryview, local: list[Any], out: np.ndarray) -> None:
-        inner, axis = self.inner, self.axis
-        table = inner.table(bytes(view[-inner.index_bytes :])).tolist()
-        chunk = [1 if at == axis else size for at, size in enumerate(inner.framing.shard_shape)]
-        scratch = np.empty(chunk, inner.framing.dtype)
-        within = [slice(0, 1) if at == axis else key for at, key in enumerate(local)]
-        before = (slice(None),) * axis
-        for number, position in enumerate(positions_of(local[axis], len(table)).tolist()):
+    def _decode(self, file: PackedFile, local: list[Any], out: np.ndarray) -> None:
+        scratch, within = self.scratch(), self.within(local)
+        in_order = all(isinstance(key, slice) and key.step in (None, 1) for key in within)
+        before = (slice(None),) * self.axis
+        wanted = positions_of(local[self.axis], self.extent(self.axis))
+        for number, position in enumerate(wanted.tolist()):
             target = out[(*before, slice(number, number + 1))]
-            start, length = table[position]
-            if start < 0:
+            whole = in_order and target.shape == scratch.shape and target.flags.c_contiguous
+            found = target if whole else scratch
+            if not file.decode_into(position, found):
                 target[...] = self.array.fill_value
-            elif target.shape == scratch.shape and target.flags.c_contiguous:
-                inner.decode_into(view[start : start + length], target)
-            else:
-                inner.decode_into(view[start : start + length], scratch)
+            elif not whole:
                 target[...] = take(scratch, within)
+
+
+class PackedFile:
+    """One file, compared with what was written.
+
+    Parameters
+    ----------
+    inner
+        How its chunks lie.
+    view
+        Its bytes.
+    where
+        Its name in messages.
+
+    Raises
+    ------
+    StoreError
+        Its index is damaged.
+    """
+
+    def __init__(self, inner: InnerChunks, view: memoryview, where: str) -> None:
+        self._inner, self._view, self._where = inner, view, where
+        try:
+            self._table = inner.table(bytes(view[-inner.index_bytes :])).tolist()
+        except ValueError as error:
+            raise damaged(where, error) from error
+
+    def decode_into(self, position: int, out: np.ndarray) -> bool:
+        """One inner chunk into an array of its size, in C order; False: it is not there.
+
+        Raises
+        ------
+        StoreError
+            It is damaged.
+        """
+        start, length = self._table[position]
+        if start < 0:
+            return False
+        try:
+            self._inner.decode_into(self._view[start : start + length], out)
+        except (ValueError, RuntimeError) as error:
+            raise damaged(self._where, error) from error
+        return True

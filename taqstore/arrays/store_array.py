@@ -116,9 +116,9 @@ class ArrayReader:
         self._files = (
             None if folder is None else CheckedFiles(array, folder, identity, sparse=sparse)
         )
-        self._packed = None
+        self.packed = None
         if folder is not None and self.framing is None:
-            self._packed = PackedFiles.of(array, folder, identity, sparse=sparse)
+            self.packed = PackedFiles.of(array, folder, identity, sparse=sparse)
         self._far = None
         if folder is None:
             pieces = pieces or Pieces(ZarrBackend(array.store))
@@ -152,8 +152,8 @@ class ArrayReader:
             return held
         key = (*key, *(slice(None),) * (self.ndim - len(key)))
         axes = [Axis(k, n, s) for k, n, s in zip(key, self.shape, self.shard_shape, strict=True)]
-        if self._packed is not None:
-            return self._read_packed(self._packed, axes)
+        if self.packed is not None:
+            return self._read_packed(self.packed, axes)
         if all(axis.single for axis in axes):
             coords, local = tuple(a.shards[0] for a in axes), [a.local(0) for a in axes]
             if self._far is None:
@@ -162,7 +162,7 @@ class ArrayReader:
                 (part,) = self._parts([(coords, local)])
             if part is not None:
                 return part[tuple(0 if a.scalar else slice(None) for a in axes)]
-        self._check_backed(axes)
+        self.check_backed(axes)
         out = np.empty(tuple(a.size for a in axes), self.dtype)
         places = list(itertools.product(*(range(len(a.shards)) for a in axes)))
         asked = (
@@ -182,7 +182,7 @@ class ArrayReader:
 
         So that each of them is decoded to its place.
         """
-        self._check_backed(axes)
+        self.check_backed(axes)
         sizes = [axis.size for axis in axes]
         lead = sizes.pop(packed.axis)
         out = np.moveaxis(np.empty((lead, *sizes), self.dtype), 0, packed.axis)
@@ -191,7 +191,7 @@ class ArrayReader:
             local = [a.local(n) for a, n in zip(axes, numbers, strict=True)]
             target = tuple(a.target(n) for a, n in zip(axes, numbers, strict=True))
             mesh = open_mesh(target, out.shape)
-            if not self._is_there(coords):
+            if not self.is_there(coords):
                 out[mesh] = self.fill
             elif mesh is target:
                 packed.read_into(coords, local, out[mesh])
@@ -204,8 +204,8 @@ class ArrayReader:
     @property
     def inner_axis(self) -> int | None:
         """The axis whose places are read one without the others, if there is one."""
-        if self._packed is not None:
-            return self._packed.axis
+        if self.packed is not None:
+            return self.packed.axis
         return None if self.framing is None else self.framing.axis
 
     def _held(self, key: Key) -> np.ndarray | None:
@@ -235,7 +235,7 @@ class ArrayReader:
         found: np.ndarray = mapped.view[tuple(local)]
         return found
 
-    def _check_backed(self, axes: list[Axis]) -> None:
+    def check_backed(self, axes: list[Axis]) -> None:
         """Refuse to make up gigabytes for files that were never written, whatever they claim."""
         size = math.prod(axis.size for axis in axes) * self.dtype.itemsize
         if size <= _MADE_UP or self.identity is None:
@@ -312,7 +312,7 @@ class ArrayReader:
             return
         every = list(asked)
         self._read_ahead(coords for coords, _ in every)
-        there = [self._is_there(coords) for coords, _ in every]
+        there = [self.is_there(coords) for coords, _ in every]
         found = self._far.parts(
             [one for one, is_there in zip(every, there, strict=True) if is_there]
         )
@@ -325,7 +325,7 @@ class ArrayReader:
         if self._far is not None and ahead is not None:
             ahead(places)
 
-    def _is_there(self, coords: tuple[int, ...]) -> bool:
+    def is_there(self, coords: tuple[int, ...]) -> bool:
         """Whether the item of a shard is flagged, and has such a file."""
         if not self._is_complete(coords):
             return False
@@ -333,7 +333,7 @@ class ArrayReader:
 
     def _shard_part(self, coords: tuple[int, ...], local: list[Any]) -> np.ndarray | None:
         """As `_parts`, of one shard on a local disk."""
-        if not self._is_there(coords):
+        if not self.is_there(coords):
             return None
         if self.framing is None:
             return self._read_zarr(coords, local)

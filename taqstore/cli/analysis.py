@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
@@ -15,7 +16,7 @@ from taqstore.cli import MODEL_WEIGHTS, vocabulary
 from taqstore.cli.common import say, say_nonfinite, store_argument
 from taqstore.cli.completed import Named, StoreAddress
 from taqstore.cli.output import Output, table_output
-from taqstore.cli.scheduler import computing, scheduler_option
+from taqstore.cli.scheduler import computing, dealing, in_process, scheduler_option
 from taqstore.cli.several import addresses, open_asked, with_others
 from taqstore.cli.words import Word
 from taqstore.errors import TaqError
@@ -126,8 +127,9 @@ def run(name: str, given: dict[str, Any], options: dict[str, Any]) -> None:
               "selection": selection}  # fmt: skip
     opened = open_asked(given["store"])
     other = open_store(given["other"]) if row.second else None
-    with computing(given["scheduler"], *addresses(given["store"])):
-        results = analyze(name, opened, other=other, **chosen, **options)
+    told = _told(name, opened, given, {**chosen, **options})
+    with nullcontext() if told else computing(given["scheduler"], *addresses(given["store"])):
+        results = told or analyze(name, opened, other=other, **chosen, **options)
         _tell(opened, row, results, chosen)
         if other is not None:
             _tell(other, row, results, chosen, where=given["other"])
@@ -146,6 +148,16 @@ def run(name: str, given: dict[str, Any], options: dict[str, Any]) -> None:
         raise TaqError(failures[0])
     for text in failures:
         say(f"note: {text}")
+
+
+def _told(name: str, opened: Store, given: dict[str, Any], asked: dict[str, Any]) -> Any:
+    """Answers told layer by layer, by threads of this process; None where the others are needed."""
+    from taqstore.query.by_layers import told
+
+    if not in_process(given["scheduler"]) or not ANALYSES[name].by_layer:
+        return None
+    with dealing(given["scheduler"], least=1) as each:
+        return told(name, opened, each, **asked)
 
 
 def _tell(

@@ -24,7 +24,7 @@ from taqstore.files.targets import DATASETS, check_suffix
 from taqstore.terminal.aligned import print_fitted
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from taqstore.files.tables import Table
 
 Option = Callable[[Any], Any]
 
@@ -154,9 +154,7 @@ class Output:
             fresh.write_text(text, encoding="utf-8")
         say(f"wrote {self.path}")
 
-    def give(
-        self, tables: Callable[[], Sequence[pd.DataFrame]], write: Callable[..., object]
-    ) -> None:
+    def give(self, tables: Callable[[], Sequence[Table]], write: Callable[..., object]) -> None:
         """Print the tables, or call `write(path, force=...)` and say what was written."""
         if self.path is None:
             print_tables(tables(), as_csv=self.as_csv, as_json=self.as_json, limit=self.limit)
@@ -259,9 +257,7 @@ def _described(path: Path) -> str | None:
     return None
 
 
-def print_tables(
-    tables: Sequence[pd.DataFrame], *, as_csv: bool, as_json: bool, limit: int = 0
-) -> None:
+def print_tables(tables: Sequence[Table], *, as_csv: bool, as_json: bool, limit: int = 0) -> None:
     """Print tables: aligned, or exactly as CSV or as one JSON document."""
     from taqstore.files.tables import print_table, write_csv, write_json
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,7 +13,7 @@ from taqstore.cli import vocabulary
 from taqstore.cli.common import say, say_nonfinite, store_argument
 from taqstore.cli.completed import Named
 from taqstore.cli.output import Output, table_output
-from taqstore.cli.scheduler import computing, scheduler_option
+from taqstore.cli.scheduler import computing, in_process, scheduler_option
 from taqstore.cli.several import addresses, open_asked, with_others
 from taqstore.cli.talk import Command
 
@@ -66,29 +68,72 @@ def command(
           --layer mm0.img --reduce channel=max
       taqstore query run.zarr latents x --image 0 --step 0:10 -o x.nc
     """
-    from taqstore.files.tables import to_table, to_tables
-    from taqstore.kinds.nonfinite import counted
-    from taqstore.names import site_of
-    from taqstore.query.reduction import parts_of
-    from taqstore.query.select import reduce, select
-    from taqstore.query.sites import variables_of
+    from taqstore.query.reduction import parts_of, reduce
 
     for spec in reductions:
         parts_of(spec)
-    opened = open_asked(store)
-    dataset = variables_of(opened, group, variable)
-    site = site_of(group) if "layer" in dataset.coords else ""
-    dataset = select(dataset, site=site, **selection)
-    if reductions:  # they put it behind dask, which takes longer to import than a few rows to read
+    opened, asked = open_asked(store), _Asked(group, variable, selection)
+    if (
+        output.path is None
+        and in_process(scheduler)
+        and _plainly(opened, asked, reductions, output)
+    ):
+        return
+    dataset = asked.of(opened)
+    if reductions:
         dataset = reduce(dataset, *reductions)
     with computing(scheduler, *addresses(store)):
-        if (counting := counted(group.strip("/"))) in opened:
-            say_nonfinite({counting: select(opened[counting], site=site, **selection)})
-        if dataset.attrs.get("dropped"):
-            say(f"note: not numeric, left out: {dataset.attrs['dropped']}")
-        # CSV is one table: variables of several kinds are refused there.
-        tables = (lambda: [to_table(dataset)]) if output.as_csv else partial(to_tables, dataset)
-        output.give(tables, partial(_write, dataset))
+        _give(output, asked, opened, dataset)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is chosen of a store, whose groups are those of xarray or not."""
+
+    group: str
+    variables: tuple[str, ...]
+    selection: Mapping[str, str | None]
+
+    def of(self, groups: Any) -> Any:
+        """The selection."""
+        from taqstore.query.sites import variables_of
+
+        return self.narrowed(variables_of(groups, self.group, self.variables))
+
+    def narrowed(self, dataset: Any) -> Any:
+        """A group, selected as the one that is asked."""
+        from taqstore.names import site_of
+        from taqstore.query.select import select
+
+        site = site_of(self.group) if "layer" in dataset.coords else ""
+        return select(dataset, site=site, **self.selection)
+
+
+def _plainly(opened: Any, asked: _Asked, reductions: tuple[str, ...], output: Output) -> bool:
+    """Answer without xarray, whose import takes longer than a few rows; False where it cannot."""
+    from taqstore.arrays.plain import PlainGroups
+    from taqstore.query.plain_reductions import one_block
+    from taqstore.query.reduction import parts_of, reduce_plain
+
+    groups = PlainGroups(opened)
+    chosen = asked.of(groups)
+    if not one_block(chosen, [parts_of(spec)[0] for spec in reductions]):
+        return False
+    _give(output, asked, groups, reduce_plain(chosen, *reductions))
+    return True
+
+
+def _give(output: Output, asked: _Asked, groups: Any, dataset: Any) -> None:
+    from taqstore.files.tables import one_columns, to_columns
+    from taqstore.kinds.nonfinite import counted
+
+    if (counting := counted(asked.group.strip("/"))) in groups:
+        say_nonfinite({counting: asked.narrowed(groups[counting])})
+    if dataset.attrs.get("dropped"):
+        say(f"note: not numeric, left out: {dataset.attrs['dropped']}")
+    # CSV is one table: variables of several kinds are refused there.
+    tables = (lambda: [one_columns(dataset)]) if output.as_csv else partial(to_columns, dataset)
+    output.give(tables, partial(_write, dataset))
 
 
 def _write(dataset: Any, path: Any, *, force: bool) -> None:

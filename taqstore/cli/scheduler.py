@@ -19,9 +19,11 @@ import click
 from taqstore.asked import meant
 from taqstore.cli.completed import Named
 from taqstore.errors import TaqError, problem
+from taqstore.faces import named
 from taqstore.run.dealing import Each, dealt, one_by_one
 
 _LOCAL = ("threads", "synchronous", "processes")
+_GETS = {"threads": "dask.threaded:get", "synchronous": "dask.local:get_sync"}
 _CLUSTER = "distributed"
 _COUNTED = re.compile(r"(threads|processes|distributed):([1-9]\d*)")
 _IN_PROCESS = ("threads", "synchronous")
@@ -87,15 +89,23 @@ def computing(scheduler: str, *stores: str) -> Iterator[None]:
             pool = stack.enter_context(_pool(scheduler)[0])
             stack.enter_context(dask.config.set(scheduler=kind, pool=pool))
         elif kind in _LOCAL:
-            stack.enter_context(dask.config.set(scheduler=kind, num_workers=number))
+            # The function, not its name: for a name dask looks for a cluster first, and imports it.
+            get = named(_GETS[kind])
+            stack.enter_context(dask.config.set(scheduler=get, num_workers=number))
         else:
             stack.enter_context(cluster(scheduler))
         yield
 
 
 @contextmanager
-def dealing(scheduler: str, *stores: str) -> Iterator[Each]:
-    """A function like `map` that does its work on a scheduler; parameters and errors as above."""
+def dealing(scheduler: str, *stores: str, least: int = LEAST_THREADS) -> Iterator[Each]:
+    """A function like `map` that does its work on a scheduler; parameters and errors as above.
+
+    Parameters
+    ----------
+    least
+        Threads, however few cores there are.
+    """
     _check_reach(scheduler, stores)
     if scheduler == "synchronous":
         yield one_by_one
@@ -103,7 +113,7 @@ def dealing(scheduler: str, *stores: str) -> Iterator[Each]:
     with ExitStack() as stack:
         if _parted(scheduler)[0] in _LOCAL:
             stack.enter_context(_lost_workers(scheduler))
-            pool, workers = _pool(scheduler)
+            pool, workers = _pool(scheduler, least)
             stack.enter_context(pool)
         else:
             client = stack.enter_context(cluster(scheduler))
@@ -113,7 +123,7 @@ def dealing(scheduler: str, *stores: str) -> Iterator[Each]:
         yield dealt(pool, workers)
 
 
-def _pool(scheduler: str) -> tuple[Any, int]:
+def _pool(scheduler: str, least: int = 1) -> tuple[Any, int]:
     """Threads or processes, and how many; as many as dask would take, where none is said."""
     from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
     from multiprocessing import get_context
@@ -122,7 +132,7 @@ def _pool(scheduler: str) -> tuple[Any, int]:
     kind, asked = _parted(scheduler)
     number = asked or int(os.environ.get("DASK_NUM_WORKERS", 0)) or cores or 1
     if kind == "threads":
-        number = asked or max(number, LEAST_THREADS)
+        number = asked or max(number, least)
         return ThreadPoolExecutor(number, thread_name_prefix="taqstore"), number
     return ProcessPoolExecutor(number, mp_context=get_context("spawn")), number
 

@@ -3,17 +3,21 @@
 A document may hold NumPy vectors where its schema says array: a vector of numbers is checked as a
 whole, so that a config of 14 million shifts is validated in a fraction of a second. NaN and the
 infinities are no JSON numbers and are refused.
+
+What a schema says is first asked of functions made of it, which know yes and no. Only where these
+say no, or the schema has a keyword that they do not know, jsonschema looks, and its word counts.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from jsonschema import Draft202012Validator
@@ -27,6 +31,12 @@ SUFFIX = ".schema.json"
 # Keywords that hold for every element of a vector if they hold for its extremes.
 _MONOTONE = {"type", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "description"}
 _MESSAGE_LENGTH = 200
+_TOO_LARGE = 1 << 1023
+# Keywords that refuse nothing.
+_SAID = {"$schema", "$id", "$defs", "title", "description"}
+
+_Check: TypeAlias = Callable[[Any], bool]
+_Part: TypeAlias = Callable[[Any], tuple[_Check, ...]]
 
 
 class DocumentError(TaqError, ValueError):
@@ -88,7 +98,8 @@ def validate(name: str, document: Mapping[str, Any], *, where: str = "") -> None
     DocumentError
         It does not fit; the message names the place as a JSON path.
     """
-    _raise_first(name, _validator(name, "").iter_errors(document), where)
+    if not _fits(name, "", document):
+        _raise_first(name, _validator(name, "").iter_errors(document), where)
 
 
 def validate_member(name: str, member: str, key: str, value: Any, *, where: str = "") -> None:
@@ -99,8 +110,43 @@ def validate_member(name: str, member: str, key: str, value: Any, *, where: str 
     DocumentError
         ``document[member][key] = value`` does not fit.
     """
-    errors = _validator(name, member).iter_errors({key: value})
-    _raise_first(name, errors, where, prefix=f".{member}")
+    entry = {key: value}
+    if not _fits(name, member, entry):
+        _raise_first(name, _validator(name, member).iter_errors(entry), where, prefix=f".{member}")
+
+
+def _fits(name: str, member: str, value: Any) -> bool:
+    """Whether a document, or a member of one, is known to fit; False: jsonschema has to say."""
+    try:
+        return all(check(value) for check in _checks(name, member))
+    except RecursionError:
+        return False
+
+
+@cache
+def _checks(name: str, member: str) -> tuple[_Check, ...]:
+    validator = _validator(name, member)
+    return _checks_of(validator.schema, validator)
+
+
+def _checks_of(schema: Any, validator: Any) -> tuple[_Check, ...]:
+    """Functions that are all true of a value only if it fits a schema."""
+    if not isinstance(schema, dict):
+        return () if schema is True else (_unknown,)
+    if "$ref" in schema:  # these may nest without end, which jsonschema notices
+        return (validator.evolve(schema=schema).is_valid,)
+    made = (
+        _KEYWORDS[word](rule, schema, lambda part: _checks_of(part, validator))
+        if word in _KEYWORDS
+        else _unknown
+        for word, rule in schema.items()
+        if word not in _SAID
+    )
+    return tuple(made)
+
+
+def _unknown(value: Any) -> bool:
+    return False
 
 
 @cache
@@ -152,7 +198,7 @@ def _is_number(_checker: Any, value: Any) -> bool:
         return False
     # An integer beyond float64 is no number that anything here can hold.
     if isinstance(value, int):
-        return abs(value) < 1 << 1023
+        return -_TOO_LARGE < value < _TOO_LARGE
     return isinstance(value, float) and math.isfinite(value)
 
 
@@ -187,3 +233,116 @@ _TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many(
 )
 _extend: Any = extend  # untyped in jsonschema
 _Validator = _extend(Draft202012Validator, {"items": _items}, type_checker=_TYPES)
+
+
+def _typed(rule: Any, schema: Any, part: _Part) -> _Check:
+    names = [rule] if isinstance(rule, str) else rule
+    tests = [_IS[name] for name in names]
+    if len(tests) == 1:
+        return tests[0]
+    return lambda value: any(test(value) for test in tests)
+
+
+def _members(rule: Any, schema: Any, part: _Part) -> _Check:
+    known = {key: part(entry) for key, entry in rule.items()}
+
+    def fits(value: Any) -> bool:
+        if not isinstance(value, dict):
+            return True
+        return all(
+            all(check(value[key]) for check in checks)
+            for key, checks in known.items()
+            if key in value
+        )
+
+    return fits
+
+
+def _others(rule: Any, schema: Any, part: _Part) -> _Check:
+    if "patternProperties" in schema:
+        return _unknown
+    known, checks = schema.get("properties", {}), part(rule)
+    if rule is False:
+        return lambda value: not isinstance(value, dict) or value.keys() <= known.keys()
+
+    def fits(value: Any) -> bool:
+        if not isinstance(value, dict):
+            return True
+        return all(
+            check(entry) for key, entry in value.items() if key not in known for check in checks
+        )
+
+    return fits
+
+
+def _keys(rule: Any, schema: Any, part: _Part) -> _Check:
+    checks = part(rule)
+    return lambda value: (
+        not isinstance(value, dict) or all(check(key) for key in value for check in checks)
+    )
+
+
+def _required(rule: Any, schema: Any, part: _Part) -> _Check:
+    return lambda value: not isinstance(value, dict) or all(key in value for key in rule)
+
+
+def _pattern(rule: Any, schema: Any, part: _Part) -> _Check:
+    search = re.compile(rule).search
+    return lambda value: not isinstance(value, str) or search(value) is not None
+
+
+def _elements(rule: Any, schema: Any, part: _Part) -> _Check:
+    checks = part(rule)
+
+    def fits(value: Any) -> bool:
+        if isinstance(value, np.ndarray) and value.ndim == 1 and _extremes_suffice(rule, value):
+            ends = {int(value.argmin()), int(value.argmax())}
+            return all(check(value[end].item()) for end in ends for check in checks)
+        if isinstance(value, list):
+            return all(check(entry) for entry in value for check in checks)
+        return not isinstance(value, np.ndarray)
+
+    return fits
+
+
+def _of_numbers(test: Callable[[Any, Any], bool]) -> Callable[[Any, Any, _Part], _Check]:
+    return lambda rule, schema, part: lambda value: not _is_number(None, value) or test(value, rule)
+
+
+def _equal(rule: Any, schema: Any, part: _Part) -> _Check:
+    # Of numbers, JSON and Python differ in what is equal.
+    words = [word for word in rule if isinstance(word, str)]
+    return lambda value: isinstance(value, str) and value in words
+
+
+_IS: dict[str, _Check] = {
+    "null": lambda value: value is None,
+    "boolean": lambda value: isinstance(value, bool),
+    "string": lambda value: isinstance(value, str),
+    "object": lambda value: isinstance(value, dict),
+    "array": lambda value: _is_array(None, value),
+    "number": lambda value: _is_number(None, value),
+    "integer": lambda value: _is_integer(None, value),
+}
+_KEYWORDS: dict[str, Callable[[Any, Any, _Part], _Check]] = {
+    "type": _typed,
+    "properties": _members,
+    "additionalProperties": _others,
+    "propertyNames": _keys,
+    "required": _required,
+    "pattern": _pattern,
+    "items": _elements,
+    "const": lambda rule, schema, part: _equal([rule], schema, part),
+    "enum": _equal,
+    "minimum": _of_numbers(lambda value, end: bool(value >= end)),
+    "maximum": _of_numbers(lambda value, end: bool(value <= end)),
+    "exclusiveMinimum": _of_numbers(lambda value, end: bool(value > end)),
+    "exclusiveMaximum": _of_numbers(lambda value, end: bool(value < end)),
+    "minItems": lambda rule, schema, part: (
+        lambda value: not _is_array(None, value) or len(value) >= rule
+    ),
+    "minLength": lambda rule, schema, part: (
+        lambda value: not isinstance(value, str) or len(value) >= rule
+    ),
+}
+"""What makes a function of a keyword: of its value, the schema it stands in, and of parts of it."""

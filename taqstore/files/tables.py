@@ -9,20 +9,77 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 
 from taqstore.errors import TaqError, problem
 from taqstore.terminal.aligned import print_fitted
 
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+    Table: TypeAlias = "pd.DataFrame | Columns"
+
 MAX_ROWS = 5_000_000
 BLOCK_ROWS = 65_536
 _TEXT_WIDTH = 40
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A table without pandas, whose import takes longer than a small table.
+
+    Parameters
+    ----------
+    names, values
+        Of its columns, texts as Python strings.
+    dtypes
+        What pandas calls those of the columns.
+    rows
+        How many it has.
+    dims, beside
+        Names of its dimensions, and of its other coordinates.
+    """
+
+    names: Sequence[Any]
+    values: Sequence[np.ndarray]
+    dtypes: Sequence[str]
+    rows: int
+    dims: Sequence[str]
+    beside: Sequence[str]
+
+    @classmethod
+    def of(cls, table: Table) -> Columns:
+        """The columns of a table, not copied."""
+        if isinstance(table, Columns):
+            return table
+        values = [table.iloc[:, place].to_numpy() for place in range(table.shape[1])]
+        dims, beside = (table.attrs.get(name, []) for name in ("dims", "beside"))
+        return cls(
+            list(table.columns), values, list(map(str, table.dtypes)), len(table), dims, beside
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """The same table as one of pandas."""
+        import pandas as pd
+
+        # Python strings in an object column: pandas' own string dtype is slow and needs pyarrow.
+        columns = {
+            name: pd.Series(values, dtype=object) if values.dtype == object else values
+            for name, values in zip(self.names, self.values, strict=True)
+        }
+        table = pd.DataFrame(columns, index=pd.RangeIndex(self.rows))
+        table.attrs |= {"dims": list(self.dims), "beside": list(self.beside)}
+        return table
+
+    def part(self, start: int, stop: int) -> list[np.ndarray]:
+        """Some rows of every column."""
+        return [values[start:stop] for values in self.values]
 
 
 def to_table(dataset: xr.Dataset) -> pd.DataFrame:
@@ -36,6 +93,11 @@ def to_table(dataset: xr.Dataset) -> pd.DataFrame:
     TaqError
         The variables have different dimensions, or there are more than `MAX_ROWS` rows.
     """
+    return one_columns(dataset).frame()
+
+
+def one_columns(dataset: xr.Dataset) -> Columns:
+    """The table of `to_table` without pandas; the group may be one without xarray."""
     ((dims, names),) = check_one_kind(dataset).items()
     return _table(dataset, dims, names)
 
@@ -63,10 +125,15 @@ def to_tables(dataset: xr.Dataset) -> list[pd.DataFrame]:
     TaqError
         One of them has more than `MAX_ROWS` rows.
     """
+    return [columns.frame() for columns in to_columns(dataset)]
+
+
+def to_columns(dataset: xr.Dataset) -> list[Columns]:
+    """The tables of `to_tables` without pandas; the group may be one without xarray."""
     return [_table(dataset, dims, names) for dims, names in _kinds(dataset).items()]
 
 
-def print_table(table: pd.DataFrame, limit: int = 40, *, stream: TextIO | None = None) -> None:
+def print_table(table: Table, limit: int = 40, *, stream: TextIO | None = None) -> None:
     """Print aligned plain text: numbers to the right, with six digits; text to the left, cut.
 
     On a terminal, what it has room for, as `print_fitted` says; coordinates beside those of the
@@ -79,47 +146,49 @@ def print_table(table: pd.DataFrame, limit: int = 40, *, stream: TextIO | None =
     stream
         Where to; standard output by default.
     """
-    shown = table.iloc[:limit] if limit else table
+    held = Columns.of(table)
+    rows = min(limit, held.rows) if limit else held.rows
     columns = [
-        [str(name), *map(_one_line, _short_text(values))] for name, values in _columns(shown)
+        [str(name), *map(_one_line, _short_text(values))]
+        for name, values in zip(held.names, held.part(0, rows), strict=True)
     ]
-    right = [np.asarray(values).dtype.kind in "fiu" for _, values in _columns(shown)]
-    beside = table.attrs.get("beside", [])
-    spare = [i for i, name in enumerate(table.columns) if name in beside][::-1]
-    print_fitted(columns, right, constant=partial(_constant, table), spare=spare, stream=stream)
-    if len(shown) < len(table):
-        print(f"... {len(table) - len(shown)} more rows (of {len(table)})", file=stream)
+    right = [values.dtype.kind in "fiu" for values in held.values]
+    spare = [i for i, name in enumerate(held.names) if name in held.beside][::-1]
+    print_fitted(columns, right, constant=partial(_constant, held), spare=spare, stream=stream)
+    if rows < held.rows:
+        print(f"... {held.rows - rows} more rows (of {held.rows})", file=stream)
 
 
-def _constant(table: pd.DataFrame, column: int) -> bool:
+def _constant(table: Columns, column: int) -> bool:
     """Whether a column says the same in all rows of a table, shown or not."""
-    values = table.iloc[:, column].to_numpy()
+    values = table.values[column]
     if values.dtype.kind == "f" and bool(np.isnan(values).all()):
         return True
     return bool((values == values[0]).all())
 
 
-def write_csv(table: pd.DataFrame, stream: TextIO) -> None:
+def write_csv(table: Table, stream: TextIO) -> None:
     """Write CSV (quoted as in RFC 4180, Unix newlines) whose floats read back equal in their dtype.
 
     A float is the shortest decimal that its own dtype reads back; NaN and infinities are ``nan``,
     ``inf`` and ``-inf``.
     """
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(table.columns)
-    for block in _blocks(table):
-        writer.writerows(zip(*(exact_text(values) for _, values in _columns(block)), strict=True))
+    held = Columns.of(table)
+    writer.writerow(held.names)
+    for block in _blocks(held):
+        writer.writerows(zip(*map(exact_text, block), strict=True))
 
 
-def write_json(tables: Sequence[pd.DataFrame], stream: TextIO) -> None:
+def write_json(tables: Sequence[Table], stream: TextIO) -> None:
     """Write ``{"tables": [{"dims": [...], "dtypes": {...}, "rows": [{...}, ...]}]}``.
 
     Floats are as in `write_csv`; NaN is null, infinities are the strings ``inf`` and ``-inf``.
     """
     stream.write('{"tables": [')
-    for number, table in enumerate(tables):
-        dtypes = {str(name): str(dtype) for name, dtype in table.dtypes.items()}
-        head = {"dims": table.attrs.get("dims", []), "dtypes": dtypes}
+    for number, table in enumerate(map(Columns.of, tables)):
+        dtypes = dict(zip(map(str, table.names), table.dtypes, strict=True))
+        head = {"dims": list(table.dims), "dtypes": dtypes}
         stream.write(", " * bool(number) + json.dumps(head)[:-1] + ', "rows": [')
         for position, row in enumerate(_json_rows(table)):
             stream.write(",\n" * bool(position) + row)
@@ -150,11 +219,10 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def _json_rows(table: pd.DataFrame) -> Iterator[str]:
-    keys = [json.dumps(str(name)) for name in table.columns]
+def _json_rows(table: Columns) -> Iterator[str]:
+    keys = [json.dumps(str(name)) for name in table.names]
     for block in _blocks(table):
-        columns = [_json_text(values) for _, values in _columns(block)]
-        for row in zip(*columns, strict=True):
+        for row in zip(*map(_json_text, block), strict=True):
             yield "{" + ", ".join(f"{k}: {v}" for k, v in zip(keys, row, strict=True)) + "}"
 
 
@@ -165,15 +233,10 @@ def _json_text(values: np.ndarray) -> list[str]:
     return [json.dumps(value) for value in values.tolist()]
 
 
-def _blocks(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
+def _blocks(table: Columns) -> Iterator[list[np.ndarray]]:
     """Slices of rows, so that the text of a large table is never in memory at once."""
-    for start in range(0, len(table), BLOCK_ROWS):
-        yield table.iloc[start : start + BLOCK_ROWS]
-
-
-def _columns(table: pd.DataFrame) -> Iterator[tuple[Any, np.ndarray]]:
-    for position, name in enumerate(table.columns):
-        yield name, table.iloc[:, position].to_numpy()
+    for start in range(0, table.rows, BLOCK_ROWS):
+        yield table.part(start, start + BLOCK_ROWS)
 
 
 def _kinds(dataset: xr.Dataset) -> dict[tuple[str, ...], list[str]]:
@@ -185,7 +248,7 @@ def _kinds(dataset: xr.Dataset) -> dict[tuple[str, ...], list[str]]:
     return kinds
 
 
-def _table(dataset: xr.Dataset, dims: tuple[str, ...], names: list[str]) -> pd.DataFrame:
+def _table(dataset: xr.Dataset, dims: tuple[str, ...], names: list[str]) -> Columns:
     sizes = {dim: dataset.sizes[dim] for dim in dims}
     rows = prod(sizes.values())
     if rows > MAX_ROWS:
@@ -197,36 +260,30 @@ def _table(dataset: xr.Dataset, dims: tuple[str, ...], names: list[str]) -> pd.D
             )
         )
     selected = dataset[names].compute()
-    labels = {dim: _label(selected, dim) for dim in dims}
     others = {
-        str(name): coord.variable
+        str(name): coord
         for name, coord in selected.coords.items()
         if name not in sizes and set(coord.dims) <= set(dims) and coord.dims
     }
-    variables: Mapping[str, xr.Variable] = {
-        **labels,
-        **others,
-        **{name: selected[name].variable for name in names},
+    variables = {**others, **{name: selected[name] for name in names}}
+    columns = {dim: _spread((dim,), _label(selected, dim), sizes) for dim in dims} | {
+        name: _spread(one.dims, one.values, sizes) for name, one in variables.items()
     }
-    columns = {name: _spread(variable, sizes) for name, variable in variables.items()}
-    table = pd.DataFrame(columns, index=pd.RangeIndex(rows))
-    table.attrs |= {"dims": list(dims), "beside": list(others)}
-    return table
+    dtypes = [str(values.dtype) for values in columns.values()]
+    return Columns(list(columns), list(columns.values()), dtypes, rows, dims, list(others))
 
 
-def _label(dataset: xr.Dataset, dim: str) -> xr.Variable:
-    if dim in dataset.coords:
-        return dataset[dim].variable.to_base_variable()
-    return xr.Variable((dim,), np.arange(dataset.sizes[dim]), fastpath=True)
+def _label(dataset: xr.Dataset, dim: str) -> np.ndarray:
+    if dim not in dataset.coords:
+        return np.arange(dataset.sizes[dim])
+    labels: np.ndarray = dataset[dim].values
+    return labels
 
 
-def _spread(variable: xr.Variable, sizes: Mapping[str, int]) -> np.ndarray | pd.Series[Any]:
-    """Values of a variable for every row of a table with these dimensions."""
-    inside = [dim for dim in sizes if dim in variable.dims]
-    shape = [size if dim in variable.dims else 1 for dim, size in sizes.items()]
-    values = variable.transpose(*inside).to_numpy().reshape(shape)
-    values = np.broadcast_to(values, tuple(sizes.values())).ravel()
-    if values.dtype.kind in "UOT":
-        # Python strings in an object column: pandas' own string dtype is slow and needs pyarrow.
-        return pd.Series(values.astype(object), dtype=object)
-    return values
+def _spread(dims: Sequence[Any], values: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
+    """Values along some dimensions for every row of a table with these sizes."""
+    inside = [dims.index(dim) for dim in sizes if dim in dims]
+    shape = [size if dim in dims else 1 for dim, size in sizes.items()]
+    whole = np.broadcast_to(values.transpose(inside).reshape(shape), tuple(sizes.values()))
+    every = whole.ravel()
+    return every.astype(object) if every.dtype.kind in "UOT" else every

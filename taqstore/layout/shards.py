@@ -13,6 +13,7 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,7 @@ class Framing:
         """Inner chunks in a full shard."""
         return 1 if self.axis is None else self.shard_shape[self.axis]
 
-    @property
+    @cached_property
     def chunk_bytes(self) -> int:
         """Payload bytes of one inner chunk, without its checksum."""
         return int(np.prod(self.shard_shape, dtype=np.int64)) * self.dtype.itemsize // self.capacity

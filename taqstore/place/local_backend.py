@@ -87,7 +87,7 @@ class LocalBackend:
         try:
             with open(fd, "rb") as file:
                 return file.read()
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             raise unreadable(self.path(key), error) from error
 
     def remembered(self, key: str) -> bytes | None:

@@ -93,9 +93,15 @@ def not_plain(path: Path) -> StoreError:
     return StoreError(problem(what, where=str(path), remedy="remove it"))
 
 
-def unreadable(path: Path, error: OSError) -> StoreError:
-    """The error of a file that the system does not give."""
-    found, remedy = error.strerror or str(error), "check the disk and its permissions"
+def unreadable(path: Path, error: OSError | MemoryError) -> StoreError:
+    """The error of a file that the system does not give, or that is larger than memory."""
+    if isinstance(error, MemoryError):
+        found, remedy = (
+            f"{path.stat().st_size} bytes, more than memory holds",
+            "see taqstore verify",
+        )
+    else:
+        found, remedy = error.strerror or str(error), "check the disk and its permissions"
     return StoreError(problem("cannot be read", where=str(path), found=found, remedy=remedy))
 
 

@@ -136,12 +136,17 @@ class _End:
     def excess(
         self, count: Floats, held: Floats, width: Floats, spread: Spread, other: _End
     ) -> Floats:
-        """How many of the count lie at the end."""
+        """How many of the count lie at the end.
+
+        A bin that is not there holds nothing: whether it was left out depends on other rows.
+        """
         beside = np.clip(self.bin + self.inner, 0, len(spread.left) - 1)
         ends = (spread.left, spread.right)
         outer, inner = ends if self.inner > 0 else ends[::-1]
-        whole = (inner[self.bin] == outer[beside]) & (beside != other.bin)
+        adjacent = inner[self.bin] == outer[beside]
+        whole = (self.bin != other.bin) & ~(adjacent & (beside == other.bin))
         density = held[np.arange(len(held)), beside] / (spread.right - spread.left)[beside]
+        density = np.where(adjacent, density, 0.0)
         surplus = count - density * width
         found = whole & (surplus > _SIGNIFICANT * np.sqrt(count))
         at_end = np.where(width > 0, np.where(found, surplus, 0.0), count)

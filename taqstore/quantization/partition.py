@@ -16,12 +16,17 @@ from taqstore.statistics.bins import Floats
 
 Ints = npt.NDArray[np.int64]
 
+TIE = 1e-12
+"""Costs that differ by less, as shares of them, are equal: they are sums of rounded terms."""
+
 
 def optimal(cost: Floats) -> tuple[Floats, Ints]:
     """Least total cost of contiguous groups, for every number of groups, by dynamic programming.
 
     ``best[k, last] = min over first of best[k - 1, first - 1] + cost[first, last]`` (Bellman 1961;
-    Fisher 1958): exact, in n^3 additions.
+    Fisher 1958): exact, in n^3 additions. Of totals that are equal but for rounding (`TIE`) the one
+    is followed whose last group begins first: groups whose best ranges are one and the same may be
+    cut anywhere.
 
     Returns
     -------
@@ -37,8 +42,9 @@ def optimal(cost: Floats) -> tuple[Floats, Ints]:
     for _ in range(1, n):
         before = np.concatenate([np.full((*best.shape[:-1], 1), np.inf), best[..., :-1]], axis=-1)
         extended = before[..., :, None] + known
-        starts.append(extended.argmin(axis=-2))
-        best = np.take_along_axis(extended, starts[-1][..., None, :], axis=-2)[..., 0, :]
+        best = extended.min(axis=-2)
+        # Costs are not negative; where all are infinite the first is as good as any.
+        starts.append((extended <= (best * (1 + TIE))[..., None, :]).argmax(axis=-2))
         totals.append(best[..., -1])
     cuts = [_followed(starts, groups) for groups in range(1, n + 1)]
     unknown = np.asarray(np.isnan(np.where(np.tri(n, dtype=bool).T, cost, 0.0)).any(axis=(-2, -1)))

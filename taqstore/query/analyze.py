@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import dask
 import pandas as pd
 import xarray as xr
 
+from taqstore.analysis.ranges.in_parts import computed
+from taqstore.analysis.shared.row import Analysis
 from taqstore.analysis.table import ANALYSES
 from taqstore.asked import meant, word_of
 from taqstore.errors import MisuseError, TaqError, problem
@@ -71,32 +72,55 @@ def analyze(
     MisuseError
         No such analysis, or options that make no sense.
     """
-    word_of(name, ANALYSES, "analysis")
-    _check_names(name, options)
-    row, chosen = ANALYSES[name], selection or {}
+    row, chosen = _row_of(name, options), selection or {}
     if row.second == (other is None):
         what = f"{name} {'needs' if row.second else 'takes no'} second store"
         raise MisuseError(what.replace("needs second", "needs a second"))
     if row.whole:
         # A site's analysis puts its group behind dask itself, in blocks of its own.
-        stores = [put_behind_dask(one) for one in (groups, other) if one is not None]
+        stores = [one for one in (groups, other) if one is not None]
+        stores = stores if row.late else [put_behind_dask(one) for one in stores]
         return ask_whole(name, stores, {"source": source, "site": sites, **chosen}, options)
-    _check_summed(name, row.source or source, chosen)
-    paths = choose_groups(groups, source or row.source, sites=sites, layer=chosen.get("layer"))
+    paths = asked_of(name, groups, source, sites, chosen)
     if row.joint:
         together: Results = named(row.joint)(slices(groups, paths, chosen), **options)
         return together
-    function = row.load()
+    ask = asking(row.load(), options)
+    return answers(
+        lambda path: ask(path, select(groups[path], site=site_of(path), **chosen)), paths
+    )
+
+
+def asked_of(
+    name: str,
+    groups: Mapping[str, xr.Dataset],
+    source: str | None,
+    sites: Sequence[str],
+    selection: Mapping[str, str | None],
+) -> list[str]:
+    """Paths of the sites that an analysis is asked of; parameters and errors as of `analyze`."""
+    row = ANALYSES[name]
+    _check_summed(name, row.source or source, selection)
+    return choose_groups(groups, source or row.source, sites=sites, layer=selection.get("layer"))
+
+
+def asking(
+    function: Callable[..., xr.Dataset], options: Mapping[str, Any]
+) -> Callable[[str, xr.Dataset], xr.Dataset]:
+    """An analysis with its options as a function of the path and the Dataset of a site."""
     takes_site = "site" in inspect.signature(function).parameters
 
-    def ask(path: str) -> xr.Dataset:
+    def ask(path: str, dataset: xr.Dataset) -> xr.Dataset:
         known = {"site": site_of(path)} if takes_site else {}
-        found: xr.Dataset = function(
-            select(groups[path], site=site_of(path), **chosen), **known, **options
-        )
-        return found
+        return function(dataset, **known, **options)
 
-    return answers(ask, paths)
+    return ask
+
+
+def _row_of(name: str, options: Mapping[str, Any]) -> Analysis:
+    word_of(name, ANALYSES, "analysis")
+    _check_names(name, options)
+    return ANALYSES[name]
 
 
 # What second moments are sums over, or hold pairs of: none of them can be told apart again.
@@ -125,9 +149,11 @@ def _check_names(name: str, options: Mapping[str, Any]) -> None:
 
 def load(results: Mapping[Key, xr.Dataset]) -> dict[Key, xr.Dataset]:
     """Compute lazy results together: what they share once, and with less memory than in turn."""
+    if not any(array.chunks for result in results.values() for array in result.values()):
+        return {path: result.load() for path, result in results.items()}
     # Arrays, not Datasets: dask 2026.8 loses tasks of Datasets whose variables share a kernel.
     lazy = {path: {name: result[name].data for name in result} for path, result in results.items()}
-    (values,) = dask.compute(lazy)  # type: ignore[no-untyped-call,attr-defined]
+    values = computed(lazy)
     return {path: result.copy(data=values[path]) for path, result in results.items()}
 
 

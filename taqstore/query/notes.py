@@ -6,14 +6,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from taqstore.analysis.shared.row import Analysis
-from taqstore.kinds import nonfinite, second_moments
+from taqstore.kinds import nonfinite
+from taqstore.names import SECOND_MOMENTS, split_group
 from taqstore.query.sites import Groups, choose_groups, slices
 
 
 def nonfinite_notes(groups: Groups, paths: Iterable[str] | None = None) -> list[str]:
     """A line for each group of statistics that holds what is no number."""
     chosen = list(groups if paths is None else paths)
-    return [*nonfinite.notes(groups, chosen), *second_moments.notes(groups, chosen)]
+    notes = nonfinite.notes(groups, chosen)
+    if any(split_group(path)[0] == SECOND_MOMENTS for path in chosen):
+        from taqstore.kinds import second_moments  # with it xarray
+
+        notes += second_moments.notes(groups, chosen)
+    return notes
 
 
 def statistics_of(

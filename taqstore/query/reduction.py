@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taqstore.asked import meant
 from taqstore.errors import MissingError, MisuseError, problem
@@ -13,7 +13,9 @@ from taqstore.store.given import handed
 if TYPE_CHECKING:
     import xarray as xr
 
-    Reduction: TypeAlias = Callable[[xr.DataArray, str], xr.DataArray]
+    from taqstore.arrays.plain import PlainGroup
+
+    Reduction: TypeAlias = Callable[[Any, str], Any]
 
 WAYS = ("max", "min", "mean", "std", "median", "p99.9")
 """How a dimension is reduced; of percentiles, an example."""
@@ -45,9 +47,25 @@ def reduce(dataset: xr.Dataset, *specs: str, skipna: bool = False) -> xr.Dataset
     MisuseError
         The reduction is not known.
     """
+    reduced: xr.Dataset = _reduced(dataset, specs, lambda how: _reduction(how, skipna))
+    return reduced
+
+
+def reduce_plain(group: PlainGroup, *specs: str) -> PlainGroup:
+    """As `reduce`, of a group without xarray; the same numbers where it is `one_block`."""
+    from taqstore.query.plain_reductions import plain_reduction
+
+    def reduction(how: str) -> Reduction:
+        return plain_reduction(how if how in WAYS[:-1] else _percentile(how))
+
+    reduced: PlainGroup = _reduced(group, specs, reduction)
+    return reduced
+
+
+def _reduced(dataset: Any, specs: Sequence[str], reduction: Callable[[str], Reduction]) -> Any:
     dropped: list[str] = []
     for dim, how in map(parts_of, specs):
-        dataset, lost = _reduce_one(dataset, dim, _reduction(how, skipna))
+        dataset, lost = _reduce_one(dataset, dim, reduction(how))
         dropped += lost
     notes = {"reduced": ", ".join(specs), "dropped": ", ".join(dropped)}
     return dataset.assign_attrs({key: text for key, text in notes.items() if text})
@@ -96,9 +114,7 @@ def _percentile(how: str) -> float:
     return float(match[1])
 
 
-def _reduce_one(
-    dataset: xr.Dataset, dim: str, reduction: Reduction
-) -> tuple[xr.Dataset, list[str]]:
+def _reduce_one(dataset: Any, dim: str, reduction: Reduction) -> tuple[Any, list[str]]:
     """Reduce every numeric variable that has `dim`; names of the others that had it."""
     have = [name for name, array in dataset.data_vars.items() if dim in array.dims]
     if not have:
@@ -113,7 +129,7 @@ def _reduce_one(
     return merged, [str(name) for name in have if name not in reduced]
 
 
-def _relabel(array: xr.DataArray) -> xr.DataArray:
+def _relabel(array: Any) -> Any:
     """Drop `original_dtype`: it speaks of stored values, and this one is computed."""
     array.attrs.pop("original_dtype", None)
     return array

@@ -10,15 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
 
 from taqstore.asked import listed, meant, nearest
 from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.names import LayerName, block_number, parse_layer
 from taqstore.query.reduction import reduce
 from taqstore.store.given import handed
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["reduce", "select"]
 
@@ -149,8 +152,9 @@ def _select_image(dataset: xr.Dataset, text: str) -> xr.Dataset:
     # Empty slots hold -1, which no option may mean.
     inside = _inside(images.values, text, "image") & (images.values >= 0)
     (dim,) = (d for d in images.dims if d != "slot")
-    keep = xr.DataArray(inside, dims=images.dims).any([d for d in images.dims if d != dim])
-    return _keep(dataset, dim, keep.values, text, option="image", shown=images.values.ravel())
+    others = tuple(axis for axis, d in enumerate(images.dims) if d != dim)
+    keep = np.asarray(inside.any(axis=others))
+    return _keep(dataset, dim, keep, text, option="image", shown=images.values.ravel())
 
 
 def _select_integers(dataset: xr.Dataset, dim: str, text: str) -> xr.Dataset:

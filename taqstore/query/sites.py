@@ -6,9 +6,7 @@ A source is a group prefix (`activations`, `pooled/postgelu`) with a group per s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
-
-import xarray as xr
+from typing import TYPE_CHECKING, TypeVar
 
 from taqstore.asked import listed, meant, nearest, word_of
 from taqstore.errors import MissingError, problem
@@ -16,7 +14,10 @@ from taqstore.kinds.statistics_sources import STATISTICS, preferred, prefix_of
 from taqstore.names import EVERY_SITE, parse_layer, site_of, split_group, tensor_site
 from taqstore.query.select import select
 
-Groups = Mapping[str, xr.Dataset]
+if TYPE_CHECKING:
+    import xarray as xr
+
+Groups = Mapping[str, "xr.Dataset"]
 Selection = Mapping[str, str | None]
 _Asked = TypeVar("_Asked")
 _Answer = TypeVar("_Answer")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from taqstore.arrays.pieces import Pieces
-from taqstore.arrays.plain import PlainArray, PlainGroup
+from taqstore.arrays.plain import LongText, PlainArray, PlainGroup
 from taqstore.arrays.store_array import MAPPED_BYTES, ArrayReader
 from taqstore.items.flags import Items
 from taqstore.layout.item_records import Identity
@@ -120,9 +120,7 @@ def plain_of(view: Opened, folder: Path | None, digest: str, way: Way) -> PlainG
     coords: dict[str, PlainArray] = {}
     for label, array, dims, attrs in _variables(view):
         if _is_coordinate(view, label, dims):
-            found = _coordinate(view, array, dims)
-            values = found if isinstance(found, np.ndarray) else found.read()
-            coords[label] = PlainArray.of(dims, values, attrs)
+            coords[label] = PlainArray.of(dims, _coordinate(view, array, dims), attrs)
         else:
             source = lazy_array(view, array, folder, way, kind=ArrayReader)
             data[label] = PlainArray.of(dims, source, attrs)
@@ -164,16 +162,16 @@ def _data(
 
 
 def _labels(
-    found: np.ndarray | _LongText, dims: tuple[str, ...], attrs: dict[str, Any]
+    found: np.ndarray | LongText, dims: tuple[str, ...], attrs: dict[str, Any]
 ) -> xr.Variable:
     import xarray as xr
 
-    if isinstance(found, _LongText):
+    if isinstance(found, LongText):
         from xarray.core.indexing import LazilyIndexedArray
 
         from taqstore.arrays.lazy_text import LazyText
 
-        lazy: Any = LazilyIndexedArray(LazyText(found.read, found.shape))
+        lazy: Any = LazilyIndexedArray(LazyText(found.decode, found.shape))
         return xr.Variable(dims, lazy, attrs)
     # Written anywhere else they are texts of any length again, as in the store.
     encoding = {"dtype": object} if found.dtype.kind in "UO" else None
@@ -218,20 +216,12 @@ def lazy_array(
     )
 
 
-@dataclass(frozen=True)
-class _LongText:
-    """Text in several files, of which no index is made: decoded when it is used."""
-
-    read: Callable[[], np.ndarray]
-    shape: tuple[int, ...]
-
-
-def _coordinate(view: Opened, array: Any, dims: tuple[str, ...]) -> np.ndarray | _LongText:
+def _coordinate(view: Opened, array: Any, dims: tuple[str, ...]) -> np.ndarray | LongText:
     label, sizes = array.basename, dict(zip(view.item_dims, view.mask.shape, strict=True))
     shape = tuple(min(n, sizes.get(d, n)) for d, n in zip(dims, array.shape, strict=True))
     inside = tuple(slice(0, n) for n in shape)
     if _is_long_text(array, label, dims):
-        return _LongText(lambda: read_coordinate(view.node, label)[inside], shape)
+        return LongText(lambda: read_coordinate(view.node, label)[inside], shape)
     values = (view.mask if label == WRITTEN else read_coordinate(view.node, label))[inside]
     # NumPy's own strings are each as wide as the longest.
     if values.dtype == object and 4 * values.size * longest_of(values) <= _WIDEST_LABELS:

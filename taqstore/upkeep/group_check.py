@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from taqstore.layout.array_documents import (
     data_arrays,
 )
 from taqstore.layout.item_records import ABSENT, Identity, Item, ItemLayout, Shard
+from taqstore.layout.nodes import GroupNode
 from taqstore.metadata.group_record import GroupRecord
 from taqstore.metadata.root import KEY
 from taqstore.metadata.sealed import (
@@ -216,10 +218,8 @@ class GroupCheck:
         return content
 
     def _coordinates(self, loaded: Loaded) -> None:
-        from zarr.storage import MemoryStore
-
         damaged = {finding.key.split("/c/")[0] for finding in self.damage}
-        node = loaded.node(MemoryStore(read_only=True))
+        node = GroupNode(loaded, _nothing)
         for name, array in node.arrays():
             dims = dimension_names(array)
             if dims != (name,) or f"{self.path}/{name}" in damaged:
@@ -299,6 +299,13 @@ class GroupCheck:
                 continue
             self.chunks += sum(identity != ABSENT for identity in owned.values())
             yield item, owned
+
+
+def _nothing() -> Any:
+    """For zarr: a store of nothing but what was read."""
+    from zarr.storage import MemoryStore
+
+    return MemoryStore(read_only=True)
 
 
 def flagged_items(items: Items) -> list[Item]:

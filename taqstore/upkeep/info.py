@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from taqstore.arrays.inner_chunks import codecs_of
-from taqstore.arrays.plain import PlainArray, PlainGroup
+from taqstore.arrays.plain import PlainArray, PlainGroups
 from taqstore.errors import StoreError
 from taqstore.names import dimension_order
 from taqstore.place.sizes import format_bytes
@@ -76,31 +76,10 @@ class _Handle:
     """An open store that goes to other processes as its address."""
 
     def __init__(self, store: Store) -> None:
-        self.store, self.groups = store, _Plain(store)
+        self.store, self.groups = store, PlainGroups(store)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _opened_again, (self.store.opener(),)
-
-
-class _Plain(Mapping[str, PlainGroup]):
-    """Groups of a store without xarray, each opened once."""
-
-    def __init__(self, store: Store) -> None:
-        self._store, self._found = store, dict[str, PlainGroup]()
-
-    def __getitem__(self, path: str) -> PlainGroup:
-        if path not in self._found:
-            self._found[path] = self._store.plain(path)
-        return self._found[path]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._store)
-
-    def __len__(self) -> int:
-        return len(self._store)
-
-    def __contains__(self, path: object) -> bool:
-        return path in self._store
 
 
 def _opened_again(opener: Callable[[], Store]) -> _Handle:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from taqstore.errors import NewerError, StoreError, TaqError
 from taqstore.files.schema import validate
@@ -110,21 +111,20 @@ def verify_store(
 
 def _nonfinite(found: Survey) -> tuple[NonFinite, ...]:
     """What whole groups counted; damaged ones are named as such and not read."""
+    from taqstore.arrays.plain import PlainGroups
     from taqstore.store.reader import open_store
 
     damaged = [finding.where for finding in found.damage]
     whole = [path for path in found.groups if not any(d.startswith(path) for d in damaged)]
     try:
-        return tuple(nonfinite(open_store(found.location, chunks=None, checksum=True), whole))
+        groups: Any = PlainGroups(open_store(found.location, chunks=None, checksum=True))
+        return tuple(nonfinite(groups, whole))
     except TaqError:  # named already: the root is lost, or what a group needs outside of it
         return ()
 
 
 def _format1(location: Location) -> Survey | None:
     """The findings of a store of format 1; None if it is none."""
-    from taqstore.store.reader import open_store
-    from taqstore.upkeep.verify_format1 import check_format1
-
     backend = location.backend()
     try:
         raw = backend.read(KEY)
@@ -132,6 +132,9 @@ def _format1(location: Location) -> Survey | None:
             return None
     except StoreError:
         return None  # the survey says what is wrong with it
+    from taqstore.store.reader import open_store
+    from taqstore.upkeep.verify_format1 import check_format1
+
     store = open_store(location, incomplete=True)
     check = check_format1(store)
     found = Survey(location, backend, store.root)

@@ -33,7 +33,9 @@ def keys(length: int) -> st.SearchStrategy[Any]:
         st.integers(1, 3),
     )
     several = st.lists(at, min_size=1, max_size=4).map(np.array)
-    return st.one_of(at, cut, several, st.just(slice(None)))
+    turned = st.builds(slice, st.none(), st.none(), st.integers(-2, -1))
+    dealt = st.permutations(range(length)).map(np.array)
+    return st.one_of(at, cut, several, st.just(slice(None)), turned, dealt)
 
 
 @settings(max_examples=60, deadline=None)

@@ -14,7 +14,9 @@ from campaign.trials import Trials, table
 _CROWDED_SECONDS = 120
 PARTS: dict[str, Callable[[Path, int | None], Iterator[Trials]]] = {
     "damage": lambda folder, most: damage.damaged_stores(folder, most=most),
-    "kills": lambda folder, most: kills.killed_commands(folder, most=most),
+    "kills": lambda folder, most: kills.killed_commands(
+        folder, most=most, cases=[*kills.CASES, *kills.LIVE]
+    ),
     "power": lambda folder, most: power.power_cuts(folder, most=most),
     "crowd": lambda folder, most: crowd.crowds(folder, seconds=_CROWDED_SECONDS),
     "bucket": bucket.whole_campaign,

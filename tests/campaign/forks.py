@@ -15,19 +15,35 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).parents[2]
 _CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-_COMMANDS = ("ingest", "merge", "repair", "upgrade", "export", "plot", "query", "report", "verify")
+_COMMANDS = (
+    "cache",
+    "collect",
+    "ingest",
+    "merge",
+    "repair",
+    "upgrade",
+    "export",
+    "plot",
+    "query",
+    "report",
+    "verify",
+)
 
 
 def _imported() -> None:
     names = ["zarr.codecs", "taqstore.pipelines.ingest", "taqstore.upkeep.info", "numcodecs.zstd"]
     names += ["taqstore.upkeep.repair", "taqstore.upkeep.upgrade", "taqstore.upkeep.merge"]
     names += ["taqstore.export.formats", "taqstore.query.select", "matplotlib.pyplot", "dask.array"]
+    if find_spec("diffusionkit"):
+        names += ["taqstore.pipelines.cache", "taqstore.pipelines.collect.collect"]
+        names += ["support.live_models", "taqstore.cli.cache", "taqstore.cli.collect"]
     for name in [*names, *(f"taqstore.cli.{command}" for command in _COMMANDS)]:
         import_module(name)
 
@@ -116,7 +132,7 @@ class Forks:
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(60)
         self._process.stdout.close()
 
     def run(self, *arguments: object, event: int = -1) -> tuple[int, int]:

@@ -119,6 +119,20 @@ def _two_stores(folder: Path) -> None:
         make_store(folder / name, shape=shape, seed=seed, mantissa_bits=2)
 
 
+def _sampled(folder: Path) -> None:
+    """Latents of a tiny model, which lies beside them."""
+    from support.live_models import TINY
+    from support.live_store import make_live_store
+
+    make_live_store(folder, TINY, images=3, steps=2).rename(folder / "s.zarr")
+
+
+def _live(command: str, *options: str) -> Case:
+    """A command that runs a model, and writes and flags behind it."""
+    words = (command, "IN/s.zarr", "--stride", "1", "--local-ckpt", "IN/w.safetensors", *options)
+    return Case(command, _sampled, words, (*words, "--resume"))
+
+
 def _output(out: str, *command: str) -> Case:
     """A command that replaces an output of its own."""
     word, *rest = command
@@ -147,6 +161,10 @@ CASES = [
     _output("r.html", "report", "--force"),
     _output("stats", "export timestep-stats", "--force"),
 ]
+
+
+LIVE = [_live("cache"), _live("collect", "--sites", "mlp.fc2,attn.qkv")]
+"""Those that need MLX and DiffusionKit."""
 
 
 def killed_commands(

@@ -12,6 +12,7 @@ import pytest
 
 from campaign import bucket, crowd, damage, kills
 from campaign.trials import Trials, spread, table
+from support.live_capture import needs_models
 from support.s3_server import S3Server
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +37,11 @@ QUICK = [case for case in kills.CASES if case.name != "report"]
 def test_kills(tmp_path: Path, part: int) -> None:
     cases = QUICK[part::2]
     check(kills.killed_commands(tmp_path, most=1, cases=cases), len(cases))
+
+
+@needs_models
+def test_kills_of_what_writes_behind_a_model(tmp_path: Path) -> None:
+    check(kills.killed_commands(tmp_path, most=1, cases=kills.LIVE), len(kills.LIVE))
 
 
 def test_power_cuts(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taqstore.errors import MissingError, TaqError
+from taqstore.files import schema as schemas
 from taqstore.files.schema import (
     DocumentError,
     load_schema,
@@ -147,6 +148,86 @@ def test_vectors_get_the_verdict_of_their_lists(values: list[float], where: str)
         except DocumentError:
             verdicts.append(False)
     assert verdicts[0] == verdicts[1]
+
+
+# Of what a schema may say, everything that ours say, and what they do not.
+RULES = st.sampled_from(
+    [
+        {"type": "number", "minimum": 1}, {"type": "integer", "maximum": 2},
+        {"type": ["null", "string"]},
+        {"const": "a"}, {"enum": ["a", None, 1]}, {"const": 1}, {"pattern": "^a"}, {"minLength": 2},
+        {"type": "boolean"}, {"exclusiveMinimum": 0}, {"exclusiveMaximum": 1.5}, {"minItems": 2},
+        {"maxItems": 1}, {"anyOf": [{"type": "string"}]}, True, False, {"$ref": "#"}, {},
+    ]
+)  # fmt: skip
+SCHEMAS = st.recursive(
+    RULES,
+    lambda inner: st.fixed_dictionaries(
+        {},
+        optional={
+            "type": st.sampled_from(["object", "array", "string"]),
+            "properties": st.dictionaries(st.sampled_from("abc"), inner, max_size=2),
+            "additionalProperties": inner,
+            "propertyNames": inner,
+            "required": st.lists(st.sampled_from("abc"), max_size=2, unique=True),
+            "items": inner,
+            "patternProperties": st.just({"^c": {"type": "string"}}),
+            "prefixItems": st.just([{"type": "null"}]),
+        },
+    ),
+    max_leaves=6,
+)
+ODD = [None, True, False, 0, 1, 2.0, 1.5, -1, float("nan"), float("inf"), "", "a", "ab", 1 << 1030]
+LEAVES = st.one_of(
+    st.sampled_from(ODD),
+    st.lists(numbers, max_size=3).map(np.array),
+    st.lists(st.booleans(), max_size=2).map(np.array),
+    st.just(np.ones((2, 2))),
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["a", "b", "c", "ab"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+def verdict(validator: Any, value: Any) -> bool:
+    """What jsonschema says."""
+    try:
+        return bool(validator.is_valid(value))
+    except ValueError:  # an array that it compares with a constant
+        return False
+
+
+@settings(max_examples=500, deadline=None)
+@given(SCHEMAS, VALUES)
+def test_what_is_passed_without_jsonschema_fits_by_jsonschema(schema: Any, value: Any) -> None:
+    validator = schemas._Validator(schema)
+    try:
+        checks = schemas._checks_of(schema, validator)
+        passed = all(check(value) for check in checks)
+    except RecursionError:  # a schema that is itself of itself
+        return
+    assert not passed or verdict(validator, value)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(NAMES), st.data())
+def test_documents_that_fit_are_passed_without_jsonschema(name: str, draw: st.DataObject) -> None:
+    """Made of a config with one value exchanged: both say the same, so jsonschema is not asked."""
+    document = {**config(), "outlier_config": {}}
+    places: list[tuple[Any, Any]] = [(document, key) for key in document]
+    for holder, key in places:
+        if isinstance(holder[key], dict):
+            places += [(holder[key], inner) for inner in holder[key]]
+    holder, key = draw.draw(st.sampled_from(places))
+    holder[key] = draw.draw(st.one_of(st.just(holder[key]), VALUES))
+    fits = verdict(schemas._validator("quant-config-v4", ""), document)
+    assert schemas._fits("quant-config-v4", "", document) == fits
+    assert not schemas._fits(name, "", document) or name == "quant-config-v4"
 
 
 def test_provenance_record() -> None:

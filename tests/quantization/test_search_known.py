@@ -200,3 +200,25 @@ def test_values_that_were_not_counted_are_ignored() -> None:
     single = histogram.count(np.float16([5.0, 1.0]), LAYOUT)[0]
     both = search_alpha(single, LAYOUT, bits=4, known=np.array([5.0, 5.01]))
     assert both == search_alpha(single, LAYOUT, bits=4)
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_an_error_does_not_depend_on_the_rows_beside(data: st.DataObject) -> None:
+    """Bins that no row holds anything in are left out: whether one is depends on other rows."""
+    first, width, rows = data.draw(st.integers(1400, 1500)), 6, 3
+    held = st.lists(st.sampled_from([0, 0, 1, 50, 4000]), min_size=width, max_size=width)
+    counts = np.zeros((rows, LAYOUT.bins), np.int64)
+    counts[:, first : first + width] = [data.draw(held) for _ in range(rows)]
+    left, right = LAYOUT.left, LAYOUT.right
+    known = np.full((rows, 2), np.nan)
+    for row in np.flatnonzero(counts.any(axis=1)):
+        share = [data.draw(st.floats(0, 0.9)) for _ in range(2)]
+        ends = np.flatnonzero(counts[row])[[0, -1]]
+        known[row] = np.sort(left[ends] + np.array(share) * (right - left)[ends])
+    quantizer = symmetric(np.full(rows, right[first + width]), bits=4)
+    together = expected_error(counts, LAYOUT, quantizer, known=known)
+    alone = [
+        expected_error(counts[row], LAYOUT, quantizer[row], known=known[row]) for row in range(rows)
+    ]
+    np.testing.assert_array_equal(together, alone)

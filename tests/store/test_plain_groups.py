@@ -114,12 +114,24 @@ def test_fills_are_those_of_zarr(tmp_path: Path, dtype: str, fill: Any) -> None:
     assert node.fill_value.tobytes() == made.fill_value.tobytes()
 
 
-def test_info_of_a_store_loads_neither_xarray_nor_zarr(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("info",),
+        ("verify",),
+        ("query", "activations/mlp.fc2", "--csv", "mean"),
+        ("query", "activations/mlp.fc2", "mean", "--reduce", "channel=p99", "--layer", "mm0.*"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_small_loads_neither_xarray_nor_zarr(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
     path = tmp_path / "run.zarr"
     make_store(path)
     program = (
         "import sys\nfrom taqstore.cli import cli\n"
-        f"cli(['info', {str(path)!r}], standalone_mode=False)\n"
+        f"cli({[words[0], str(path), *words[1:]]!r}, standalone_mode=False)\n"
         "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

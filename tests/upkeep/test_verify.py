@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from support.builders import latent, latents_template, write_latents, write_pooled
 from taqstore import create_store, open_store
+from taqstore.errors import StoreError
 from taqstore.testing.damage import edit_json
 from taqstore.upkeep.verify import verify_store
 
@@ -206,3 +208,19 @@ def test_all_zero_data_is_whole_everywhere(tmp_path: Path) -> None:
             group.commit([(0,), (1,), (2,)])
         assert verify_store(address).damage == ()
         assert not open_store(address)[FC2].hist_counts.values.any()
+
+
+def test_a_file_larger_than_memory_is_named_wherever_it_lies(path: Path) -> None:
+    """Sparse, so that it takes no room on the disk; most files are read whole."""
+    for file in [file for file in path.rglob("*") if file.is_file()]:
+        whole, key = file.read_bytes(), str(file.relative_to(path))
+        try:
+            os.truncate(file, 1 << 43)
+        except OSError:
+            pytest.skip("this disk has no such files")
+        try:
+            named = [str(finding) for finding in verify_store(path).damage]
+        except StoreError as error:
+            named = [str(error)]
+        assert any(key in text for text in named), (key, named)
+        file.write_bytes(whole)

@@ -12,7 +12,8 @@ from taqstore.analysis.shared.inputs import Array, Bounds, joined, over
 from taqstore.quantization.candidates import Grid, Scheme, window
 from taqstore.quantization.counts import Part, in_order, occupied, parts
 from taqstore.quantization.octave_search import run_table
-from taqstore.quantization.octaves import Octaves
+from taqstore.quantization.octaves import Octaves, product
+from taqstore.quantization.quantizer import Quantizer
 from taqstore.quantization.search import best_quantizer, clip_ends, error_table
 from taqstore.quantization.spread import Spread, row_slices
 
@@ -113,8 +114,7 @@ def _run_costs(
     if not some.any():
         return cost, path, squares
     grid, octave, reach = _grid(np.where(some, widest, np.nan).reshape(layers, steps), scheme)
-    table = _table(pieces, scheme, grid, octave, reach.repeat(steps, axis=1))
-    table = table.reshape(layers, steps, -1)
+    table = _table(pieces, scheme, grid, octave, reach).reshape(layers, steps, -1)
     for first in range(steps):
         run = np.zeros(table[:, 0].shape)
         for last in range(first, steps):
@@ -125,12 +125,34 @@ def _run_costs(
 
 
 def _table(pieces: list[Part], scheme: Scheme, grid: Grid, octave: Array, reach: Array) -> Array:
-    """Summed errors ``(row, candidate)``, infinite out of reach ``(2, row)``."""
+    """Summed errors ``(row, candidate)``, infinite out of reach ``(2, layer)``."""
     octaves = Octaves.of(pieces[0]) if scheme.symmetric else None
     if octaves is not None:
-        return run_table(octaves, pieces[1:], scheme, reach[0], reach[1], octave)
-    table = error_table(pieces, grid.quantizers(scheme))
-    table[(octave < reach[0, :, None]) | (octave > reach[1, :, None])] = np.inf
+        each = reach.repeat(len(pieces[0].counts) // reach.shape[1], axis=1)
+        return run_table(octaves, pieces[1:], scheme, each[0], each[1], octave)
+    return _table_by_layer(pieces, grid.quantizers(scheme), octave, reach)
+
+
+def _table_by_layer(
+    pieces: list[Part], quantizers: Quantizer, octave: Array, reach: Array
+) -> Array:
+    """As `_table`, every layer with the bins and candidates it would have if it were alone.
+
+    Sums are rounded as their terms are grouped: answers would else depend on the other layers.
+    """
+    held, bins = pieces[0].counts, pieces[0].spread
+    errors = np.empty((len(octave), held.shape[1]))
+    for some in row_slices(*errors.shape):
+        errors[some] = bins.error(quantizers[some])
+    table = np.full((len(held), len(octave)), np.inf)
+    rows = len(held) // reach.shape[1]
+    for layer, (first, last) in enumerate(reach.T):
+        mine, tried = slice(layer * rows, (layer + 1) * rows), (octave >= first) & (octave <= last)
+        used = np.flatnonzero(held[mine].any(axis=0))
+        found = product(held[mine, used], errors[np.ix_(tried, used)].T)
+        if len(pieces) > 1:
+            found += error_table([part[mine] for part in pieces[1:]], quantizers[tried])
+        table[mine, tried] = found
     return table
 
 

@@ -119,7 +119,7 @@ def _of_least_error(
     counts, spread = _counted(dataset, static, analysis)
     known = known_values(dataset, static=static)
     lower, upper = over(
-        _least_error,
+        least_error,
         counts,
         *known,
         core=(("bin",), *[("value",)] * len(known)),
@@ -167,9 +167,10 @@ def _reach(dataset: xr.Dataset, static: bool, analysis: str) -> tuple[xr.DataArr
     return tuple(bounds)
 
 
-def _least_error(
+def least_error(
     counts: Array, *known: Array, spread: Spread, scheme: Scheme, power: float
 ) -> tuple[Array, Array]:
+    """Ends of the range of least ``|x - q(x)|**power``; `known` is ``(..., value)``, or nothing."""
     values = known[0] if known else None
     best = best_quantizer(counts, spread, scheme, power=power, known=values)
     return clip_ends(best, scheme)

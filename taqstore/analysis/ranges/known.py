@@ -93,6 +93,11 @@ def _of_channels(lower: Array, upper: Array) -> Array:
     return np.concatenate(ends, axis=-1).astype(np.float64)
 
 
+def known_of_batches(lower: Array, upper: Array) -> Array:
+    """`known_values` ``(..., value)`` of extrema ``(batch, ..., channel)``."""
+    return _of_calls(np.moveaxis(_of_channels(lower, upper), 0, -2), axes=1)
+
+
 def _of_calls(value: Array, *, axes: int) -> Array:
     return outermost(value.reshape(*value.shape[: value.ndim - axes - 1], -1))
 

@@ -40,13 +40,13 @@ def absolute_percentile(dataset: xr.Dataset, percentile: float, *, analysis: str
     if observed is None:
         return signed_percentile(dataset, percentile, analysis=analysis)
     counts, layout = observed
-    ends: Sequence[xr.DataArray] = _stored_extrema(dataset)
+    ends: Sequence[xr.DataArray] = stored_extrema(dataset)
     if any("channel" in end.dims for end in ends):  # not in one block: there are many
         ends = true_extrema(dataset) or ()
     calls = [("batch",) if "batch" in end.dims else () for end in ends]
     ends = [joined(end, dims) for end, dims in zip(ends, calls, strict=True)]
     found: xr.DataArray = over(
-        _absolute,
+        absolute_of_counts,
         counts,
         *ends,
         core=(("bin",), *calls),
@@ -57,7 +57,9 @@ def absolute_percentile(dataset: xr.Dataset, percentile: float, *, analysis: str
     return found
 
 
-def _absolute(counts: Array, *ends: Array, layout: Layout, percentile: float, axes: int) -> Array:
+def absolute_of_counts(
+    counts: Array, *ends: Array, layout: Layout, percentile: float, axes: int
+) -> Array:
     """As `within_absmax`, in one pass; `ends` are extrema, of batches if `axes`, or nothing."""
     found = absolute_quantile(counts, layout, percentile / 100)
     if not ends:
@@ -105,7 +107,7 @@ def true_extrema(dataset: xr.Dataset, *, per_call: bool = False) -> Bounds | Non
     per_call
         Of every batch by itself.
     """
-    stored = _stored_extrema(dataset)
+    stored = stored_extrema(dataset)
     if not stored:
         return None
     low, high = (end.astype(np.float64) for end in stored)
@@ -115,7 +117,7 @@ def true_extrema(dataset: xr.Dataset, *, per_call: bool = False) -> Bounds | Non
     return Bounds(low.min(dims, skipna=True), high.max(dims, skipna=True))
 
 
-def _stored_extrema(dataset: xr.Dataset) -> list[xr.DataArray]:
+def stored_extrema(dataset: xr.Dataset) -> list[xr.DataArray]:
     """The two variables that have extrema of what was counted; none where there are none."""
     names = first_complete(dataset, (COUNTED, ("tensor_min", "tensor_max"), ("min", "max")))
     return [] if "avg_min" in dataset.data_vars else [dataset[name] for name in names]

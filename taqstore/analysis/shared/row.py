@@ -28,11 +28,21 @@ class Analysis:
     joint
         ``module:function`` for all sites together, where they must be seen so: Datasets by path ->
         results by path.
+    apart
+        Of a `joint` one: ``module:function`` that answers for one group what is then weighed
+        together; `joint` takes such answers in the place of the groups.
+    by_layer
+        Whether the answer for a layer, or that of `apart`, needs no other layer.
+    across
+        Option with which it does.
     source
         Group prefix that it is asked of unless another is named; empty: what analyses prefer.
     whole
         Whether it is asked of a whole store: the function takes all groups by path and gives
         results by a name of its own. They have no site.
+    late
+        Of a whole store: whether the function leaves it to others to put what is read behind dask,
+        a site at a time and in blocks of their own.
     second
         Of a whole store: whether the function takes the groups of a second store after them.
     fails
@@ -54,8 +64,12 @@ class Analysis:
     function: str
     options: tuple[Option, ...] = ()
     joint: str = ""
+    apart: str = ""
+    by_layer: bool = False
+    across: str = ""
     source: str = ""
     whole: bool = False
+    late: bool = False
     second: bool = False
     fails: bool = False
     selects: tuple[str, ...] = ()
@@ -65,6 +79,10 @@ class Analysis:
     def load(self) -> Any:
         """The function."""
         return named(self.function)
+
+    def is_by_layer(self, options: Mapping[str, Any]) -> bool:
+        """Whether, with these options, layers are told one without the others."""
+        return self.by_layer and not options.get(self.across)
 
     @property
     def takes(self) -> tuple[str, ...]:

@@ -1,0 +1,115 @@
+"""Answers told now, some layers of a site at a time: without dask, and in little memory.
+
+A question whose answer for a layer needs no other layer (`by_layer` of its row) is asked of blocks
+of layers, each read once and let go. The lazy way, `query.analyze`, gives the same numbers: it
+serves every other question, and whoever computes later or elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, TypeAlias
+
+import xarray as xr
+
+from taqstore.analysis.table import ANALYSES
+from taqstore.arrays.lazy import cut, read_once, without_dask
+from taqstore.errors import MissingError
+from taqstore.faces import named
+from taqstore.names import site_of
+from taqstore.query.analyze import Results, asked_of, asking
+from taqstore.query.select import select
+from taqstore.query.sites import answers
+from taqstore.run.dealing import Each
+
+_LAYER = "layer"
+
+_Part: TypeAlias = tuple[str, "xr.Dataset | MissingError"]
+
+
+def told(
+    name: str,
+    groups: Mapping[str, xr.Dataset],
+    each: Each,
+    *,
+    source: str | None = None,
+    sites: Sequence[str] = (),
+    selection: Mapping[str, str | None] | None = None,
+    **options: Any,
+) -> Results | None:
+    """Answers of `query.analyze` in memory; None where they are not to be had layer by layer.
+
+    Parameters
+    ----------
+    each
+        Who asks the blocks, in this process: see `run.dealing`.
+    name, groups, source, sites, selection, options
+        As of `query.analyze`, with the same errors.
+    """
+    row, chosen = ANALYSES[name], selection or {}
+    if not row.is_by_layer(options):
+        return None
+    paths = asked_of(name, groups, source, sites, chosen)
+    asked = {path: _asked(groups, path, chosen) for path in paths}
+    cuts = {path: _cut(dataset) for path, dataset in asked.items()}
+    if any(parts is None for parts in cuts.values()):
+        return None
+    ask = asking(named(row.apart) if row.apart else row.load(), options)
+    with without_dask():
+        parts = each(partial(_told, ask), _blocks(cuts))
+        found = {path: [one for _, one in some] for path, some in groupby(parts, itemgetter(0))}
+        results = answers(lambda path: _joined(found[path]), paths)
+        return named(row.joint)(results, **options) if row.joint else results
+
+
+def _asked(
+    groups: Mapping[str, xr.Dataset], path: str, selection: Mapping[str, str | None]
+) -> xr.Dataset | MissingError:
+    try:
+        return select(groups[path], site=site_of(path), **selection)
+    except MissingError as error:
+        return error
+
+
+def _cut(dataset: xr.Dataset | MissingError) -> Iterable[xr.Dataset | MissingError] | None:
+    return [dataset] if isinstance(dataset, MissingError) else cut(dataset, _LAYER)
+
+
+def _blocks(cuts: Mapping[str, Iterable[xr.Dataset | MissingError] | None]) -> Iterator[_Part]:
+    for path, parts in cuts.items():
+        for part in parts or ():
+            yield path, part
+
+
+def _told(ask: Callable[[str, xr.Dataset], xr.Dataset], part: _Part) -> _Part:
+    path, dataset = part
+    if isinstance(dataset, MissingError):
+        return part
+    try:
+        return path, ask(path, read_once(dataset)).load()
+    except MissingError as error:
+        return path, error
+
+
+def _joined(parts: Sequence[xr.Dataset | MissingError]) -> xr.Dataset:
+    """Answers of blocks as that of their site; what a block lacks, the site does."""
+    found = []
+    for part in parts:
+        if isinstance(part, MissingError):
+            raise part
+        found.append(part)
+    if len(found) == 1:
+        return found[0]
+    joined = xr.concat(
+        found,
+        _LAYER,
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        join="override",
+        combine_attrs="override",
+    )
+    return joined[list(found[0].variables)]
