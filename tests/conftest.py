@@ -50,9 +50,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Modules and thousands of tests stay: no search for garbage has to look through them."""
+    """Modules and thousands of tests stay: no search for garbage has to look through them.
+
+    Searches are rarer than by default, where they take a twelfth of the time of small stores.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_report_header() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -26,10 +26,12 @@ from ..models.capture import watching_inputs
 from ..models.failures import inside_model
 from ..models.inputs import Input
 from ..models.load import LoadedModel, Prompt, Tensor
+from ..models.reducers import numpy_reducer
 from ..models.sampling import Schedule
 from ..run.dry import Clock
 from ..run.inputs import Inputs
 from ..run.space import free_bytes
+from .beside import Beside, beside
 from .buffers import ChannelSink, Recorder, SiteBuffer
 from .finishing import Finishing
 from .second_moments import MomentSpace, SecondMoments, Sums, Unit, item_bytes, passes_of
@@ -122,6 +124,11 @@ class Job:
     mode: Mode
     asked: SecondMoments | None = None
     finishing: Finishing = field(default_factory=Finishing)
+
+    @property
+    def reads_arrays(self) -> bool:
+        """Whether tensors are reduced as arrays, by whatever thread."""
+        return isinstance(self.reduce, partial) and self.reduce.func is numpy_reducer
 
     @cached_property
     def schedule(self) -> Schedule:
@@ -356,32 +363,50 @@ class _Runner:
         """Run these images, at the steps at these positions at which they are seen."""
         if not images:
             return
-        found, sites = self.job.found, self._sites
         owners = {
             image: self.targets[batch]
             for batch, members in self.round.batches.items()
             if batch in self.targets
             for image in members
         }
-        current: list[Target] = []
+        with beside(self.job.reads_arrays) as behind:
+            self._run(images, map(int, positions), owners, behind)
+
+    def _run(
+        self,
+        images: Collection[int],
+        positions: Iterable[int],
+        owners: Mapping[int, Target],
+        behind: Beside,
+    ) -> None:
+        found, current = self.job.found, list[Target]()
 
         def take(inputs: Sequence[tuple[Input, Tensor]]) -> None:
-            for target in current:
-                target.take(inputs)
-            self.sums.take(inputs)
+            behind.take(partial(self._record, tuple(current)), inputs)
 
-        with watching_inputs(self.job.model, sites, take):
-            for position in map(int, positions):
-                for target in self.targets.values():
-                    target.recorder.begin(position)
+        with watching_inputs(self.job.model, self._sites, take):
+            for position in positions:
+                behind.then(partial(self._begin, position))
                 for image in images:
                     if self.job._seen[image][position]:
                         current[:] = [owners[image]] if image in owners else []
                         self._forward(image, position)
                         step = found.steps[position]
                         self.job.mode.progress.advance(f"{found.word} {image}, step {step}")
-                for target in self.targets.values():
-                    target.add()
+                behind.then(self._end)
+
+    def _begin(self, position: int) -> None:
+        for target in self.targets.values():
+            target.recorder.begin(position)
+
+    def _record(self, targets: Sequence[Target], inputs: Sequence[tuple[Input, Tensor]]) -> None:
+        for target in targets:
+            target.take(inputs)
+        self.sums.take(inputs)
+
+    def _end(self) -> None:
+        for target in self.targets.values():
+            target.add()
 
     @property
     def _sites(self) -> set[str]:

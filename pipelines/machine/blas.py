@@ -34,6 +34,11 @@ CHOICE = "TAQSTORE_BLAS"
 REMEDY = "pip install 'taqstore[models]', or the system's OpenBLAS (Debian: libopenblas0)"
 _SYMBOLS = tuple(f"cblas_{kind}gemm" for kind in "sdc")  # all that libmlx.so has of CBLAS
 _SYSTEM = "libopenblas.so.0"
+_COUNTS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+# Multiplications of a matrix product below which one thread makes it. Two threads took 11.6 ms for
+# a forward of the reference model (2^21 of them) and one 9.4, beside other work 30 and 15; at 2^24
+# two threads take 0.6 of the time of one.
+_ALONE = 1 << 22
 _PATIENCE = "OPENBLAS_THREAD_TIMEOUT"  # 2^n cycles, 4 to 30
 _OWN = "the reference BLAS that it brings"
 _log = logging.getLogger(__name__)
@@ -154,6 +159,36 @@ def _of_the_system() -> Blas | None:
         config = library.openblas_get_config
         config.restype = ctypes.c_char_p
         return Blas(" ".join(config().decode("ascii", "replace").split()[:2]) + " of the system")
+    return None
+
+
+def share_products(size: int) -> None:
+    """Let matrix products be made by one thread where they are small, by all elsewhere.
+
+    It holds for the process, until the next call; nothing is changed where the environment says how
+    many threads there are, or where it is another BLAS.
+
+    Parameters
+    ----------
+    size
+        Multiplications of the largest product that is usual.
+    """
+    if any(name in os.environ for name in _COUNTS) or (found := _threads()) is None:
+        return
+    put, every = found
+    put(1 if size < _ALONE else every)
+
+
+@cache
+def _threads() -> tuple[Callable[[int], None], int] | None:
+    """How the number of OpenBLAS's threads is set, and the one it began with."""
+    loaded = ctypes.CDLL(None)
+    for prefix in ("scipy_openblas", "openblas"):
+        with suppress(AttributeError):
+            return (
+                getattr(loaded, f"{prefix}_set_num_threads"),
+                int(getattr(loaded, f"{prefix}_get_num_threads")()),
+            )
     return None
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from taqstore.errors import TaqError, problem
 from taqstore.files.refusal import what_it_is
 
-from ..machine.blas import load_blas
+from ..machine.blas import load_blas, share_products
 from ..tasks.kept import kept
 from .adapter import known, pipeline_class, prefix_of
 from .backend import backend
@@ -267,7 +267,16 @@ def load_pipeline(
     checkpoint = _checkpoint(row, local_ckpt)
     state = None if checkpoint is None or not checkpoint.exists() else checkpoint.stat()
     told = state and (state.st_size, state.st_mtime_ns)
-    return kept((repr(row), checkpoint, told), lambda: _loaded(row, checkpoint))
+    loaded = kept((repr(row), checkpoint, told), lambda: _loaded(row, checkpoint))
+    share_products(_usual_product(loaded))
+    return loaded
+
+
+def _usual_product(model: LoadedModel) -> int:
+    """Multiplications of a large linear of a block, for an image of the model's own size."""
+    height, width = model.row.latent_size
+    rows, hidden = 2 * (height // 2) * (width // 2), model.mmdit.config.hidden_size
+    return rows * 4 * int(hidden) ** 2
 
 
 def _loaded(row: ModelRow, checkpoint: Path | None) -> LoadedModel:
@@ -303,6 +312,8 @@ def _loaded(row: ModelRow, checkpoint: Path | None) -> LoadedModel:
 
 def to_numpy(x: Tensor) -> Any:
     """An evaluated tensor as an array that shares its memory; bfloat16 is widened to float32."""
+    if isinstance(x, np.ndarray):
+        return x
     mx = backend().mx
     return np.asarray(x.astype(mx.float32) if x.dtype == mx.bfloat16 else x)
 

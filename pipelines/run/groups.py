@@ -54,14 +54,23 @@ def open_groups(
         if template.path not in fresh:
             check_run(writer, template)
     # Those that are there come first: a run that is refused makes no groups.
-    ordered = sorted(templates, key=lambda t: t.path in fresh or not _is_there(writer, t.path))
-    groups: dict[str, GroupWriter] = {}
-    for template in ordered:
-        group = writer.group(template, replace=template.path in fresh)
-        if not mode.resume:
-            _refuse_overwriting(template.path, group)
-        groups[template.path] = group
+    made = {t.path for t in templates if t.path in fresh or not _is_there(writer, t.path)}
+    there = [template for template in templates if template.path not in made]
+    groups = writer.groups(there) if mode.resume else _unfilled(writer, there)
+    groups |= writer.groups([t for t in templates if t.path in made], replaced=fresh)
+    if not mode.resume:
+        for path in filter(made.__contains__, groups):
+            _refuse_overwriting(path, groups[path])
     return {template.path: groups[template.path] for template in templates}
+
+
+def _unfilled(writer: StoreWriter, templates: Sequence[Template]) -> dict[str, GroupWriter]:
+    """Groups that are there, opened one after the other until one is found to hold an item."""
+    groups = dict[str, GroupWriter]()
+    for template in templates:
+        groups[template.path] = writer.group(template)
+        _refuse_overwriting(template.path, groups[template.path])
+    return groups
 
 
 def _is_there(writer: StoreWriter, path: str) -> bool:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from taqstore.analysis.error import error
+from taqstore.analysis.ranges.rules import Rule
 from taqstore.analysis.ranges.steps import Cuts
 from taqstore.analysis.shared.effects import Effects, Groups
 from taqstore.analysis.shared.inputs import finish
 from taqstore.analysis.table import of_row
+from taqstore.arrays.lazy import cut, read_once
 from taqstore.errors import MissingError, MisuseError, StoreError, problem
 from taqstore.kinds.formats.input_formats import InputFormat
 from taqstore.kinds.sensitivity import sensitivities
@@ -27,6 +30,7 @@ WHOLE = 16
 _UNIT = "step"
 _DEFAULT = "a4-static"
 _MEASURED = "sensitivity"
+_AS_FIRST: Any = {"coords": "minimal", "compat": "override", "join": "override"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def _running(rows: Floats) -> Floats:
     return np.concatenate([np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0)])
 
 
-@of_row(NAME)
+@of_row(NAME, blocks=False)
 def policy(
     groups: Groups,
     *,
@@ -246,9 +250,13 @@ def _shares(dataset: xr.Dataset, format: InputFormat) -> xr.DataArray:
         what = f"no static cost of {format.name}: it is told of static and step formats"
         raise MisuseError(problem(what, remedy=f"--format a{format.bits}-static"))
     cuts: Cuts = "static" if format.steps == "static" else None
-    found = error(dataset, bits=format.bits, clip="mse" if format.mse else "absmax", cuts=cuts)
-    share: xr.DataArray = 10 ** (-found["sqnr"] / 10)
-    return share.transpose("step", "layer").compute()
+    rule: Rule = "mse" if format.mse else "absmax"
+    parts = [
+        error(part, bits=format.bits, clip=rule, cuts=cuts)["sqnr"].compute()
+        for part in map(read_once, cut(dataset, "layer") or [dataset])
+    ]
+    share: xr.DataArray = 10 ** (-xr.concat(parts, "layer", **_AS_FIRST) / 10)
+    return share.transpose("step", "layer")
 
 
 def _step_costs(shares: Floats, like: xr.DataArray) -> Floats:

@@ -101,6 +101,7 @@ WHOLE: dict[str, Analysis] = {
             Option("static", "Use statistics even where there are sensitivities.", bool, False),
         ),
         whole=True,
+        late=True,
         pastes=("policy", "quant-config"),
     ),
     "ranks": Analysis(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
 import warnings
@@ -43,6 +44,7 @@ class LongCommand(Command):
         except KeyboardInterrupt:
             # A read of zarr that was cut off would have the last word, on its way out.
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             complain("taqstore: stopped; what was complete is kept. Go on with:")
             click.echo(f"  {_going_on(ctx)}", err=True)  # to be copied: as it was typed
             sys.exit(130)

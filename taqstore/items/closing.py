@@ -5,7 +5,7 @@ Also the other way: flags made anew from the records that are whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -15,20 +15,26 @@ from taqstore.items.flags import Items, number_of
 from taqstore.layout.item_records import Item, mask_chunk, record_chunk
 from taqstore.layout.packed import packed, unpacked
 from taqstore.metadata.sealed import damaged
-from taqstore.metadata.tree import put_in_place, settled
+from taqstore.metadata.tree import Change, put_in_place, settled
 from taqstore.names import RECORD, WRITTEN
 
 
-def close_items(items: Items) -> None:
-    """Put fresh records among the closed ones and into `written`. The caller holds the lock."""
-    backend, path = items.backend, items.loaded.path
-    if not items.fresh:
-        return
-    fresh = items.lying_alone()
-    files = {**mask_files(items.mask), **record_files(items, fresh)}
-    record = settled(backend, items.loaded)
-    put_in_place(backend, path, record, items.loaded.document, {}, files)
-    backend.delete_all(f"{path}/{flag_key(item)}" for item in fresh)
+def close_items(groups: Sequence[Items]) -> None:
+    """Put fresh records among the closed ones and into `written`. The caller holds the lock.
+
+    All of these groups together: none of their flags is taken away before all are closed.
+    """
+    fresh = [(items, items.lying_alone()) for items in groups if items.fresh]
+    put_in_place(groups[0].backend, [_closing(items, records) for items, records in fresh])
+    for items, records in fresh:
+        path = items.loaded.path
+        items.backend.delete_all(f"{path}/{flag_key(item)}" for item in records)
+
+
+def _closing(items: Items, records: Mapping[Item, bytes]) -> Change:
+    files = {**mask_files(items.mask), **record_files(items, records)}
+    loaded = items.loaded
+    return Change(loaded.path, settled(items.backend, loaded), loaded.document, {}, files)
 
 
 def mask_files(mask: np.ndarray) -> dict[str, bytes]:
@@ -84,7 +90,8 @@ def rebuild_flags(items: Items, *, without: Iterable[Item] = ()) -> None:
         files[key] = packed(block)
     items.backend.delete_all(f"{items.loaded.path}/{flag_key(item)}" for item in dropped)
     record = settled(items.backend, items.loaded, unless=tuple(files))
-    put_in_place(items.backend, items.loaded.path, record, items.loaded.document, {}, files)
+    loaded = items.loaded
+    put_in_place(items.backend, [Change(loaded.path, record, loaded.document, {}, files)])
 
 
 def recorded_mask(items: Items) -> np.ndarray:

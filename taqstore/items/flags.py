@@ -266,6 +266,12 @@ def read_items(
     return replace(closed, fresh=fresh), not whole
 
 
+def fresh_items(backend: Backend, loaded: Loaded) -> Items:
+    """Items of a group that was made now: none is flagged."""
+    layout, shape = checked_layout(loaded)
+    return Items(backend, loaded, layout, shape, np.zeros(shape, bool), {})
+
+
 def _records_of(fresh: Mapping[Item, bytes]) -> Mapping[Item, bytes]:
     """Records that have been read."""
     return fresh.records if isinstance(fresh, FreshRecords) else fresh

@@ -19,7 +19,7 @@ from taqstore.errors import StoreError
 from taqstore.metadata.group_record import GroupRecord
 from taqstore.metadata.root import Root
 from taqstore.metadata.staging import Staging
-from taqstore.metadata.tree import load_group, put_in_place, settled
+from taqstore.metadata.tree import Change, load_group, put_in_place, settled
 from taqstore.names import PROVENANCE
 from taqstore.place.backend import Backend
 
@@ -93,7 +93,8 @@ def put_documents(backend: Backend, root: Root) -> None:
     record = GroupRecord(PROVENANCE, PROVENANCE, (), (), root.identity)
     if loaded is not None:
         record = settled(backend, loaded)
-    put_in_place(backend, PROVENANCE, record, document, documents, {}, new=loaded is None)
+    change = Change(PROVENANCE, record, document, documents, {}, new=loaded is None)
+    put_in_place(backend, [change])
 
 
 def _create(root: zarr.Group, count: int) -> None:

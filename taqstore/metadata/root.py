@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -85,9 +85,9 @@ class Root:
             }
         return sealed(document)
 
-    def listing(self, path: str) -> Root:
-        """The root with one more group, and without copies."""
-        return replace(self, groups=tuple(sorted({*self.groups, path})), copies=None)
+    def listing(self, paths: Iterable[str]) -> Root:
+        """The root with more groups, and without copies."""
+        return replace(self, groups=tuple(sorted({*self.groups, *paths})), copies=None)
 
     def recording(self, record: Mapping[str, Any]) -> Root:
         """The root after one more provenance record."""

@@ -78,7 +78,8 @@ def analyze(
         raise MisuseError(what.replace("needs second", "needs a second"))
     if row.whole:
         # A site's analysis puts its group behind dask itself, in blocks of its own.
-        stores = [put_behind_dask(one) for one in (groups, other) if one is not None]
+        stores = [one for one in (groups, other) if one is not None]
+        stores = stores if row.late else [put_behind_dask(one) for one in stores]
         return ask_whole(name, stores, {"source": source, "site": sites, **chosen}, options)
     paths = asked_of(name, groups, source, sites, chosen)
     if row.joint:

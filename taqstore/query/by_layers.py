@@ -7,7 +7,7 @@ serves every other question, and whoever computes later or elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import xarray as xr
 
 from taqstore.analysis.table import ANALYSES
-from taqstore.arrays.lazy import for_a_pass, is_read_in_parts, read_once, without_dask
+from taqstore.arrays.lazy import cut, read_once, without_dask
 from taqstore.errors import MissingError
 from taqstore.faces import named
 from taqstore.names import site_of
@@ -26,8 +26,8 @@ from taqstore.query.sites import answers
 from taqstore.run.dealing import Each
 
 _LAYER = "layer"
-# Of the largest variable of a site: a block is of at least one layer.
-_BLOCK_BYTES = 16 << 20
+# Parts of wide questions are as many times smaller.
+_WIDE = 2
 
 _Part: TypeAlias = tuple[str, "xr.Dataset | MissingError"]
 
@@ -55,14 +55,14 @@ def told(
     if not row.is_by_layer(options):
         return None
     paths = asked_of(name, groups, source, sites, chosen)
-    asked: dict[str, xr.Dataset | MissingError] = {
-        path: _asked(groups, path, chosen) for path in paths
-    }
-    if not all(map(_is_cut_well, asked.values())):
+    asked = {path: _asked(groups, path, chosen) for path in paths}
+    share = _WIDE if row.wide else 1
+    cuts = {path: _cut(dataset, share) for path, dataset in asked.items()}
+    if any(parts is None for parts in cuts.values()):
         return None
     ask = asking(named(row.apart) if row.apart else row.load(), options)
     with without_dask():
-        parts = each(partial(_told, ask), _blocks(asked))
+        parts = each(partial(_told, ask), _blocks(cuts))
         found = {path: [one for _, one in some] for path, some in groupby(parts, itemgetter(0))}
         results = answers(lambda path: _joined(found[path]), paths)
         return named(row.joint)(results, **options) if row.joint else results
@@ -72,31 +72,21 @@ def _asked(
     groups: Mapping[str, xr.Dataset], path: str, selection: Mapping[str, str | None]
 ) -> xr.Dataset | MissingError:
     try:
-        return for_a_pass(select(groups[path], site=site_of(path), **selection))
+        return select(groups[path], site=site_of(path), **selection)
     except MissingError as error:
         return error
 
 
-def _is_cut_well(dataset: xr.Dataset | MissingError) -> bool:
-    """Whether reading some layers of a site reads no others."""
-    if isinstance(dataset, MissingError):
-        return True
-    return _LAYER in dataset.dims and all(
-        is_read_in_parts(variable) for variable in dataset.variables.values()
-    )
+def _cut(
+    dataset: xr.Dataset | MissingError, share: int
+) -> Iterable[xr.Dataset | MissingError] | None:
+    return [dataset] if isinstance(dataset, MissingError) else cut(dataset, _LAYER, share=share)
 
 
-def _blocks(asked: Mapping[str, xr.Dataset | MissingError]) -> Iterator[_Part]:
-    for path, dataset in asked.items():
-        if isinstance(dataset, MissingError):
-            yield path, dataset
-            continue
-        layers = dataset.sizes[_LAYER]
-        most = max(array.nbytes for array in dataset.data_vars.values())
-        number = max(1, min(layers, -(-most // _BLOCK_BYTES)))
-        size = -(-layers // number)
-        for start in range(0, layers, size):
-            yield path, dataset.isel({_LAYER: slice(start, start + size)})
+def _blocks(cuts: Mapping[str, Iterable[xr.Dataset | MissingError] | None]) -> Iterator[_Part]:
+    for path, parts in cuts.items():
+        for part in parts or ():
+            yield path, part
 
 
 def _told(ask: Callable[[str, xr.Dataset], xr.Dataset], part: _Part) -> _Part:

@@ -41,10 +41,19 @@ class GroupWriter:
     positions by image id or batch label.
     """
 
-    def __init__(self, location: Location, backend: Backend, template: Template, uuid: str) -> None:
+    def __init__(
+        self,
+        location: Location,
+        backend: Backend,
+        template: Template,
+        uuid: str,
+        *,
+        known: Items | None = None,
+    ) -> None:
+        """Open a group of the store with this uuid; `known` is what was read or written of it."""
         self.location, self.backend, self.template = location, backend, template
         self._uuid = uuid
-        self._items = self._read(None)
+        self._items = self._read(known)
         self.zarr = self._items.loaded.node(location.zarr_store(read_only=True))
         self._moved = match_items(self.zarr, template)
         self._put: dict[Shard, Identity] = {}
@@ -258,10 +267,20 @@ class GroupWriter:
 
     def close(self) -> None:
         """Close the flags of what was committed. The caller holds the store's lock."""
+        close_groups([self])
+
+    def to_close(self) -> Items | None:
+        """The group as it is now, where there are flags to close."""
         items = self._find(self._items)
-        if items is not None and items.fresh:
-            without_copies(self.backend, str(self.location))
-            close_items(items)
+        return items if items is not None and items.fresh else None
+
+
+def close_groups(groups: Iterable[GroupWriter]) -> None:
+    """Close the flags of what was committed in these groups. The caller holds the store's lock."""
+    found = {group: items for group in groups if (items := group.to_close()) is not None}
+    for group in list(found)[:1]:
+        without_copies(group.backend, str(group.location))
+        close_items(list(found.values()))
 
 
 def encoder(array: Array) -> Callable[[memoryview], bytes] | None:

@@ -108,6 +108,12 @@ class PlannedWriter(StoreWriter):
                     self._refuse_lost(path)
         return PlannedGroup(self.location, self.backend, template, items)
 
+    def groups(
+        self, templates: Sequence[Template], *, replaced: Collection[str] = ()
+    ) -> dict[str, GroupWriter]:
+        """The templates' groups, each as `group` opens it."""
+        return {t.path: self.group(t, replace=t.path in replaced) for t in templates}
+
     def _refuse_lost(self, path: str) -> None:
         if path in self._root.groups or holds_flags(self.backend, path):
             what = "this group's document is missing, and its data are not"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -21,7 +21,7 @@ from taqstore.errors import StoreError, SupersededError, problem
 from taqstore.files.targets import check_above_remote, check_above_store, check_below_store
 from taqstore.items.copies import copy_coordinates
 from taqstore.items.flag_files import holds_flags
-from taqstore.items.flags import Items, read_group
+from taqstore.items.flags import Items, fresh_items, read_group
 from taqstore.layout.template import Template
 from taqstore.metadata.group_record import GroupRecord
 from taqstore.metadata.provenance import append_record
@@ -36,7 +36,14 @@ from taqstore.metadata.root import (
 )
 from taqstore.metadata.sealed import parsed
 from taqstore.metadata.staging import Staging
-from taqstore.metadata.tree import load_group, make_parents, parents_of, put_in_place, settled
+from taqstore.metadata.tree import (
+    Change,
+    load_group,
+    make_parents,
+    parents_of,
+    put_in_place,
+    settled,
+)
 from taqstore.names import FORMAT_VERSION, PROVENANCE
 from taqstore.place.backend import Backend
 from taqstore.place.disk import disk_errors
@@ -44,7 +51,7 @@ from taqstore.place.local_backend import WORK
 from taqstore.place.location import Address, Location
 from taqstore.place.plain_files import flush_path, is_foreign
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
-from taqstore.store.group_writer import GroupWriter
+from taqstore.store.group_writer import GroupWriter, close_groups
 from taqstore.store.groups import check_compatible, create_arrays
 from taqstore.store.growth import grow_group
 from taqstore.store.leftovers import remove_leftovers
@@ -159,40 +166,71 @@ class StoreWriter:
         StoreError
             An existing group is damaged; it is left as it is.
         """
-        root = None if replace else self._as_it_is(template)
-        if root is None:
-            root = self._change(partial(self._open_group, template, replace=replace))
-        opened = GroupWriter(self.location, self.backend, template, root.uuid)
-        self._opened[template.path] = opened
+        replaced = [template.path] if replace else []
+        return self.groups([template], replaced=replaced)[template.path]
+
+    def groups(
+        self, templates: Sequence[Template], *, replaced: Collection[str] = ()
+    ) -> dict[str, GroupWriter]:
+        """Create or open several groups by one change of the store; by path, raises as `group`.
+
+        A group that differs or is damaged refuses all of them before any is changed.
+        """
+        uuid, known = self._as_they_are([t for t in templates if t.path not in replaced])
+        others = [t for t in templates if t.path not in known]
+        if others:
+            uuid, changed = self._change(partial(self._open_groups, others, replaced))
+            known |= changed
+        opened = {
+            t.path: GroupWriter(self.location, self.backend, t, uuid, known=known[t.path])
+            for t in templates
+        }
+        self._opened |= opened
         return opened
 
-    def _as_it_is(self, template: Template) -> Root | None:
-        """The root, where the group is there and needs no change: then no lock is needed."""
-        where = str(self.location)
-        try:
-            with disk_errors(self.location):
-                root = self.root_record()
-                if template.path not in root.groups:
-                    return None
-                items = read_group(self.backend, template.path, uuid=root.uuid, where=where)
-                return root if items and not any(_growth(items, template)[1:]) else None
-        except StoreError:  # told, or found to be passing, under the lock
-            return None
+    def _as_they_are(self, templates: Sequence[Template]) -> tuple[str, dict[str, Items]]:
+        """Groups that are there and need no change, for which no lock is needed; the store's id."""
+        where, found = str(self.location), dict[str, Items]()
+        with disk_errors(self.location):
+            root = self.root_record()
+            for template in templates:
+                with suppress(StoreError):  # told, or found to be passing, under the lock
+                    items = self._as_it_is(template, root, where)
+                    found |= {} if items is None else {template.path: items}
+        return root.uuid, found
 
-    def _open_group(self, template: Template, *, replace: bool) -> Root:
-        path = template.path
-        root = without_copies(self.backend, str(self.location))
-        if replace:
-            root = self._set_aside(path, root)
-        items = read_group(self.backend, path, uuid=root.uuid, where=str(self.location))
-        if items is None:
-            self._refuse_damaged(path, root)
-            _create(self.backend, template, root)
-        else:
-            _grow(self.backend, items, template)
-        if path not in root.groups:
-            write_root(self.backend, root.listing(path))
-        return root
+    def _as_it_is(self, template: Template, root: Root, where: str) -> Items | None:
+        if template.path not in root.groups:
+            return None
+        items = read_group(self.backend, template.path, uuid=root.uuid, where=where)
+        return items if items and _growth(items, template) is None else None
+
+    def _open_groups(
+        self, templates: Sequence[Template], replaced: Collection[str]
+    ) -> tuple[str, dict[str, Items]]:
+        backend, where = self.backend, str(self.location)
+        root = without_copies(backend, where)
+        away = [template.path for template in templates if template.path in replaced]
+        root = self._set_aside(away, root) if away else root
+        there = {
+            t.path: read_group(backend, t.path, uuid=root.uuid, where=where) for t in templates
+        }
+        changes = list[Change]()
+        for template in templates:
+            items = there[template.path]
+            if items is not None:
+                grown = _growth(items, template)
+                changes += [] if grown is None else [_settled(backend, items, grown)]
+                continue
+            self._refuse_damaged(template.path, root)
+            changes.append(_creation(template, root))
+        make_parents(backend, [change.path for change in changes if change.new])
+        put_in_place(backend, changes)
+        if missing := [path for path in there if path not in root.groups]:
+            write_root(backend, root.listing(missing))
+        known = {path: items for path, items in there.items() if items is not None}
+        known |= {new.path: fresh_items(backend, new.loaded()) for new in changes if new.new}
+        return root.uuid, known
 
     def _refuse_damaged(self, path: str, root: Root) -> None:
         """Refuse to make a group where there is one whose document is lost."""
@@ -203,13 +241,20 @@ class StoreWriter:
             raise StoreError(problem(what, where=where, remedy="see taqstore repair"))
         self.backend.delete(path)
 
-    def _set_aside(self, path: str, root: Root) -> Root:
+    def _set_aside(self, paths: Sequence[str], root: Root) -> Root:
         # Out of the list first: what is listed and not there is lost.
-        remaining = tuple(p for p in root.groups if p != path)
-        root = _rewritten(self.backend, root, groups=remaining)
+        remaining = tuple(path for path in root.groups if path not in paths)
+        if remaining != root.groups:
+            root = replace(root, groups=remaining)
+            write_root(self.backend, root)
+        for path in paths:
+            self._rename_aside(path)
+        return root
+
+    def _rename_aside(self, path: str) -> None:
         if self.location.folder is None:
             self.backend.delete(path)
-            return root
+            return
         folder = self.location.folder / path
         if folder.exists():
             name = f"{path.replace('/', '@')}.{uuid.uuid4().hex[:8]}"
@@ -219,7 +264,6 @@ class StoreWriter:
             for moved in (folder.parent, aside.parent, aside.parent.parent):
                 flush_path(moved)
             self._aside.append(aside)
-        return root
 
     def remove_unfilled(self, paths: Collection[str], *, among: Collection[str]) -> None:
         """Remove those of these groups that hold no whole item, so that others take their place.
@@ -233,8 +277,7 @@ class StoreWriter:
         self._change(partial(self._close_groups, paths or tuple(self._opened)))
 
     def _close_groups(self, paths: Collection[str]) -> None:
-        for path in paths:
-            self._opened[path].close()
+        close_groups([self._opened[path] for path in paths])
 
     def drop(self, paths: Collection[str]) -> None:
         """Remove groups that are needed no more, whatever they hold; see `drop_groups`."""
@@ -291,12 +334,6 @@ def changed(backend: Backend, what: Callable[[], Any]) -> Any:
         return what()
 
 
-def _rewritten(backend: Backend, root: Root, **changes: Any) -> Root:
-    changed = replace(root, **changes)
-    write_root(backend, changed)
-    return changed
-
-
 def check_free(location: Location, backend: Backend) -> None:
     """Refuse a place of a new store, off the local disk, that is not empty or lies in a store."""
     if backend.names(""):
@@ -344,7 +381,8 @@ def new_root() -> Root:
     return Root(FORMAT_VERSION, str(uuid.uuid4()), f"taqstore {__version__}", digest=NEW)
 
 
-def _create(backend: Backend, template: Template, root: Root) -> None:
+def _creation(template: Template, root: Root) -> Change:
+    """A group as a template says."""
     staging = Staging()
     create_arrays(staging.root, template)
     copy_coordinates(staging, template.path)
@@ -353,28 +391,27 @@ def _create(backend: Backend, template: Template, root: Root) -> None:
     record = GroupRecord(
         template.path, template.kind, tuple(template.item_dims), extents, root.identity
     )
-    make_parents(backend, template.path)
-    put_in_place(backend, template.path, record, document, documents, files, new=True)
+    return Change(template.path, record, document, documents, files, new=True)
 
 
-def _growth(items: Items, template: Template) -> tuple[Staging, Any, Any, bool]:
-    """What a template changes in a group: documents, files, whether its own document."""
+def _growth(items: Items, template: Template) -> Change | None:
+    """What a template changes in a group; None where it has all of that."""
     loaded, done = items.loaded, items.mask
     staging = Staging(loaded)
     group: Any = staging.root[template.path]
     check_compatible(group, template, done)
     grow_group(group, template, done)
     documents, files, document = staging.changed(template.path)
-    return staging, documents, files, document != loaded.document
+    if not (documents or files or document != loaded.document):
+        return None
+    copy_coordinates(staging, template.path)
+    documents, files, document = staging.changed(template.path)
+    return Change(template.path, loaded.record, document, documents, files)
 
 
-def _grow(backend: Backend, items: Items, template: Template) -> None:
-    loaded = items.loaded
-    staging, *differing = _growth(items, template)
-    if any(differing):
-        copy_coordinates(staging, template.path)
-        documents, files, document = staging.changed(template.path)
-        put_in_place(backend, template.path, settled(backend, loaded), document, documents, files)
+def _settled(backend: Backend, items: Items, grown: Change) -> Change:
+    """The change of a group of which the last one may have been cut short."""
+    return replace(grown, record=settled(backend, items.loaded))
 
 
 def write_with_copies(

@@ -15,7 +15,7 @@ import pytest
 
 from support.cli_runner import Runner
 from support.hostile import make_small, nested
-from support.store_commands import every_command
+from support.store_commands import distinct_commands, every_command
 from support.typed_lines import TAB, Bash, with_command
 from support.worded_store import make_worded_store
 from taqstore.cli.completed import Named, StoreAddress
@@ -125,7 +125,7 @@ def test_stores_and_ways_to_them(line: Line) -> None:
 
 def parameters() -> Iterator[tuple[str, str]]:
     """Command and option or argument that is completed from a vocabulary."""
-    for name, command in every_command().items():
+    for name, command in distinct_commands().items():
         for one in command.params:
             if isinstance(one.type, Named) and one.opts[0] not in ("--cuts", "--order"):
                 yield name, one.opts[0]

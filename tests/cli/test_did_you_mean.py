@@ -12,7 +12,7 @@ import click
 import pytest
 
 from support.cli_runner import Runner
-from support.store_commands import calls, every_command
+from support.store_commands import calls, distinct_commands, every_command
 from support.worded_store import make_worded_store
 from taqstore.cli import cli
 from taqstore.cli.completed import Asked, Named, StoreAddress
@@ -67,8 +67,15 @@ SUFFIXES = {"imatrix": ".dat", "safetensors": ".safetensors", "safetensors-mlx":
             "act-scales": ".npz"}  # fmt: skip
 
 
+def test_what_is_planned_is_the_command_itself() -> None:
+    commands = every_command()
+    planned = [name for name in commands if name.startswith("plan ")]
+    assert len(planned) > 3
+    assert all(commands[name] is commands[name.removeprefix("plan ")] for name in planned)
+
+
 def parameters() -> list[tuple[str, click.Parameter]]:
-    return [(name, one) for name, command in every_command().items() for one in command.params]
+    return [(name, one) for name, command in distinct_commands().items() for one in command.params]
 
 
 def spelled(parameter: click.Parameter) -> str:
@@ -150,7 +157,7 @@ def test_a_mistyped_word_is_told_what_was_meant(
     ("name", "option"),
     [
         (name, option)
-        for name, command in every_command().items()
+        for name, command in distinct_commands().items()
         for one in command.params
         for option in (*one.opts, *one.secondary_opts)
         if option.startswith("--")

@@ -84,6 +84,12 @@ def answer(taq: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     return run
 
 
+@pytest.fixture(scope="module")
+def here() -> dict[str, Any]:
+    """What commands answered where no scheduler is named, by their names; once each."""
+    return {}
+
+
 def test_every_command_that_reduces_has_a_question() -> None:
     """`merge` has tests of its own."""
     having = set()
@@ -102,10 +108,12 @@ def test_every_command_that_reduces_has_a_question() -> None:
 # A report asks hundreds of small questions: on this cluster it takes minutes.
 @pytest.mark.parametrize("name", [name for name in QUESTIONS if name != "report"])
 def test_workers_of_a_cluster_answer_alike(
-    answer: Callable[..., Any], store: Path, cluster: Any, name: str
+    answer: Callable[..., Any], store: Path, cluster: Any, here: dict[str, Any], name: str
 ) -> None:
-    here = answer(QUESTIONS[name], store)
-    assert answer(QUESTIONS[name], store, "--scheduler", cluster.scheduler_address) == here
+    if name not in here:
+        here[name] = answer(QUESTIONS[name], store)
+    there = answer(QUESTIONS[name], store, "--scheduler", cluster.scheduler_address)
+    assert there == here[name]
 
 
 @pytest.mark.parametrize("name", REMOTE)
@@ -133,11 +141,11 @@ def test_workers_open_stores_in_buckets_with_the_options_that_were_told(
     ],
 )
 def test_schedulers_of_this_machine(
-    answer: Callable[..., Any], store: Path, name: str, scheduler: str
+    answer: Callable[..., Any], store: Path, here: dict[str, Any], name: str, scheduler: str
 ) -> None:
-    assert answer(QUESTIONS[name], store, "--scheduler", scheduler) == answer(
-        QUESTIONS[name], store
-    )
+    if name not in here:
+        here[name] = answer(QUESTIONS[name], store)
+    assert answer(QUESTIONS[name], store, "--scheduler", scheduler) == here[name]
 
 
 def test_damage_is_told_in_one_order(

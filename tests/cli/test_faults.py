@@ -10,6 +10,7 @@ import pytest
 
 from support.cli_runner import Runner
 from support.s3_server import EXPIRED, S3Server
+from support.thinned import crossed
 from support.uploaded import in_a_bucket
 from taqstore import open_store
 from taqstore.place.remote import claims, store_lock
@@ -53,8 +54,7 @@ def remote(s3: S3Server, store: Path) -> Iterator[str]:
 
 
 @pytest.mark.usefixtures("bucket")  # its environment
-@pytest.mark.parametrize("fault", PASSING)
-@pytest.mark.parametrize("name", READING)
+@pytest.mark.parametrize(("fault", "name"), crossed(PASSING, READING))
 def test_reading_is_tried_again(
     taq: Runner, remote: str, s3: S3Server, name: str, fault: str
 ) -> None:

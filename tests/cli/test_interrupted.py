@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import signal
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -110,3 +112,30 @@ def test_what_was_forced_is_not_forced_again(name: str, folder: Path, taq: Runne
     both = taq(name, "--force", "--resume", *words)
     assert both.code == 2
     assert "--resume and --force exclude each other" in both.err
+
+
+CUT_OFF = """
+import asyncio, os, signal, sys, threading
+from zarr.core.sync import sync
+from taqstore.cli import main
+from taqstore.place.location import Location
+
+def interrupted(address):
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    sync(asyncio.sleep(3600))
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+Location.parse = interrupted
+sys.argv[0] = "taqstore"
+main()
+"""
+
+
+def test_a_read_that_was_cut_off_has_not_the_last_word() -> None:
+    """Asyncio complains of what is pending when the interpreter ends."""
+    words = ["merge", "a.zarr", "b.zarr", "c.zarr"]
+    done = subprocess.run(
+        [sys.executable, "-c", CUT_OFF, *words], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.splitlines()[-1].split() == ["taqstore", *words]

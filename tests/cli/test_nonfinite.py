@@ -30,6 +30,7 @@ SUMMED = (
     "note: second_moments/mlp.fc2: 2 positions with non-finite values are left out, "
     "first in mm0.img; 2 layers"
 )
+SMALL = ("--bits", "8", "--average", "8", "--time-groups", "1")
 # Every command: its words, where it answers from statistics; who else sees to it, where not.
 WORDS: dict[str, list[str]] = {
     "info": ["{s}"],
@@ -38,7 +39,7 @@ WORDS: dict[str, list[str]] = {
     "diff": ["{s}", "{s}"],
     "export": ["act-scales", "{s}", "-o", "{o}/a.npz"],
     "plot": ["range", "{s}", "-o", "{o}/plots"],
-    "report": ["{s}", "-o", "{o}/r.html", "--bits", "4"],
+    "report": ["{s}", "-o", "{o}/r.html", *SMALL],
     "verify": ["{s}"],
     "profile": ["{s}", "-o", "{o}/figures"],
 }  # fmt: skip
@@ -151,7 +152,7 @@ def test_a_site_without_a_finite_value(word: str, nothing: Path, taq: Runner) ->
 def test_a_report_of_a_site_without_a_finite_value(
     nothing: Path, taq: Runner, tmp_path: Path
 ) -> None:
-    done = taq("report", nothing, "-o", tmp_path / "r.html", "--bits", "4")
+    done = taq("report", nothing, "-o", tmp_path / "r.html", *SMALL)
     assert done.code == 0, done.err
     assert "non-finite" in done.err
 
@@ -189,7 +190,7 @@ def test_documents_have_a_field(store: Path, taq: Runner) -> None:
 
 def test_the_report_has_a_table(store: Path, taq: Runner, reported: Path) -> None:
     if not reported.exists():
-        assert taq("report", store, "-o", reported, "--bits", "4").code == 0
+        assert taq("report", store, "-o", reported, *SMALL).code == 0
     page = reported.read_text(encoding="utf-8")
     assert "Values that are no numbers" in page
     assert f"mm0.img at step {LAST}, image 1" in page

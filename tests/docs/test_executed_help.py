@@ -12,7 +12,7 @@ from support.executed import Command
 from support.executed_folders import Folders, folders  # noqa: F401 - a fixture
 from support.help_examples import NOT_RUN, SETTINGS, Setting, examples
 from support.live_capture import needs_models
-from support.page_runner import PageRunner
+from support.page_runner import PageRunner, undrawn
 
 EXAMPLES = dict(examples())
 
@@ -33,6 +33,7 @@ def test_the_examples_of_a_help_text_run(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
+    undrawn(monkeypatch)
     setting = SETTINGS.get(name.split()[0], Setting())
     lines = [line for line in EXAMPLES[name] if not any(word in line for word in NOT_RUN)]
     runs = [(line,) for line in lines] if setting.fresh else [tuple(lines)]

@@ -13,7 +13,7 @@ from support.cli_runner import Runner
 from support.executed import blocks
 from support.executed_folders import Folders, folders  # noqa: F401 - a fixture
 from support.live_capture import needs_models
-from support.page_runner import PageRunner
+from support.page_runner import PageRunner, undrawn
 from support.pages import PAGES, read_page
 from support.s3_server import S3Server
 
@@ -51,6 +51,8 @@ def test_every_block_of_a_page_runs(
     monkeypatch: pytest.MonkeyPatch,
     page: str,
 ) -> None:
+    if page not in DRAWN:
+        undrawn(monkeypatch)
     runner = PageRunner(taq, folders, tmp_path, monkeypatch)
     with closing(runner):
         for block in blocks(page):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.cli_runner import Runner
+from support.thinned import in_turn
 from taqstore.errors import TaqError
 from taqstore.export.formats import FORMATS, export
 from taqstore.store.reader import open_store
@@ -56,16 +57,17 @@ def test_a_flipped_bit_reaches_no_document(
     taq: Runner, whole: Path, possible: dict[str, Path], tmp_path: Path
 ) -> None:
     variables, refused = open_store(whole)[GROUP].data_vars, 0
-    for variable in variables:
+    for number, variable in enumerate(variables):
         store = Path(shutil.copytree(whole, tmp_path / f"{variable}.zarr"))
         flip_bit(min((store / GROUP / str(variable) / "c").rglob("*"), key=_deepest))
-        for name, made in possible.items():
+        # Every variable is damaged for some formats, every format is asked for with some damage.
+        for name, made in in_turn(possible.items(), number, 3):
             out = tmp_path / f"{variable}-{named(name)}"
             done = taq("export", name, store, "-o", out)
             refused += done.code
             assert done.code == 1 or name in DATED or content(out) == content(made), variable
             assert done.code == 0 or f"{GROUP}/{variable}/c/" in done.err
-    assert refused >= len(variables)
+    assert refused >= len(variables) // 3
 
 
 def _deepest(path: Path) -> tuple[int, str]:

@@ -143,3 +143,19 @@ def test_a_budget_that_cannot_be_met() -> None:
         allocate(np.zeros((3, 2)), (4, 8), average=3.9)
     with pytest.raises(TaqError, match="too many to decide exactly"):
         allocate(np.zeros((60_000, 2)), (2, 3), average=2.9)
+
+
+def test_totals_that_tie_but_for_rounding_are_cut_at_the_first_place() -> None:
+    """Groups whose best range is the same cost the same wherever they are cut."""
+    rng = np.random.default_rng(5)
+    errors = rng.uniform(0.1, 1.0, 9)
+    places = range(9)
+    cost = np.array([[errors[i : j + 1].sum() for j in places] for i in places])
+    wanted = optimal(cost)[1]
+    assert wanted[2].tolist() == [0, 1, 2, 2, 2, 2, 2, 2, 2]
+    for _ in range(50):
+        noisy = cost * (1 + rng.uniform(-1, 1, cost.shape) * 2e-15)
+        np.testing.assert_array_equal(optimal(noisy)[1], wanted)
+    apart = cost.copy()
+    apart[1, 8] *= 1 + 1e-9  # more than rounding
+    assert optimal(apart)[1][1].tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 1]

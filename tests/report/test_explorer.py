@@ -35,13 +35,18 @@ def links(page: str) -> list[str]:
     return [unescape(one) for one in _HREF.findall(page) if not one.startswith("#")]
 
 
-def test_without_a_server_nothing_leads_away(run: Path) -> None:
-    page = build(open_store(run), pictures=False)
-    assert links(page) == []
-    assert "http" not in re.sub(r"http-equiv", "", page)
+@pytest.fixture(scope="module")
+def bare(run: Path) -> str:
+    """The page that knows no server."""
+    return build(open_store(run), pictures=False)
 
 
-def test_sections_and_linears_lead_to_their_views(run: Path) -> None:
+def test_without_a_server_nothing_leads_away(bare: str) -> None:
+    assert links(bare) == []
+    assert "http" not in re.sub(r"http-equiv", "", bare)
+
+
+def test_sections_and_linears_lead_to_their_views(run: Path, bare: str) -> None:
     page = build(open_store(run), pictures=False, explorer="http://127.0.0.1:8765")
     found = [urlsplit(one) for one in links(page)]
     assert len(found) > 12
@@ -59,7 +64,7 @@ def test_sections_and_linears_lead_to_their_views(run: Path) -> None:
         assert layer in store[f"activations/{site}"]["layer"].values
     # Text stays text: without the links it is the page that needs no server.
     plain = re.sub(r'<p class="command"><a [^>]*>[^<]*</a></p>\n|</?a( [^>]*)?>', "", page)
-    alone = re.sub(r"</?a( [^>]*)?>", "", build(store, pictures=False))
+    alone = re.sub(r"</?a( [^>]*)?>", "", bare)
     assert plain == alone
 
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from contextlib import ExitStack
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,19 @@ from support.served import serving
 SECONDS = 300
 # Where a server is that a page begins, unless it says otherwise.
 SERVER = "127.0.0.1:8765"
+
+
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of figures are laid out and their numbers written, but no pixels, which nobody sees.
+
+    How pictures are written is for `tests/plot`.
+    """
+
+    def save(figure: Any, target: Any, **how: Any) -> None:
+        Path(target).write_bytes(b"")
+
+    # By its name: the function is called like its file.
+    monkeypatch.setattr(import_module("taqstore.plot.render"), "save", save)
 
 
 class PageRunner:

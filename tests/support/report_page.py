@@ -9,7 +9,7 @@ from pathlib import Path
 
 from support.builders import write_latents
 from taqstore.metadata.root import read_root, write_root
-from taqstore.metadata.tree import load_group, put_in_place
+from taqstore.metadata.tree import Change, load_group, put_in_place
 from taqstore.place.local_backend import LocalBackend
 from taqstore.testing import RunShape, make_store
 
@@ -29,7 +29,7 @@ def hostile_store(path: Path) -> Path:
     run = {"model": HOSTILE, "weights": HOSTILE, "dtype": HOSTILE}
     attributes = {**loaded.document["attributes"], "run": run}
     document = {**loaded.document, "attributes": attributes}
-    put_in_place(backend, loaded.path, loaded.record, document, {}, {})
+    put_in_place(backend, [Change(loaded.path, loaded.record, document, {}, {})])
     root = read_root(backend, str(path))
     write_root(backend, replace(root, copies=None))
     return path

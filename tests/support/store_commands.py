@@ -33,6 +33,13 @@ def every_command() -> dict[str, click.Command]:
     return {n: c for n, c in found.items() if {p.name for p in c.params} & _STORES}
 
 
+def distinct_commands() -> dict[str, click.Command]:
+    """Every command once, and one in two places: `plan` hands out the commands themselves."""
+    commands = every_command()
+    last = [name for name in commands if name.startswith("plan ")][-1]
+    return {n: one for n, one in commands.items() if n == last or not n.startswith("plan ")}
+
+
 def calls(
     store: Path | str, work: Path, *, group: str = "latents", endless: bool = False
 ) -> Iterator[tuple[str, list[str]]]:

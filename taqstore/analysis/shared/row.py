@@ -35,11 +35,16 @@ class Analysis:
         Whether the answer for a layer, or that of `apart`, needs no other layer.
     across
         Option with which it does.
+    wide
+        Whether it makes several float64 of every channel, so that fewer layers fit in memory.
     source
         Group prefix that it is asked of unless another is named; empty: what analyses prefer.
     whole
         Whether it is asked of a whole store: the function takes all groups by path and gives
         results by a name of its own. They have no site.
+    late
+        Of a whole store: whether the function leaves it to others to put what is read behind dask,
+        a site at a time and in blocks of their own.
     second
         Of a whole store: whether the function takes the groups of a second store after them.
     fails
@@ -64,8 +69,10 @@ class Analysis:
     apart: str = ""
     by_layer: bool = False
     across: str = ""
+    wide: bool = False
     source: str = ""
     whole: bool = False
+    late: bool = False
     second: bool = False
     fails: bool = False
     selects: tuple[str, ...] = ()

@@ -23,6 +23,7 @@ from taqstore.pipelines.models.rounding import Settings
 from support.live_capture import needs_models
 from support.live_models import TINY
 from support.rounding_store import make_rounding_store, without
+from support.thinned import crossed
 from taqstore import open_store
 from taqstore.cli import cli
 from taqstore.run.mode import Mode
@@ -77,13 +78,12 @@ def feed_forward() -> Any:
     return FFN
 
 
-@pytest.mark.parametrize(
-    "error",
+@pytest.mark.parametrize(("error", "name"), crossed(
     [AssertionError(), ValueError("[matmul] shapes\ndo not fit"), KeyError("k"), IndexError(3),
      RuntimeError("[metal::malloc] Unable to allocate 9 bytes"), MemoryError(), OSError(5, "I/O"),
      AttributeError("no such thing"), ZeroDivisionError("by zero")],
-)  # fmt: skip
-@pytest.mark.parametrize("name", COMMANDS)
+    COMMANDS,
+))  # fmt: skip
 def test_an_error_of_the_model_is_one_line_with_its_layer(
     name: str,
     error: Exception,

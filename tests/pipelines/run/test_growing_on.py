@@ -29,6 +29,8 @@ from taqstore.upkeep.verify import verify_store
 pytestmark = needs_models
 RESUME = Mode(resume=True)
 MOMENTS = SecondMoments(16, images=1)
+# Of twelve, of which each grows like these.
+SITES = ("attn.qkv", "mlp.fc2")
 SMALL = RunShape(images=2, steps=2, latent=(3, 2), channels=4)
 
 
@@ -53,7 +55,7 @@ def merged(folder: Path) -> Path:
     for name, seed in (("a.zarr", 42), ("b.zarr", 900)):
         made(folder / name, folder, images=2, seed=seed)
         cache(folder / name, stride=1, local_ckpt=weights)
-        collect(folder / name, stride=1, local_ckpt=weights, second_moments=MOMENTS)
+        collect(folder / name, stride=1, sites=SITES, local_ckpt=weights, second_moments=MOMENTS)
     merge(folder / "a.zarr", folder / "b.zarr", folder / "ab.zarr", renumber=True)
     return folder / "ab.zarr"
 
@@ -68,7 +70,7 @@ def test_a_merged_run_grows_in_every_track(store: Path, folder: Path) -> None:
     assert made(store, folder, images=6, seed=42, mode=RESUME).written == 2
     weights = folder / "w.safetensors"
     cache(store, stride=1, local_ckpt=weights, mode=RESUME)
-    collect(store, stride=1, local_ckpt=weights, second_moments=MOMENTS, mode=RESUME)
+    collect(store, stride=1, sites=SITES, local_ckpt=weights, second_moments=MOMENTS, mode=RESUME)
     opened = open_store(store)
     latents = opened["latents"]
     assert latents["image"].values.tolist() == [0, 1, 2, 3, 4, 5]
@@ -114,7 +116,9 @@ def _ingest(store: Path, folder: Path) -> Outcome:
 AGAIN: dict[str, Callable[[Path, Path], Outcome]] = {
     "generate": lambda s, f: made(s, f, images=4, seed=42, mode=RESUME),
     "cache": lambda s, f: cache(s, stride=1, local_ckpt=f / "w.safetensors", mode=RESUME),
-    "collect": lambda s, f: collect(s, stride=1, local_ckpt=f / "w.safetensors", mode=RESUME),
+    "collect": lambda s, f: collect(
+        s, stride=1, sites=SITES, local_ckpt=f / "w.safetensors", mode=RESUME
+    ),
     "ingest": _ingest,
 }
 

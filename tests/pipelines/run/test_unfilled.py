@@ -21,6 +21,7 @@ from support.builders import latents_template, write_latents
 from support.live_capture import needs_models
 from support.live_models import TINY
 from support.rounding_store import make_rounding_store, without
+from support.thinned import crossed
 from taqstore import create_store, open_store
 from taqstore.errors import LayoutError, StoreError
 from taqstore.layout.template import Template
@@ -104,8 +105,7 @@ def _store(filled: Path, folder: Path, needs: tuple[str, ...]) -> Path:
 
 
 @needs_models
-@pytest.mark.parametrize("error", [KeyboardInterrupt, StoreError])
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(("error", "name"), crossed([KeyboardInterrupt, StoreError], RUNS))
 def test_corrected_parameters_are_taken_after_a_first_item_failed(
     name: str, error: type[BaseException], filled: Path, cleans: Callable[[str], Path],
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -140,9 +140,8 @@ def test_corrected_parameters_are_taken_after_a_first_item_failed(
 
 @needs_models
 @pytest.mark.parametrize(
-    "mode", [Mode(resume=True), Mode(shard=Shard(0, 3))], ids=["resume", "shard"]
+    ("mode", "name"), crossed([Mode(resume=True), Mode(shard=Shard(0, 3))], RUNS)
 )
-@pytest.mark.parametrize("name", RUNS)
 def test_a_worker_with_other_parameters_leaves_a_plan_as_it_is(
     name: str, mode: Mode, filled: Path, tmp_path: Path
 ) -> None:
