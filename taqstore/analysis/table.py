@@ -102,6 +102,7 @@ ANALYSES: dict[str, Analysis] = {
         f"{_HERE}.shifts:shifts",
         (SHIFT_MOMENTUM,),
         by_layer=True,
+        wide=True,
     ),
     "outliers": Analysis(
         "Outlier channels by multiple of the median range, with their multipliers.",
@@ -132,12 +133,14 @@ ANALYSES: dict[str, Analysis] = {
             ),
         ),
         by_layer=True,
+        wide=True,
     ),
     "temporal": Analysis(
         "Drift over the steps against sigma, and what one static clip bound costs.",
         f"{_HERE}.temporal:temporal",
         (BITS, STATIC_CLIP),
         by_layer=True,
+        wide=True,
     ),
     "tiers": Analysis(
         "Bits for every step and layer by thresholds (4, 6 or 8).",
@@ -166,7 +169,6 @@ ANALYSES: dict[str, Analysis] = {
             *FIT,
         ),
         bundles={"fit": f"{_HERE}.schedule:FitRule"},
-        by_layer=True,
     ),
     "groups": Analysis(
         "Groups of neighbouring steps that share a clip range, and what that costs.",
@@ -300,6 +302,7 @@ ANALYSES: dict[str, Analysis] = {
             Option("seed", "Of the random orders.", int, 0, least=0, most=MAX_SEED),
         ),
         by_layer=True,
+        wide=True,
     ),
     "enough": Analysis(
         "How many images, or steps, are enough: what 4 times as many would change.",
@@ -335,6 +338,7 @@ ANALYSES: dict[str, Analysis] = {
         "Medians over channels, share of negative values, widest channels (post-GELU study).",
         f"{_HERE}.diagnostics:diagnostics",
         by_layer=True,
+        wide=True,
     ),
     "moments": Analysis(
         "Energy, effective rank and correlation of channels, from second moments.",

@@ -100,17 +100,22 @@ def _remembered(lazy: LazyArray) -> Any:
     return indexing.MemoryCachedArray(lazy)  # type: ignore[no-untyped-call]
 
 
-def cut(dataset: xr.Dataset, dim: str) -> Iterator[xr.Dataset] | None:
+def cut(dataset: xr.Dataset, dim: str, *, share: int = 1) -> Iterator[xr.Dataset] | None:
     """Parts along a dimension, to be read one by one (`read_once`) in little memory.
 
     None where the dataset has no such dimension, is behind dask, or reads all of a file for a part.
+
+    Parameters
+    ----------
+    share
+        How many times smaller parts are than `BLOCK_BYTES`.
     """
     if dim not in dataset.dims or not all(map(_is_read_in_parts, dataset.variables.values())):
         return None
     dataset = for_a_pass(dataset)
     length = dataset.sizes[dim]
     most = max((array.nbytes for array in dataset.data_vars.values()), default=0)
-    size = -(-length // max(1, min(length, -(-most // BLOCK_BYTES)))) or 1
+    size = -(-length // max(1, min(length, -(-most * share // BLOCK_BYTES)))) or 1
     return (dataset.isel({dim: slice(at, at + size)}) for at in range(0, max(1, length), size))
 
 

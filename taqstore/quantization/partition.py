@@ -134,5 +134,6 @@ def total_cost(cost: Floats, partition: Ints) -> Floats:
     shape = np.broadcast_shapes(wide.shape[:-1], index.shape[:-1])
     wide, index = (np.broadcast_to(v, (*shape, v.shape[-1])) for v in (wide, index))
     picked = np.take_along_axis(wide, index, axis=-1)
-    total: Floats = np.where(begins, picked, 0.0).sum(axis=-1)
+    # Rows of their own, so that sums are rounded alike however the array came.
+    total: Floats = np.ascontiguousarray(np.where(begins, picked, 0.0)).sum(axis=-1)
     return total

@@ -26,6 +26,8 @@ from taqstore.query.sites import answers
 from taqstore.run.dealing import Each
 
 _LAYER = "layer"
+# Parts of wide questions are as many times smaller.
+_WIDE = 2
 
 _Part: TypeAlias = tuple[str, "xr.Dataset | MissingError"]
 
@@ -54,7 +56,8 @@ def told(
         return None
     paths = asked_of(name, groups, source, sites, chosen)
     asked = {path: _asked(groups, path, chosen) for path in paths}
-    cuts = {path: _cut(dataset) for path, dataset in asked.items()}
+    share = _WIDE if row.wide else 1
+    cuts = {path: _cut(dataset, share) for path, dataset in asked.items()}
     if any(parts is None for parts in cuts.values()):
         return None
     ask = asking(named(row.apart) if row.apart else row.load(), options)
@@ -74,8 +77,10 @@ def _asked(
         return error
 
 
-def _cut(dataset: xr.Dataset | MissingError) -> Iterable[xr.Dataset | MissingError] | None:
-    return [dataset] if isinstance(dataset, MissingError) else cut(dataset, _LAYER)
+def _cut(
+    dataset: xr.Dataset | MissingError, share: int
+) -> Iterable[xr.Dataset | MissingError] | None:
+    return [dataset] if isinstance(dataset, MissingError) else cut(dataset, _LAYER, share=share)
 
 
 def _blocks(cuts: Mapping[str, Iterable[xr.Dataset | MissingError] | None]) -> Iterator[_Part]:

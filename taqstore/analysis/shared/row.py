@@ -35,6 +35,8 @@ class Analysis:
         Whether the answer for a layer, or that of `apart`, needs no other layer.
     across
         Option with which it does.
+    wide
+        Whether it makes several float64 of every channel, so that fewer layers fit in memory.
     source
         Group prefix that it is asked of unless another is named; empty: what analyses prefer.
     whole
@@ -67,6 +69,7 @@ class Analysis:
     apart: str = ""
     by_layer: bool = False
     across: str = ""
+    wide: bool = False
     source: str = ""
     whole: bool = False
     late: bool = False
