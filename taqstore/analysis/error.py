@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from math import prod
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -23,13 +25,15 @@ from taqstore.analysis.shared.inputs import (
 )
 from taqstore.analysis.table import of_row
 from taqstore.asked import ordered
-from taqstore.errors import MisuseError, problem
+from taqstore.errors import MissingError, MisuseError, problem
 from taqstore.quantization.counts import known_rows, means_over
+from taqstore.quantization.quantizer import Quantizer
 from taqstore.quantization.search import Scheme
 from taqstore.quantization.spread import Spread
 from taqstore.statistics.histogram import Layout
 
 _NAME = "error"
+Key = TypeVar("Key", bound=Hashable)
 
 
 @of_row(_NAME)
@@ -103,6 +107,84 @@ def error(
         cuts=cuts_text(cuts),
         narrow_range=narrow_range,
     )
+
+
+def errors(
+    dataset: xr.Dataset, asked: Mapping[Key, Mapping[str, Any]]
+) -> tuple[dict[Key, xr.Dataset], dict[Key, MissingError]]:
+    """`error` and `sqnr` of several configurations, as `error` tells them, in one pass.
+
+    Parameters
+    ----------
+    asked
+        By any key: `bits`, `clip` and `cuts` of a symmetric quantizer.
+
+    Returns
+    -------
+    Results by key, and for those that cannot be had what is missing.
+    """
+    found: dict[Key, xr.Dataset] = {}
+    missing: dict[Key, MissingError] = {}
+    schemes = {key: checked_scheme(one["bits"], True, False) for key, one in asked.items()}
+    for key, one in asked.items():
+        rule = Clip(one["clip"])
+        try:
+            ranges = per_step(dataset, one["cuts"], rule, schemes[key], analysis=_NAME)
+            found[key] = quantizers(ranges, schemes[key])
+        except MissingError as error:
+            missing[key] = error
+    if not found:
+        return found, missing
+    try:
+        bins, layout, core = stored_bins(dataset, analysis=_NAME)
+    except MissingError as error:
+        return {}, missing | dict.fromkeys(found, error)
+    ends = [chosen[name] for chosen in found.values() for name in ("step_size", "zero_point")]
+    priced = over(
+        _price_each,
+        *bins,
+        *ends,
+        core=(*core, *[()] * len(ends)),
+        out=((),) * len(ends),
+        dtypes=(np.float64,) * len(ends),
+        schemes=tuple(schemes[key] for key in found),
+        layout=layout,
+    )
+    for (key, chosen), cost, sqnr in zip(found.items(), priced[::2], priced[1::2], strict=True):
+        one = asked[key]
+        found[key] = finish(
+            chosen.assign(error=cost, sqnr=sqnr)[["error", "sqnr"]],
+            dataset,
+            _NAME,
+            bits=one["bits"],
+            symmetric=True,
+            **Clip(one["clip"]).stamp,
+            cuts=cuts_text(one["cuts"]),
+            narrow_range=False,
+        )
+    return found, missing
+
+
+def _price_each(
+    counts: Array, *inputs: Array, schemes: Sequence[Scheme], layout: Layout | None
+) -> tuple[Array, ...]:
+    """Error and SQNR of every scheme in turn, whose step sizes and zero points are last."""
+    others, ends = inputs[: -2 * len(schemes)], inputs[-2 * len(schemes) :]
+    shape = np.broadcast_shapes(counts.shape[:-1], *(end.shape for end in ends))
+    rows, spread, known = held_rows(counts, others, layout, shape)
+    flat = [np.broadcast_to(end, shape).ravel() for end in ends]
+    prices = [
+        partial(_error_of, scheme.quantizer(step, zero))
+        for scheme, step, zero in zip(schemes, flat[::2], flat[1::2], strict=True)
+    ]
+    power, *found = means_over(rows, spread, [lambda bins, _: bins.square(), *prices], known=known)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pairs = [(error, 10.0 * np.log10(power / error)) for error in found]
+    return tuple(one.reshape(shape) for pair in pairs for one in pair)
+
+
+def _error_of(quantizer: Quantizer, bins: Spread, part: slice) -> Array:
+    return bins.error(quantizer[part])
 
 
 def _pair(lower: float | None, upper: float | None) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from taqstore.export import options
 from taqstore.export.packed.layouts import CHECKPOINT, MLX
 from taqstore.files.remote import output_path
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
-from taqstore.store.given import handed
+from taqstore.store.given import handed, put_behind_dask
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -45,6 +45,8 @@ class Format:
         none.
     blocks_only
         It knows linears of blocks alone: statistics of the other sites are not handed to it.
+    late
+        What it calls puts groups behind dask, in smaller blocks than those of whole files.
     """
 
     doc: str
@@ -54,6 +56,7 @@ class Format:
     suffixes: tuple[str, ...] = ()
     layout: str = ""
     blocks_only: bool = False
+    late: bool = False
 
     def check_name(self, out: Path) -> None:
         """Refuse the name of a file that says it is of another kind.
@@ -80,6 +83,7 @@ FORMATS: dict[str, Format] = {
         "quant-config-v4",
         options.QUANT_CONFIG,
         blocks_only=True,
+        late=True,
     ),
     "quant-config-multitier": Format(
         "per-timestep config v3: 4, 6 or 8 bits by thresholds",
@@ -201,7 +205,7 @@ def taking(option: str) -> list[str]:
 
 
 @takes_storage_options
-@handed(blocks=True)
+@handed
 def export(
     name: str,
     groups: Mapping[str, xr.Dataset],
@@ -242,6 +246,7 @@ def export(
     values = settle(row.options, given, who=name)
     target = output_path(out)
     row.check_name(target)
+    groups = groups if row.late else put_behind_dask(groups)
     _check_base(name, row, values.get(options.BASE.name))
     from taqstore.export.batches import Batches
     from taqstore.export.complete import Complete

@@ -21,7 +21,7 @@ from taqstore.names import ACTIVATIONS, Alternatives, kind_of, parse_layer, site
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.plot.figures import FIGURES, FigureKind, check_formats, known
 from taqstore.query.sites import Groups, each_able, first_source, slices
-from taqstore.store.given import handed
+from taqstore.store.given import handed, put_behind_dask
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from taqstore.plot.parts.panels import Page
 
 
-@handed(blocks=True)
+@handed
 def pages(
     kind: str,
     groups: Groups,
@@ -88,7 +88,7 @@ def pages(
 
 
 @takes_storage_options
-@handed(blocks=True)
+@handed
 def draw(
     kind: str,
     groups: Groups,
@@ -141,7 +141,7 @@ def draw(
     return written, [*([] if layers else notes), *seen]
 
 
-@handed(blocks=True)
+@handed
 def tables(
     kind: str,
     groups: Groups,
@@ -157,7 +157,7 @@ def tables(
 
     def ask(path: str) -> list[tuple[str, pd.DataFrame]]:
         site = site_of(path)
-        found = row.load()(groups[path], site=site, layers=layers, **options)
+        found = row.load()(put_behind_dask(groups[path]), site=site, layers=layers, **options)
         return [(site, to_table(found.compute()))]
 
     return each_able(ask, _paths(kind, row, groups, group), on_skip=on_skip)
@@ -272,7 +272,7 @@ def _pages_of_store(
         raise MissingError(problem(what, found=found, remedy=f"make one: {row.maker}"))
     if answers is not None:
         options = {**options, "answers": answers}
-    made: Iterator[Page] = row.load()(groups, **options)
+    made: Iterator[Page] = row.load()(put_behind_dask(groups), **options)
     return made
 
 
@@ -288,12 +288,13 @@ def _pages_over_sites(
     other = options.get("other")
     paths = _chosen(kind, row, groups, group, other)
     selection = {"layer": ",".join(layers)} if layers else {}
-    chosen = slices(groups, paths, selection)
+    # Group by group: with all batches of few layers in a block, a store has few batches of all.
+    chosen = put_behind_dask(slices(groups, paths, selection))
     if answers is not None:
         known = slices(answers, [path for path in chosen if path in answers], selection)
         options = {**options, "answers": known}
     if other is not None:
-        options = {**options, "other": slices(other, chosen, selection)}
+        options = {**options, "other": put_behind_dask(slices(other, chosen, selection))}
     made: Iterator[Page] = row.load()(chosen, **options)
     return made
 

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
+from taqstore.analysis.error import errors
 from taqstore.analysis.ranges.rules import compared
 from taqstore.errors import MissingError
 from taqstore.names import ACTIVATIONS
 from taqstore.query.analyze import Results, analyze, load, site_tables
-from taqstore.query.sites import Groups
+from taqstore.query.sites import Groups, choose_groups
 from taqstore.statistics.moving_average import SHIFT_MOMENTUM
 from taqstore.store.attributes import attribute_of
 
@@ -22,6 +24,9 @@ CUTS = (None, "static")
 """A bound for every step, and one for all."""
 GROUPS_TOLERANCE = 0.05
 """Groups of steps may cost this share more than a range for every step."""
+
+TOP_CHANNELS = 10
+"""So many channels are shown that are widest for their layer."""
 
 LAYER_GROUPS = "groups of single layers"
 STEP_BITS = "bits of every step"
@@ -113,7 +118,12 @@ def gather(groups: Groups, plan: Plan) -> Findings:
             missing[name] = str(error)
             continue
         results[name] = {path: _only(data, kept) for path, data in found.items()}
-    return Findings(_loaded(results), missing)
+    priced, lacking = _priced(groups, plan)
+    results |= priced
+    missing |= {name: str(error) for name, error in lacking.items()}
+    loaded = _loaded(results)
+    widest = {path: _widest(data) for path, data in loaded.get("outliers", {}).items()}
+    return Findings(loaded | ({"outliers": widest} if widest else {}), missing)
 
 
 def _requests(
@@ -135,11 +145,31 @@ def _requests(
     yield "diagnostics", "diagnostics", shares, {}
     tails = ("range", "is_outlier", "multiplier", "median_range", "tail_ratio", "spike_count")
     yield "outliers", "outliers", (*tails, "step_jaccard", "batch_jaccard"), {}
-    for bits, rule, cuts in product(plan.bits, compared(), CUTS):
-        # The best clip bound of every step is what `bits` prices already.
-        if (rule, cuts) != ("mse", None):
-            options = {"bits": bits, "clip": rule, "cuts": cuts}
-            yield ("error", bits, rule, cuts), "error", ("sqnr", "error"), options
+
+
+def _priced(
+    groups: Groups, plan: Plan
+) -> tuple[dict[Hashable, Results], dict[Hashable, MissingError]]:
+    """Errors of all configurations by ``("error", bits, rule, cuts)``, all of a site in one pass.
+
+    The best clip bound of every step is left out: `bits` prices it already.
+    """
+    every = product(plan.bits, compared(), CUTS)
+    asked: dict[Hashable, dict[str, Any]] = {
+        ("error", bits, rule, cuts): {"bits": bits, "clip": rule, "cuts": cuts}
+        for bits, rule, cuts in every
+        if (rule, cuts) != ("mse", None)
+    }
+    found: dict[Hashable, dict[str, xr.Dataset]] = {}
+    missing: dict[Hashable, MissingError] = {}
+    for path in choose_groups(groups, plan.source):
+        priced, lacking = errors(groups[path], asked)
+        for name, data in priced.items():
+            found.setdefault(name, {})[path] = data
+        missing = lacking | missing
+    return {name: found[name] for name in asked if name in found}, {
+        name: error for name, error in missing.items() if name not in found
+    }
 
 
 def _momentum(groups: Groups) -> float:
@@ -152,6 +182,18 @@ def _momentum(groups: Groups) -> float:
 
 def _only(data: xr.Dataset, kept: Sequence[str]) -> xr.Dataset:
     return data[[name for name in kept if name in data]]
+
+
+def _widest(data: xr.Dataset) -> xr.Dataset:
+    """Of channels those alone that `TOP_CHANNELS` of the group may be: tables of all take long."""
+    if "range" not in data:
+        return data
+    median = data["median_range"]
+    times = (data["range"] / median.where(median > 0)).transpose(..., "channel").values
+    times = np.where(np.isnan(times), -np.inf, times)
+    least = np.sort(times, axis=None)[-TOP_CHANNELS:].min(initial=np.inf)
+    some = np.flatnonzero((times >= least).reshape(-1, times.shape[-1]).any(axis=0))
+    return data.assign_coords(channel=data["channel"]).isel(channel=some)
 
 
 def _loaded(results: Mapping[Hashable, Results]) -> dict[Hashable, Results]:

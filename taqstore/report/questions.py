@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from taqstore.report.costs import layer_errors
-from taqstore.report.findings import Findings, Plan
+from taqstore.report.findings import TOP_CHANNELS, Findings, Plan
 from taqstore.report.page import (
     NO,
     UNKNOWN,
@@ -44,7 +44,6 @@ STABLE = Threshold(
     "mean Jaccard index of at least 0.5",
     "most outlier channels of one step are then outlier channels of another",
 )
-_TOP_CHANNELS = 10
 
 
 def asymmetry(findings: Findings) -> Section:
@@ -207,7 +206,7 @@ def _widest_channels(findings: Findings) -> pd.DataFrame:
     medians = findings.table("outliers", "layer").set_index("linear")["median_range"]
     median = channels["linear"].map(medians)
     multiples = channels.assign(times=channels["range"] / median.where(median > 0))
-    return multiples.dropna(subset="times").nlargest(_TOP_CHANNELS, "times", keep="first")
+    return multiples.dropna(subset="times").nlargest(TOP_CHANNELS, "times", keep="first")
 
 
 def _by_linear(table: pd.DataFrame, how: Mapping[str, str]) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import xarray as xr
@@ -14,9 +15,10 @@ from taqstore.names import EXTREMA, site_of, site_rank
 from taqstore.query.sites import Groups, paths_of
 
 # With all batches and steps: what an analysis makes of a block is several times as much.
-_BLOCK_BYTES = 16 << 20
+_BLOCK_BYTES = 8 << 20
 # Of sources that are not held: recut histograms grow in the analyses, few steps at a time.
 _STEPS_AT_ONCE = 5
+_SITES_AT_ONCE = 2
 _UNUSED = ("mean", "m2", "std", "nonfinite")
 
 
@@ -26,7 +28,10 @@ def groups_of(groups: Groups, source: str) -> dict[str, xr.Dataset]:
     Observations are `held`: in memory, without batches. Only the extrema of channels are left in
     the store, with their batches. Other sources are as they are.
     """
-    return {path: _of_site(data) for path, data in statistics_of(groups, source).items()}
+    found = statistics_of(groups, source)
+    # One site is read and merged while another is: what takes long are reads and sorts.
+    with ThreadPoolExecutor(_SITES_AT_ONCE) as pool:
+        return dict(zip(found, pool.map(_of_site, found.values()), strict=True))
 
 
 def statistics_of(groups: Groups, source: str) -> dict[str, xr.Dataset]:

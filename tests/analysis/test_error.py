@@ -12,6 +12,7 @@ import xarray as xr
 
 from support.statistics_synthetic import activations, observed, run_groups, synthetic_run
 from taqstore.analysis import ANALYSES, bits, curve, error, groups, joint_bits, scales
+from taqstore.analysis.error import errors
 from taqstore.errors import MissingError, TaqError
 from taqstore.quantization.quantizer import Quantizer, affine, symmetric
 from taqstore.query.analyze import analyze
@@ -97,6 +98,26 @@ def test_a_static_range_is_priced_at_every_step(data: xr.Dataset) -> None:
     np.testing.assert_allclose(got["error"], given["error"].transpose("step", "layer"), rtol=1e-13)
     each = error(data, clip="mse", bits=4)["error"]
     assert (each <= got["error"] * (1 + 5e-3)).all()
+
+
+@pytest.mark.parametrize("source", ["data", "coarse", "pooled"])
+def test_errors_priced_together_are_those_of_each(
+    source: str, request: pytest.FixtureRequest
+) -> None:
+    given: xr.Dataset = request.getfixturevalue(source)
+    keys = list(product((8, 4, 3), ("absmax", "percentile", "mse", "ema"), (None, "static", (2,))))
+    asked = {key: dict(zip(("bits", "clip", "cuts"), key, strict=True)) for key in keys}
+    found, missing = errors(given, asked)
+    assert set(found) | set(missing) == set(keys)
+    assert not set(found) & set(missing)
+    for key, one in asked.items():
+        if key in missing:
+            with pytest.raises(MissingError) as refused:
+                error(given, **one)
+            assert str(refused.value) == str(missing[key])
+            continue
+        alone = error(given, **one)
+        xr.testing.assert_identical(found[key].compute(), alone[["error", "sqnr"]].compute())
 
 
 def test_curve_holds_the_errors_of_its_ranges(data: xr.Dataset) -> None:

@@ -95,7 +95,7 @@ def test_every_question_is_asked_once(report: Path, profile: cProfile.Profile) -
         if Path(file).parent.name == "analysis":
             calls[name] = calls.get(name, 0) + count
     # Three widths, three rules, per step and static; the best bound per step is priced by `bits`.
-    expected = {"error": sites * (3 * 3 * 2 - 3), "joint_bits": 2, "groups": 2 * sites}
+    expected = {"errors": sites, "joint_bits": 2, "groups": 2 * sites}
     # Ranges of one layer's channels are drawn besides what is asked of every site.
     expected |= {"diagnostics": sites + 1, "outliers": sites, "temporal": sites, "curve": 1}
     assert {name: calls[name] for name in expected} == expected

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from taqstore.analysis import diagnostics
 from taqstore.plot.parts import drawing as figures
-from taqstore.plot.parts.labels import name_blocks, thin_style
+from taqstore.plot.parts.labels import draw_layers, name_blocks
 from taqstore.plot.parts.panels import (
     Page,
     averaged,
@@ -98,12 +97,9 @@ def draw_tensor_extrema(data: xr.Dataset, ax: Axes, *, norm: Normalize | None = 
 
 def _lines(data: xr.Dataset, ax: Axes, variable: str, norm: Normalize) -> None:
     _, x = noise_coordinate(data)
-    colors = figures.line_colors()
     values = data[variable].transpose("layer", "step").values
-    style: dict[str, Any] = thin_style(len(values))
-    for row, block, stream in zip(values, data["block"].values, data["stream"].values, strict=True):
-        line, marker = figures.STREAM_STYLES[stream]
-        ax.plot(x, row, line, marker=marker, color=colors(norm(block)), **style)
+    colors = figures.line_colors()(norm(data["block"].values))
+    draw_layers(ax, x, values, colors, data["stream"].values)
 
 
 def _middle_half(values: np.ndarray) -> np.ndarray:

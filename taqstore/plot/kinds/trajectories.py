@@ -17,7 +17,7 @@ from taqstore.analysis.schedule import evaluate
 from taqstore.errors import MissingError
 from taqstore.names import PROJECTIONS
 from taqstore.plot.parts import drawing as figures
-from taqstore.plot.parts.labels import name_blocks, thin_style
+from taqstore.plot.parts.labels import draw_lines, name_blocks, thin_style
 from taqstore.plot.parts.panels import (
     Page,
     block_bar,
@@ -93,13 +93,17 @@ def draw_trajectory(
     norm, colors = norm or figures.block_norm(data), figures.line_colors()
     points = data[variable].transpose("layer", "step").values
     lines = fit_curves(data) if variable == "alpha" else [(x, dots) for dots in points]
-    style = thin_style(len(points))
-    for dots, line, block in zip(points, lines, data["block"].values, strict=True):
-        color = colors(norm(block))
-        ax.plot(*line, "-", linewidth=style["linewidth"], color=color)
-        # Of fits the data are worth seeing however many there are.
-        size = 2.5 if variable == "alpha" else style["markersize"]
-        ax.plot(x, dots, "o", markersize=size, color=color)
+    style, shades = thin_style(len(points)), colors(norm(data["block"].values))
+    if not style["markersize"]:
+        curves = [np.column_stack(line) for line in lines]
+        draw_lines(ax, curves, shades, ["-"] * len(curves), style["linewidth"])
+    # Of fits the data are worth seeing however many there are.
+    size = 2.5 if variable == "alpha" else style["markersize"]
+    for dots, line, color in zip(points, lines, shades, strict=True):
+        if style["markersize"]:
+            ax.plot(*line, "-", linewidth=style["linewidth"], color=color)
+        if size:
+            ax.plot(x, dots, "o", markersize=size, color=color)
     ax.set_ylabel(LABELS[variable])
     return figures.noise_axis(data, ax)
 
