@@ -19,6 +19,8 @@ from taqstore.quantization.spread import Spread, row_slices
 
 _TABLE = 1 << 22  # float64 elements of an error table held at once: 32 MB
 
+_PRODUCT = 1 << 13  # elements of errors multiplied at once, all steps of a layer together
+
 
 @dataclass(frozen=True)
 class Histograms:
@@ -149,7 +151,10 @@ def _table_by_layer(
     for layer, (first, last) in enumerate(reach.T):
         mine, tried = slice(layer * rows, (layer + 1) * rows), (octave >= first) & (octave <= last)
         used = np.flatnonzero(held[mine].any(axis=0))
-        found = product(held[mine, used], errors[np.ix_(tried, used)].T)
+        counts, mean = held[mine, used], errors[np.ix_(tried, used)]
+        found = np.empty((rows, len(mean)))
+        for some in row_slices(len(mean), len(used), block=_PRODUCT):
+            found[:, some] = product(counts, mean[some].T)
         if len(pieces) > 1:
             found += error_table([part[mine] for part in pieces[1:]], quantizers[tried])
         table[mine, tried] = found
