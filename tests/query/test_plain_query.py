@@ -126,7 +126,7 @@ def test_names_choose_the_same(seed: int, draw: st.DataObject) -> None:
 def test_reductions_of_one_block_are_the_same(seed: int, draw: st.DataObject) -> None:
     dataset, plain = both(seed)
     dims, ways = (
-        st.sampled_from([*SIZES, "step", "chanel"]),
+        st.sampled_from([*SIZES, "step", "no_dim"]),
         st.sampled_from([*WAYS, "p0", "p37.5"]),
     )
     specs = draw.draw(st.lists(st.builds("{}={}".format, dims, ways), max_size=3))
