@@ -222,8 +222,9 @@ def test_analyze_options_reach_the_library(
     arguments: list[str],
     options: dict[str, Any],
 ) -> None:
-    library = Recorder({})
+    library, by_layers = Recorder({}), Recorder()
     monkeypatch.setattr(import_module("taqstore.query.analyze"), "analyze", library)
+    monkeypatch.setattr("taqstore.query.by_layers.told", by_layers)
     monkeypatch.setattr(
         "taqstore.together.opening.open_store", lambda address, **ways: f"opened {address}"
     )
@@ -232,6 +233,11 @@ def test_analyze_options_reach_the_library(
     assert shown.code == 0, shown.err
     ((args, kwargs),) = library.calls
     assert args == (arguments[0], "opened s")
+    if ANALYSES[arguments[0]].by_layer:  # this way was asked first, for the same
+        (((*asked, _), alike),) = by_layers.calls
+        assert (*asked, {**alike, "other": None}) == (*args, kwargs)
+    else:
+        assert by_layers.calls == []
     assert kwargs.pop("source") == "pooled/x"
     assert kwargs.pop("sites") == ("mlp.fc2",)
     assert kwargs.pop("selection") == {"layer": "mm*", "step": "0:9:3", "batch": "2"}
