@@ -46,7 +46,8 @@ class Format:
     blocks_only
         It knows linears of blocks alone: statistics of the other sites are not handed to it.
     late
-        What it calls puts groups behind dask, in smaller blocks than those of whole files.
+        What it calls puts groups of a local store behind dask, in smaller blocks than those of
+        whole files.
     """
 
     doc: str
@@ -246,7 +247,8 @@ def export(
     values = settle(row.options, given, who=name)
     target = output_path(out)
     row.check_name(target)
-    groups = groups if row.late else put_behind_dask(groups)
+    if getattr(groups, "remote", False) or not row.late:
+        groups = put_behind_dask(groups)  # a file of several blocks is fetched once
     _check_base(name, row, values.get(options.BASE.name))
     from taqstore.export.batches import Batches
     from taqstore.export.complete import Complete
