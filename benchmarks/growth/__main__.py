@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..rows import environment
 from .actions import ACTIONS
-from .curves import curves, table
+from .curves import Curve, curves, table
 from .folder import in_memory
 
 
@@ -21,12 +21,18 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keeps the inputs")
     given = parser.parse_args()
+    found: list[Curve] = []
     with nullcontext(given.work) if given.work else in_memory() as folder:
-        found = list(curves(given.only or list(ACTIONS), folder.absolute(), share=given.share))
+        for curve in curves(given.only or list(ACTIONS), folder.absolute(), share=given.share):
+            found.append(curve)
+            if given.json:  # after each curve: all of them take half an hour
+                _write(given.json, found)
     print(table(found))
-    if given.json:
-        made = {"environment": environment(), "growth": [curve.as_json() for curve in found]}
-        given.json.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+
+
+def _write(target: Path, found: list[Curve]) -> None:
+    made = {"environment": environment(), "growth": [curve.as_json() for curve in found]}
+    target.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
