@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from statistics import median
-from time import perf_counter, process_time
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 Run = Callable[[int], Any]
+Clock = Callable[[], float]
 
 # Shorter than this a call is repeated, so that the clock and the interpreter do not decide.
 _SHORTEST_SECONDS = 0.05
@@ -67,10 +68,13 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> Ratio:
     return Ratio(median(each), min(each), max(each))
 
 
-def interleave(contenders: Sequence[Contender], *, rounds: int) -> dict[str, list[float]]:
+def interleave(
+    contenders: Sequence[Contender], *, rounds: int, clock: Clock = perf_counter
+) -> dict[str, list[float]]:
     """Seconds per call of every contender: A, B, C, A, B, C, … one figure each per round.
 
-    Every contender answers calls 0 and 1 first, which warms it and compares the answers.
+    Every contender answers calls 0 and 1 first, which warms it and compares the answers. Where
+    others use the machine, ``clock=time.process_time`` counts what the processor did.
 
     Raises
     ------
@@ -79,33 +83,12 @@ def interleave(contenders: Sequence[Contender], *, rounds: int) -> dict[str, lis
     """
     runs = {c.name: c.setup() for c in contenders}
     _compare(contenders, runs)
-    repeats = {c.name: _repeats(c, runs[c.name]) for c in contenders}
+    repeats = {c.name: _repeats(c, runs[c.name], clock) for c in contenders}
     seconds: dict[str, list[float]] = {c.name: [] for c in contenders}
     for number in range(rounds):
         for c in contenders:
-            seconds[c.name].append(_time(c, runs[c.name], number, repeats[c.name]))
+            seconds[c.name].append(_time(c, runs[c.name], number, repeats[c.name], clock))
     return seconds
-
-
-def least_cpu(contenders: Sequence[Contender], *, rounds: int) -> dict[str, float]:
-    """Least processor seconds of a call of every contender, asked in turn as `interleave` does.
-
-    Raises
-    ------
-    DisagreementError
-        Answers differ.
-    """
-    runs = {c.name: c.setup() for c in contenders}
-    _compare(contenders, runs)
-    seconds: dict[str, list[float]] = {c.name: [] for c in contenders}
-    for number in range(rounds):
-        for c in contenders:
-            if c.prepare:
-                c.prepare()
-            started = process_time()
-            runs[c.name](number)
-            seconds[c.name].append(process_time() - started)
-    return {name: min(each) for name, each in seconds.items()}
 
 
 def _compare(contenders: Sequence[Contender], runs: Mapping[str, Run]) -> None:
@@ -125,22 +108,22 @@ def _compare(contenders: Sequence[Contender], runs: Mapping[str, Run]) -> None:
             return
 
 
-def _repeats(contender: Contender, run: Run) -> int:
+def _repeats(contender: Contender, run: Run, clock: Clock) -> int:
     if contender.prepare:
         return 1
-    started = perf_counter()
+    started = clock()
     run(_CHECKED_CALLS[-1])
-    once = perf_counter() - started
+    once = clock() - started
     return min(_MOST_REPEATS, max(1, ceil(_SHORTEST_SECONDS / once)))
 
 
-def _time(contender: Contender, run: Run, number: int, repeats: int) -> float:
+def _time(contender: Contender, run: Run, number: int, repeats: int, clock: Clock) -> float:
     if contender.prepare:
         contender.prepare()
-    started = perf_counter()
+    started = clock()
     for call in range(number * repeats, (number + 1) * repeats):
         run(call)
-    return (perf_counter() - started) / repeats
+    return (clock() - started) / repeats
 
 
 def equal(left: Any, right: Any) -> bool:

@@ -6,10 +6,12 @@ bound is a fifth or less of what an idle machine says (two steps: ratios are lar
 
 from __future__ import annotations
 
+from time import process_time
+
 import pytest
 
 from benchmarks.inputs import Inputs
-from benchmarks.measure import Contender, least_cpu
+from benchmarks.measure import Contender, interleave
 from benchmarks.questions import QUESTIONS
 
 NPZ = "np.load"
@@ -31,6 +33,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 def those(inputs: Inputs, question: str, names: tuple[str, ...]) -> list[Contender]:
     asked = {c.name: c for c in QUESTIONS[question].contenders(inputs)}
     return [asked[name] for name in (*names, NPZ)]
+
+
+def least_cpu(contenders: list[Contender], *, rounds: int) -> dict[str, float]:
+    found = interleave(contenders, rounds=rounds, clock=process_time)
+    return {name: min(each) for name, each in found.items()}
 
 
 @pytest.mark.parametrize("name", BOUNDS)
