@@ -96,6 +96,8 @@ def build(
         Options that make no sense for these statistics.
     """
     told = [] if notes is None else notes
+    if store.remote:  # a file is fetched once, not anew for every block of layers
+        store = store.blocks()
     plan = _plan(store, source, bits, budget, groups)
     name = store.location.name
     links = None if explorer is None else Explorer.at(explorer, store=name, bits=plan.bits[-1])

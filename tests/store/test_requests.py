@@ -11,12 +11,14 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+from click.testing import CliRunner
 
 from support.block_store import write_blocks
 from support.builders import latents_template, write_latents
 from support.s3_server import S3Server
 from support.uploaded import uploaded
 from taqstore import create_store, open_store
+from taqstore.cli import cli
 from taqstore.errors import StoreError
 from taqstore.export import export
 from taqstore.kinds import iter_batches, open_block
@@ -197,3 +199,26 @@ def test_damaged_copies_are_passed_over(tmp_path: Path, bucket: str) -> None:
         backend.put_flag(f"latents/{place}", b"nonsense")
         group = open_store(address)["latents"]
         xr.testing.assert_identical(group.drop_vars("x").load(), expected.drop_vars("x"))
+
+
+MOST = {
+    "report": 100,
+    "plot range": 40,
+    "plot heatmap": 70,
+    "plot sqnr": 70,
+    "analyze bits": 50,
+    "analyze policy": 60,
+}
+
+
+@pytest.mark.parametrize("line", MOST)
+def test_commands_that_read_statistics(
+    tmp_path: Path, bucket: str, s3: S3Server, line: str
+) -> None:
+    made = make_store(tmp_path / "s.zarr", shape=RunShape(images=2))
+    address = uploaded(made, f"{bucket}/s.zarr")
+    out = [] if "analyze" in line else ["-o", str(tmp_path / "out.html")]
+    with s3.counted() as count:
+        result = CliRunner().invoke(cli, [*line.split(), address, *(out or ["--limit", "1"])])
+    assert result.exit_code == 0, result.output
+    assert count.total <= MOST[line], count.total
