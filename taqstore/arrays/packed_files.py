@@ -5,7 +5,6 @@ zarr takes several times as long for chunks of a few kilobytes.
 
 from __future__ import annotations
 
-import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from taqstore.arrays.inner_chunks import InnerChunks
 from taqstore.arrays.selection import positions_of, take
 from taqstore.layout.nodes import ArrayNode
 from taqstore.place.plain_files import open_regular
+from taqstore.place.whole_files import whole_file
 
 if TYPE_CHECKING:
     import zarr
@@ -113,11 +113,11 @@ class PackedFiles:
         """A selection of a shard as one of each of its chunks."""
         return [slice(0, 1) if at == self.axis else key for at, key in enumerate(local)]
 
-    def _checked(self, descriptor: int, coords: tuple[int, ...], where: str) -> mmap.mmap:
-        """A map of the file; it is compared with what was written the first time."""
+    def _checked(self, descriptor: int, coords: tuple[int, ...], where: str) -> Any:
+        """The file's bytes; they are compared with what was written the first time."""
         try:
-            raw = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-        except ValueError as error:  # there is nothing to map
+            raw = whole_file(descriptor)
+        except ValueError as error:
             raise lost(where, "0 bytes") from error
         if coords not in self._seen:
             identity = None if self.identity is None else self.identity(coords)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import hashlib
 import logging
-import mmap
 import os
 import re
 import secrets
@@ -23,6 +22,7 @@ from threading import Lock
 
 from taqstore.errors import MisuseError, problem
 from taqstore.place.plain_files import PARTIAL, is_leftover, owner
+from taqstore.place.whole_files import whole_file
 
 VARIABLE = "TAQSTORE_STAGING"
 """Environment variable with the bytes that may be staged."""
@@ -103,7 +103,7 @@ class Staged:
             with (self.folder / file).open("rb") as kept:
                 if os.fstat(kept.fileno()).st_size < _MAPPED:
                     return kept.read()
-                return memoryview(mmap.mmap(kept.fileno(), 0, access=mmap.ACCESS_READ))
+                return memoryview(whole_file(kept.fileno()))
         except OSError:  # another thread made room, or someone cleans up that folder
             return None
 

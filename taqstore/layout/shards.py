@@ -8,7 +8,6 @@ files are ordinary Zarr v3: zarr-python, tensorstore and zarrs read them.
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from crc32c import crc32c
 
 from taqstore.errors import StoreError, problem
 from taqstore.place.plain_files import open_regular
+from taqstore.place.whole_files import whole_file
 
 CRC_BYTES = 4
 REMEDY = "taqstore repair unflags its item, --resume writes it again"
@@ -192,7 +192,7 @@ class Framing:
 
 
 class MappedShard:
-    """One shard file mapped read-only; `view` is the shard as an array, without a copy.
+    """One shard file, mapped where there is room; `view` is the shard as a read-only array.
 
     Raises
     ------
@@ -206,7 +206,7 @@ class MappedShard:
             size = os.fstat(file.fileno()).st_size
             if size < self._expected(1):
                 raise self._damaged(f"{size} bytes")
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._map = whole_file(file.fileno())
         self.present = self._read_index(size)
         self.checked = np.zeros(self.present, dtype=bool)
         self.view = self._as_array()

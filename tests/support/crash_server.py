@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import select
+import selectors
 import signal
 import subprocess
 import sys
@@ -90,7 +90,10 @@ class Server:
     def _runs(self) -> bool:
         """Whether the server has not yet said that the command is gone."""
         assert self._process.stdout
-        return not select.select([self._process.stdout], [], [], 0)[0]
+        # Not `select`, which refuses a number beyond 1023, and a long run of tests has many open.
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            return not selector.select(0)
 
     def close(self) -> None:
         assert self._process.stdin
