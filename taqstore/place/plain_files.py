@@ -9,6 +9,7 @@ import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import perf_counter
 
 from taqstore.errors import FILE_SIZE, StoreError, problem
 
@@ -21,6 +22,8 @@ _NAMED_ONLY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
 ABSENT = (FileNotFoundError, NotADirectoryError)
 # Flushes that wait at once: a disk serves those that wait together by one.
 _AT_ONCE = 16
+# Seconds that a flush may take before others wait beside it: as long as a thread takes to begin.
+_LONG = 2e-4
 
 
 def flush_path(path: Path) -> None:
@@ -35,14 +38,20 @@ def flush_path(path: Path) -> None:
 def flush_paths(paths: Sequence[Path]) -> None:
     """`flush_path` of several, in any order.
 
-    Side by side they take a tenth of the time: 160 of them 20 ms in place of 300.
+    Side by side they take a tenth of the time on a disk that lets one wait: 160 of them 20 ms in
+    place of 300. Where it does not, threads are most of what flushing takes.
     """
-    if len(paths) < 2:
-        for path in paths:
-            flush_path(path)
+    left = iter(paths)
+    for path in left:
+        began = perf_counter()
+        flush_path(path)
+        if perf_counter() - began > _LONG:
+            break
+    waiting = [*left]
+    if not waiting:
         return
-    with ThreadPoolExecutor(min(len(paths), _AT_ONCE)) as pool:
-        for _ in pool.map(flush_path, paths):
+    with ThreadPoolExecutor(min(len(waiting), _AT_ONCE)) as pool:
+        for _ in pool.map(flush_path, waiting):
             pass
 
 
