@@ -140,7 +140,8 @@ def _pieces(soft: SoftWeight) -> int:
     mx = backend().mx
     if mx.default_device().type != mx.DeviceType.cpu:
         return 1
-    return max(1, min(math.ceil(soft.base.size / _PIECE), soft.base.shape[0] // _ROWS))
+    size, rows = int(soft.base.size), int(soft.base.shape[0])
+    return max(1, min(math.ceil(size / _PIECE), rows // _ROWS))
 
 
 def _rows(value: Tensor, count: int) -> list[Tensor]:
