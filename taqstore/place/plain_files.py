@@ -35,13 +35,18 @@ def flush_paths(paths: Sequence[Path]) -> None:
 
     Side by side they take a tenth of the time: 160 of them 20 ms in place of 300.
     """
-    if len(paths) < 2:
-        for path in paths:
-            flush_path(path)
+    threads = min(len(paths), _AT_ONCE)
+    if threads < 2:
+        _flush_some(paths)
         return
-    with ThreadPoolExecutor(min(len(paths), _AT_ONCE)) as pool:
-        for _ in pool.map(flush_path, paths):
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(_flush_some, (paths[n::threads] for n in range(threads))):
             pass
+
+
+def _flush_some(paths: Sequence[Path]) -> None:
+    for path in paths:
+        flush_path(path)
 
 
 def open_regular(path: Path) -> int:
