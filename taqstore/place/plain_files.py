@@ -16,6 +16,8 @@ _log = logging.getLogger(__name__)
 PARTIAL = ".partial"
 
 
+# Linux: a descriptor that names a file and opens nothing.
+_NAMED_ONLY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
 ABSENT = (FileNotFoundError, NotADirectoryError)
 # Flushes that wait at once: a disk serves those that wait together by one.
 _AT_ONCE = 16
@@ -35,13 +37,18 @@ def flush_paths(paths: Sequence[Path]) -> None:
 
     Side by side they take a tenth of the time: 160 of them 20 ms in place of 300.
     """
-    if len(paths) < 2:
-        for path in paths:
-            flush_path(path)
+    threads = min(len(paths), _AT_ONCE)
+    if threads < 2:
+        _flush_some(paths)
         return
-    with ThreadPoolExecutor(min(len(paths), _AT_ONCE)) as pool:
-        for _ in pool.map(flush_path, paths):
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(_flush_some, (paths[n::threads] for n in range(threads))):
             pass
+
+
+def _flush_some(paths: Sequence[Path]) -> None:
+    for path in paths:
+        flush_path(path)
 
 
 def open_regular(path: Path) -> int:
@@ -83,8 +90,22 @@ def open_below(path: Path) -> int:
 
 def check_folder(folder: Path) -> None:
     """Refuse a folder that is, or lies below, a link."""
-    if os.path.realpath(folder) != str(folder):
+    if _as_the_system_says(folder) != str(folder) and os.path.realpath(folder) != str(folder):
         raise not_plain(folder)
+
+
+def _as_the_system_says(folder: Path) -> str | None:
+    """Where an open folder lies, if this system tells: three calls in place of one a level."""
+    try:
+        fd = os.open(folder, _NAMED_ONLY)
+    except OSError:
+        return None
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
 
 
 def not_plain(path: Path) -> StoreError:
