@@ -48,11 +48,18 @@ def flush_paths(paths: Sequence[Path]) -> None:
         if perf_counter() - began > _LONG:
             break
     waiting = [*left]
-    if not waiting:
+    threads = min(len(waiting), _AT_ONCE)
+    if threads < 2:
+        _flush_some(waiting)
         return
-    with ThreadPoolExecutor(min(len(waiting), _AT_ONCE)) as pool:
-        for _ in pool.map(flush_path, waiting):
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(_flush_some, (waiting[n::threads] for n in range(threads))):
             pass
+
+
+def _flush_some(paths: Sequence[Path]) -> None:
+    for path in paths:
+        flush_path(path)
 
 
 def open_regular(path: Path) -> int:
