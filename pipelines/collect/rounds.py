@@ -32,7 +32,7 @@ from ..run.dry import Clock
 from ..run.inputs import Inputs
 from ..run.space import free_bytes
 from .beside import Beside, beside
-from .buffers import ChannelSink, Recorder, SiteBuffer
+from .buffers import ChannelSink, Recorder, Shelf, SiteBuffer
 from .finishing import Finishing
 from .second_moments import MomentSpace, SecondMoments, Sums, Unit, item_bytes, passes_of
 
@@ -107,8 +107,8 @@ class Target:
     def commit(self, outcome: Outcome) -> None:
         """Flag the batch."""
         targets: list[SiteBuffer | ChannelSink] = [*self.buffers.values(), *self.sinks.values()]
+        GroupWriter.commit_all({group: [item] for group, item in (t.finish() for t in targets)})
         for target in targets:
-            target.commit()
             outcome.wrote(target.template.path, size=target.bytes_out)
 
 
@@ -129,6 +129,11 @@ class Job:
     def reads_arrays(self) -> bool:
         """Whether tensors are reduced as arrays, by whatever thread."""
         return isinstance(self.reduce, partial) and self.reduce.func is numpy_reducer
+
+    @cached_property
+    def shelf(self) -> Shelf:
+        """Memory of what was written, for what comes next."""
+        return Shelf()
 
     @cached_property
     def schedule(self) -> Schedule:
@@ -331,7 +336,7 @@ class Job:
             if root == CHANNEL_HISTOGRAMS:
                 sinks[site] = ChannelSink(group, batch)
             else:
-                buffers[site] = SiteBuffer(group, batch, pool)
+                buffers[site] = SiteBuffer(group, batch, pool, self.shelf)
         return Target(self.reduce, buffers, sinks)
 
     def _fill(self, one: Round, targets: Mapping[int, Target]) -> None:

@@ -17,19 +17,17 @@ from taqstore.place.local_backend import LocalBackend
 def test_another_writer_takes_the_work_folder_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: bool
 ) -> None:
-    """After it was made, before it is looked at; then again before a file is made in it."""
+    """After it was made, before a file is made in it, twice."""
     (tmp_path / "s.zarr").mkdir()
-    work, status, left = tmp_path / ".s.zarr.work", os.stat, [True, False, True]
+    work, make, left = tmp_path / ".s.zarr.work", os.mkdir, [True, True]
 
-    def taken_away(path: Any, **how: Any) -> os.stat_result:
-        if path != work or not left:
-            return status(path, **how)
-        before = left.pop()
-        found = None if before else status(path, **how)
-        work.rmdir()
-        return found or status(path, **how)
+    def taken_away(path: Any, **how: Any) -> None:
+        make(path, **how)
+        if str(path) == str(work) and left:
+            left.pop()
+            work.rmdir()
 
-    monkeypatch.setattr(os, "stat", taken_away)
+    monkeypatch.setattr(os, "mkdir", taken_away)
     backend = LocalBackend(tmp_path / "s.zarr")
     if together:
         backend.write_all({"a/b": b"here"})
