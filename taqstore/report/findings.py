@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from taqstore.analysis.bits import choice_errors, joint_bits
 from taqstore.analysis.error import errors
 from taqstore.analysis.ranges.rules import compared
 from taqstore.errors import MissingError
@@ -34,6 +37,12 @@ STEP_BITS = "bits of every step"
 
 CURVES = ("optimal_error", "cluster_error", "sigma_error", "group", "group_count")
 """What is kept of groups of steps."""
+
+
+_QUESTIONS_AT_ONCE = 2
+
+_Told: TypeAlias = tuple[dict[Hashable, Results], dict[Hashable, MissingError]]
+"""Results, and what is missing for those that could not be had."""
 
 
 @dataclass(frozen=True)
@@ -111,19 +120,57 @@ def gather(groups: Groups, plan: Plan) -> Findings:
     """
     results: dict[Hashable, Results] = {}
     missing: dict[Hashable, str] = {}
-    for name, analysis, kept, options in _requests(groups, plan):
-        try:
-            found = analyze(analysis, groups, source=plan.source, **options)
-        except MissingError as error:
-            missing[name] = str(error)
-            continue
-        results[name] = {path: _only(data, kept) for path, data in found.items()}
-    priced, lacking = _priced(groups, plan)
-    results |= priced
-    missing |= {name: str(error) for name, error in lacking.items()}
+    # What is held is answered at once: NumPy lets go of the interpreter where it works.
+    with ThreadPoolExecutor(_QUESTIONS_AT_ONCE) as pool:
+        asked = [*_questions(groups, plan), partial(_priced, groups, plan)]
+        for found, lacking in [one.result() for one in [pool.submit(ask) for ask in asked]]:
+            results |= found
+            missing |= {name: str(error) for name, error in lacking.items()}
     loaded = _loaded(results)
     widest = {path: _widest(data) for path, data in loaded.get("outliers", {}).items()}
     return Findings(loaded | ({"outliers": widest} if widest else {}), missing)
+
+
+def _questions(groups: Groups, plan: Plan) -> Iterator[Callable[[], _Told]]:
+    yield partial(_allocated, groups, plan)
+    for name, analysis, kept, options in _requests(groups, plan):
+        yield partial(_asked, groups, plan.source, name, analysis, kept, options)
+
+
+def _asked(
+    groups: Groups,
+    source: str,
+    name: Hashable,
+    analysis: str,
+    kept: Sequence[str],
+    options: Mapping[str, Any],
+) -> _Told:
+    try:
+        found = analyze(analysis, groups, source=source, **options)
+    except MissingError as error:
+        return {}, {name: error}
+    return {name: {path: _only(data, kept) for path, data in found.items()}}, {}
+
+
+def _allocated(groups: Groups, plan: Plan) -> _Told:
+    """Bits of layers, and of every step of them: widths are priced once for both."""
+    how: Any = {"average": plan.budget, "choices": plan.bits}
+    try:
+        steps = {
+            path: choice_errors(groups[path], **how, per="step")
+            for path in choose_groups(groups, plan.source)
+        }
+    except MissingError as error:
+        return {}, dict.fromkeys(("bits", STEP_BITS), error)
+    layers = {path: cost.mean("step", keep_attrs=True) for path, cost in steps.items()}
+    found = {
+        "bits": (joint_bits(layers, **how), ("bits", "allocated_error", "choice_error")),
+        STEP_BITS: (joint_bits(steps, **how, per="step"), ("bits", "choice_error")),
+    }
+    return {
+        name: {path: _only(data, kept) for path, data in results.items()}
+        for name, (results, kept) in found.items()
+    }, {}
 
 
 def _requests(
@@ -135,9 +182,6 @@ def _requests(
     yield "groups", "groups", CURVES, {**grouping, "shared": True}
     single = {"bits": plan.group_bits, "tolerance": GROUPS_TOLERANCE}
     yield LAYER_GROUPS, "groups", CURVES, single
-    budget = {"average": plan.budget, "choices": plan.bits}
-    yield "bits", "bits", ("bits", "allocated_error", "choice_error"), budget
-    yield STEP_BITS, "bits", ("bits", "choice_error"), {**budget, "per": "step"}
     yield "ranges", "scales", ("lower", "upper"), {"clip": "minmax", "symmetric": False}
     yield "shifts", "shifts", ("alpha", "shifted_alpha"), {"momentum": _momentum(groups)}
     yield "temporal", "temporal", ("variability_ratio", "correlation"), {}
@@ -147,9 +191,7 @@ def _requests(
     yield "outliers", "outliers", (*tails, "step_jaccard", "batch_jaccard"), {}
 
 
-def _priced(
-    groups: Groups, plan: Plan
-) -> tuple[dict[Hashable, Results], dict[Hashable, MissingError]]:
+def _priced(groups: Groups, plan: Plan) -> _Told:
     """Errors of all configurations by ``("error", bits, rule, cuts)``, all of a site in one pass.
 
     The best clip bound of every step is left out: `bits` prices it already.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, Protocol, TypeVar
 
 _Part = TypeVar("_Part")
@@ -60,3 +61,24 @@ def dealt(pool: Executor, workers: int) -> Each:
                 future.cancel()
 
     return each
+
+
+def one_behind(function: Callable[[_Part], _Answer], parts: Iterable[_Part], /) -> list[_Answer]:
+    """As ``[function(part) for part in parts]``: each is worked at while the next is made.
+
+    Parts are made in this thread, which Ctrl-C ends; one other thread does the work, in order. What
+    fails first in that list is raised here too, and what came before it is done.
+    """
+    answers: list[_Answer] = []
+    with ThreadPoolExecutor(1, thread_name_prefix="taqstore-behind") as pool:
+        before: Future[_Answer] | None = None
+        try:
+            for part in parts:
+                if before is not None:
+                    answers.append(before.result())
+                before = pool.submit(copy_context().run, function, part)
+        except Exception:
+            if before is not None:
+                before.result()
+            raise
+        return answers if before is None else [*answers, before.result()]
