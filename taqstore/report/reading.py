@@ -15,7 +15,7 @@ from taqstore.names import EXTREMA, site_of, site_rank
 from taqstore.query.sites import Groups, paths_of
 
 # With all batches and steps: what an analysis makes of a block is several times as much.
-_BLOCK_BYTES = 8 << 20
+_BLOCK_BYTES = 3 << 20
 # Of sources that are not held: recut histograms grow in the analyses, few steps at a time.
 _STEPS_AT_ONCE = 5
 _SITES_AT_ONCE = 2
