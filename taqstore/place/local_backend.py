@@ -145,7 +145,7 @@ class LocalBackend:
                 waiting.append((temporary, path))
                 with file:
                     _write_all(file.fileno(), content)
-            flush_paths([Path(temporary) for temporary, _ in waiting])
+            flush_paths([temporary for temporary, _ in waiting])
             while waiting:
                 self._put(*waiting[0])
                 waiting.pop(0)
@@ -169,7 +169,6 @@ class LocalBackend:
                     raise not_plain(Path(folder))
                 return path, folder
             self._known.clear()
-        check_folder(Path(folder))
         self._make_folders(folder)
         return path, folder
 
@@ -219,11 +218,16 @@ class LocalBackend:
         while len(folder) > len(self._root) and folder not in self._known:
             way.append(folder)
             folder = folder.rpartition("/")[0]
+        if folder not in self._known:
+            check_folder(Path(folder))
         for new in reversed(way):
             try:
                 os.mkdir(new)
             except FileExistsError:
-                if not os.path.isdir(new):
+                mode = os.lstat(new).st_mode
+                if stat.S_ISLNK(mode):
+                    raise not_plain(Path(new)) from None
+                if not stat.S_ISDIR(mode):
                     raise
             # Also where it was there: another process may have made it, and not flushed it yet.
             self._appeared_in(new.rpartition("/")[0])
@@ -245,7 +249,7 @@ class LocalBackend:
         with self._flushing:
             with self._lock:
                 folders = dict(self._unflushed)
-            flush_paths([Path(folder) for folder in sorted(folders)])
+            flush_paths(sorted(folders))
             with self._lock:
                 for folder, time in folders.items():
                     if self._unflushed.get(folder) == time:

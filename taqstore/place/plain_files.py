@@ -23,7 +23,7 @@ ABSENT = (FileNotFoundError, NotADirectoryError)
 _AT_ONCE = 16
 
 
-def flush_path(path: Path) -> None:
+def flush_path(path: str | Path) -> None:
     """Make a file's content, or the names inside a folder, durable."""
     fd = os.open(path, os.O_RDONLY)
     try:
@@ -32,7 +32,7 @@ def flush_path(path: Path) -> None:
         os.close(fd)
 
 
-def flush_paths(paths: Sequence[Path]) -> None:
+def flush_paths(paths: Sequence[str | Path]) -> None:
     """`flush_path` of several, in any order.
 
     Side by side they take a tenth of the time: 160 of them 20 ms in place of 300.
@@ -46,7 +46,7 @@ def flush_paths(paths: Sequence[Path]) -> None:
             pass
 
 
-def _flush_some(paths: Sequence[Path]) -> None:
+def _flush_some(paths: Sequence[str | Path]) -> None:
     for path in paths:
         flush_path(path)
 
