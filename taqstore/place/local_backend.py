@@ -13,6 +13,7 @@ from functools import cached_property
 from io import FileIO
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from taqstore.place.backend import Item, Piece
 from taqstore.place.plain_files import (
@@ -27,6 +28,9 @@ from taqstore.place.plain_files import (
     owner,
     unreadable,
 )
+
+if TYPE_CHECKING:
+    from taqstore.place.location import Location
 
 # Folders that were flushed and need not be again: enough for a group, little for the memory.
 _MOST_KNOWN = 4096
@@ -325,20 +329,24 @@ class LocalBackend:
     def claimed(self, group: str, item: Item, flag: str, size: int) -> Iterator[bool]:
         """Hold an item's file lock beside the store: it goes when its process does."""
         from taqstore.place.disk import try_lock
+
+        location, locks = self._locks
+        with try_lock(locks / location.item_lock_name(group, item), location) as held:
+            yield held
+
+    @cached_property
+    def _locks(self) -> tuple[Location, Path]:
+        """The store's address, and the folder of its items' locks."""
         from taqstore.place.location import Location
 
         location = Location.parse(self.folder)
-        path = location.beside("locks") / location.item_lock_name(group, item)
-        with try_lock(path, location) as held:
-            yield held
+        return location, location.beside("locks")
 
     def any_claimed(self, group: str, items: Iterable[Item], flags: str) -> bool:
         """Whether the lock of any of these items is held."""
         from taqstore.place.disk import is_held
-        from taqstore.place.location import Location
 
-        location = Location.parse(self.folder)
-        locks = location.beside("locks")
+        location, locks = self._locks
         there = {lock.name for lock in locks.iterdir()} if locks.is_dir() else set()
         if not there:
             return False
