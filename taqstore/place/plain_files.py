@@ -9,6 +9,7 @@ import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import perf_counter
 
 from taqstore.errors import FILE_SIZE, StoreError, problem
 
@@ -21,6 +22,8 @@ _NAMED_ONLY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
 ABSENT = (FileNotFoundError, NotADirectoryError)
 # Flushes that wait at once: a disk serves those that wait together by one.
 _AT_ONCE = 16
+# Seconds that a flush may take before others wait beside it: as long as a thread takes to begin.
+_LONG = 2e-4
 
 
 def flush_path(path: str | Path) -> None:
@@ -35,14 +38,22 @@ def flush_path(path: str | Path) -> None:
 def flush_paths(paths: Sequence[str | Path]) -> None:
     """`flush_path` of several, in any order.
 
-    Side by side they take a tenth of the time: 160 of them 20 ms in place of 300.
+    Side by side they take a tenth of the time on a disk that lets one wait: 160 of them 20 ms in
+    place of 300. Where it does not, threads are most of what flushing takes.
     """
-    threads = min(len(paths), _AT_ONCE)
+    left = iter(paths)
+    for path in left:
+        began = perf_counter()
+        flush_path(path)
+        if perf_counter() - began > _LONG:
+            break
+    waiting = [*left]
+    threads = min(len(waiting), _AT_ONCE)
     if threads < 2:
-        _flush_some(paths)
+        _flush_some(waiting)
         return
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(_flush_some, (paths[n::threads] for n in range(threads))):
+        for _ in pool.map(_flush_some, (waiting[n::threads] for n in range(threads))):
             pass
 
 
