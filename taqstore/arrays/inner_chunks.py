@@ -129,7 +129,7 @@ class InnerChunks:
         """
         framing, content = self.framing, compared(raw)
         if self.compressed:
-            content = memoryview(inflated(bytes(content), framing.chunk_bytes))
+            content = inflated(bytes(content), framing.chunk_bytes)
         if len(content) != framing.chunk_bytes:
             raise ValueError(f"a chunk of {len(content)} bytes where {framing.chunk_bytes} belong")
         shape = [1 if i == framing.axis else n for i, n in enumerate(framing.shard_shape)]

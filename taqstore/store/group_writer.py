@@ -8,7 +8,7 @@ by the next run.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from threading import Lock
@@ -17,7 +17,7 @@ import numpy as np
 
 from taqstore.errors import StoreError, problem
 from taqstore.items.closing import close_items
-from taqstore.items.flag_files import flag_bytes, flag_key, write_flags
+from taqstore.items.flag_files import flag_bytes, flag_files, flag_key, write_flag_files
 from taqstore.items.flags import Items, read_group
 from taqstore.layout.item_records import ABSENT, Identity, Item, ItemLayout, Shard
 from taqstore.layout.nodes import GroupNode
@@ -210,18 +210,40 @@ class GroupWriter:
 
     def commit(self, items: Iterable[Item]) -> None:
         """Flag items whose data has been `put`; their data is on disk before any flag is."""
-        backend, path = self.backend, self.template.path
+        self.commit_all({self: items})
+
+    @staticmethod
+    def commit_all(items: Mapping[GroupWriter, Iterable[Item]]) -> None:
+        """Flag items of several groups of one store; data of all is on disk before any flag is.
+
+        Together they share the flushes of the disk.
+        """
+        if not items:
+            return
+        first, files, numbers = next(iter(items)), dict[str, bytes](), list[list[Item]]()
+        with disk_errors(first.location):
+            first.backend.flush()
+            for group, some in items.items():
+                records = group._records(some)
+                files |= flag_files(group.template.path, records)
+                numbers.append(list(records))
+            write_flag_files(first.backend, files)
+            first.backend.flush()
+        for group, flagged in zip(items, numbers, strict=True):
+            group._committed(flagged)
+
+    def _records(self, items: Iterable[Item]) -> dict[Item, bytes]:
+        """Records of items as they will be, by number of the item."""
         flags = self._flags(items)
-        with disk_errors(self.location):
-            backend.flush()
-            records = {number: self._record(number, mask) for number, mask in flags.items()}
-            write_flags(backend, path, records)
-            backend.flush()
-        _log.debug("wrote %s, items %s", path, " ".join(map(str, flags)))
-        for number in flags:
+        return {number: self._record(number, mask) for number, mask in flags.items()}
+
+    def _committed(self, numbers: Sequence[Item]) -> None:
+        """Forget what was put of items that are flagged now."""
+        _log.debug("wrote %s, items %s", self.template.path, " ".join(map(str, numbers)))
+        for number in numbers:
             for shard in self._layout.shards(number):
                 self._put.pop(shard, None)
-        self._close_now_and_then(len(flags))
+        self._close_now_and_then(len(numbers))
 
     def _flags(self, items: Iterable[Item]) -> dict[Item, np.ndarray]:
         """Flags of the items' positions, and of those flagged before, by number of the item."""
