@@ -8,6 +8,8 @@ SCALE ?= 1
 # Its pin of MLX has no wheel for Linux or Python 3.13; it runs on the MLX of the extra `models`.
 DIFFUSIONKIT = diffusionkit==0.5.2
 export MLX_DISABLE_COMPILE = 1
+# Set (as in images of Python) every worker rewrites the asserts of 350 files for itself: 8 s each.
+export PYTHONDONTWRITEBYTECODE =
 DEMO ?= demo
 CANARY = .venv-canary
 LOWEST = .venv-lowest

@@ -423,12 +423,15 @@ class _Job:
     def _flag(self, position: int, steps: dict[int, Future[Sizes]]) -> None:
         """Flag these steps of an image, once they are written, and forget them."""
         sizes = {step: writing.result() for step, writing in steps.items()}
-        for name, group in self.streams.items():
-            mine = {step: found[name] for step, found in sizes.items() if name in found}
-            if mine:
-                group.commit([(position, step) for step in mine])
-                path, size = group.template.path, sum(mine.values())
-                self.outcome.wrote(path, items=len(mine), size=size)
+        written = {
+            group: {step: found[name] for step, found in sizes.items() if name in found}
+            for name, group in self.streams.items()
+        }
+        some = {group: mine for group, mine in written.items() if mine}
+        GroupWriter.commit_all({g: [(position, step) for step in mine] for g, mine in some.items()})
+        for group, mine in some.items():
+            path, size = group.template.path, sum(mine.values())
+            self.outcome.wrote(path, items=len(mine), size=size)
         steps.clear()
 
     def _forward(self, image: int, step: int, prompt: Prompt) -> Streams:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 
 import numpy as np
 
 from taqstore.errors import LayoutError, problem
+from taqstore.layout.item_records import Item
 from taqstore.layout.template import Template
 from taqstore.statistics.bins import Layout
 from taqstore.statistics.channel_histogram import count_blocks
@@ -18,6 +20,28 @@ from taqstore.store.planned import PlannedGroup
 from ..models.inputs import Input
 from ..models.load import Tensor, to_numpy
 
+# Of a site, by variable.
+Arrays = dict[str, np.ndarray]
+
+
+class Shelf:
+    """Arrays of runs of steps that were written, to be filled again: new memory costs as much."""
+
+    def __init__(self) -> None:
+        self._free: dict[str, list[Arrays]] = {}
+
+    def take(self, template: Template) -> Arrays:
+        """Arrays of one batch of a site and a run of steps; what is in them is left over."""
+        with suppress(KeyError, IndexError):
+            return self._free[template.path].pop()
+        shape = {d: template.sizes[d] for d in template.sizes} | {"batch": 1}
+        shape["step"] = template.shard_extent("step")
+        return {a.name: np.empty([shape[d] for d in a.dims], a.dtype) for a in template.arrays}
+
+    def put_back(self, template: Template, arrays: Arrays) -> None:
+        """Let another run of this site have them."""
+        self._free.setdefault(template.path, []).append(arrays)
+
 
 class SiteBuffer:
     """One batch of one site: steps are added in order, each full run of them is written.
@@ -26,73 +50,61 @@ class SiteBuffer:
     shards of every variable, whatever the number of steps.
     """
 
-    def __init__(self, group: GroupWriter, batch: int, pool: Executor) -> None:
-        self._group, self._batch, self._pool = group, batch, pool
+    def __init__(self, group: GroupWriter, batch: int, pool: Executor, shelf: Shelf) -> None:
+        self._group, self._batch, self._pool, self._shelf = group, batch, pool, shelf
         self._writing: Future[int] | None = None
-        template = group.template
-        layers = template.coords["layer"][1]
+        self.template: Template = group.template
+        """Of the site's group."""
+        layers = self.template.coords["layer"][1]
         self._layers: dict[str, int] = {str(layer): i for i, layer in enumerate(layers)}
-        self._start = 0
-        self._held: list[Mapping[str, Observation]] = []
+        self._steps, self._run = self.template.sizes["step"], self.template.shard_extent("step")
+        self._start, self._count = 0, 0
+        self._held: Arrays = {}
         self.bytes_out = 0
         self.is_sound = True
         """Whether all values were finite, of what is written."""
 
-    @property
-    def template(self) -> Template:
-        """Of the site's group."""
-        return self._group.template
-
     def add(self, step: Mapping[str, Observation]) -> None:
         """Take the next step's observations by layer; every layer of the group must be there."""
-        self._held.append(step)
-        end = self._start + len(self._held)
-        if len(self._held) == self._run or end == self.template.sizes["step"]:
+        self._held = self._held or self._shelf.take(self.template)
+        for layer, index in self._layers.items():
+            for name, values in step[layer].variables().items():
+                self._held[name][0, self._count, index] = values
+        self._count += 1
+        end = self._start + self._count
+        if self._count == self._run or end == self._steps:
             self._finish_writing()
-            self._writing = self._pool.submit(self._write, self._start, self._held)
-            self._start, self._held = end, []
+            self._writing = self._pool.submit(self._write, self._start, self._count, self._held)
+            self._start, self._count, self._held = end, 0, {}
 
     def _finish_writing(self) -> None:
         if self._writing is not None:
             self.bytes_out += self._writing.result()
             self._writing = None
 
-    @property
-    def _run(self) -> int:
-        return self.template.shard_extent("step")
-
-    def _write(self, start: int, steps: Sequence[Mapping[str, Observation]]) -> int:
+    def _write(self, start: int, count: int, held: Arrays) -> int:
         """Write a run of steps; returns bytes written."""
-        arrays = self._arrays(steps)
-        self.is_sound &= not arrays["nonfinite"].any()
-        return sum(
-            self._group.put(name, (self._batch, start, *[0] * (values.ndim - 2)), values)
-            for name, values in arrays.items()
+        self.is_sound &= not held["nonfinite"][:, :count].any()
+        size = sum(
+            self._group.put(name, (self._batch, start, *[0] * (values.ndim - 2)), values[:, :count])
+            for name, values in held.items()
         )
+        self._shelf.put_back(self.template, held)
+        return size
 
     def measure(self, group: PlannedGroup) -> None:
         """Let a group that is planned see how well the steps that are held compress."""
         self._finish_writing()
-        for name, values in self._arrays(self._held).items() if self._held else ():
-            group.measure(name, values)
+        for name, values in self._held.items():
+            group.measure(name, values[:, : self._count])
 
-    def _arrays(self, steps: Sequence[Mapping[str, Observation]]) -> dict[str, np.ndarray]:
-        template = self.template
-        shape = {d: template.sizes[d] for d in template.sizes} | {"batch": 1, "step": len(steps)}
-        arrays = {a.name: np.empty([shape[d] for d in a.dims], a.dtype) for a in template.arrays}
-        for position, observations in enumerate(steps):
-            for layer, index in self._layers.items():
-                for name, values in observations[layer].variables().items():
-                    arrays[name][0, position, index] = values
-        return arrays
-
-    def commit(self) -> None:
-        """Flag the batch, once it is written."""
+    def finish(self) -> tuple[GroupWriter, Item]:
+        """The group and the item of it that can be flagged, once it is written."""
         self._finish_writing()
         if self._start != self.template.sizes["step"]:
             what = f"{self._start} of {self.template.sizes['step']} steps of a batch"
             raise LayoutError(problem(what, where=self.template.path))
-        self._group.commit([(self._batch,)])
+        return self._group, (self._batch,)
 
 
 class Recorder:
@@ -154,6 +166,6 @@ class ChannelSink:
         start = (self._batch, step, self._layers[layer], 0, 0)
         self.bytes_out += self._group.put("channel_histogram", start, counts[None, None, None])
 
-    def commit(self) -> None:
-        """Flag the batch."""
-        self._group.commit([(self._batch,)])
+    def finish(self) -> tuple[GroupWriter, Item]:
+        """The group and the item of it that can be flagged: all is written."""
+        return self._group, (self._batch,)

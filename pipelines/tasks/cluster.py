@@ -23,6 +23,7 @@ from typing import Any
 
 from taqstore.asked import meant
 from taqstore.errors import MisuseError, TaqError, problem
+from taqstore.run.dealing import NO_DASHBOARD
 from taqstore.run.mode import Mode
 from taqstore.run.outcome import Outcome
 
@@ -236,9 +237,9 @@ def _client(distributed: Any, where: Scheduler) -> Iterator[Any]:
             distributed.LocalCluster(
                 n_workers=where.workers or os.cpu_count(),
                 threads_per_worker=1,
-                dashboard_address=None,
                 preload=[*import_module("dask").config.get("distributed.worker.preload"), _QUIET],
                 silence_logs=logging.ERROR,
+                **NO_DASHBOARD,
             ) as cluster,
             distributed.Client(cluster) as client,
         ):

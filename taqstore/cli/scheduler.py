@@ -20,7 +20,7 @@ from taqstore.asked import meant
 from taqstore.cli.completed import Named
 from taqstore.errors import TaqError, problem
 from taqstore.faces import named
-from taqstore.run.dealing import Each, dealt, one_by_one
+from taqstore.run.dealing import NO_DASHBOARD, Each, dealt, one_by_one
 
 _LOCAL = ("threads", "synchronous", "processes")
 _GETS = {"threads": "dask.threaded:get", "synchronous": "dask.local:get_sync"}
@@ -158,7 +158,7 @@ def cluster(scheduler: str) -> Iterator[Any]:
         kind, number = _parted(scheduler)
         if kind == _CLUSTER:
             workers = stack.enter_context(
-                distributed.LocalCluster(n_workers=number, dashboard_address=None)
+                distributed.LocalCluster(n_workers=number, **NO_DASHBOARD)
             )
             yield stack.enter_context(distributed.Client(workers))
             return

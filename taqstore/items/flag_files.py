@@ -45,14 +45,23 @@ def item_of_flag(name: str, dims: int) -> Item | None:
 
 
 def write_flags(backend: Backend, path: str, records: Mapping[Item, bytes]) -> None:
-    """Put records of items, which are their flags; durable after the backend's flush.
+    """Put records of items, which are their flags; durable after the backend's flush."""
+    write_flag_files(backend, flag_files(path, records))
 
-    On a disk they are flushed together: each item's lock keeps others away.
-    """
-    files = {
+
+def flag_files(path: str, records: Mapping[Item, bytes]) -> dict[str, bytes]:
+    """Flags of items of a group, by key."""
+    return {
         f"{path}/{flag_key(item)}": record + struct.pack("<I", crc32c(record))
         for item, record in records.items()
     }
+
+
+def write_flag_files(backend: Backend, files: Mapping[str, bytes]) -> None:
+    """Put flags, of one group or several; durable after the backend's flush.
+
+    On a disk they are flushed together: each item's lock keeps others away.
+    """
     if not backend.remote:
         backend.write_all(files)
         return

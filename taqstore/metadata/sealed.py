@@ -8,10 +8,12 @@ Checksums are taken of the parsed content, so that a document means the same whe
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import orjson
 from crc32c import crc32c
 
 from taqstore.errors import StoreError, TaqError, problem
@@ -32,6 +34,11 @@ _NONSENSE = (
 )
 
 
+_LIKE_JSON = (
+    orjson.OPT_INDENT_2 | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+)
+# Numbers that `json` may write otherwise: those that have an exponent, here or there.
+_OTHERWISE = re.compile(rb"\d(?:e-?\d+|\.0000\d*|\d{16}(?:\.\d+)?),?\n")
 _SUMS: dict[bytes, int] = {}
 _MOST_SUMS = 1 << 11
 
@@ -58,7 +65,22 @@ def checksum_of(raw: bytes, where: str) -> int:
 
 def encoded(document: Mapping[str, Any]) -> bytes:
     """A document as it is written to a store."""
-    return json.dumps(document, indent=2).encode()
+    text = _like_json(document)
+    return json.dumps(document, indent=2).encode() if text is None else text
+
+
+def _like_json(document: Mapping[str, Any]) -> bytes | None:
+    """What `json` writes, by orjson; None where it may differ.
+
+    `json` indents in Python: 4 ms for a root of 60 KB, 1 ms here.
+    """
+    try:
+        text = orjson.dumps(document, option=_LIKE_JSON)
+    except TypeError:
+        return None
+    # NaN would be null.
+    same = text.isascii() and b"null" not in text and not _OTHERWISE.search(text)
+    return text if same else None
 
 
 def parsed(raw: bytes, where: str) -> Document:

@@ -9,9 +9,11 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from io import FileIO
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from taqstore.place.backend import Item, Piece
 from taqstore.place.plain_files import (
@@ -27,10 +29,16 @@ from taqstore.place.plain_files import (
     unreadable,
 )
 
+if TYPE_CHECKING:
+    from taqstore.place.location import Location
+
 # Folders that were flushed and need not be again: enough for a group, little for the memory.
 _MOST_KNOWN = 4096
 # Of a file in the work folder, which other writers take away.
 _TRIES = 8
+# Pieces up to the first are written together, up to the second: each write lets go of the
+# interpreter, for which a running model waits then.
+_SMALL, _TOGETHER = 1 << 16, 1 << 18
 WORK = "work"
 """Suffix of the folder beside a store in which files are made."""
 
@@ -48,9 +56,10 @@ class LocalBackend:
         self.folder = folder
         self._real = Path(os.path.realpath(folder))
         self._work = self._real.parent / f".{self._real.name}.{WORK}"
-        self._depth = len(self._real.parts)
-        self._unflushed: dict[Path, int] = {}
-        self._known: set[Path] = set()
+        self._root = str(self._real)
+        self._unflushed: dict[str, int] = {}
+        # Folders that are there, with no link on the way, and whether files are made beside them.
+        self._known: dict[str, bool] = {}
         self._clock = itertools.count()
         self._lock, self._flushing = Lock(), Lock()
 
@@ -113,18 +122,16 @@ class LocalBackend:
 
     def write(self, key: str, pieces: Iterable[Piece]) -> int:
         """Write beside the file, flush, rename; the name is durable after `flush`."""
-        path = self.path(key)
-        temporary, file = self._temporary(path)
-        total = 0
+        path, folder = self._place(key)
+        temporary, file = self._temporary(path, folder)
         try:
             with file:
-                for piece in pieces:
-                    total += _write_all(file.fileno(), piece)
+                total = _write_pieces(file.fileno(), pieces)
                 os.fsync(file.fileno())
             self._put(temporary, path)
         except BaseException:
             with suppress(OSError):
-                temporary.unlink()
+                os.unlink(temporary)
             raise
         return total
 
@@ -134,11 +141,11 @@ class LocalBackend:
         Flushed together, small files share the disk's commits: a group of 25 takes a tenth of the
         time that one after the other takes.
         """
-        waiting: list[tuple[Path, Path]] = []
+        waiting: list[tuple[str, str]] = []
         try:
             for key, content in files.items():
-                path = self.path(key)
-                temporary, file = self._temporary(path)
+                path, folder = self._place(key)
+                temporary, file = self._temporary(path, folder)
                 waiting.append((temporary, path))
                 with file:
                     _write_all(file.fileno(), content)
@@ -149,45 +156,60 @@ class LocalBackend:
         except BaseException:
             for temporary, _ in waiting:
                 with suppress(OSError):
-                    temporary.unlink()
+                    os.unlink(temporary)
             raise
 
-    def _temporary(self, path: Path) -> tuple[Path, FileIO]:
+    def _place(self, key: str) -> tuple[str, str]:
+        """The file of a key and its folder, which is made; raises as `path`.
+
+        What lies above a folder that was made or seen before is not looked at again.
+        """
+        check_key(key)
+        path = f"{self._root}/{key}"
+        folder = path.rpartition("/")[0]
+        if folder in self._known:
+            with suppress(*ABSENT):
+                if not stat.S_ISDIR(os.lstat(folder).st_mode):
+                    raise not_plain(Path(folder))
+                return path, folder
+            self._known.clear()
+        self._make_folders(folder)
+        return path, folder
+
+    def _temporary(self, path: str, folder: str) -> tuple[str, FileIO]:
         """A new file to be renamed to `path`, open for writing."""
         with suppress(*ABSENT):
             if not stat.S_ISREG(os.lstat(path).st_mode):
-                raise not_plain(path)
+                raise not_plain(Path(path))
         for _ in range(_TRIES):
             # Any writer that is done removes the work folder where it is empty, at any time.
             with suppress(FileNotFoundError):
-                temporary = self._work_name(path)
+                temporary = self._work_name(path, folder)
                 return temporary, FileIO(temporary, "x")
-        temporary = self._work_name(path)
+            self._known.clear()
+            self._make_folders(folder)
+            with suppress(FileExistsError):
+                os.mkdir(self._work)
+        temporary = self._work_name(path, folder)
         return temporary, FileIO(temporary, "x")
 
-    def _work_name(self, path: Path) -> Path:
-        self._make_folders(path.parent)
-        name = f"{path.name}.{owner()}.{secrets.token_hex(4)}{PARTIAL}"
-        with suppress(FileExistsError):
-            os.mkdir(self._work)
+    def _work_name(self, path: str, folder: str) -> str:
+        name = f"{os.path.basename(path)}.{owner()}.{secrets.token_hex(4)}{PARTIAL}"
         # A store may be a disk of its own, where nothing can be renamed into from beside.
-        beside = os.stat(self._work).st_dev == os.stat(path.parent).st_dev
-        return self._work / name if beside else path.with_name(name)
+        beside = self._known.get(folder)  # another thread may have forgotten it
+        return f"{self._work if beside or self._is_beside(folder) else folder}/{name}"
 
-    def _put(self, temporary: Path, path: Path) -> None:
-        temporary.replace(path)
+    def _put(self, temporary: str, path: str) -> None:
+        os.replace(temporary, path)
         # After the rename: another thread's flush may take and forget the folder at any time.
-        self._appeared_in(path.parent)
+        self._appeared_in(path.rpartition("/")[0])
 
-    def _appeared_in(self, folder: Path) -> None:
+    def _appeared_in(self, folder: str) -> None:
         with self._lock:
             self._unflushed[folder] = next(self._clock)
 
-    def _make_folders(self, folder: Path) -> None:
-        known, there = folder in self._known, os.path.isdir(folder)
-        if known and there:
-            return
-        if not there and (known or len(self._known) > _MOST_KNOWN):
+    def _make_folders(self, folder: str) -> None:
+        if len(self._known) > _MOST_KNOWN:
             self._known.clear()
         try:
             self._make_unknown(folder)
@@ -195,16 +217,33 @@ class LocalBackend:
             self._known.clear()
             self._make_unknown(folder)
 
-    def _make_unknown(self, folder: Path) -> None:
+    def _make_unknown(self, folder: str) -> None:
         way = []
-        while len(folder.parts) > self._depth and folder not in self._known:
+        while len(folder) > len(self._root) and folder not in self._known:
             way.append(folder)
-            folder = folder.parent
+            folder = folder.rpartition("/")[0]
+        if folder not in self._known:
+            check_folder(Path(folder))
         for new in reversed(way):
-            new.mkdir(exist_ok=True)
+            try:
+                os.mkdir(new)
+            except FileExistsError:
+                mode = os.lstat(new).st_mode
+                if stat.S_ISLNK(mode):
+                    raise not_plain(Path(new)) from None
+                if not stat.S_ISDIR(mode):
+                    raise
             # Also where it was there: another process may have made it, and not flushed it yet.
-            self._appeared_in(new.parent)
-            self._known.add(new)
+            self._appeared_in(new.rpartition("/")[0])
+            self._known[new] = self._is_beside(new)
+
+    def _is_beside(self, folder: str) -> bool:
+        """Whether a folder lies on the disk of the work folder."""
+        return os.stat(folder).st_dev == self._device
+
+    @cached_property
+    def _device(self) -> int:
+        return os.stat(self._real.parent).st_dev
 
     def flush(self) -> None:
         """Flush every folder in which a name has appeared.
@@ -259,7 +298,7 @@ class LocalBackend:
         path = self.path(key)
         if path.is_dir() and not path.is_symlink():
             with self._lock:
-                gone = [folder for folder in self._unflushed if folder.is_relative_to(path)]
+                gone = [f for f in self._unflushed if f"{f}/".startswith(f"{path}/")]
                 for folder in gone:
                     del self._unflushed[folder]
             shutil.rmtree(path)
@@ -290,20 +329,24 @@ class LocalBackend:
     def claimed(self, group: str, item: Item, flag: str, size: int) -> Iterator[bool]:
         """Hold an item's file lock beside the store: it goes when its process does."""
         from taqstore.place.disk import try_lock
+
+        location, locks = self._locks
+        with try_lock(locks / location.item_lock_name(group, item), location) as held:
+            yield held
+
+    @cached_property
+    def _locks(self) -> tuple[Location, Path]:
+        """The store's address, and the folder of its items' locks."""
         from taqstore.place.location import Location
 
         location = Location.parse(self.folder)
-        path = location.beside("locks") / location.item_lock_name(group, item)
-        with try_lock(path, location) as held:
-            yield held
+        return location, location.beside("locks")
 
     def any_claimed(self, group: str, items: Iterable[Item], flags: str) -> bool:
         """Whether the lock of any of these items is held."""
         from taqstore.place.disk import is_held
-        from taqstore.place.location import Location
 
-        location = Location.parse(self.folder)
-        locks = location.beside("locks")
+        location, locks = self._locks
         there = {lock.name for lock in locks.iterdir()} if locks.is_dir() else set()
         if not there:
             return False
@@ -315,9 +358,25 @@ class LocalBackend:
         self.write(key, [content])
 
 
-def _write_all(fd: int, piece: Piece) -> int:
+def _write_all(fd: int, piece: Piece | bytearray) -> int:
     view = memoryview(piece)
     done = 0
     while done < view.nbytes:  # os.write may stop short of 2 GiB or at a signal
         done += os.write(fd, view[done:])
     return done
+
+
+def _write_pieces(fd: int, pieces: Iterable[Piece]) -> int:
+    """Write pieces one after the other; returns their bytes."""
+    total, small = 0, bytearray()
+    for piece in pieces:
+        size = memoryview(piece).nbytes
+        if small and len(small) + size > _TOGETHER:
+            total += _write_all(fd, small)
+            small = bytearray()
+        if size <= _SMALL:
+            small += piece
+        else:
+            total += _write_all(fd, small) + _write_all(fd, piece)
+            small = bytearray()
+    return total + _write_all(fd, small)

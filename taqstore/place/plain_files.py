@@ -9,6 +9,7 @@ import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import perf_counter
 
 from taqstore.errors import FILE_SIZE, StoreError, problem
 
@@ -16,12 +17,16 @@ _log = logging.getLogger(__name__)
 PARTIAL = ".partial"
 
 
+# Linux: a descriptor that names a file and opens nothing.
+_NAMED_ONLY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
 ABSENT = (FileNotFoundError, NotADirectoryError)
 # Flushes that wait at once: a disk serves those that wait together by one.
 _AT_ONCE = 16
+# Seconds that a flush may take before others wait beside it: as long as a thread takes to begin.
+_LONG = 2e-4
 
 
-def flush_path(path: Path) -> None:
+def flush_path(path: str | Path) -> None:
     """Make a file's content, or the names inside a folder, durable."""
     fd = os.open(path, os.O_RDONLY)
     try:
@@ -30,18 +35,31 @@ def flush_path(path: Path) -> None:
         os.close(fd)
 
 
-def flush_paths(paths: Sequence[Path]) -> None:
+def flush_paths(paths: Sequence[str | Path]) -> None:
     """`flush_path` of several, in any order.
 
-    Side by side they take a tenth of the time: 160 of them 20 ms in place of 300.
+    Side by side they take a tenth of the time on a disk that lets one wait: 160 of them 20 ms in
+    place of 300. Where it does not, threads are most of what flushing takes.
     """
-    if len(paths) < 2:
-        for path in paths:
-            flush_path(path)
+    left = iter(paths)
+    for path in left:
+        began = perf_counter()
+        flush_path(path)
+        if perf_counter() - began > _LONG:
+            break
+    waiting = [*left]
+    threads = min(len(waiting), _AT_ONCE)
+    if threads < 2:
+        _flush_some(waiting)
         return
-    with ThreadPoolExecutor(min(len(paths), _AT_ONCE)) as pool:
-        for _ in pool.map(flush_path, paths):
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(_flush_some, (waiting[n::threads] for n in range(threads))):
             pass
+
+
+def _flush_some(paths: Sequence[str | Path]) -> None:
+    for path in paths:
+        flush_path(path)
 
 
 def open_regular(path: Path) -> int:
@@ -83,8 +101,22 @@ def open_below(path: Path) -> int:
 
 def check_folder(folder: Path) -> None:
     """Refuse a folder that is, or lies below, a link."""
-    if os.path.realpath(folder) != str(folder):
+    if _as_the_system_says(folder) != str(folder) and os.path.realpath(folder) != str(folder):
         raise not_plain(folder)
+
+
+def _as_the_system_says(folder: Path) -> str | None:
+    """Where an open folder lies, if this system tells: three calls in place of one a level."""
+    try:
+        fd = os.open(folder, _NAMED_ONLY)
+    except OSError:
+        return None
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
 
 
 def not_plain(path: Path) -> StoreError:

@@ -15,6 +15,15 @@ _Answer = TypeVar("_Answer")
 AHEAD = 4
 """Parts a worker has waiting beside the one that it is at: few, for they are held in memory."""
 
+NO_DASHBOARD: dict[str, Any] = {
+    "dashboard_address": None,
+    "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"},
+}
+"""Options of a `LocalCluster` that shows nothing of itself.
+
+Its scheduler serves HTTP all the same, by default on port 8787 for the whole network.
+"""
+
 
 class Each(Protocol):
     """A function of every part, in the order of the parts: as `map`, whoever does the work.

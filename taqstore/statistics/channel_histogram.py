@@ -38,23 +38,27 @@ def count_blocks(values: npt.ArrayLike, layout: Layout) -> Iterator[npt.NDArray[
         what = f"channel histograms of layout {layout.dtype} need values of it"
         raise TaqError(problem(what, found=array.dtype.name))
     flat = array.reshape(-1, array.shape[-1])
-    codes_per_channel = 2 * (layout.zero_bin + (1 << layout.mantissa_bits))
-    width = max(1, _CODES // codes_per_channel)
+    width = max(1, _CODES // _codes(layout))
     for at in range(0, flat.shape[1], width):
-        yield _count(flat[:, at : at + width], layout, codes_per_channel)
+        yield _count(flat[:, at : at + width], layout)
 
 
-def _count(block: npt.NDArray[Any], layout: Layout, codes: int) -> npt.NDArray[Any]:
-    channels, half = block.shape[1], layout.zero_bin
+def _codes(layout: Layout) -> int:
+    """Bins with those of infinity and NaN, at either end: a power of two."""
+    return 2 * (layout.zero_bin + (1 << layout.mantissa_bits))
+
+
+def _count(block: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
+    channels, codes, ends = block.shape[1], _codes(layout), 1 << layout.mantissa_bits
     # Adding positive zero turns the negative one into it and leaves every other value as it is.
-    bits = (block + _zero(layout)).view(layout.word)
-    index = (bits >> layout.word(layout.shift)).astype(np.int64)
-    index += np.arange(channels) * codes
-    counted = np.bincount(index.ravel("K"), minlength=channels * codes).reshape(channels, codes)
-    sign = codes // 2
-    narrow = counted.astype(np.uint32 if len(block) < 2**32 else np.int64)
-    positive, negative = narrow[:, :half], narrow[:, sign : sign + half]
-    return np.concatenate([negative[:, ::-1], positive], axis=1)
+    bits = (block + _zero(layout)).view(f"i{block.dtype.itemsize}").astype(np.int32, copy=False)
+    # The bins of negative values go down from the middle as those of positive ones go up.
+    flip = bits >> 31
+    flip |= codes // 2
+    flip ^= bits >> layout.shift
+    flip += np.arange(0, channels * codes, codes, dtype=np.int32)
+    counted = np.bincount(flip.ravel("K"), minlength=channels * codes).reshape(channels, codes)
+    return counted[:, ends : codes - ends].astype(np.uint32 if len(block) < 2**32 else np.int64)
 
 
 def _zero(layout: Layout) -> Any:

@@ -6,7 +6,7 @@ Work goes by blocks of rows: extra memory is bounded, whatever the size of the t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import chain
@@ -67,18 +67,40 @@ class Observation(Moments):
         A sum of squares beyond float32 is stored as infinity; counts are uint32 where they fit.
         """
         wide = self.histogram.dtype != np.uint32
-        with np.errstate(over="ignore"):
-            moments = {"mean": self.mean.astype("f4"), "m2": self.m2.astype("f4")}
         return {
-            "min": self.min,
-            "max": self.max,
-            "count": np.array(self.count, np.int64),
-            **moments,
-            "tensor_min": self.tensor_min,
-            "tensor_max": self.tensor_max,
+            **self._narrowed(),
             "histogram": self.histogram.astype(np.uint64) if wide else self.histogram,
-            "nonfinite": self.nonfinite.astype(np.uint64),
         }
+
+    def _narrowed(self) -> Mapping[str, Array]:
+        """Variables beside the histogram."""
+        return _narrow(self, self.count, self.nonfinite)
+
+
+@dataclass(frozen=True)
+class _Row(Observation):
+    """One of several tensors: what a store holds of them is made for all of them at once."""
+
+    narrow: Mapping[str, Array]
+
+    def _narrowed(self) -> Mapping[str, Array]:
+        return self.narrow
+
+
+def _narrow(moments: Moments, count: int, nonfinite: Counts) -> dict[str, Array]:
+    """Variables of ``(..., channel)`` beside the histogram."""
+    with np.errstate(over="ignore"):
+        mean, m2 = moments.mean.astype("f4"), moments.m2.astype("f4")
+    return {
+        "min": moments.min,
+        "max": moments.max,
+        "count": np.full(mean.shape[:-1], count, np.int64),
+        "mean": mean,
+        "m2": m2,
+        "tensor_min": np.asarray(np.fmin.reduce(moments.min, axis=-1)),
+        "tensor_max": np.asarray(np.fmax.reduce(moments.max, axis=-1)),
+        "nonfinite": nonfinite.astype(np.uint64),
+    }
 
 
 def observe(
@@ -150,19 +172,22 @@ def _observe_stacked(
     blocks = count_blocks(stack.reshape(len(stack), -1).T, layout)
     histograms = list(chain.from_iterable(blocks))
     moments = finite_moments(stack)
+    count, sound = stack.shape[1], np.zeros((len(stack), 3), np.int64)
+    narrow = _narrow(moments, count, sound)
     for index, key in enumerate(keys):
         yield (
             key,
-            Observation(
+            _Row(
                 moments.finite[index],
                 moments.min[index],
                 moments.max[index],
                 moments.mean[index],
                 moments.m2[index],
                 layout=layout,
-                count=stack.shape[1],
+                count=count,
                 histogram=histograms[index],
-                nonfinite=np.zeros(3, np.int64),
+                nonfinite=sound[index],
+                narrow={name: values[index] for name, values in narrow.items()},
             ),
         )
 

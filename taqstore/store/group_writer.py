@@ -8,17 +8,19 @@ by the next run.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from threading import Lock
 
 import numpy as np
 
 from taqstore.errors import StoreError, problem
 from taqstore.items.closing import close_items
-from taqstore.items.flag_files import flag_bytes, flag_key, write_flags
+from taqstore.items.flag_files import flag_bytes, flag_files, flag_key, write_flag_files
 from taqstore.items.flags import Items, read_group
 from taqstore.layout.item_records import ABSENT, Identity, Item, ItemLayout, Shard
+from taqstore.layout.nodes import GroupNode
 from taqstore.layout.shards import Frames, fingerprint_of
 from taqstore.layout.template import Array, Template
 from taqstore.metadata.root import without_copies
@@ -27,6 +29,7 @@ from taqstore.place.disk import disk_errors
 from taqstore.place.location import Location
 from taqstore.store.groups import MADE_BY, array_differences
 from taqstore.store.growth import match_items
+from taqstore.store.opening import HISTOGRAM, Opened, sums_of
 from taqstore.store.regions import Region, Values, whole
 
 # Records written alone are closed after so many: opening a group reads each of them.
@@ -207,18 +210,40 @@ class GroupWriter:
 
     def commit(self, items: Iterable[Item]) -> None:
         """Flag items whose data has been `put`; their data is on disk before any flag is."""
-        backend, path = self.backend, self.template.path
+        self.commit_all({self: items})
+
+    @staticmethod
+    def commit_all(items: Mapping[GroupWriter, Iterable[Item]]) -> None:
+        """Flag items of several groups of one store; data of all is on disk before any flag is.
+
+        Together they share the flushes of the disk.
+        """
+        if not items:
+            return
+        first, files, numbers = next(iter(items)), dict[str, bytes](), list[list[Item]]()
+        with disk_errors(first.location):
+            first.backend.flush()
+            for group, some in items.items():
+                records = group._records(some)
+                files |= flag_files(group.template.path, records)
+                numbers.append(list(records))
+            write_flag_files(first.backend, files)
+            first.backend.flush()
+        for group, flagged in zip(items, numbers, strict=True):
+            group._committed(flagged)
+
+    def _records(self, items: Iterable[Item]) -> dict[Item, bytes]:
+        """Records of items as they will be, by number of the item."""
         flags = self._flags(items)
-        with disk_errors(self.location):
-            backend.flush()
-            records = {number: self._record(number, mask) for number, mask in flags.items()}
-            write_flags(backend, path, records)
-            backend.flush()
-        _log.debug("wrote %s, items %s", path, " ".join(map(str, flags)))
-        for number in flags:
+        return {number: self._record(number, mask) for number, mask in flags.items()}
+
+    def _committed(self, numbers: Sequence[Item]) -> None:
+        """Forget what was put of items that are flagged now."""
+        _log.debug("wrote %s, items %s", self.template.path, " ".join(map(str, numbers)))
+        for number in numbers:
             for shard in self._layout.shards(number):
                 self._put.pop(shard, None)
-        self._close_now_and_then(len(flags))
+        self._close_now_and_then(len(numbers))
 
     def _flags(self, items: Iterable[Item]) -> dict[Item, np.ndarray]:
         """Flags of the items' positions, and of those flagged before, by number of the item."""
@@ -268,6 +293,24 @@ class GroupWriter:
     def close(self) -> None:
         """Close the flags of what was committed. The caller holds the store's lock."""
         close_groups([self])
+
+    def add_up(self) -> None:
+        """Keep the sums of counts of all that is whole, where they are not there.
+
+        Nothing rests on them: a reader that finds none, or other ones, adds up the counts itself.
+        """
+        folder, path = self.location.folder, self.template.path
+        if folder is None or HISTOGRAM not in {array.name for array in self.template.arrays}:
+            return
+        opener = partial(self.location.zarr_store, read_only=True)
+        try:
+            items = self.look_again()
+            view = Opened(GroupNode(items.loaded, opener), items.mask, items)
+            found = {f"{path}/{key}": raw for key, raw in sums_of(view, folder / path).items()}
+            with disk_errors(self.location):
+                self.backend.write_all(found)
+        except StoreError as error:  # what was to be written is there, and flagged
+            _log.debug("no sums of %s: %s", path, error)
 
     def to_close(self) -> Items | None:
         """The group as it is now, where there are flags to close."""

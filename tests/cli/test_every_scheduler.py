@@ -21,12 +21,16 @@ from support.s3_server import S3Server
 from support.uploaded import in_a_bucket
 from taqstore.cli import COMMANDS, cli
 from taqstore.place.location import Location
+from taqstore.run.dealing import NO_DASHBOARD
 from taqstore.testing import RunShape, make_store
 from taqstore.upkeep import shard_check
 
 distributed = pytest.importorskip("distributed", reason="extra `distributed` not installed")
 # Its servers close sockets and threads in their own time.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.filterwarnings("error:Port .* is already in use"),
+]
 
 SHAPE = RunShape(images=2, blocks=2, hidden=8, image_tokens=6, text_tokens=3, stats_stride=5)
 QUESTIONS = {
@@ -52,9 +56,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None
-    ) as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, **NO_DASHBOARD) as cluster:
         yield cluster
 
 
@@ -177,9 +179,7 @@ def test_a_lost_worker_costs_its_part_only(
     whole = taq("verify", remote, "--json", *words)
     assert whole.code == 0
     with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None
-        ) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, **NO_DASHBOARD) as cluster,
         s3.fault("slow", seconds=0.1, what="GET", key="/c/"),
         s3.counted() as count,
     ):

@@ -13,6 +13,7 @@ from support.cli_runner import Runner
 from taqstore.arrays.dask_blocks import behind_dask
 from taqstore.cli.scheduler import computing
 from taqstore.errors import TaqError
+from taqstore.run.dealing import NO_DASHBOARD
 from taqstore.store.reader import open_store
 from taqstore.testing import RunShape, make_store
 
@@ -54,7 +55,7 @@ def test_other_local_schedulers(taq: Runner, store: Path, scheduler: str) -> Non
 def test_workers_of_a_cluster(taq: Runner, store: Path) -> None:
     distributed = pytest.importorskip("distributed", reason="extra `distributed` not installed")
     threads = answer(taq, store)
-    with distributed.LocalCluster(processes=False, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(processes=False, **NO_DASHBOARD) as cluster:
         address = cluster.scheduler_address
         assert answer(taq, store, "--scheduler", address) == threads
     assert answer(taq, store, "--scheduler", "distributed") == threads

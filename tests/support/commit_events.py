@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any, NamedTuple
@@ -74,7 +74,7 @@ class Events(list[Event]):
 @contextmanager
 def recorded(events: Events) -> Iterator[Events]:
     """Keep what all writers of groups do meanwhile."""
-    put, commit, claim = GroupWriter.put, GroupWriter.commit, GroupWriter.claim
+    put, commit_all, claim = GroupWriter.put, GroupWriter.commit_all, GroupWriter.claim
 
     def item_of(group: GroupWriter, name: str, start: Iterable[int]) -> Item:
         at = dict(zip(group.template.array(name).dims, start, strict=True))
@@ -87,13 +87,14 @@ def recorded(events: Events) -> Iterator[Events]:
         events.happens(PUT, *of)
         return size
 
-    def committing(self: GroupWriter, items: Any) -> None:
-        every = list(items)
-        for item in every:
-            events.happens(FLAGGING, self.template.path, item)
-        commit(self, every)
-        for item in every:
-            events.happens(FLAGGED, self.template.path, item)
+    def committing(items: Mapping[GroupWriter, Iterable[Item]]) -> None:
+        every = {group: list(some) for group, some in items.items()}
+        of = [(group.template.path, item) for group, some in every.items() for item in some]
+        for path, item in of:
+            events.happens(FLAGGING, path, item)
+        commit_all(every)
+        for path, item in of:
+            events.happens(FLAGGED, path, item)
 
     @contextmanager
     def claiming(self: GroupWriter, item: Item) -> Iterator[bool]:
@@ -108,6 +109,6 @@ def recorded(events: Events) -> Iterator[Events]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(GroupWriter, "put", putting)
-        patch.setattr(GroupWriter, "commit", committing)
+        patch.setattr(GroupWriter, "commit_all", staticmethod(committing))
         patch.setattr(GroupWriter, "claim", claiming)
         yield events

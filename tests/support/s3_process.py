@@ -21,11 +21,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from moto.core import DEFAULT_ACCOUNT_ID
-from moto.moto_server.werkzeug_app import (
-    DomainDispatcherApplication,
-    MotoRequestHandler,
-    create_backend_app,
-)
+from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
 from moto.s3.models import s3_backends
 from werkzeug.serving import ThreadedWSGIServer
 
@@ -202,14 +198,44 @@ def drop(environ: dict[str, Any]) -> None:
     raise ConnectionResetError("injected")
 
 
-class Quiet(MotoRequestHandler):
-    """No line a request; a connection that was dropped is not read any further."""
+class Handler(MotoRequestHandler):
+    """No line a request; connections stay for the next, as those of S3 do.
+
+    werkzeug's own begins a thread for each request and waits for the client to leave: that took
+    most of the time. It may not know where a request ends; here each was read whole.
+    """
+
+    disable_nagle_algorithm = True
+
+    def run_wsgi(self) -> None:
+        if self.headers.get("Expect", "").lower() == "100-continue":
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        said: list[Any] = []
+
+        def start(status: str, headers: list[tuple[str, str]]) -> Callable[[bytes], Any]:
+            said[:] = [status, headers]
+            return lambda data: self.wfile.write(head(self.command, status, headers, data) + data)
+
+        try:
+            body = b"".join(self.server.app(self.make_environ(), start))
+            self.wfile.write(head(self.command, *said, body) + body)
+        except ConnectionError:
+            self.close_connection = True
 
     def log_request(self, *_: Any, **__: Any) -> None:
         pass
 
     def connection_dropped(self, *_: Any, **__: Any) -> None:
         self.close_connection = True
+
+
+def head(method: str, status: str, headers: list[tuple[str, str]], body: bytes) -> bytes:
+    """Status line and headers; a length where none was said and there may be a body."""
+    lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in headers)]
+    silent = method == "HEAD" or status[:3] in ("204", "304")
+    if not silent and not any(name.lower() == "content-length" for name, _ in headers):
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
 class Server(ThreadedWSGIServer):
@@ -225,8 +251,8 @@ class Server(ThreadedWSGIServer):
 
 
 def serve() -> None:
-    application = Layer(DomainDispatcherApplication(create_backend_app))
-    server = Server("127.0.0.1", 0, application, handler=Quiet)
+    application = Layer(create_backend_app("s3"))
+    server = Server("127.0.0.1", 0, application, handler=Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(server.port, flush=True)
     sys.stdin.read()

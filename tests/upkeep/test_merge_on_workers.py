@@ -13,6 +13,7 @@ from support.cli_runner import Runner
 from support.merge_runs import make
 from support.s3_server import S3Server
 from support.same_stores import assert_same_stores
+from taqstore.run.dealing import NO_DASHBOARD
 from taqstore.upkeep import verify_store
 
 distributed = pytest.importorskip("distributed", reason="extra `distributed` not installed")
@@ -27,7 +28,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as it:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, **NO_DASHBOARD) as it:
         yield it
 
 

@@ -20,7 +20,8 @@ from ..quantized.linear import InputStart, Noise, noise_of
 from .block import BlockRun, Minibatch
 from .forward import Errors, QuantizedForward
 from .settings import Settings
-from .soft import SoftWeight, rounding_loss, sigmoid, soften, soften_at, unsettled
+from .soft import SoftWeight, soften, soften_at
+from .weights import SoftWeights
 
 # MLX's optimisers want a mapping at the root.
 _ALL = "all"
@@ -110,12 +111,11 @@ class Optimiser:
         self.steps = [_log_steps(starts.get(name)) for name, _ in run.linears]
         self._first_steps = list(self.steps)
         self._started = weights
-        split = [self._split(name, module.weight) for name, module in run.linears]
-        self._soft: list[SoftWeight] = [soft for soft, _ in split]
-        self.v: list[Tensor] = [v for _, v in split]
-        self._adam_v = optimisers.Adam(settings.learning_rate, bias_correction=True)
+        self._weights = SoftWeights(
+            [self._split(name, module.weight) for name, module in run.linears],
+            learning_rate=settings.learning_rate,
+        )
         self._adam_step = optimisers.Adam(settings.step_rate, bias_correction=True)
-        self._adam_v.init({_ALL: self.v})
         self._adam_step.init({_ALL: self.steps})
         self.losses: list[float] = []
 
@@ -147,12 +147,12 @@ class Optimiser:
         mx = backend().mx
         loss, of_v, of_steps = self._slopes(batch)
         with mx.stream(beside()):
-            self.v = self._adam_v.apply_gradients({_ALL: of_v}, {_ALL: self.v})[_ALL]
+            self._weights.learn(of_v)
             if self.settings.activation_bits:
                 updated = self._adam_step.apply_gradients({_ALL: of_steps}, {_ALL: self.steps})
                 self.steps = updated[_ALL]
         with inside_model():
-            mx.eval(loss, self.v, self.steps, self._adam_v.state, self._adam_step.state)
+            mx.eval(loss, self._weights.evaluated, self.steps, self._adam_step.state)
         self.losses.append(float(np.float32(sum(one.item() for one in loss))))
         return self.losses[-1]
 
@@ -166,18 +166,17 @@ class Optimiser:
         losses, of_v, of_steps = self._slopes(batch)
         with inside_model():
             backend().mx.eval(losses)
-        return sum(loss.item() for loss in losses), of_v, of_steps
+        return sum(loss.item() for loss in losses), self._weights.joined(of_v), of_steps
 
     def _slopes(self, batch: Minibatch) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """As of `gradients`, with the loss of each part; the last part is not evaluated yet.
+        """As of `gradients`, V's by piece and losses by part; the last part is not evaluated yet.
 
         So one evaluation does all that a minibatch of one part takes, and what each weight asks
         for beside the passes is done beside them.
         """
         mx = backend().mx
         with mx.stream(beside()):
-            sigmoids = [sigmoid(v) for v in self.v]
-            weights = [soft.soft(s) for soft, s in zip(self._soft, sigmoids, strict=True)]
+            weights = self._weights.soften()
         slope = mx.value_and_grad(self._loss, argnums=(0, 1))
         losses, sums = list[Tensor](), None
         with self._forward.installed(self._noise()):
@@ -189,31 +188,33 @@ class Optimiser:
                 losses.append(loss)
         assert sums is not None
         of_weights, of_steps = sums
-        with mx.stream(beside()):
-            return losses, self._of_v(sigmoids, of_weights), of_steps
-
-    def _of_v(self, sigmoids: list[Tensor], of_weights: list[Tensor]) -> list[Tensor]:
-        """Gradients with respect to V, the rounding term's included."""
         beta, share = self.settings.beta_at(self.iteration), self.settings.rounding_weight
-        return [
-            soft.gradient(s, of_weight, beta=beta, share=share)
-            for soft, s, of_weight in zip(self._soft, sigmoids, of_weights, strict=True)
-        ]
+        with mx.stream(beside()):
+            return losses, self._weights.slopes(of_weights, beta=beta, share=share), of_steps
+
+    @property
+    def v(self) -> list[Tensor]:
+        """Rounding variables float32 ``(out, group, input)`` of each linear."""
+        return self._weights.v
+
+    @v.setter
+    def v(self, values: Sequence[Tensor]) -> None:
+        self._weights.v = values
 
     def state(self) -> dict[str, Any]:
         """All that changes, as a tree of tensors: with it, `restore` goes on to the last bit."""
         return {
             "v": self.v,
             "steps": self.steps,
-            "adam_v": self._adam_v.state,
+            "adam_v": self._weights.adam_state(),
             "adam_step": self._adam_step.state,
             "losses": backend().mx.array(np.array(self.losses, np.float32)),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
-        self.v, self.steps = list(state["v"]), list(state["steps"])
-        self._adam_v.state, self._adam_step.state = state["adam_v"], state["adam_step"]
+        self._weights.restore(list(state["v"]), state["adam_v"])
+        self.steps, self._adam_step.state = list(state["steps"]), state["adam_step"]
         self.losses = [float(loss) for loss in np.array(state["losses"])]
 
     def _loss(
@@ -242,23 +243,21 @@ class Optimiser:
 
     def unsettled(self) -> float:
         """Share of weights that are neither up nor down yet."""
-        count = sum(unsettled(v) for v in self.v).item()
-        return float(count) / sum(int(v.size) for v in self.v)
+        return self._weights.unsettled()
 
     def rounding_loss(self) -> float:
         """The rounding term as it stands, weighted as in the sum; 0 while it is off."""
         beta = self.settings.beta_at(self.iteration)
         if beta is None:
             return 0.0
-        total = sum(rounding_loss(v, beta).item() for v in self.v)
-        return float(total * self.settings.rounding_weight)
+        return self._weights.rounding_loss(beta) * self.settings.rounding_weight
 
     def rounded(self) -> dict[LayerName, Rounded]:
         """The result, by linear."""
         quantized = bool(self.settings.activation_bits)
         found = {}
         for (name, _), soft, v, step in zip(
-            self.run.linears, self._soft, self.v, self.steps, strict=True
+            self.run.linears, self._weights.whole, self.v, self.steps, strict=True
         ):
             size = np.exp(np.array(step)) if quantized else np.full(step.shape, np.nan, np.float32)
             found[name] = Rounded(

@@ -6,6 +6,7 @@ import functools
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,13 @@ def _names(store: Path) -> list[str]:
     return [path.name for path in folder.iterdir()] if folder.is_dir() else []
 
 
-@pytest.mark.parametrize("prefix", [False, True])
+@pytest.mark.parametrize(
+    ("cached", "prefix"),
+    list(product(ROWS, (False, True)))
+    if EXPLORE
+    else [(TINY.name, False), (TINY.name, True), (TINY32.name, False), (TINY_FLUX.name, True)],
+    indirect=["cached"],
+)
 def test_the_result_is_that_of_the_whole_cache(
     cached: Path, wholes: Callable[[bool], Path], tmp_path: Path, *, prefix: bool
 ) -> None:

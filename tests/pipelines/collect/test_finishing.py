@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +23,7 @@ from support.live_models import TINY
 from support.live_store import make_live_store
 from support.same_stores import assert_same_stores
 from taqstore import open_store
+from taqstore.layout.item_records import Item
 from taqstore.run.mode import Mode
 from taqstore.store.group_writer import GroupWriter
 from taqstore.upkeep.verify import verify_store
@@ -113,16 +114,16 @@ def no_claims(store: Path) -> bool:
 
 
 def in_commit(patch: pytest.MonkeyPatch, batch: int, do: Callable[..., None]) -> None:
-    """Do something before this batch is flagged in its second group."""
-    commit, last = GroupWriter.commit, f"activations/{SITES[0]}"
+    """Do something before this batch is flagged."""
+    commit_all = GroupWriter.commit_all
 
-    def committing(self: GroupWriter, items: Any) -> None:
-        items = list(items)
-        if self.template.path == last and items == [(batch,)]:
+    def committing(items: Mapping[GroupWriter, Iterable[Item]]) -> None:
+        every = {group: list(some) for group, some in items.items()}
+        if [(batch,)] in every.values():
             do()
-        commit(self, items)
+        commit_all(every)
 
-    patch.setattr(GroupWriter, "commit", committing)
+    patch.setattr(GroupWriter, "commit_all", staticmethod(committing))
 
 
 @needs_models

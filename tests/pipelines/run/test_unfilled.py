@@ -113,11 +113,11 @@ def test_corrected_parameters_are_taken_after_a_first_item_failed(
     run, needs = RUNS[name]
     store = _store(filled, tmp_path, needs)
 
-    def fail(self: GroupWriter, items: object) -> None:
+    def fail(items: object) -> None:
         raise error("before the first flag")
 
     with monkeypatch.context() as patch:
-        patch.setattr(GroupWriter, "commit", fail)
+        patch.setattr(GroupWriter, "commit_all", staticmethod(fail))
         with pytest.raises(error):
             run(store, filled.parent, False)
     outcome = run(store, filled.parent, True)

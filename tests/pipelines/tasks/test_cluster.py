@@ -16,6 +16,7 @@ from taqstore.pipelines.tasks.cluster import Scheduler
 from support.live_capture import needs_models
 from support.shared_runs import FILLING, Workshop, assert_same, copy_of
 from taqstore.errors import MisuseError, TaqError
+from taqstore.run.dealing import NO_DASHBOARD
 from taqstore.run.mode import Mode
 from taqstore.store.reader import open_store
 from taqstore.upkeep.verify import verify_store
@@ -24,6 +25,7 @@ pytestmark = [
     needs_models,
     # Its servers close sockets and threads in their own time.
     pytest.mark.filterwarnings("default"),
+    pytest.mark.filterwarnings("error:Port .* is already in use"),
 ]
 
 
@@ -40,9 +42,7 @@ def address() -> Iterator[str]:
 
     with (
         dask.config.set({"distributed.worker.preload": ["support.live_models"]}),
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=2, dashboard_address=None
-        ) as workers,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=2, **NO_DASHBOARD) as workers,
     ):
         yield workers.scheduler_address
 
