@@ -15,6 +15,7 @@ from contextlib import suppress
 from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from weakref import ref
 
 import numpy as np
 
@@ -52,6 +53,21 @@ MAPS_KEPT = 64
 # Bytes of fill that one reading may make up, and how often as much as it reads beyond that.
 _MADE_UP, _SPARSEST = 256 << 20, 64
 _WHOLE = slice(None)
+# Bytes that arrays read in passes keep mapped, all together: those of sites that are done would be
+# kept as long as a graph that names them.
+_PASSING_BYTES = 96 << 20
+_passing: OrderedDict[int, tuple[ref[ArrayReader], int]] = OrderedDict()
+
+
+def _make_room(latest: ArrayReader, size: int) -> None:
+    """Let go of the maps of arrays that were mapped least lately; `size` are bytes of `latest`."""
+    _passing[id(latest)] = ref(latest), size
+    with suppress(KeyError, RuntimeError):  # another thread may be doing the same
+        _passing.move_to_end(id(latest))
+        while len(_passing) > 1 and sum(n for _, n in _passing.values()) > _PASSING_BYTES:
+            _, (one, _) = _passing.popitem(last=False)
+            if (done := one()) is not None:
+                done._maps.clear()
 
 
 class ArrayReader:
@@ -363,8 +379,11 @@ class ArrayReader:
         if shard is not None:  # mapped again after making room, its chunks are not compared again
             shard.checked = self._checked.setdefault(coords, shard.checked)
         self._maps[coords] = shard
-        while len(self._maps) > self._maps_kept:
-            self._maps.popitem(last=False)
+        with suppress(KeyError):
+            while len(self._maps) > self._maps_kept:
+                self._maps.popitem(last=False)
+        if self.mapped_bytes is not None:
+            _make_room(self, len(self._maps) * self._shard_bytes)
         return shard
 
     def _named(self, path: Path, coords: tuple[int, ...]) -> MappedShard:
@@ -382,8 +401,11 @@ class ArrayReader:
     def _maps_kept(self) -> int:
         if self.mapped_bytes is None:
             return MAPS_KEPT
-        shard = max(1, math.prod(self.shard_shape) * self.dtype.itemsize)
-        return min(MAPS_KEPT, max(1, self.mapped_bytes // shard))
+        return min(MAPS_KEPT, max(1, self.mapped_bytes // self._shard_bytes))
+
+    @property
+    def _shard_bytes(self) -> int:
+        return max(1, math.prod(self.shard_shape) * self.dtype.itemsize)
 
     def _read_zarr(self, coords: tuple[int, ...], local: list[Any]) -> np.ndarray:
         assert self._files is not None
