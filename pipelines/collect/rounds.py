@@ -259,7 +259,8 @@ class Job:
         """
         label = f"{self.found.word} {', '.join(map(str, one.everything))}"
         with ExitStack() as stack:
-            claimed, left = self._claimed(one, stack), self._left(one)
+            claimed, there = self._claimed(one, stack), _written(self.observed)
+            left = self._left(one, there)
             if left.everything and not claimed:
                 return None
             if left != one:
@@ -269,7 +270,7 @@ class Job:
             # Claimed before, so shut down first: no thread writes what is no longer held. A thread
             # per group, for what they do is wait for the disk.
             pool = stack.enter_context(ThreadPoolExecutor(max_workers=len(self.observed) + 1))
-            targets = {batch: self._target(batch, pool) for batch in left.batches}
+            targets = {batch: self._target(batch, pool, there) for batch in left.batches}
             self._fill(left, targets)
             finish = partial(self._commit, list(targets.values()))
             if any(group.backend.remote for group in self.groups.values()):
@@ -292,7 +293,8 @@ class Job:
         prompts = self.found.prepare_all(self.model, some.everything, self.schedule)
         prompt, laps = clock.lap(), list[float]()
         with ThreadPoolExecutor(max_workers=len(self.observed)) as pool:
-            targets = {batch: self._target(batch, pool) for batch in batches}
+            there = _written(self.observed)
+            targets = {batch: self._target(batch, pool, there) for batch in batches}
             sums = Sums(self.moments, self.passes[0] if one.groups else ())
             quiet = replace(self, mode=Mode(), outcome=Outcome())
             runner = _Runner(quiet, prompts, some, targets, sums)
@@ -315,9 +317,9 @@ class Job:
             items += [(writer, (one.number, group)) for writer in self.moments.values()]
         return all(stack.enter_context(writer.claim(item)) for writer, item in items)
 
-    def _left(self, one: Round) -> Round:
+    def _left(self, one: Round, there: Mapping[str, np.ndarray]) -> Round:
         """What no other process has finished meanwhile."""
-        done = _complete(self.observed)
+        done = np.all(list(there.values()), axis=0)
         batches = {batch: images for batch, images in one.batches.items() if not done[batch]}
         if not one.groups:
             return replace(one, batches=batches)
@@ -325,12 +327,12 @@ class Job:
         groups = tuple(group for group in one.groups if not finished[group])
         return replace(one, batches=batches, groups=groups, images=one.images if groups else ())
 
-    def _target(self, batch: int, pool: Executor) -> Target:
+    def _target(self, batch: int, pool: Executor, there: Mapping[str, np.ndarray]) -> Target:
         """Where a batch's statistics and channel histograms go."""
         buffers: dict[str, SiteBuffer] = {}
         sinks: dict[str, ChannelSink] = {}
         for path, group in self.observed.items():
-            if group.written()[batch]:
+            if there[path][batch]:
                 continue
             root, site = split_group(path)
             if root == CHANNEL_HISTOGRAMS:
@@ -428,7 +430,12 @@ class _Runner:
 
 def _complete(groups: Mapping[str, GroupWriter]) -> np.ndarray:
     """Items that are complete in every one of these groups."""
-    return np.asarray(np.all([group.written() for group in groups.values()], axis=0))
+    return np.asarray(np.all(list(_written(groups).values()), axis=0))
+
+
+def _written(groups: Mapping[str, GroupWriter]) -> dict[str, np.ndarray]:
+    """Masks of the items that are flagged by now, by path."""
+    return {path: group.written() for path, group in groups.items()}
 
 
 def _members(row: np.ndarray) -> Images:

@@ -127,9 +127,9 @@ class InnerChunks:
         ValueError
             It is not what was written, or becomes larger than a chunk is.
         """
-        framing, content = self.framing, _compared(raw)
+        framing, content = self.framing, compared(raw)
         if self.compressed:
-            content = memoryview(inflated(bytes(content), framing.chunk_bytes))
+            content = inflated(bytes(content), framing.chunk_bytes)
         if len(content) != framing.chunk_bytes:
             raise ValueError(f"a chunk of {len(content)} bytes where {framing.chunk_bytes} belong")
         shape = [1 if i == framing.axis else n for i, n in enumerate(framing.shard_shape)]
@@ -145,13 +145,13 @@ class InnerChunks:
         """
         from numcodecs.zstd import decompress
 
-        content = _compared(raw)
+        content = compared(raw)
         if frame_size(bytes(content[:18])) != self.framing.chunk_bytes:
             raise ValueError(f"not a chunk of {self.framing.chunk_bytes} bytes")
         decompress(content, out.reshape(-1).view(np.uint8))
 
 
-def _compared(raw: memoryview) -> memoryview:
+def compared(raw: memoryview) -> memoryview:
     """What a chunk holds, its checksum compared and cut off."""
     content = raw[:-CRC_BYTES]
     if len(raw) < CRC_BYTES or crc32c(content) != struct.unpack("<I", raw[-CRC_BYTES:])[0]:

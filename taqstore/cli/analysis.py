@@ -127,9 +127,13 @@ def run(name: str, given: dict[str, Any], options: dict[str, Any]) -> None:
               "selection": selection}  # fmt: skip
     opened = open_asked(given["store"])
     other = open_store(given["other"]) if row.second else None
-    told = _told(name, opened, given, {**chosen, **options})
-    with nullcontext() if told else computing(given["scheduler"], *addresses(given["store"])):
-        results = told or analyze(name, opened, other=other, **chosen, **options)
+    refuse = None if word else _refusal(output)
+    told = _told(name, opened, given, {"check": refuse, **chosen, **options})
+    lazy = told is None
+    with computing(given["scheduler"], *addresses(given["store"])) if lazy else nullcontext():
+        results = (
+            told if told is not None else analyze(name, opened, other=other, **chosen, **options)
+        )
         _tell(opened, row, results, chosen)
         if other is not None:
             _tell(other, row, results, chosen, where=given["other"])
@@ -148,6 +152,14 @@ def run(name: str, given: dict[str, Any], options: dict[str, Any]) -> None:
         raise TaqError(failures[0])
     for text in failures:
         say(f"note: {text}")
+
+
+def _refusal(output: Output) -> Any:
+    """What refuses tables that are too large; None where the answer is no table."""
+    from taqstore.files.tables import check_rows
+
+    tables = output.path is None or output.path.suffix in (".csv", ".parquet")
+    return check_rows if tables else None
 
 
 def _told(name: str, opened: Store, given: dict[str, Any], asked: dict[str, Any]) -> Any:

@@ -46,11 +46,14 @@ def command(store: str, group: str | None, as_json: bool, scheduler: str) -> Non
         _print_group(description)
     else:
         _print_store(description)
+    damaged = description.get("damaged", {})
+    for path, what in damaged.items():
+        complain(f"damaged: {path}: {what}")
     for found in description["nonfinite"]:
         say(f"note: {found['note']}")
     for path in description["nonfinite_unknown"]:
         say(f"note: {path}: of so many batches, taqstore verify counts the non-finite values")
-    if description.get("damaged"):
+    if damaged:
         sys.exit(1)
 
 
@@ -90,8 +93,6 @@ def _print_store(description: Mapping[str, Any]) -> None:
     click.echo()
     for record in description["provenance"]:
         _print_record(record)
-    for path, what in description["damaged"].items():
-        complain(f"damaged: {path}: {what}")
     for note in description["notes"]:
         say(f"note: {note}")
 

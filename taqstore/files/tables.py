@@ -117,6 +117,24 @@ def check_one_kind(dataset: xr.Dataset) -> dict[tuple[str, ...], list[str]]:
     return kinds
 
 
+def check_rows(dataset: xr.Dataset, more: Mapping[str, int] | None = None) -> None:
+    """Refuse a Dataset that makes too large a table: from sizes, nothing is computed.
+
+    Parameters
+    ----------
+    more
+        Sizes of dimensions of which the Dataset holds a part.
+
+    Raises
+    ------
+    TaqError
+        One table of it has more than `MAX_ROWS` rows.
+    """
+    sizes = {str(dim): size for dim, size in dataset.sizes.items()} | dict(more or {})
+    for dims in _kinds(dataset):
+        _checked_rows({dim: sizes[dim] for dim in dims})
+
+
 def to_tables(dataset: xr.Dataset) -> list[pd.DataFrame]:
     """One table, as `to_table` makes it, for each kind of dimensions, in order of the variables.
 
@@ -248,8 +266,7 @@ def _kinds(dataset: xr.Dataset) -> dict[tuple[str, ...], list[str]]:
     return kinds
 
 
-def _table(dataset: xr.Dataset, dims: tuple[str, ...], names: list[str]) -> Columns:
-    sizes = {dim: dataset.sizes[dim] for dim in dims}
+def _checked_rows(sizes: Mapping[str, int]) -> int:
     rows = prod(sizes.values())
     if rows > MAX_ROWS:
         raise TaqError(
@@ -259,6 +276,12 @@ def _table(dataset: xr.Dataset, dims: tuple[str, ...], names: list[str]) -> Colu
                 remedy="narrow it with --step, --layer or --reduce, or write -o FILE.nc or .zarr",
             )
         )
+    return rows
+
+
+def _table(dataset: xr.Dataset, dims: tuple[str, ...], names: list[str]) -> Columns:
+    sizes = {dim: dataset.sizes[dim] for dim in dims}
+    rows = _checked_rows(sizes)
     selected = dataset[names].compute()
     others = {
         str(name): coord

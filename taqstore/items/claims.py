@@ -41,7 +41,8 @@ def checked_layout(loaded: Loaded) -> tuple[ItemLayout, tuple[int, ...]]:
         if name != WRITTEN and is_coordinate(loaded.document, name, document)
     }
     base = len(loaded.path) + 1
-    files = {key[base:]: raw for key, raw in loaded.content.items()}
+    content = loaded.content
+    files = {key[base:]: content[key] for key in content if not key.endswith("zarr.json")}
     check_coordinates(coordinates, files, loaded.path)
     record, shape = loaded.record, tuple(documents[WRITTEN]["shape"])
     layout = ItemLayout.of(data_arrays(loaded, documents), record.item_dims, record.item_size)

@@ -24,7 +24,7 @@ from taqstore.layout.array_documents import (
     itemsize,
     shard_shape,
 )
-from taqstore.layout.frames import inflated
+from taqstore.layout.frames import LONGEST_HEADER, frame_size, inflated
 from taqstore.metadata.sealed import Document, damaged
 
 # Of all coordinates of a group together, decoded.
@@ -129,32 +129,49 @@ def _values(document: Document, raw: bytes | None, key: str) -> np.ndarray[Any, 
 
 def _decoded_size(document: Document, raw: bytes, where: str, room: int) -> int:
     """Bytes that a file of a coordinate becomes; StoreError if it is not of its array."""
-    content = _content(document, raw, where, room)
-    places = prod(shard_shape(document)) * itemsize(document)
-    return places + len(content) if document["data_type"] == STRING else places
+    content, expected = _compared(document, raw, where, room)
+    if document["data_type"] == STRING:
+        return expected + len(_inflated(document, content, where, room))
+    # Numbers are inflated when they are asked for: what the frame claims bounds them until then.
+    told = frame_size(content[:LONGEST_HEADER]) if is_compressed(document) else len(content)
+    if told != expected:
+        found = "no size" if told is None else f"{told} bytes"
+        raise _misfit(where, f"{found} for {expected} bytes")
+    return expected
 
 
-def _content(document: Document, raw: bytes, where: str, room: int) -> bytes:
+def _content(document: Document, raw: bytes, where: str, room: int) -> bytes | memoryview:
     """What a file holds once it is inflated; StoreError if it is not of its array."""
+    content, expected = _compared(document, raw, where, room)
+    found = _inflated(document, content, where, room)
+    if document["data_type"] != STRING and len(found) != expected:
+        raise _misfit(where, f"{len(found)} bytes for {expected}")
+    return found
+
+
+def _compared(document: Document, raw: bytes, where: str, room: int) -> tuple[bytes, int]:
+    """Content of a file as it lies there, its checksum compared, and the bytes of its places."""
     content = raw[:-4]
     if len(raw) < 4 or crc32c(content) != struct.unpack("<I", raw[-4:])[0]:
         raise _misfit(where, "its checksum does not match")
-    text, shape = document["data_type"] == STRING, shard_shape(document)
-    expected = prod(shape) * itemsize(document)
+    expected = prod(shard_shape(document)) * itemsize(document)
     if expected > room:
         raise _misfit(where, f"chunks of {expected} bytes")
+    return content, expected
+
+
+def _inflated(document: Document, content: bytes, where: str, room: int) -> bytes | memoryview:
+    text, places = document["data_type"] == STRING, prod(shard_shape(document))
+    found: bytes | memoryview = content
     if is_compressed(document):
         try:
-            content = inflated(content, room if text else expected)
+            found = inflated(content, room if text else places * itemsize(document))
         except ValueError as error:
             raise _misfit(where, str(error)) from error
-    if text:
-        # Lengths are compared when it is decoded; a count that lies would be believed.
-        if len(content) < 4 or struct.unpack("<I", content[:4])[0] != prod(shape):
-            raise _misfit(where, f"not {prod(shape)} strings")
-    elif len(content) != expected:
-        raise _misfit(where, f"{len(content)} bytes for {expected}")
-    return content
+    # Lengths are compared when it is decoded; a count that lies would be believed.
+    if text and (len(found) < 4 or struct.unpack("<I", found[:4])[0] != places):
+        raise _misfit(where, f"not {places} strings")
+    return found
 
 
 def _misfit(where: str, found: str) -> StoreError:

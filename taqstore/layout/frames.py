@@ -12,7 +12,8 @@ from numcodecs.zstd import Zstd
 from taqstore.layout.shards import CRC_BYTES, chunk_places
 
 _MAGIC = b"\x28\xb5\x2f\xfd"
-_LONGEST_HEADER = 18
+LONGEST_HEADER = 18
+"""Bytes in front of a frame that tell its size."""
 
 
 def frame_size(content: bytes) -> int | None:
@@ -29,7 +30,7 @@ def frame_size(content: bytes) -> int | None:
     return int.from_bytes(told, "little") + (256 if length == 2 else 0)
 
 
-def inflated(content: bytes, most: int) -> bytes:
+def inflated(content: bytes, most: int) -> memoryview:
     """What one frame holds, if it says so in front and that is no more than `most` bytes.
 
     Raises
@@ -37,7 +38,7 @@ def inflated(content: bytes, most: int) -> bytes:
     ValueError
         It is larger, says nothing of its size, or is damaged.
     """
-    size = frame_size(content[:_LONGEST_HEADER])
+    size = frame_size(content[:LONGEST_HEADER])
     if size is None or size > most:
         told = "no size" if size is None else f"{size} bytes"
         raise ValueError(f"compressed: {told} where {most} are the most")
@@ -46,7 +47,7 @@ def inflated(content: bytes, most: int) -> bytes:
         Zstd().decode(content, out)
     except RuntimeError as error:
         raise ValueError(str(error)) from error
-    return out.tobytes()
+    return out.data.toreadonly()
 
 
 def check_frames(raw: Any, capacity: int | None, chunk_bytes: int) -> None:
@@ -65,7 +66,7 @@ def check_frames(raw: Any, capacity: int | None, chunk_bytes: int) -> None:
         A chunk would become larger or smaller.
     """
     for start, length in chunk_places(raw, capacity):
-        header = bytes(raw[start : start + min(_LONGEST_HEADER, length - CRC_BYTES)])
+        header = bytes(raw[start : start + min(LONGEST_HEADER, length - CRC_BYTES)])
         size = frame_size(header)
         if size != chunk_bytes:
             raise ValueError(f"a compressed chunk of {size} bytes where {chunk_bytes} belong")

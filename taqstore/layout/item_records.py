@@ -11,6 +11,7 @@ import itertools
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -93,7 +94,7 @@ class ItemLayout:
         extents = [template.item_extent(d) for d in template.item_dims]
         return cls.of(arrays, template.item_dims, extents)
 
-    @property
+    @cached_property
     def files(self) -> int:
         """Shards of an item."""
         return sum(prod(one.counts) for one in self.owned)
@@ -103,7 +104,7 @@ class ItemLayout:
         """Size of the flags in a record: a bit for every position inside the item."""
         return -(-prod(self.item_size) // 8)
 
-    @property
+    @cached_property
     def record_bytes(self) -> int:
         """Size of a record."""
         return self.flag_bytes + self.files * _FILE.size + _SEAL.size

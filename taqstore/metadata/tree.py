@@ -9,7 +9,7 @@ is whole: everything is either as it was or as it will be.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -46,6 +46,33 @@ def every_file(backend: Backend, path: str, record: GroupRecord) -> Mapping[str,
     keys = [key for key in record.keys if not key.startswith(f"{ITEMS}/")]
     raws = backend.read_many(f"{path}/{key}" for key in keys)
     return {key: raws[f"{path}/{key}"] for key in keys}
+
+
+@dataclass(frozen=True)
+class _Content(Mapping[str, bytes]):
+    """Bytes of a group's documents and small files, by key below the root.
+
+    Parameters
+    ----------
+    files
+        Those that were read.
+    copied
+        Documents that the root has copies of: few are asked for as text again.
+    """
+
+    files: Mapping[str, bytes]
+    copied: Mapping[str, Document]
+
+    def __getitem__(self, key: str) -> bytes:
+        found = self.files.get(key)
+        return encoded(self.copied[key]) if found is None else found
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.copied
+        yield from self.files
+
+    def __len__(self) -> int:
+        return len(self.copied) + len(self.files)
 
 
 @dataclass(frozen=True)
@@ -88,9 +115,16 @@ class Loaded:
 
     def node_document(self, name: str) -> Document | None:
         """The document of an array or a group below, parsed once: not to be changed."""
-        if name not in self._parsed and (raw := self.file(f"{name}/{KEY}")) is not None:
-            self._parsed[name] = json.loads(raw)
+        if name not in self._parsed and (found := self._document_at(name)) is not None:
+            self._parsed[name] = found
         return self._parsed.get(name)
+
+    def _document_at(self, name: str) -> Document | None:
+        key, content = f"{self.path}/{name}/{KEY}", self.content
+        if isinstance(content, _Content) and key in content.copied:
+            return content.copied[key]
+        raw = content.get(key)
+        return None if raw is None else json.loads(raw)
 
     @cached_property
     def _parsed(self) -> dict[str, Document]:
@@ -184,8 +218,8 @@ def _checked(
     record = GroupRecord.of(document, f"{where} {path}")
     if stranger := record.stranger(path, uuid):
         raise damaged(f"{where} {path}/{KEY}".strip(), stranger)
-    content = {f"{path}/{KEY}": encoded(document)}
-    content |= _members(backend, path, record, copies, where)
+    copied = {f"{path}/{KEY}": document} | _copied(path, record, copies or {}, where)
+    content = _members(backend, path, record, copied, where)
     for key, raw in read(backend, path, record).items():
         if raw is None and not record.expects(key):
             continue
@@ -193,35 +227,47 @@ def _checked(
             found = "missing" if raw is None else "not what was written"
             raise damaged(f"{where} {path}/{key}".strip(), found, _called(key))
         content[f"{path}/{key}"] = raw
-    return Loaded(path, document, record, content)
+    return Loaded(path, document, record, _Content(content, copied))
 
 
 def _called(key: str) -> str:
     return "damaged completion flags" if key.startswith(f"{WRITTEN}/") else "damaged coordinate"
 
 
+def _copied(
+    path: str, record: GroupRecord, copies: Mapping[str, Document], where: str
+) -> dict[str, Document]:
+    """Documents of a group's arrays and groups that the root has copies of, by key."""
+    found = {}
+    for name in record.paths:
+        document, key = copies.get(f"{path}/{name}"), f"{path}/{name}/{KEY}"
+        if document is not None:
+            _check_fits(record, name, checksum(document), f"{where} {key}".strip())
+            found[key] = document
+    return found
+
+
 def _members(
-    backend: Backend,
-    path: str,
-    record: GroupRecord,
-    copies: Mapping[str, Document] | None,
-    where: str,
+    backend: Backend, path: str, record: GroupRecord, copied: Mapping[str, Document], where: str
 ) -> dict[str, bytes]:
-    """Documents of a group's arrays and groups, by key below the root."""
-    found, copied = {}, copies or {}
-    names = [f"{path}/{name}" for name in record.paths]
+    """Documents of a group's other arrays and groups, by key below the root."""
+    found = {}
+    names = {f"{path}/{name}/{KEY}": name for name in record.paths}
     known = _remembered(backend, path, record)
-    wanted = [f"{name}/{KEY}" for name in names if name not in copied]
+    wanted = [key for key in names if key not in copied]
     read = known | backend.read_many(key for key in wanted if key not in known)
-    for name in names:
-        key, label = f"{name}/{KEY}", f"{where} {name}/{KEY}".strip()
-        raw = encoded(copied[name]) if name in copied else read[key]
+    for key in wanted:
+        raw, label = read[key], f"{where} {key}".strip()
         if raw is None:
             raise damaged(label, "missing")
-        if not record.fits_document(name.removeprefix(f"{path}/"), checksum_of(raw, label)):
-            raise damaged(label, "not what was written")
+        _check_fits(record, names[key], checksum_of(raw, label), label)
         found[key] = raw
     return found
+
+
+def _check_fits(record: GroupRecord, name: str, found: int, label: str) -> None:
+    if not record.fits_document(name, found):
+        raise damaged(label, "not what was written")
 
 
 def _remembered(backend: Backend, path: str, record: GroupRecord) -> dict[str, bytes | None]:

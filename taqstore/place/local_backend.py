@@ -13,6 +13,7 @@ from functools import cached_property
 from io import FileIO
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from taqstore.place.backend import Item, Piece
 from taqstore.place.plain_files import (
@@ -27,6 +28,9 @@ from taqstore.place.plain_files import (
     owner,
     unreadable,
 )
+
+if TYPE_CHECKING:
+    from taqstore.place.location import Location
 
 # Folders that were flushed and need not be again: enough for a group, little for the memory.
 _MOST_KNOWN = 4096
@@ -145,7 +149,7 @@ class LocalBackend:
                 waiting.append((temporary, path))
                 with file:
                     _write_all(file.fileno(), content)
-            flush_paths([Path(temporary) for temporary, _ in waiting])
+            flush_paths([temporary for temporary, _ in waiting])
             while waiting:
                 self._put(*waiting[0])
                 waiting.pop(0)
@@ -169,7 +173,6 @@ class LocalBackend:
                     raise not_plain(Path(folder))
                 return path, folder
             self._known.clear()
-        check_folder(Path(folder))
         self._make_folders(folder)
         return path, folder
 
@@ -219,11 +222,16 @@ class LocalBackend:
         while len(folder) > len(self._root) and folder not in self._known:
             way.append(folder)
             folder = folder.rpartition("/")[0]
+        if folder not in self._known:
+            check_folder(Path(folder))
         for new in reversed(way):
             try:
                 os.mkdir(new)
             except FileExistsError:
-                if not os.path.isdir(new):
+                mode = os.lstat(new).st_mode
+                if stat.S_ISLNK(mode):
+                    raise not_plain(Path(new)) from None
+                if not stat.S_ISDIR(mode):
                     raise
             # Also where it was there: another process may have made it, and not flushed it yet.
             self._appeared_in(new.rpartition("/")[0])
@@ -245,7 +253,7 @@ class LocalBackend:
         with self._flushing:
             with self._lock:
                 folders = dict(self._unflushed)
-            flush_paths([Path(folder) for folder in sorted(folders)])
+            flush_paths(sorted(folders))
             with self._lock:
                 for folder, time in folders.items():
                     if self._unflushed.get(folder) == time:
@@ -321,20 +329,24 @@ class LocalBackend:
     def claimed(self, group: str, item: Item, flag: str, size: int) -> Iterator[bool]:
         """Hold an item's file lock beside the store: it goes when its process does."""
         from taqstore.place.disk import try_lock
+
+        location, locks = self._locks
+        with try_lock(locks / location.item_lock_name(group, item), location) as held:
+            yield held
+
+    @cached_property
+    def _locks(self) -> tuple[Location, Path]:
+        """The store's address, and the folder of its items' locks."""
         from taqstore.place.location import Location
 
         location = Location.parse(self.folder)
-        path = location.beside("locks") / location.item_lock_name(group, item)
-        with try_lock(path, location) as held:
-            yield held
+        return location, location.beside("locks")
 
     def any_claimed(self, group: str, items: Iterable[Item], flags: str) -> bool:
         """Whether the lock of any of these items is held."""
         from taqstore.place.disk import is_held
-        from taqstore.place.location import Location
 
-        location = Location.parse(self.folder)
-        locks = location.beside("locks")
+        location, locks = self._locks
         there = {lock.name for lock in locks.iterdir()} if locks.is_dir() else set()
         if not there:
             return False

@@ -21,6 +21,7 @@ from taqstore.names import ACTIVATIONS, Alternatives, kind_of, parse_layer, site
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.plot.figures import FIGURES, FigureKind, check_formats, known
 from taqstore.query.sites import Groups, each_able, first_source, slices
+from taqstore.run.dealing import one_behind
 from taqstore.store.given import handed, put_behind_dask
 
 if TYPE_CHECKING:
@@ -134,7 +135,9 @@ def draw(
         made = pages(kind, groups, group=group, layers=layers, on_skip=notes.append, **options)
         from taqstore.plot.render import write_page  # needs matplotlib: a table does not
 
-        written = [path for page in made for path in write_page(page, folder, formats)]
+        # Sites are read and pages laid out beside the one before, which is drawn.
+        files = one_behind(lambda page: write_page(page, folder, formats), made)
+        written = [path for some in files for path in some]
     if row.made == "store":
         return written, notes
     seen = _nonfinite(kind, row, groups, group, layers, options.get("other"))

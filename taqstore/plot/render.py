@@ -21,6 +21,8 @@ from taqstore.plot.parts.written import save
 from taqstore.store.given import handed
 
 _DPI = 120
+# The same pixels in 3 % more bytes than at zlib's usual level, for two thirds of the time.
+_PNG = {"pil_kwargs": {"compress_level": 2}}
 
 
 @takes_storage_options
@@ -120,6 +122,7 @@ def write_page(page: Page, folder: Path, formats: Sequence[str]) -> list[Path]:
 
 def write_picture(figure: Figure, path: Path) -> Path:
     """Write a figure, its kind by the suffix; what was there is replaced. Returns the path."""
+    form = path.suffix[1:]
     with whole_file(path, force=True) as fresh:
-        save(figure, fresh, format=path.suffix[1:], dpi=_DPI)
+        save(figure, fresh, format=form, dpi=_DPI, **(_PNG if form == "png" else {}))
     return path

@@ -16,7 +16,7 @@ from taqstore.analysis.table import ANALYSES
 from taqstore.asked import meant, word_of
 from taqstore.errors import MisuseError, TaqError, problem
 from taqstore.faces import named
-from taqstore.files.tables import to_tables
+from taqstore.files.tables import check_rows, to_tables
 from taqstore.names import SECOND_MOMENTS, dimension_order, site_of
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
 from taqstore.query.select import select
@@ -170,6 +170,8 @@ def whole_tables(results: Results) -> list[pd.DataFrame]:
 
 def _tables(results: Results, column: str) -> list[pd.DataFrame]:
     by_kind: dict[tuple[str, ...], list[pd.DataFrame]] = {}
+    for result in results.values():
+        check_rows(result)
     for path, result in load(results).items():
         for table in to_tables(result):
             dims = [dim for dim in table.attrs["dims"] if dim != "projection"]

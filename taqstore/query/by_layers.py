@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import groupby
-from operator import itemgetter
+from itertools import islice
 from typing import Any, TypeAlias
 
 import xarray as xr
@@ -30,6 +29,7 @@ _LAYER = "layer"
 _WIDE = 2
 
 _Part: TypeAlias = tuple[str, "xr.Dataset | MissingError"]
+Check: TypeAlias = Callable[[xr.Dataset, Mapping[str, int]], object]
 
 
 def told(
@@ -37,6 +37,7 @@ def told(
     groups: Mapping[str, xr.Dataset],
     each: Each,
     *,
+    check: Check | None = None,
     source: str | None = None,
     sites: Sequence[str] = (),
     selection: Mapping[str, str | None] | None = None,
@@ -48,6 +49,9 @@ def told(
     ----------
     each
         Who asks the blocks, in this process: see `run.dealing`.
+    check
+        Shown the answer of each site's first block and how many layers the site has, before
+        others are asked: what cannot be given is refused then, by what it raises.
     name, groups, source, sites, selection, options
         As of `query.analyze`, with the same errors.
     """
@@ -62,8 +66,13 @@ def told(
         return None
     ask = asking(named(row.apart) if row.apart else row.load(), options)
     with without_dask():
-        parts = each(partial(_told, ask), _blocks(cuts))
-        found = {path: [one for _, one in some] for path, some in groupby(parts, itemgetter(0))}
+        found: dict[str, list[xr.Dataset | MissingError]] = {path: [] for path in paths}
+        parts = _blocks(cuts)
+        for most in (1, None):  # the first of every site, then all others
+            for path, part in each(partial(_told, ask), parts(most)):
+                found[path].append(part)
+                if most and check and not row.joint and not isinstance(part, MissingError):
+                    check(part, _layers_of(asked[path]))
         results = answers(lambda path: _joined(found[path]), paths)
         return named(row.joint)(results, **options) if row.joint else results
 
@@ -83,10 +92,12 @@ def _cut(
     return [dataset] if isinstance(dataset, MissingError) else cut(dataset, _LAYER, share=share)
 
 
-def _blocks(cuts: Mapping[str, Iterable[xr.Dataset | MissingError] | None]) -> Iterator[_Part]:
-    for path, parts in cuts.items():
-        for part in parts or ():
-            yield path, part
+def _blocks(
+    cuts: Mapping[str, Iterable[xr.Dataset | MissingError] | None],
+) -> Callable[[int | None], Iterator[_Part]]:
+    """Gives the next blocks of every site, so many of each; None: all that are left."""
+    left = {path: iter(parts or ()) for path, parts in cuts.items()}
+    return lambda most: ((path, part) for path in left for part in islice(left[path], most))
 
 
 def _told(ask: Callable[[str, xr.Dataset], xr.Dataset], part: _Part) -> _Part:
@@ -97,6 +108,10 @@ def _told(ask: Callable[[str, xr.Dataset], xr.Dataset], part: _Part) -> _Part:
         return path, ask(path, read_once(dataset)).load()
     except MissingError as error:
         return path, error
+
+
+def _layers_of(dataset: xr.Dataset | MissingError) -> dict[str, int]:
+    return {} if isinstance(dataset, MissingError) else {_LAYER: dataset.sizes[_LAYER]}
 
 
 def _joined(parts: Sequence[xr.Dataset | MissingError]) -> xr.Dataset:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
+import dask.config
 import jinja2
 
 from taqstore.analysis.shared.widths import halfway
@@ -14,11 +18,12 @@ from taqstore.query.sites import Groups, choose_source
 from taqstore.report import costs, questions
 from taqstore.report.advice import bit_widths, time_groups
 from taqstore.report.explorer import Explorer
-from taqstore.report.findings import Findings, Plan, gather
+from taqstore.report.findings import Findings, Plan, gather, of_channels
 from taqstore.report.judged import gather_judged, judged
 from taqstore.report.overview import overview
 from taqstore.report.page import Picture, Section
 from taqstore.report.reading import groups_of, statistics_of
+from taqstore.run.dealing import beside
 from taqstore.run.extras import extra
 from taqstore.store.given import handed
 from taqstore.store.reader import Store
@@ -41,6 +46,10 @@ _POOLED = (
     "The statistics arrived reduced over images: nothing here depends on single batches, and "
     "extrema that were averaged lie inside the true ones."
 )
+
+
+_Drawn: TypeAlias = tuple[Section, list[str]]
+"""A section with its figures, and notes on those that could not be drawn."""
 
 
 @handed
@@ -101,20 +110,26 @@ def build(
     plan = _plan(store, source, bits, budget, groups)
     name = store.location.name
     links = None if explorer is None else Explorer.at(explorer, store=name, bits=plan.bits[-1])
-    findings, whole = gather(groups_of(store, plan.source), plan), gather_judged(store, plan)
-    made: list[tuple[Section, Findings]] = [
-        *((section, findings) for section in _sections(findings, plan)),
-        (judged(whole), whole),
-    ]
-    mine = statistics_of(store, plan.source)
+    held, mine = groups_of(store, plan.source), statistics_of(store, plan.source)
+    with beside() as submit:
+        # Matplotlib draws while what is left is read: NumPy lets go of the interpreter then.
+        def drawn(section: Section, known: Findings, of: Groups = mine) -> Future[_Drawn]:
+            return submit(_drawn if pictures else _plain, section, of, plan, known)
+
+        findings = gather(held, plan)
+        first = [drawn(section, findings) for section in _sections(findings, plan)]
+        with _one_at_a_time(store):
+            every = of_channels(findings, held, plan)
+        del held  # all of it has been asked
+        channels = [drawn(section, every) for section in _channel_sections(every, plan)]
+        with _one_at_a_time(store):
+            whole = gather_judged(store, plan)
+        last = drawn(judged(whole), whole, store)
+        made = [one.result() for one in (*channels, *first, last)]
+    told += [note for section, notes in made for note in notes]
     return _render(
         overview=overview(store, mine, plan),
-        sections=[
-            _drawn(section, mine if known is findings else store, plan, known, told)
-            if pictures
-            else section
-            for section, known in made
-        ],
+        sections=[section for section, _ in made],
         limits=(*_LIMITS, *(() if plan.observed else (_POOLED,))),
         explorer=links,
         version=__version__,
@@ -122,18 +137,24 @@ def build(
     )
 
 
-def _drawn(
-    section: Section, groups: Groups, plan: Plan, findings: Findings, told: list[str]
-) -> Section:
-    """The section with its figures, or with a note where they cannot be drawn."""
+def _one_at_a_time(store: Store) -> AbstractContextManager[object]:
+    """Blocks of a disk are read by one thread: another draws, and each has its own in memory."""
+    return nullcontext() if store.remote else dask.config.set(num_workers=1)
+
+
+def _plain(section: Section, *_: object) -> _Drawn:
+    return section, []
+
+
+def _drawn(section: Section, groups: Groups, plan: Plan, findings: Findings) -> _Drawn:
+    """The section with its figures, or with a note where they cannot be drawn, and such notes."""
     notes: list[str] = []
     pictures: tuple[Picture, ...] = ()
     with extra(f"the figures of {section.key!r}", notes):
         from taqstore.report.pictures import draw  # needs matplotlib, which the numbers do not
 
         pictures = draw(groups, section, plan, findings)
-    told += notes
-    return replace(section, pictures=pictures, notes=(*section.notes, *notes))
+    return replace(section, pictures=pictures, notes=(*section.notes, *notes)), notes
 
 
 def _plan(
@@ -155,13 +176,16 @@ def _plan(
 
 
 def _sections(findings: Findings, plan: Plan) -> Iterator[Section]:
-    yield questions.asymmetry(findings)
-    yield questions.drift(findings, plan)
-    yield questions.outliers(findings)
     yield costs.worst(findings, plan)
     yield costs.configurations(findings, plan)
     yield time_groups(findings, plan)
     yield bit_widths(findings, plan)
+
+
+def _channel_sections(findings: Findings, plan: Plan) -> Iterator[Section]:
+    yield questions.asymmetry(findings)
+    yield questions.drift(findings, plan)
+    yield questions.outliers(findings)
 
 
 def _render(**content: object) -> str:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from taqstore.analysis.bits import choice_errors, joint_bits
 from taqstore.analysis.error import errors
 from taqstore.analysis.ranges.rules import compared
 from taqstore.errors import MissingError
 from taqstore.names import ACTIVATIONS
 from taqstore.query.analyze import Results, analyze, load, site_tables
 from taqstore.query.sites import Groups, choose_groups
+from taqstore.run.dealing import beside
 from taqstore.statistics.moving_average import SHIFT_MOMENTUM
 from taqstore.store.attributes import attribute_of
 
@@ -34,6 +37,15 @@ STEP_BITS = "bits of every step"
 
 CURVES = ("optimal_error", "cluster_error", "sigma_error", "group", "group_count")
 """What is kept of groups of steps."""
+
+
+_QUESTIONS_AT_ONCE = 2
+
+_Answer: TypeAlias = tuple[dict[Hashable, Results], dict[Hashable, MissingError]]
+"""Results, and what is missing for those that could not be had."""
+
+_Request: TypeAlias = tuple[Hashable, str, Sequence[str], dict[str, Any]]
+"""Name of a result, its analysis, the variables to keep, the options."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +86,13 @@ class Findings:
 
     results: Mapping[Hashable, Results]
     missing: Mapping[Hashable, str]
-    _tables: dict[Hashable, list[pd.DataFrame]] = field(default_factory=dict, repr=False)
+    tables: dict[Hashable, list[pd.DataFrame]] = field(default_factory=dict, repr=False)
 
     def table(self, name: Hashable, *dims: str) -> pd.DataFrame:
         """Rows over the dimensions given, one table for all sites; empty if there are none."""
-        if name not in self._tables:
-            self._tables[name] = site_tables(dict(self.results.get(name, {})))
-        for table in self._tables[name]:
+        if name not in self.tables:
+            self.tables[name] = site_tables(dict(self.results.get(name, {})))
+        for table in self.tables[name]:
             found = set(table.attrs["dims"]) - {"site"}
             if found == set(dims):
                 return table.assign(linear=_linears(table)) if "layer" in table else table
@@ -97,7 +109,7 @@ def _linears(table: pd.DataFrame) -> list[str]:
 
 
 def gather(groups: Groups, plan: Plan) -> Findings:
-    """Run every analysis of the report over all sites and load the results.
+    """Run the analyses of the report over all sites and load the results, without `of_channels`.
 
     Parameters
     ----------
@@ -109,47 +121,107 @@ def gather(groups: Groups, plan: Plan) -> Findings:
     TaqError
         Options of the plan that make no sense.
     """
-    results: dict[Hashable, Results] = {}
-    missing: dict[Hashable, str] = {}
-    for name, analysis, kept, options in _requests(groups, plan):
-        try:
-            found = analyze(analysis, groups, source=plan.source, **options)
-        except MissingError as error:
-            missing[name] = str(error)
-            continue
-        results[name] = {path: _only(data, kept) for path, data in found.items()}
-    priced, lacking = _priced(groups, plan)
-    results |= priced
-    missing |= {name: str(error) for name, error in lacking.items()}
+    asked: list[Callable[[], _Answer]] = [
+        partial(_allocated, groups, plan),
+        partial(_priced, groups, plan),
+        *_questions(groups, plan, _requests(plan)),
+    ]
+    results, missing = _told(asked)
+    return Findings(_loaded(results), missing)
+
+
+def of_channels(known: Findings, groups: Groups, plan: Plan) -> Findings:
+    """What is known, and what extrema of channels tell: most of what there is to read."""
+    results, missing = _told([*_questions(groups, plan, _channel_requests(groups))])
     loaded = _loaded(results)
     widest = {path: _widest(data) for path, data in loaded.get("outliers", {}).items()}
-    return Findings(loaded | ({"outliers": widest} if widest else {}), missing)
+    found: dict[Hashable, Results] = {**known.results, **loaded}
+    if widest:
+        found["outliers"] = widest
+    tables = {name: made for name, made in known.tables.items() if name in known.results}
+    return Findings(found, {**known.missing, **missing}, tables)
 
 
-def _requests(
-    groups: Groups, plan: Plan
-) -> Iterator[tuple[Hashable, str, Sequence[str], dict[str, Any]]]:
-    """Name of a result, its analysis, the variables to keep, the options."""
+def _told(
+    asked: Sequence[Callable[[], _Answer]],
+) -> tuple[dict[Hashable, Results], dict[Hashable, str]]:
+    """Answers to questions, and why others have none.
+
+    What is held is answered at once, a few at a time: NumPy lets go of the interpreter where it
+    works.
+    """
+    results: dict[Hashable, Results] = {}
+    missing: dict[Hashable, str] = {}
+    with beside(_QUESTIONS_AT_ONCE) as submit:
+        for one in [submit(ask) for ask in asked]:
+            found, lacking = one.result()
+            results |= found
+            missing |= {name: str(error) for name, error in lacking.items()}
+    return results, missing
+
+
+def _questions(
+    groups: Groups, plan: Plan, requests: Iterator[_Request]
+) -> Iterator[Callable[[], _Answer]]:
+    for name, analysis, kept, options in requests:
+        yield partial(_asked, groups, plan.source, name, analysis, kept, options)
+
+
+def _asked(
+    groups: Groups,
+    source: str,
+    name: Hashable,
+    analysis: str,
+    kept: Sequence[str],
+    options: Mapping[str, Any],
+) -> _Answer:
+    try:
+        found = analyze(analysis, groups, source=source, **options)
+    except MissingError as error:
+        return {}, {name: error}
+    return {name: {path: _only(data, kept) for path, data in found.items()}}, {}
+
+
+def _allocated(groups: Groups, plan: Plan) -> _Answer:
+    """Bits of layers, and of every step of them: widths are priced once for both."""
+    how: Any = {"average": plan.budget, "choices": plan.bits}
+    try:
+        steps = {
+            path: choice_errors(groups[path], **how, per="step")
+            for path in choose_groups(groups, plan.source)
+        }
+    except MissingError as error:
+        return {}, dict.fromkeys(("bits", STEP_BITS), error)
+    layers = {path: cost.mean("step", keep_attrs=True) for path, cost in steps.items()}
+    found = {
+        "bits": (joint_bits(layers, **how), ("bits", "allocated_error", "choice_error")),
+        STEP_BITS: (joint_bits(steps, **how, per="step"), ("bits", "choice_error")),
+    }
+    return {
+        name: {path: _only(data, kept) for path, data in results.items()}
+        for name, (results, kept) in found.items()
+    }, {}
+
+
+def _requests(plan: Plan) -> Iterator[_Request]:
     number = {"tolerance": GROUPS_TOLERANCE} if plan.groups is None else {"count": plan.groups}
     grouping = {"bits": plan.group_bits, **number}
     yield "groups", "groups", CURVES, {**grouping, "shared": True}
     single = {"bits": plan.group_bits, "tolerance": GROUPS_TOLERANCE}
     yield LAYER_GROUPS, "groups", CURVES, single
-    budget = {"average": plan.budget, "choices": plan.bits}
-    yield "bits", "bits", ("bits", "allocated_error", "choice_error"), budget
-    yield STEP_BITS, "bits", ("bits", "choice_error"), {**budget, "per": "step"}
     yield "ranges", "scales", ("lower", "upper"), {"clip": "minmax", "symmetric": False}
-    yield "shifts", "shifts", ("alpha", "shifted_alpha"), {"momentum": _momentum(groups)}
     yield "temporal", "temporal", ("variability_ratio", "correlation"), {}
+
+
+def _channel_requests(groups: Groups) -> Iterator[_Request]:
+    yield "shifts", "shifts", ("alpha", "shifted_alpha"), {"momentum": _momentum(groups)}
     shares = ("step_range", "negative_fraction", "negative_fraction_all", "counted")
     yield "diagnostics", "diagnostics", shares, {}
     tails = ("range", "is_outlier", "multiplier", "median_range", "tail_ratio", "spike_count")
     yield "outliers", "outliers", (*tails, "step_jaccard", "batch_jaccard"), {}
 
 
-def _priced(
-    groups: Groups, plan: Plan
-) -> tuple[dict[Hashable, Results], dict[Hashable, MissingError]]:
+def _priced(groups: Groups, plan: Plan) -> _Answer:
     """Errors of all configurations by ``("error", bits, rule, cuts)``, all of a site in one pass.
 
     The best clip bound of every step is left out: `bits` prices it already.

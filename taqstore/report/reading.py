@@ -15,7 +15,7 @@ from taqstore.names import EXTREMA, site_of, site_rank
 from taqstore.query.sites import Groups, paths_of
 
 # With all batches and steps: what an analysis makes of a block is several times as much.
-_BLOCK_BYTES = 8 << 20
+_BLOCK_BYTES = 3 << 20
 # Of sources that are not held: recut histograms grow in the analyses, few steps at a time.
 _STEPS_AT_ONCE = 5
 _SITES_AT_ONCE = 2
@@ -23,10 +23,10 @@ _UNUSED = ("mean", "m2", "std", "nonfinite")
 
 
 def groups_of(groups: Groups, source: str) -> dict[str, xr.Dataset]:
-    """The groups of one source, sites in the order of a block, behind dask.
+    """The groups of one source, sites in the order of a block.
 
     Observations are `held`: in memory, without batches. Only the extrema of channels are left in
-    the store, with their batches. Other sources are as they are.
+    the store, behind dask, with their batches. Other sources are as they are, behind dask.
     """
     found = statistics_of(groups, source)
     # One site is read and merged while another is: what takes long are reads and sorts.
@@ -46,11 +46,7 @@ def _of_site(group: xr.Dataset) -> xr.Dataset:
         few = {"step": _STEPS_AT_ONCE}
         return used.assign({n: _chunked(a, few) for n, a in used.data_vars.items()})
     ends = in_blocks(group[[*first_complete(group, EXTREMA)]])
-    # One block: dask takes longer for many than what is asked of them.
-    known = held(group)
-    return known.assign(
-        {n: _chunked(a, {}) for n, a in known.data_vars.items()} | dict(ends.data_vars)
-    )
+    return held(group).assign(dict(ends.data_vars))
 
 
 def in_blocks(group: xr.Dataset) -> xr.Dataset:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any, Protocol, TypeVar
 
 _Part = TypeVar("_Part")
@@ -69,3 +71,39 @@ def dealt(pool: Executor, workers: int) -> Each:
                 future.cancel()
 
     return each
+
+
+@contextmanager
+def beside(threads: int = 1) -> Iterator[Callable[..., Future[Any]]]:
+    """What gives a call to threads of its own, in order, as `Executor.submit` does.
+
+    At the end all of it is done; after an error, or Ctrl-C, what had begun.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="taqstore-beside")
+    failed = True
+    try:
+        yield lambda function, *given: pool.submit(copy_context().run, function, *given)
+        failed = False
+    finally:
+        pool.shutdown(cancel_futures=failed)
+
+
+def one_behind(function: Callable[[_Part], _Answer], parts: Iterable[_Part], /) -> list[_Answer]:
+    """As ``[function(part) for part in parts]``: each is worked at while the next is made.
+
+    Parts are made in this thread, which Ctrl-C ends; one other thread does the work, in order. What
+    fails first in that list is raised here too, and what came before it is done.
+    """
+    answers: list[_Answer] = []
+    with beside() as submit:
+        before: Future[_Answer] | None = None
+        try:
+            for part in parts:
+                if before is not None:
+                    answers.append(before.result())
+                before = submit(function, part)
+        except Exception:
+            if before is not None:
+                before.result()
+            raise
+        return answers if before is None else [*answers, before.result()]

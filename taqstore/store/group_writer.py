@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from threading import Lock
 
 import numpy as np
@@ -19,6 +20,7 @@ from taqstore.items.closing import close_items
 from taqstore.items.flag_files import flag_bytes, flag_files, flag_key, write_flag_files
 from taqstore.items.flags import Items, read_group
 from taqstore.layout.item_records import ABSENT, Identity, Item, ItemLayout, Shard
+from taqstore.layout.nodes import GroupNode
 from taqstore.layout.shards import Frames, fingerprint_of
 from taqstore.layout.template import Array, Template
 from taqstore.metadata.root import without_copies
@@ -27,6 +29,7 @@ from taqstore.place.disk import disk_errors
 from taqstore.place.location import Location
 from taqstore.store.groups import MADE_BY, array_differences
 from taqstore.store.growth import match_items
+from taqstore.store.opening import HISTOGRAM, Opened, sums_of
 from taqstore.store.regions import Region, Values, whole
 
 # Records written alone are closed after so many: opening a group reads each of them.
@@ -290,6 +293,24 @@ class GroupWriter:
     def close(self) -> None:
         """Close the flags of what was committed. The caller holds the store's lock."""
         close_groups([self])
+
+    def add_up(self) -> None:
+        """Keep the sums of counts of all that is whole, where they are not there.
+
+        Nothing rests on them: a reader that finds none, or other ones, adds up the counts itself.
+        """
+        folder, path = self.location.folder, self.template.path
+        if folder is None or HISTOGRAM not in {array.name for array in self.template.arrays}:
+            return
+        opener = partial(self.location.zarr_store, read_only=True)
+        try:
+            items = self.look_again()
+            view = Opened(GroupNode(items.loaded, opener), items.mask, items)
+            found = {f"{path}/{key}": raw for key, raw in sums_of(view, folder / path).items()}
+            with disk_errors(self.location):
+                self.backend.write_all(found)
+        except StoreError as error:  # what was to be written is there, and flagged
+            _log.debug("no sums of %s: %s", path, error)
 
     def to_close(self) -> Items | None:
         """The group as it is now, where there are flags to close."""

@@ -13,6 +13,7 @@ import numpy as np
 from taqstore.arrays.pieces import Pieces
 from taqstore.arrays.plain import LongText, PlainArray, PlainGroup
 from taqstore.arrays.store_array import MAPPED_BYTES, ArrayReader
+from taqstore.arrays.sums.summed_files import missing_sums
 from taqstore.items.flags import Items
 from taqstore.layout.item_records import Identity
 from taqstore.layout.nodes import ArrayNode, GroupNode
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _WIDEST_LABELS = 256 << 20
+HISTOGRAM = "histogram"
 LATE = "late"
 """Of `chunks`: what reads whole arrays puts them behind dask, and nobody else does."""
 
@@ -214,6 +216,24 @@ def lazy_array(
         mapped_bytes=MAPPED_BYTES if chunks == "auto" else None,
         pieces=view.pieces,
     )
+
+
+def sums_of(view: Opened, folder: Path) -> dict[str, bytes]:
+    """Files of counts added up over items that are missing in a group, by key below it.
+
+    Parameters
+    ----------
+    folder
+        Of the group, on a local disk.
+    """
+    found: dict[str, bytes] = {}
+    if view.item_dims != ("batch",) or HISTOGRAM not in view.node:
+        return found
+    array = view.node[HISTOGRAM]
+    if dimension_names(array)[:1] == view.item_dims:
+        reader = lazy_array(view, array, folder, (None, True, False), kind=ArrayReader)
+        found.update(missing_sums(reader))
+    return found
 
 
 def _coordinate(view: Opened, array: Any, dims: tuple[str, ...]) -> np.ndarray | LongText:

@@ -297,6 +297,9 @@ class StoreWriter:
         """Close flags and copy metadata to the root; delete what was replaced if all went well."""
         try:
             self._change(self._close)
+            if succeeded:
+                for group in self._opened.values():
+                    group.add_up()
         finally:
             self.backend.end()
         if self.location.folder is None:

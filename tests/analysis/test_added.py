@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,11 @@ GROUP = "activations/mlp.fc1"
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without sums, which would be read in the place of the counts."""
     path = tmp_path_factory.mktemp("added") / "run.zarr"
     make_sd3_store(path, steps=3, batches=3, blocks=2)
+    for sums in path.rglob("sums"):
+        shutil.rmtree(sums)
     return path
 
 

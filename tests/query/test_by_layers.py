@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from typing import Any
 
@@ -14,9 +15,10 @@ from taqstore.analysis import ANALYSES
 from taqstore.arrays import lazy
 from taqstore.arrays.lazy import LazyArray, without_dask
 from taqstore.arrays.store_array import ArrayReader
-from taqstore.errors import MissingError
+from taqstore.errors import MissingError, TaqError
+from taqstore.files import tables
 from taqstore.query import by_layers
-from taqstore.query.analyze import analyze, load
+from taqstore.query.analyze import analyze, load, site_tables
 from taqstore.run.dealing import one_by_one
 from taqstore.testing import RunShape, make_store
 
@@ -118,3 +120,47 @@ def test_arrays_of_dask_are_recognised_after_xarray_did_without(store: Store) ->
     assert not isinstance(store["activations/mlp.fc2"]["min"].variable._data, np.ndarray)
     assert isinstance(store["activations/mlp.fc2"]["min"].variable._data, LazyArray)
     xr.testing.assert_identical(behind.compute(), doubled)
+
+
+@pytest.mark.parametrize("name", [name for name in WORDS if not ANALYSES[name].joint])
+def test_what_cannot_be_given_is_refused_from_the_first_block(
+    store: Store, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, wanted = [], load(analyze(name, store))
+    blocks = 0
+
+    def counted(*given: Any, as_it_is: Any = by_layers._told) -> Any:
+        nonlocal blocks
+        blocks += 1
+        return as_it_is(*given)
+
+    def refuse(part: xr.Dataset, more: Any) -> None:
+        shown.append({**part.sizes, **more})
+        raise TaqError("too large")
+
+    monkeypatch.setattr(lazy, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(by_layers, "_told", counted)
+    with pytest.raises(TaqError, match="too large"):
+        by_layers.told(name, store, one_by_one, check=refuse)
+    assert shown == [dict(wanted[next(iter(wanted))].sizes)]
+    assert blocks <= len(store.paths)  # sites that lack what it needs come first, a block each
+
+
+@pytest.mark.parametrize("name", [name for name, row in ANALYSES.items() if not row.second])
+def test_the_command_refuses_a_large_table_before_it_is_computed(
+    store: Store, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same words from sizes alone as from a table that was made."""
+    try:
+        lazily = analyze(name, store)
+        wide = max(lazily.values(), key=lambda one: max(a.size for a in one.values()))
+    except TaqError:
+        pytest.skip("the store lacks what it needs")
+    rows = [a.size for one in lazily.values() for a in one.values() if a.size > 1]
+    monkeypatch.setattr(tables, "MAX_ROWS", min(rows) - 1)
+    asking = sys.modules["taqstore.query.analyze"]
+    monkeypatch.setattr(asking, "load", lambda _: pytest.fail("computed"))
+    with pytest.raises(TaqError, match="is too large"):
+        site_tables(lazily)
+    with pytest.raises(TaqError, match="is too large"):
+        tables.check_rows(wide)

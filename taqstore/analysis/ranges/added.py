@@ -1,6 +1,7 @@
 """Compressed counts added up over an axis as they are decoded, a chunk at a time.
 
-What is decoded stays in the processor's cache: no array with that axis is made.
+What is decoded stays in the processor's cache: no array with that axis is made. Where the store
+keeps sums of just these counts, they are read in their place.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from taqstore.arrays.packed_files import PackedFile, PackedFiles
 from taqstore.arrays.selection import Axis, Key, open_mesh, positions_of, take
 from taqstore.arrays.store_array import MAPS_KEPT, ArrayReader
+from taqstore.arrays.sums.summed_files import read_sum
 
 _Parts = list[tuple[PackedFile | None, list[Any]]]
 
@@ -56,13 +58,41 @@ def added(reader: ArrayReader, key: Key, axis: int) -> np.ndarray:
         target[axis] = slice(0, 1)
         mesh = open_mesh(tuple(target), whole.shape)
         part = whole[mesh]
-        for start in range(0, len(along.shards), MAPS_KEPT):
-            pieces = range(start, min(start + MAPS_KEPT, len(along.shards)))
-            files = [_file(reader, packed, _paired(axes, numbers, axis, n)) for n in pieces]
-            _add(packed, files, part, axis)
+        if not _found_sum(reader, axes, numbers, axis, part):
+            part[...] = 0
+            _add_up(reader, packed, axes, numbers, axis, part)
         if isinstance(mesh, tuple) and any(isinstance(at, np.ndarray) for at in mesh):
             whole[mesh] = part
     return whole.squeeze(axis)
+
+
+def _found_sum(
+    reader: ArrayReader, axes: list[Axis], numbers: tuple[int, ...], axis: int, part: np.ndarray
+) -> bool:
+    """Read what is kept of a sum; False where it is to be worked out."""
+    along = axes[axis]
+    if axis or along.shard > 1 or along.size != len(along.shards) or reader.fill:
+        return False
+    paired = [_paired(axes, numbers, axis, n) for n in range(len(along.shards))]
+    places = [tuple(a.shards[n] for a, n in pairs) for pairs in paired]
+    local = [a.local(n) for a, n in paired[0]]
+    return read_sum(reader, [at for at in places if reader.is_there(at)], local, part)
+
+
+def _add_up(
+    reader: ArrayReader,
+    packed: PackedFiles,
+    axes: list[Axis],
+    numbers: tuple[int, ...],
+    axis: int,
+    part: np.ndarray,
+) -> None:
+    """Add files up, not all of them open at a time."""
+    shards = axes[axis].shards
+    for start in range(0, len(shards), MAPS_KEPT):
+        pieces = range(start, min(start + MAPS_KEPT, len(shards)))
+        files = [_file(reader, packed, _paired(axes, numbers, axis, n)) for n in pieces]
+        _add(packed, files, part, axis)
 
 
 def _paired(

@@ -60,7 +60,7 @@ def scales_by_parts(dataset: xr.Dataset, clip: Clip, scheme: Scheme) -> xr.Datas
     made = in_parts(kernel, [Source(_added, (counts,)), beside], _MADE, parts)
     kept = {name: one for name, one in dataset.coords.items() if set(one.dims) <= set(dims)}
     told = {key: histogram.attrs[key] for key in layout.attrs if key in histogram.attrs}
-    return xr.Dataset(coords=kept).assign({n: (dims, array, told) for n, array in made.items()})
+    return xr.Dataset({n: (dims, array, told) for n, array in made.items()}, kept)
 
 
 def _percentile(

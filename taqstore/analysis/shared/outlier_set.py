@@ -69,14 +69,26 @@ def mean_jaccard(sets: Array, known: Array) -> Array:
     members = sets & known[..., None]
     # Of thousands of channels few are in any set.
     some = members.any(axis=tuple(range(members.ndim - 1)))
-    masks = members[..., some].astype(np.float64)
-    both = masks @ np.swapaxes(masks, -1, -2)
-    size = masks.sum(axis=-1)
-    either = size[..., :, None] + size[..., None, :] - both
-    similar = np.divide(both, either, out=np.ones(both.shape), where=either > 0)
-    pair = known[..., :, None] & known[..., None, :] & ~np.eye(sets.shape[-2], dtype=bool)
-    pairs = pair.sum(axis=(-2, -1))
-    mean = np.full(pairs.shape, np.nan)
-    compared = (pairs > 0) & size.any(axis=-1)
-    np.divide((similar * pair).sum(axis=(-2, -1)), pairs, out=mean, where=compared)
+    masks = members[..., some]
+    mean = np.full(known.shape[:-1], np.nan)
+    # Pairs are as many as members squared: those of one place are there at a time.
+    for place in np.ndindex(mean.shape):
+        mean[place] = _jaccard_of(masks[place].astype(np.float64), known[place])
     return mean
+
+
+def _jaccard_of(masks: Array, known: Array) -> float:
+    """`mean_jaccard` of one place: ``(member, channel)`` of 0 and 1, and ``(member,)``."""
+    pairs = int(known.sum()) * (int(known.sum()) - 1)
+    size = masks.sum(axis=-1)
+    if not pairs or not size.any():
+        return np.nan
+    similar = masks @ masks.T
+    either = size[:, None] + size[None, :]
+    either -= similar
+    np.divide(similar, either, out=similar, where=either > 0)
+    similar[either == 0] = 1.0
+    del either
+    similar[~known], similar[:, ~known] = 0.0, 0.0
+    np.fill_diagonal(similar, 0.0)
+    return float(similar.sum() / pairs)

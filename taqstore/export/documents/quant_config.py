@@ -54,9 +54,11 @@ def quant_config(
     run, bound = open_run(store, source), bound or ClipBound()
     table = clip_bounds(run, bound)
     extra = outlier_config(run.seen_by(bound), table, bound.bits) if outliers else None
+    # Not the other sites: as long as these are there, so are the maps of their files.
+    shifting = {site: d[["shift"]] for site, d in run.sites.items() if "shift" in d.data_vars}
     return {
         "format": "per_timestep_quant_config_v4",
-        "per_timestep": Members(lambda: _steps(run, table, bound.bits)),
+        "per_timestep": Members(lambda: _steps(shifting, table, bound.bits)),
         "sigma_map": run.sigma_map,
         **({} if extra is None else {"outlier_config": extra}),
         "summary": _summary(table, run, bound, None if extra is None else len(extra)),
@@ -64,12 +66,13 @@ def quant_config(
     }
 
 
-def _steps(run: Run, table: xr.Dataset, bits: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def _steps(
+    shifting: Mapping[str, xr.Dataset], table: xr.Dataset, bits: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Entries of `per_timestep`, one step at a time."""
     linears = [str(name) for name in table["linear"].values]
     rows = table["row"].values
     sites = [str(site) for site in table["site"].values]
-    shifting = {s: d for s, d in run.sites.items() if "shift" in d.data_vars}
     streams = {s: vectors_by_step(d, "shift") for s, d in shifting.items()}
     for index, step in enumerate(table["step"].values):
         shift = {s: next(streams[s]) for s, d in shifting.items() if step in d["step"].values}

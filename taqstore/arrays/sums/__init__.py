@@ -1,0 +1,1 @@
+"""Counts of all items of a group added up, kept beside them."""
