@@ -10,7 +10,7 @@ import numpy as np
 
 from taqstore.errors import LayoutError, problem
 from taqstore.layout.item_records import Item
-from taqstore.layout.template import Template
+from taqstore.layout.template import Array, Template
 from taqstore.statistics.bins import Layout
 from taqstore.statistics.channel_histogram import count_blocks
 from taqstore.statistics.observation import Observation, merge
@@ -36,11 +36,19 @@ class Shelf:
             return self._free[template.path].pop()
         shape = {d: template.sizes[d] for d in template.sizes} | {"batch": 1}
         shape["step"] = template.shard_extent("step")
-        return {a.name: np.empty([shape[d] for d in a.dims], a.dtype) for a in template.arrays}
+        return {a.name: _empty(a, shape) for a in template.arrays}
 
     def put_back(self, template: Template, arrays: Arrays) -> None:
         """Let another run of this site have them."""
         self._free.setdefault(template.path, []).append(arrays)
+
+
+def _empty(array: Array, shape: Mapping[str, int]) -> np.ndarray:
+    """Memory in which each chunk that will be written lies in one piece."""
+    first = [array.split] if array.split else []
+    order = [*first, *(dim for dim in array.dims if dim not in first)]
+    made = np.empty([shape[dim] for dim in order], array.dtype)
+    return made.transpose([order.index(dim) for dim in array.dims])
 
 
 class SiteBuffer:

@@ -139,7 +139,9 @@ class Items:
             self._look_at_closed()
         elif not self.closed[self.region(item)].any():
             return None
-        found = self._closed_record(item)
+        found, known = self._closed_record(item), self._owned.get(item)
+        if known is not None and known[0] == found:
+            return found  # it was looked at when its files were told
         if not self.layout.fits(found, self.loaded.scope, item):
             raise _damaged_record(self.loaded.path, item)
         return found
@@ -190,7 +192,8 @@ class Items:
         chunk = record_chunk(self.grid, self.layout.record_bytes)
         number = tuple(i // n for i, n in zip(item, chunk, strict=False))
         inside = tuple(i % n for i, n in zip(item, chunk, strict=False))
-        return bytes(self._chunk(number)[inside].tobytes())
+        block = self._chunks.get(number)
+        return bytes((self._chunk(number) if block is None else block)[inside].tobytes())
 
     def _chunk(self, number: Item) -> np.ndarray:
         chunk = record_chunk(self.grid, self.layout.record_bytes)

@@ -177,23 +177,25 @@ def absolute_quantile(counts: npt.ArrayLike, layout: Layout, q: npt.ArrayLike) -
 def _quantile(counts: Counts, low: Floats, high: Floats, q: Floats) -> Floats:
     if not np.all((q >= 0) & (q <= 1)):
         raise MisuseError(problem("quantiles lie between 0 and 1", found=str(q)))
-    total = counts.sum(axis=-1).reshape(-1, 1)
+    # One running sum over all rows turns a search per row into a single sorted search.
+    bins, rows = counts.shape[-1], counts.size // counts.shape[-1]
+    edge = np.zeros(counts.size + 1, np.int64)
+    np.cumsum(counts, out=edge[1:])
+    total = np.diff(edge[::bins]).reshape(rows, 1)
     last = np.maximum(total - 1, 0)
     position = last * q.reshape(1, -1)
     rank = position.astype(np.int64)
-    below = _order_statistic(counts, low, high, rank)
-    above = _order_statistic(counts, low, high, np.minimum(rank + 1, last))
+    below, above = (
+        _order_statistic(edge, bins, low, high, one) for one in (rank, np.minimum(rank + 1, last))
+    )
     result = below + (position - rank) * (above - below)
     return np.where(total > 0, result, np.nan).reshape(counts.shape[:-1] + q.shape)
 
 
-def _order_statistic(counts: Counts, low: Floats, high: Floats, rank: Counts) -> Floats:
-    """Value at 0-based `rank` ``(rows, k)`` of each of the flattened rows of `counts`."""
-    # One running sum over all rows turns a search per row into a single sorted search.
-    edge = np.concatenate([[0], np.cumsum(counts)])
-    bins = counts.shape[-1]
-    target = rank + edge[:-1:bins, None] if counts.size else rank
-    index = np.minimum(np.searchsorted(edge, target, side="right") - 1, max(counts.size - 1, 0))
+def _order_statistic(edge: Counts, bins: int, low: Floats, high: Floats, rank: Counts) -> Floats:
+    """Value at 0-based `rank` ``(rows, k)`` of each row of counts, by their running sum."""
+    target = rank + edge[:-1:bins, None]
+    index = np.minimum(np.searchsorted(edge, target, side="right") - 1, max(len(edge) - 2, 0))
     held = np.maximum(edge[index + 1] - edge[index], 1)
     where = (target - edge[index] + 0.5) / held
     values: Floats = low[index % bins] + where * (high - low)[index % bins]

@@ -199,10 +199,10 @@ def drop(environ: dict[str, Any]) -> None:
 
 
 class Handler(MotoRequestHandler):
-    """No line a request; connections stay for the next, as those of S3 do.
+    """No line a request; an answer is sent at once, and then the connection is closed.
 
-    werkzeug's own begins a thread for each request and waits for the client to leave: that took
-    most of the time. It may not know where a request ends; here each was read whole.
+    werkzeug's own sends it in parts and looks for what else comes: that took most of the time. It
+    may not know where a request ends; here each was read whole.
     """
 
     disable_nagle_algorithm = True
@@ -220,7 +220,8 @@ class Handler(MotoRequestHandler):
             body = b"".join(self.server.app(self.make_environ(), start))
             self.wfile.write(head(self.command, *said, body) + body)
         except ConnectionError:
-            self.close_connection = True
+            pass
+        self.close_connection = True
 
     def log_request(self, *_: Any, **__: Any) -> None:
         pass
@@ -231,7 +232,8 @@ class Handler(MotoRequestHandler):
 
 def head(method: str, status: str, headers: list[tuple[str, str]], body: bytes) -> bytes:
     """Status line and headers; a length where none was said and there may be a body."""
-    lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in headers)]
+    lines = [f"HTTP/1.1 {status}", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in headers]
     silent = method == "HEAD" or status[:3] in ("204", "304")
     if not silent and not any(name.lower() == "content-length" for name, _ in headers):
         lines.append(f"Content-Length: {len(body)}")

@@ -70,15 +70,13 @@ def _found_sum(
     reader: ArrayReader, axes: list[Axis], numbers: tuple[int, ...], axis: int, part: np.ndarray
 ) -> bool:
     """Read what is kept of a sum; False where it is to be worked out."""
-    along, places = axes[axis], []
-    if axis or along.shard > 1 or along.size != len(along.shards):
+    along = axes[axis]
+    if axis or along.shard > 1 or along.size != len(along.shards) or reader.fill:
         return False
-    for n in range(len(along.shards)):
-        coords = tuple(a.shards[m] for a, m in _paired(axes, numbers, axis, n))
-        if reader.is_there(coords):
-            places.append(coords)
-    local = [a.local(n) for a, n in _paired(axes, numbers, axis, 0)]
-    return not reader.fill and read_sum(reader, places, local, part)
+    paired = [_paired(axes, numbers, axis, n) for n in range(len(along.shards))]
+    places = [tuple(a.shards[n] for a, n in pairs) for pairs in paired]
+    local = [a.local(n) for a, n in paired[0]]
+    return read_sum(reader, [at for at in places if reader.is_there(at)], local, part)
 
 
 def _add_up(

@@ -7,7 +7,7 @@ longer than all there is to read.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import getitem
 from typing import TYPE_CHECKING, Any, cast
@@ -186,23 +186,35 @@ def computed(arrays: Answer) -> Answer:
 
 
 class _Together:
-    """Arrays as one collection of dask."""
+    """Arrays as one collection of dask: no tasks take apart what others made, that is done here."""
 
     def __init__(self, arrays: Sequence[Any]) -> None:
         self._arrays = arrays
+        self._graph: dict[Any, Any] = {}
+        for layers in {id(one.dask): one.dask for one in arrays}.values():
+            for layer in layers.layers.values():
+                self._graph.update(layer)
+        self._keys = [one.__dask_keys__() for one in arrays]
+        self._taken = {key: self._graph[key].args for keys in self._keys for key in _flat(keys)}
+        for key in self._taken:
+            del self._graph[key]
 
     def __dask_graph__(self) -> dict[Any, Any]:
-        graph: dict[Any, Any] = {}
-        for layers in {id(one.dask): one.dask for one in self._arrays}.values():
-            for layer in layers.layers.values():
-                graph.update(layer)
-        return graph
+        return self._graph
 
     def __dask_keys__(self) -> list[Any]:
-        return [one.__dask_keys__() for one in self._arrays]
+        return [[self._taken[key][0].key for key in _flat(keys)] for keys in self._keys]
 
     def __dask_postcompute__(self) -> tuple[Any, tuple[Any, ...]]:
-        return _joined, ([one.__dask_postcompute__()[0] for one in self._arrays],)
+        joins = [one.__dask_postcompute__()[0] for one in self._arrays]
+        return self._joined, (joins,)
+
+    def _joined(self, parts: Sequence[Any], joins: Sequence[Callable[[Any], Any]]) -> list[Any]:
+        found = []
+        for keys, made, join in zip(self._keys, parts, joins, strict=True):
+            values = (one[self._taken[key][1]] for key, one in zip(_flat(keys), made, strict=True))
+            found.append(join(_like(keys, values)))
+        return found
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         return tuple(one.name for one in self._arrays)
@@ -212,5 +224,15 @@ class _Together:
         return self._arrays[0].__dask_scheduler__
 
 
-def _joined(parts: Sequence[Any], joins: Sequence[Callable[[Any], Any]]) -> list[Any]:
-    return [join(some) for some, join in zip(parts, joins, strict=True)]
+def _flat(keys: Any) -> Iterator[Any]:
+    """Keys of the blocks of an array, in order."""
+    if not isinstance(keys, list):
+        yield keys
+        return
+    for some in keys:
+        yield from _flat(some)
+
+
+def _like(keys: Any, values: Iterator[Any]) -> Any:
+    """Values in lists as the keys are."""
+    return [_like(some, values) for some in keys] if isinstance(keys, list) else next(values)

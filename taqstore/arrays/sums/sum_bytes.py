@@ -7,10 +7,13 @@ files it was made of, so that one that is behind is seen.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from crc32c import crc32c
+
+# Not where it is used: threads that load two modules of numcodecs at once get half of one.
+from numcodecs.blosc import SHUFFLE, compress, decompress
 
 from taqstore.layout.item_records import Identity
 from taqstore.layout.shards import CRC_BYTES, Frames
@@ -68,33 +71,25 @@ def cut(raw: memoryview, count: int) -> tuple[memoryview, bytes]:
     return shard, told
 
 
-def decode_into(content: memoryview, out: np.ndarray) -> None:
-    """One chunk, without its checksum, into an int64 array of its size in C order.
+def decoded(content: memoryview, shape: Sequence[int]) -> np.ndarray:
+    """One chunk, without its checksum: u4 or i8 of this shape.
 
     Raises
     ------
     ValueError, RuntimeError
         It is no such chunk.
     """
-    from numcodecs.blosc import decompress
-
     if len(content) < _HEADER.size:
         raise ValueError(f"a chunk of {len(content)} bytes")
     *_, size, nbytes, _, told = _HEADER.unpack(content[: _HEADER.size])
-    dtype = _NARROW if size == _NARROW.itemsize else _WIDE
-    if (size, nbytes, told) != (dtype.itemsize, out.size * dtype.itemsize, len(content)):
+    out = np.empty(shape, _NARROW if size == _NARROW.itemsize else _WIDE)
+    if (size, nbytes, told) != (out.itemsize, out.nbytes, len(content)):
         raise ValueError(f"a chunk that tells {told} bytes of {nbytes}")
-    if dtype == _WIDE:
-        decompress(content, out)
-        return
-    narrow = np.empty(out.shape, dtype)
-    decompress(content, narrow)
-    out[...] = narrow
+    decompress(content, out)
+    return out
 
 
 def _compressed(sums: np.ndarray) -> np.ndarray:
-    from numcodecs.blosc import SHUFFLE, compress
-
     fits = sums.min(initial=0) >= 0 and sums.max(initial=0) <= np.iinfo(_NARROW).max
     values = np.ascontiguousarray(sums, _NARROW if fits else _WIDE)
     # In one block: of several, Blosc would start threads of its own.

@@ -17,7 +17,7 @@ from taqstore.arrays.inner_chunks import compared
 from taqstore.arrays.packed_files import PackedFiles
 from taqstore.arrays.selection import positions_of, take
 from taqstore.arrays.store_array import ArrayReader
-from taqstore.arrays.sums.sum_bytes import PART_BYTES, cut, decode_into, item_of, part_of, sum_bytes
+from taqstore.arrays.sums.sum_bytes import PART_BYTES, cut, decoded, item_of, part_of, sum_bytes
 from taqstore.errors import StoreError
 from taqstore.layout.item_records import ABSENT
 from taqstore.names import ITEMS
@@ -54,12 +54,11 @@ class SummedFile:
             raw = memoryview(whole_file(file.fileno()))
         self._view, self.parts = cut(raw, packed.extent(packed.axis))
         self._table = inner.table(bytes(self._view[-inner.index_bytes :])).tolist()
-        shape = list(inner.framing.shard_shape)
-        shape[packed.axis] = 1
-        self._scratch = np.empty(shape, np.int64)
+        self._shape = list(inner.framing.shard_shape)
+        self._shape[packed.axis] = 1
 
     def chunk(self, position: int) -> np.ndarray:
-        """Sums of one chunk, int64; overwritten by the next.
+        """Sums of one chunk, u4 or i8.
 
         Raises
         ------
@@ -67,8 +66,7 @@ class SummedFile:
             It is damaged.
         """
         start, length = self._table[position]
-        decode_into(compared(self._view[max(0, start) : start + length]), self._scratch)
-        return self._scratch
+        return decoded(compared(self._view[max(0, start) : start + length]), self._shape)
 
 
 def read_sum(

@@ -19,6 +19,7 @@ from taqstore.pipelines.models.table import ModelRow
 from support.live_capture import full_names, model_names, needs_models, raw_inputs
 from support.live_models import TINY, TINY32, TINY_FLUX, load_tiny, write_checkpoint
 from support.same_stores import assert_same_stores
+from support.thinned import EXPLORE
 from taqstore import TaqError, open_store
 from taqstore.errors import MisuseError, StoreError
 from taqstore.kinds.second_moments import Moments2, moments_of, tensors
@@ -219,7 +220,8 @@ def test_without_resume_what_is_there_is_not_touched(make_store: Make, tmp_path:
         run(store, SecondMoments(16))
 
 
-@pytest.mark.parametrize("failing", range(4))
+# Before the last write of the first group of steps, and after it: that is where more is kept.
+@pytest.mark.parametrize("failing", range(4) if EXPLORE else (1, 2))
 def test_stopped_anywhere_a_resumed_run_does_the_rest(
     failing: int, bare_and_whole: tuple[Path, Path], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
