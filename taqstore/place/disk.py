@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import logging
 import os
@@ -128,10 +127,11 @@ def try_lock(path: Path, location: Location) -> Iterator[bool]:
     StoreError
         There are no locks here.
     """
-    # By hand: a model that runs locks hundreds of items, and filelock takes a millisecond of each.
-    with disk_errors(location):
-        fd = _taken(path)
-    if fd is None:
+    from filelock import FileLock
+
+    _make(path, location)
+    lock = FileLock(path)
+    if not _acquired(lock, 0.0, location):
         yield False
         return
     try:
@@ -140,30 +140,7 @@ def try_lock(path: Path, location: Location) -> Iterator[bool]:
         # Unlinked while held: whoever opened it before us finds the item's flag set afterwards.
         with suppress(FileNotFoundError):
             path.unlink()
-        # Told, not left to the last copy of the descriptor that a forked process closes.
-        fcntl.flock(fd, fcntl.LOCK_UN)
-        os.close(fd)
-
-
-def _taken(path: Path) -> int | None:
-    """A descriptor that holds the lock of a file, which is made; None where another holds it.
-
-    The same lock as `FileLock` of filelock takes.
-    """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-    try:
-        fd = os.open(path, flags, 0o644)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(path, flags, 0o644)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        if isinstance(error, BlockingIOError):
-            return None
-        raise
-    return fd
+        lock.release()
 
 
 def is_held(path: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import subprocess
 import sys
@@ -137,11 +136,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def acquire(self: filelock.BaseFileLock, timeout: float | None = None, **_: Any) -> None:
         raise error
 
-    def flock(fd: int, how: int) -> None:
-        raise error if isinstance(error, OSError) else OSError(errno.ENOSYS, str(error))
-
     monkeypatch.setattr(filelock.BaseFileLock, "acquire", acquire)
-    monkeypatch.setattr(fcntl, "flock", flock)
 
 
 REFUSALS = {

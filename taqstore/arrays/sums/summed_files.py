@@ -6,9 +6,11 @@ them; else, or where it is damaged, these are read. So it can be missing, and ca
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import numpy as np
@@ -90,7 +92,7 @@ def read_sum(
     assert packed is not None
     try:
         file = SummedFile(packed, _path(reader, places[0]))
-        if file.parts != b"".join(parts):
+        if file.parts != b"".join(parts) or not _are_there(reader, places):
             return False
         within = packed.within(local)
         before = (slice(None),) * packed.axis
@@ -186,6 +188,21 @@ def _parts(reader: ArrayReader, places: Sequence[Coords]) -> list[bytes] | None:
             return None
         found.append(part_of(place[_AXIS], one))
     return found
+
+
+def _are_there(reader: ArrayReader, places: Sequence[Coords]) -> bool:
+    """Whether these files lie there, as large as they were.
+
+    Reading them tells better what is wrong with one that does not.
+    """
+    assert reader.folder is not None
+    assert reader.identity is not None
+    for place in places:
+        found = os.lstat(f"{reader.folder}/c/{'/'.join(map(str, place))}")
+        identity = reader.identity(place)
+        if not S_ISREG(found.st_mode) or identity is None or found.st_size != identity[0]:
+            return False
+    return True
 
 
 def _key(reader: ArrayReader, place: Coords) -> str:

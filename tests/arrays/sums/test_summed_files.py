@@ -16,6 +16,7 @@ from taqstore.analysis.ranges.added import added
 from taqstore.arrays.sums import summed_files
 from taqstore.arrays.sums.sum_bytes import cut, decoded, sum_bytes
 from taqstore.arrays.sums.summed_files import missing_sums, read_sum
+from taqstore.errors import StoreError
 from taqstore.statistics.histogram import Layout
 from taqstore.store.writer import StoreWriter
 from taqstore.testing import make_sd3_store
@@ -155,6 +156,22 @@ def test_a_damaged_sum_is_worked_out(made: Path, at: int, bit: int, kept: int) -
             assert summed(made)[1] == 0
     finally:
         file.write_bytes(whole)
+
+
+@pytest.mark.parametrize("fault", ["missing", "cut", "longer", "link"])
+def test_counts_that_are_lost_are_refused_though_their_sum_is_there(
+    store: Path, tmp_path: Path, fault: str
+) -> None:
+    file = store / GROUP / "histogram/c/1/0/0/0"
+    content = file.read_bytes()
+    file.rename(tmp_path / "elsewhere")
+    if fault == "link":
+        file.symlink_to(tmp_path / "elsewhere")
+    elif fault != "missing":
+        file.write_bytes(content[:-1] if fault == "cut" else content + b"0")
+    reader = open_store(store).array(GROUP, "histogram")
+    with pytest.raises(StoreError):
+        added(reader, EVERYTHING, 0)
 
 
 def test_a_link_in_the_place_of_a_sum_is_not_followed(store: Path, tmp_path: Path) -> None:
