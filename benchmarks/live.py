@@ -177,15 +177,14 @@ def commands(
     """
     prompts = folder / "prompts.txt"
     prompts.write_text("a handwritten seven")
-    store, copy = folder / f"{name}.zarr", folder / f"{name}-run.zarr"
+    store = folder / f"{name}.zarr"
     request = Request(name, prompts, images, steps=steps, local_ckpt=checkpoint, dtype="float32")
     generate(store, request, mode=Mode(force=True))
     clock: dict[str, list[float]] = {"bare": [], "write": [], "cache": [], "collect": []}
-    for _ in range(rounds):
+    for number in range(rounds):
         clock["bare"].append(replayed(store, checkpoint))
         for label, run in (("cache", cache), ("collect", collect)):
-            shutil.rmtree(copy, ignore_errors=True)
-            shutil.copytree(store, copy)
+            copy = Path(shutil.copytree(store, folder / f"{name}-{label}-{number}.zarr"))
             clock[label].append(timed(partial(run, copy, stride=1, local_ckpt=checkpoint)))
             if label == "cache":
                 raw = sum(sizes(copy / "blocks"))

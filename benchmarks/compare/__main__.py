@@ -7,6 +7,7 @@ done while the machine has other work, the rest may not.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import subprocess
 import sys
@@ -45,6 +46,10 @@ def main() -> None:
     given.work = given.work.absolute()
     trees = {"before": given.before.absolute(), "after": given.after.absolute()}
     chosen = _chosen(given.only or [""])
+    for path in trees.values():
+        # As of an installed package, also where the environment keeps Python from doing so.
+        compileall.compile_dir(path / "taqstore", quiet=2)
+        compileall.compile_dir(path / "pipelines", quiet=2)
     stores = {tree: _stores(given, tree, path) for tree, path in trees.items()}
     works = {tree: _work(given.work, tree, given.scale) for tree in TREES}
     for key in (name for name in chosen if name in QUESTIONS):

@@ -134,6 +134,12 @@ def bomb(size: int = 3 << 28) -> bytes:
     return checked(bytes(Zstd(level=3).encode(np.zeros(size, np.uint8))))
 
 
+def hollow(file: bytes) -> bytes:
+    """A file of one frame whose header is as it was, and whose blocks are none, with a checksum."""
+    header = 18
+    return checked(file[:header] + bytes(b ^ 0xFF for b in file[header:-4]))
+
+
 def nested(depth: int = 100_000) -> bytes:
     """JSON of lists in lists."""
     return b"[" * depth + b"]" * depth
@@ -322,6 +328,12 @@ HOSTILE: dict[str, tuple[str, Callable[[Hostile], object]]] = {
         _array("tensor_absmax", setting("storage_transformers", to=[{"name": "x"}])),
     ),
     "a bomb as a coordinate": ("coordinate", lambda s: s.file(LATENTS, "image/c/0", bomb())),
+    "a coordinate that says its size and holds none": (
+        "coordinate",
+        lambda s: s.file(
+            LATENTS, "image/c/0", hollow((s.path / LATENTS / "image/c/0").read_bytes())
+        ),
+    ),
     "a bomb as strings": ("coordinate", lambda s: s.file(LATENTS, "prompt/c/0", bomb())),
     "10^9 strings in 12 bytes": (
         "coordinate",
