@@ -63,7 +63,7 @@ ANALYSES: dict[str, Question] = {
         "percentile scales",
         ("histogram",),
         percentile(_PERCENTILE / 100),
-        20,
+        10,
         clip="percentile",
         percentile=_PERCENTILE,
     ),

@@ -13,9 +13,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from copy import copy
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from weakref import ref
 
 import numpy as np
 
@@ -40,6 +40,7 @@ from taqstore.errors import StoreError, problem
 from taqstore.layout.item_records import ABSENT, Identity
 from taqstore.layout.nodes import ArrayNode
 from taqstore.layout.shards import CODEC_ERRORS, MappedShard
+from taqstore.place.whole_files import MapBudget
 from taqstore.place.zarr_backend import ZarrBackend
 
 if TYPE_CHECKING:
@@ -56,18 +57,7 @@ _WHOLE = slice(None)
 # Bytes that arrays read in passes keep mapped, all together: those of sites that are done would be
 # kept as long as a graph that names them.
 _PASSING_BYTES = 96 << 20
-_passing: OrderedDict[int, tuple[ref[ArrayReader], int]] = OrderedDict()
-
-
-def _make_room(latest: ArrayReader, size: int) -> None:
-    """Let go of the maps of arrays that were mapped least lately; `size` are bytes of `latest`."""
-    _passing[id(latest)] = ref(latest), size
-    with suppress(KeyError, RuntimeError):  # another thread may be doing the same
-        _passing.move_to_end(id(latest))
-        while len(_passing) > 1 and sum(n for _, n in _passing.values()) > _PASSING_BYTES:
-            _, (one, _) = _passing.popitem(last=False)
-            if (done := one()) is not None:
-                done._maps.clear()
+_passing = MapBudget(_PASSING_BYTES)
 
 
 class ArrayReader:
@@ -383,8 +373,12 @@ class ArrayReader:
             while len(self._maps) > self._maps_kept:
                 self._maps.popitem(last=False)
         if self.mapped_bytes is not None:
-            _make_room(self, len(self._maps) * self._shard_bytes)
+            _passing.took(self, len(self._maps) * self._shard_bytes)
         return shard
+
+    def unmap(self) -> None:
+        """Let go of all maps; what is read next is mapped again."""
+        self._maps.clear()
 
     def _named(self, path: Path, coords: tuple[int, ...]) -> MappedShard:
         """Map the shard's file; refuse one that is missing or that is another."""
@@ -403,7 +397,7 @@ class ArrayReader:
             return MAPS_KEPT
         return min(MAPS_KEPT, max(1, self.mapped_bytes // self._shard_bytes))
 
-    @property
+    @cached_property
     def _shard_bytes(self) -> int:
         return max(1, math.prod(self.shard_shape) * self.dtype.itemsize)
 

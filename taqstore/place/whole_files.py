@@ -10,7 +10,10 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
+from threading import Lock
+from typing import Protocol
 from weakref import ref
 
 # Part of the descriptors a process may have that maps take at most.
@@ -45,6 +48,47 @@ def whole_file(descriptor: int) -> mmap.mmap | bytes:
     with open(descriptor, "rb", closefd=False) as file:
         file.seek(0)
         return file.read()
+
+
+class Mapping(Protocol):
+    """What keeps maps of files, and can do without."""
+
+    def unmap(self) -> None:
+        """Let go of them."""
+
+
+class MapBudget:
+    """Bytes that some keep mapped, all together; safe to use from threads.
+
+    Parameters
+    ----------
+    most
+        How many; one of them may have more.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self._bytes, self._lock = most, 0, Lock()
+        self._sizes: OrderedDict[ref[Mapping], int] = OrderedDict()
+
+    def took(self, latest: Mapping, size: int) -> None:
+        """Let those go that mapped least lately, where there is no room.
+
+        Parameters
+        ----------
+        size
+            Bytes that `latest` has mapped by now.
+        """
+        key, gone = ref(latest), []
+        with self._lock:
+            self._bytes += size - self._sizes.pop(key, 0)
+            self._sizes[key] = size
+            while self._bytes > self.most and len(self._sizes) > 1:
+                one, freed = self._sizes.popitem(last=False)
+                self._bytes -= freed
+                gone.append(one)
+        for one in gone:
+            if (done := one()) is not None:
+                done.unmap()
 
 
 def _mapping() -> Callable[[int], mmap.mmap]:

@@ -235,6 +235,7 @@ def test_analyze_options_reach_the_library(
     assert args == (arguments[0], "opened s")
     if ANALYSES[arguments[0]].by_layer:  # this way was asked first, for the same
         (((*asked, _), alike),) = by_layers.calls
+        assert alike.pop("check").__name__ == "check_rows"
         assert (*asked, {**alike, "other": None}) == (*args, kwargs)
     else:
         assert by_layers.calls == []

@@ -16,7 +16,7 @@ import pytest
 from support.same_stores import assert_same_bits
 from taqstore import open_store
 from taqstore.place import whole_files
-from taqstore.place.whole_files import whole_file
+from taqstore.place.whole_files import MapBudget, whole_file
 from taqstore.testing import make_store
 from taqstore.upkeep.verify import verify_store
 
@@ -105,3 +105,33 @@ def test_an_empty_file_has_no_bytes(
     path.touch()
     with path.open("rb") as file, pytest.raises(ValueError, match=r"empty|0 bytes"):
         whole_file(file.fileno())
+
+
+class Keeper:
+    """Counts how often it was told to let go."""
+
+    def __init__(self) -> None:
+        self.told = 0
+
+    def unmap(self) -> None:
+        self.told += 1
+
+
+def test_those_that_mapped_least_lately_let_go() -> None:
+    budget, (a, b, c) = MapBudget(10), (Keeper(), Keeper(), Keeper())
+    for keeper, size in ((a, 4), (b, 4), (a, 5), (c, 1), (a, 6)):
+        budget.took(keeper, size)
+        assert (a.told, b.told, c.told) == (0, int(keeper is a and size == 6), 0)
+    budget.took(c, 30)
+    assert (a.told, b.told, c.told) == (1, 1, 0)
+    budget.took(c, 31)
+    assert (a.told, b.told, c.told) == (1, 1, 0)
+
+
+def test_one_that_is_gone_takes_no_room_for_ever() -> None:
+    budget, kept = MapBudget(10), Keeper()
+    for _ in range(50):
+        budget.took(Keeper(), 3)
+    budget.took(kept, 8)
+    assert budget._bytes <= 10
+    assert kept.told == 0
