@@ -23,6 +23,7 @@ from taqstore.place.plain_files import (
     check_key,
     flush_paths,
     is_foreign,
+    is_plain_folder,
     not_plain,
     open_below,
     owner,
@@ -160,17 +161,12 @@ class LocalBackend:
             raise
 
     def _place(self, key: str) -> tuple[str, str]:
-        """The file of a key and its folder, which is made; raises as `path`.
-
-        What lies above a folder that was made or seen before is not looked at again.
-        """
+        """The file of a key and its folder, which is made; raises as `path`."""
         check_key(key)
         path = f"{self._root}/{key}"
         folder = path.rpartition("/")[0]
         if folder in self._known:
-            with suppress(*ABSENT):
-                if not stat.S_ISDIR(os.lstat(folder).st_mode):
-                    raise not_plain(Path(folder))
+            if is_plain_folder(folder):
                 return path, folder
             self._known.clear()
         self._make_folders(folder)

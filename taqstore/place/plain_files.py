@@ -105,7 +105,15 @@ def check_folder(folder: Path) -> None:
         raise not_plain(folder)
 
 
-def _as_the_system_says(folder: Path) -> str | None:
+def is_plain_folder(folder: str) -> bool:
+    """Whether a folder is there, and neither is nor lies below a link."""
+    told = _as_the_system_says(folder)
+    if told is None:
+        return os.path.isdir(folder) and os.path.realpath(folder) == folder
+    return told == folder
+
+
+def _as_the_system_says(folder: str | Path) -> str | None:
     """Where an open folder lies, if this system tells: three calls in place of one a level."""
     try:
         fd = os.open(folder, _NAMED_ONLY)

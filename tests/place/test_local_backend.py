@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from taqstore.errors import StoreError
 from taqstore.place import plain_files
 from taqstore.place.local_backend import LocalBackend
 
@@ -79,3 +81,30 @@ def test_a_folder_that_could_not_be_flushed_is_flushed_again(
     flushed.clear()
     backend.flush()
     assert flushed == []
+
+
+@pytest.mark.parametrize("level", ["a", "a/b"])
+@pytest.mark.parametrize("told", [True, False])
+def test_a_link_that_comes_between_two_writes_is_not_followed(
+    tmp_path: Path, level: str, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, elsewhere = tmp_path / "s.zarr", tmp_path / "elsewhere"
+    store.mkdir()
+    if not told:  # a system that does not say where an open folder lies
+        monkeypatch.setattr("taqstore.place.plain_files._as_the_system_says", lambda folder: None)
+    backend = LocalBackend(store)
+    backend.write("a/b/c", [b"1"])
+    (store / level).rename(elsewhere)
+    (store / level).symlink_to(elsewhere, target_is_directory=True)
+    before = sorted(elsewhere.rglob("*"))
+    with pytest.raises(StoreError, match="link"):
+        backend.write("a/b/d", [b"2"])
+    assert sorted(elsewhere.rglob("*")) == before
+
+
+def test_a_folder_that_goes_between_two_writes_is_made_again(tmp_path: Path) -> None:
+    backend = LocalBackend(tmp_path)
+    backend.write("a/b/c", [b"1"])
+    shutil.rmtree(tmp_path / "a")
+    backend.write("a/b/d", [b"2"])
+    assert backend.read("a/b/d") == b"2"
