@@ -107,6 +107,18 @@ def test_jaccard_does_not_depend_on_order(
 
 
 @settings(deadline=None)
+@given(hnp.arrays(bool, (2, 3, 4, 6)), hnp.arrays(bool, (2, 3, 4)))
+def test_jaccard_of_places_is_that_of_their_known_members(
+    masks: np.ndarray, known: np.ndarray
+) -> None:
+    found = mean_jaccard(masks, known)
+    for place in np.ndindex(known.shape[:-1]):
+        some = masks[place][known[place]]
+        sets = [set(np.flatnonzero(mask).tolist()) for mask in some]
+        np.testing.assert_allclose(found[place], naive_jaccard(sets), rtol=1e-14)
+
+
+@settings(deadline=None)
 @given(MASKS)
 def test_one_set_throughout_is_fully_stable(masks: np.ndarray) -> None:
     value = mean_jaccard(np.repeat(masks[:1], 3, axis=0), np.ones(3, bool))

@@ -221,6 +221,21 @@ def test_verify_finds_the_flipped_bit(taq: Runner, run: Path, tmp_path: Path) ->
     assert json.loads(report.out)["ok"] is False
 
 
+@pytest.mark.parametrize("words", [[], ["--json"], ["-q"]])
+def test_info_says_what_is_damaged_beside_its_answer(
+    taq: Runner, run: Path, tmp_path: Path, words: list[str]
+) -> None:
+    store = tmp_path / "s.zarr"
+    ingest([run], store, only=["latents"])
+    for file in (path for path in (store / "latents/items/record/c").rglob("*") if path.is_file()):
+        file.write_bytes(bytes(reversed(file.read_bytes())))
+    shown = taq("info", store, *words)
+    assert shown.code == 1, shown.err
+    assert [line.startswith("damaged: latents: ") for line in shown.err.splitlines()] == [True]
+    if words == ["--json"]:
+        assert list(json.loads(shown.out)["damaged"]) == ["latents"]
+
+
 def test_a_reader_that_stops_early_is_no_error(store: Path) -> None:
     command = f"{sys.executable} -m taqstore query {store} latents x --csv | head -n 1"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120)
