@@ -56,7 +56,7 @@ _MADE_UP, _SPARSEST = 256 << 20, 64
 _WHOLE = slice(None)
 # Bytes that arrays read in passes keep mapped, all together: those of sites that are done would be
 # kept as long as a graph that names them.
-_PASSING_BYTES = 96 << 20
+_PASSING_BYTES = 64 << 20
 _passing = MapBudget(_PASSING_BYTES)
 
 

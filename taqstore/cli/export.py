@@ -21,6 +21,7 @@ from taqstore.cli.several import addresses, open_asked, with_others
 from taqstore.cli.talk import Command, talk_options
 from taqstore.cli.words import WordGroup
 from taqstore.export.formats import FORMATS, MULTITIER, Format
+from taqstore.run.memory import give_back_large
 
 _OTHER_SCHEMA = click.option(
     "--multitier", is_flag=True, help="The schema of the multi-tier analyser."
@@ -112,15 +113,20 @@ def _export(
     multitier: bool = False,
     **given: Any,
 ) -> None:
+    from taqstore.files.staged import check_file
     from taqstore.place.sizes import format_bytes
 
     chosen = f"{name}{MULTITIER}" if multitier else name
     options = _options(name, chosen, given)
     FORMATS[chosen].check_name(output)
+    if FORMATS[chosen].schema:
+        check_file(output, force=force)
     opened = open_asked(store, chunks=_chunks(FORMATS[chosen], scheduler), checksum=True)
     if layout := FORMATS[chosen].layout:
         pipeline = import_module(BASE_WEIGHTS)
         options["base"] = pipeline.base_weights(opened, layout, checkpoint=options.get("base"))
+    if FORMATS[chosen].schema:  # observations of whole sites are reduced, one after the other
+        give_back_large()
     with replacing(output, force=force), computing(scheduler, *addresses(store)):
         from taqstore.export.formats import export
 

@@ -222,6 +222,7 @@ def table_output(
             check_force(force, output)
             if output is not None:
                 check_suffix(output, suffixes)
+                _check_output(output, force=force)
             function(output=Output(as_csv, as_json, limit, output, force), **given)
 
         for option in reversed(options):
@@ -229,6 +230,15 @@ def table_output(
         return command
 
     return decorate
+
+
+def _check_output(output: Path, *, force: bool) -> None:
+    """Refuse what stands there before it is worked out what to write; datasets may be folders."""
+    from taqstore.files.datasets import FOLDER
+    from taqstore.files.staged import check_file
+
+    if output.suffix != FOLDER:
+        check_file(output, force=force)
 
 
 @contextmanager

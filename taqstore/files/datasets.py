@@ -18,7 +18,8 @@ from taqstore.files.staged import whole_file, whole_folder
 from taqstore.files.tables import to_table, write_csv
 from taqstore.files.targets import TABLES, check_suffix
 
-_FOLDER = ".zarr"
+FOLDER = ".zarr"
+"""Suffix of a dataset that is a folder."""
 _ZARR = ("zarr.json", "*/zarr.json", "*/c", "*/c/*")
 
 
@@ -44,7 +45,7 @@ def write_file(dataset: xr.Dataset, path: Path, *, force: bool = False) -> None:
     path = output_path(path)
     check_suffix(path)
     writer = _WRITERS[path.suffix]
-    if path.suffix == _FOLDER:
+    if path.suffix == FOLDER:
         with whole_folder(path, content=_ZARR, force=force) as fresh:
             writer(dataset, fresh)
     else:
@@ -145,7 +146,7 @@ _TABLE_WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 }
 _WRITERS: dict[str, Callable[[xr.Dataset, Path], None]] = {
     ".nc": _write_netcdf,
-    _FOLDER: _write_zarr,
+    FOLDER: _write_zarr,
     ".parquet": lambda dataset, path: _write_parquet(to_table(dataset), path),
     ".csv": lambda dataset, path: _write_csv(to_table(dataset), path),
 }

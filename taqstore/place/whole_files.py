@@ -21,6 +21,9 @@ _SHARE = 4
 # Where maps keep no descriptor, far below the kernel's usual limit of 65,530 maps.
 _MOST = 16_384
 
+# Bytes that are read as fast as they are mapped.
+_SMALL = 1 << 16
+
 _held: set[ref[mmap.mmap]] = set()
 
 
@@ -34,7 +37,8 @@ def whole_file(descriptor: int) -> mmap.mmap | bytes:
     OSError
         It cannot be read.
     """
-    if len(_held) < _most():
+    size = os.fstat(descriptor).st_size
+    if size > _SMALL and len(_held) < _most():
         try:
             mapped = _map(descriptor)
         except OSError:  # there are more maps, or descriptors, than ours
@@ -42,7 +46,6 @@ def whole_file(descriptor: int) -> mmap.mmap | bytes:
         else:
             _held.add(ref(mapped, _held.discard))
             return mapped
-    size = os.fstat(descriptor).st_size
     if not size:
         raise ValueError("0 bytes")
     with open(descriptor, "rb", closefd=False) as file:

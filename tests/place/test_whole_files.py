@@ -22,6 +22,7 @@ from taqstore.upkeep.verify import verify_store
 
 resource = pytest.importorskip("resource", reason="no limits of descriptors here")
 SPARE = 24
+DIGITS = b"0123456789" * 10_000
 
 
 @contextmanager
@@ -70,7 +71,7 @@ def test_all_of_a_store_is_held_with_few_descriptors(
 
 def test_a_share_of_the_descriptors_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "f"
-    path.write_bytes(b"0123456789")
+    path.write_bytes(DIGITS)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     gc.collect()  # no map of a test before this one ends meanwhile
     with path.open("rb") as file:
@@ -82,7 +83,7 @@ def test_a_share_of_the_descriptors_is_taken(tmp_path: Path) -> None:
         try:
             held.append(whole_file(file.fileno()))
             assert isinstance(held[-1], bytes) == (sys.version_info < (3, 13))
-            assert all(bytes(one) == b"0123456789" for one in held)
+            assert all(bytes(one) == DIGITS for one in held)
             del held
             assert len(whole_files._held) == before
         finally:
@@ -91,9 +92,19 @@ def test_a_share_of_the_descriptors_is_taken(tmp_path: Path) -> None:
 
 def test_without_any_descriptor_left_a_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "f"
-    path.write_bytes(b"0123456789")
+    path.write_bytes(DIGITS)
     with path.open("rb") as file, _few(1):
-        assert bytes(whole_file(file.fileno())) == b"0123456789"
+        assert bytes(whole_file(file.fileno())) == DIGITS
+
+
+def test_small_files_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(DIGITS[:999])
+    with path.open("rb") as file:
+        file.seek(5)
+        before = len(whole_files._held)
+        assert whole_file(file.fileno()) == DIGITS[:999]
+        assert len(whole_files._held) == before
 
 
 @pytest.mark.parametrize("most", [0, 100_000])
