@@ -44,13 +44,8 @@ def item_of_flag(name: str, dims: int) -> Item | None:
     return tuple(map(int, numbers)) if last == "0" else None
 
 
-def write_flags(backend: Backend, path: str, records: Mapping[Item, bytes]) -> None:
-    """Put records of items, which are their flags; durable after the backend's flush."""
-    write_flag_files(backend, flag_files(path, records))
-
-
 def flag_files(path: str, records: Mapping[Item, bytes]) -> dict[str, bytes]:
-    """Flags of items of a group, by key."""
+    """Records of items of a group, which are their flags, by key."""
     return {
         f"{path}/{flag_key(item)}": record + struct.pack("<I", crc32c(record))
         for item, record in records.items()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from taqstore.items.flag_files import write_flags
+from taqstore.items.flag_files import flag_files, write_flag_files
 from taqstore.place.local_backend import LocalBackend
 
 RECORDS = {(n,): bytes([n]) * 20 for n in range(4)}
@@ -29,8 +29,8 @@ def test_together_they_are_what_they_are_alone(backend: LocalBackend, tmp_path: 
     (tmp_path / "alone.zarr").mkdir()
     alone = LocalBackend(tmp_path / "alone.zarr")
     for item, record in RECORDS.items():
-        write_flags(alone, "g", {item: record})
-    write_flags(backend, "g", RECORDS)
+        write_flag_files(alone, flag_files("g", {item: record}))
+    write_flag_files(backend, flag_files("g", RECORDS))
     assert len(flags_of(backend)) == len(RECORDS)
     assert flags_of(backend) == flags_of(alone)
 
@@ -50,9 +50,9 @@ def test_stopped_between_two_each_that_is_there_is_whole(
     with monkeypatch.context() as patched:
         patched.setattr(LocalBackend, "_put", stopping)
         with pytest.raises(OSError, match="No space"):
-            write_flags(backend, "g", RECORDS)
+            write_flag_files(backend, flag_files("g", RECORDS))
     found = flags_of(backend)
-    write_flags(backend, "g", RECORDS)
+    write_flag_files(backend, flag_files("g", RECORDS))
     assert len(found) == stop
     assert found.items() <= flags_of(backend).items()
     assert list((tmp_path / ".s.zarr.work").iterdir()) == []

@@ -19,7 +19,7 @@ from crc32c import crc32c
 from numcodecs.zstd import Zstd
 
 from support.builders import write_pooled
-from taqstore.items.flag_files import write_flags
+from taqstore.items.flag_files import flag_files, write_flag_files
 from taqstore.items.flags import read_group
 from taqstore.kinds.templates import latents_template
 from taqstore.layout.item_records import ABSENT
@@ -120,7 +120,7 @@ class Hostile:
         owned[name, coords] = (len(content), fingerprint_of(content, capacity))
         flags = np.ones(items.size, bool)
         record = items.layout.pack(items.loaded.scope, item, flags, list(owned.values()))
-        write_flags(self.backend, group, {item: record})
+        write_flag_files(self.backend, flag_files(group, {item: record}))
         return self
 
 
@@ -233,7 +233,7 @@ def _absent(store: Hostile) -> None:
     assert items is not None
     for item in ((0,), (1,)):
         record = items.layout.pack(items.loaded.scope, item, np.ones(1, bool), [ABSENT])
-        write_flags(store.backend, LATENTS, {item: record})
+        write_flag_files(store.backend, flag_files(LATENTS, {item: record}))
 
 
 HOSTILE: dict[str, tuple[str, Callable[[Hostile], object]]] = {

@@ -53,7 +53,7 @@ class SoftWeights:
     @property
     def v(self) -> list[Tensor]:
         """V float32 ``(out, group, input)`` of each linear."""
-        return self._joined(self._v)
+        return self.joined(self._v)
 
     @v.setter
     def v(self, values: Sequence[Tensor]) -> None:
@@ -68,7 +68,7 @@ class SoftWeights:
         """Weights float32 ``(out, in)`` of each linear as they stand."""
         self._sigmoids = [sigmoid(v) for v in self._v]
         pairs = zip(self._soft, self._sigmoids, strict=True)
-        return self._joined([soft.soft(s) for soft, s in pairs])
+        return self.joined([soft.soft(s) for soft, s in pairs])
 
     def slopes(
         self, of_weights: Sequence[Tensor], *, beta: float | None, share: float
@@ -94,8 +94,10 @@ class SoftWeights:
         self._v = self._adam.apply_gradients({_ALL: slopes}, {_ALL: self._v})[_ALL]
 
     def joined(self, pieces: Sequence[Tensor]) -> list[Tensor]:
-        """What is given by piece, such as `slopes`, by linear."""
-        return self._joined(pieces)
+        """What is given by piece, such as `slopes`, by linear: the reverse of `_cut`."""
+        given, mx = iter(pieces), backend().mx
+        parts = [[next(given) for _ in range(count)] for count in self._counts]
+        return [part[0] if len(part) == 1 else mx.concatenate(part) for part in parts]
 
     def unsettled(self) -> float:
         """Share of weights that are neither up nor down yet."""
@@ -108,7 +110,7 @@ class SoftWeights:
 
     def adam_state(self) -> dict[str, Any]:
         """What Adam keeps, by linear."""
-        return self._of_state(self._joined)
+        return self._of_state(self.joined)
 
     def restore(self, v: Sequence[Tensor], adam_state: Mapping[str, Any]) -> None:
         """Go on from what `v` and `adam_state` gave."""
@@ -127,12 +129,6 @@ class SoftWeights:
         """Rows ``(out, ...)`` of each linear, piece by piece."""
         pairs = zip(values, self._counts, strict=True)
         return [piece for value, count in pairs for piece in _rows(value, count)]
-
-    def _joined(self, pieces: Sequence[Tensor]) -> list[Tensor]:
-        """The reverse of `_cut`."""
-        given, mx = iter(pieces), backend().mx
-        parts = [[next(given) for _ in range(count)] for count in self._counts]
-        return [part[0] if len(part) == 1 else mx.concatenate(part) for part in parts]
 
 
 def _pieces(soft: SoftWeight) -> int:

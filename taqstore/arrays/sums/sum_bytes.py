@@ -36,6 +36,11 @@ def item_of(part: bytes) -> int:
     return int(_PART.unpack(part)[0])
 
 
+def size_of(part: bytes) -> int:
+    """The size of such a file."""
+    return int(_PART.unpack(part)[1])
+
+
 def sum_bytes(sums: Iterable[np.ndarray], count: int, parts: Iterable[bytes]) -> bytes:
     """A file of sums.
 

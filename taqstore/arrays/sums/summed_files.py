@@ -19,7 +19,15 @@ from taqstore.arrays.inner_chunks import compared
 from taqstore.arrays.packed_files import PackedFiles
 from taqstore.arrays.selection import positions_of, take
 from taqstore.arrays.store_array import ArrayReader
-from taqstore.arrays.sums.sum_bytes import PART_BYTES, cut, decoded, item_of, part_of, sum_bytes
+from taqstore.arrays.sums.sum_bytes import (
+    PART_BYTES,
+    cut,
+    decoded,
+    item_of,
+    part_of,
+    size_of,
+    sum_bytes,
+)
 from taqstore.errors import StoreError
 from taqstore.layout.item_records import ABSENT
 from taqstore.names import ITEMS
@@ -92,7 +100,7 @@ def read_sum(
     assert packed is not None
     try:
         file = SummedFile(packed, _path(reader, places[0]))
-        if file.parts != b"".join(parts) or not _are_there(reader, places):
+        if file.parts != b"".join(parts) or not _are_there(reader, places, parts):
             return False
         within = packed.within(local)
         before = (slice(None),) * packed.axis
@@ -190,17 +198,15 @@ def _parts(reader: ArrayReader, places: Sequence[Coords]) -> list[bytes] | None:
     return found
 
 
-def _are_there(reader: ArrayReader, places: Sequence[Coords]) -> bool:
+def _are_there(reader: ArrayReader, places: Sequence[Coords], parts: Sequence[bytes]) -> bool:
     """Whether these files lie there, as large as they were.
 
     Reading them tells better what is wrong with one that does not.
     """
     assert reader.folder is not None
-    assert reader.identity is not None
-    for place in places:
+    for place, part in zip(sorted(places), parts, strict=True):
         found = os.lstat(f"{reader.folder}/c/{'/'.join(map(str, place))}")
-        identity = reader.identity(place)
-        if not S_ISREG(found.st_mode) or identity is None or found.st_size != identity[0]:
+        if not S_ISREG(found.st_mode) or found.st_size != size_of(part):
             return False
     return True
 
