@@ -147,7 +147,7 @@ def test_what_cannot_be_given_is_refused_from_the_first_block(
 
 
 @pytest.mark.parametrize("name", [name for name, row in ANALYSES.items() if not row.second])
-def test_the_command_refuses_a_large_table_before_it_is_computed(
+def test_large_tables_of_a_store_are_refused_before_they_are_computed(
     store: Store, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same words from sizes alone as from a table that was made."""
