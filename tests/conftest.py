@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 # A worker for each core: threads of OpenBLAS would only wait for each other. It looks once, when
@@ -64,6 +65,16 @@ def pytest_report_header() -> str:
     from taqstore.pipelines.machine.blas import load_blas
 
     return f"MLX multiplies with {load_blas().name}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def same_environment() -> Iterator[None]:
+    """What a module sets for processes that it starts is not set for the next: as clusters do."""
+    before = dict(os.environ)
+    yield
+    os.environ.update(before)
+    for added in set(os.environ) - set(before):
+        del os.environ[added]
 
 
 @pytest.fixture(scope="session")

@@ -157,6 +157,7 @@ def cluster(scheduler: str) -> Iterator[Any]:
         stack.enter_context(_lost_workers(scheduler))
         kind, number = _parted(scheduler)
         if kind == _CLUSTER:
+            stack.enter_context(_same_environment())
             workers = stack.enter_context(
                 distributed.LocalCluster(n_workers=number, **NO_DASHBOARD)
             )
@@ -168,6 +169,18 @@ def cluster(scheduler: str) -> Iterator[Any]:
             what = "no dask scheduler answers"
             raise TaqError(problem(what, where=scheduler, found=str(error))) from error
         yield stack.enter_context(client)
+
+
+@contextmanager
+def _same_environment() -> Iterator[None]:
+    """What starts workers sets threads of BLAS and thresholds of malloc in this process too."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+        for added in set(os.environ) - set(before):
+            del os.environ[added]
 
 
 @contextmanager

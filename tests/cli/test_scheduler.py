@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -58,7 +59,9 @@ def test_workers_of_a_cluster(taq: Runner, store: Path) -> None:
     with distributed.LocalCluster(processes=False, **NO_DASHBOARD) as cluster:
         address = cluster.scheduler_address
         assert answer(taq, store, "--scheduler", address) == threads
+    before = dict(os.environ)
     assert answer(taq, store, "--scheduler", "distributed") == threads
+    assert dict(os.environ) == before  # workers have one thread of BLAS each, this process has not
 
 
 @pytest.mark.filterwarnings("default")
