@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from statistics import median
 from typing import Any
@@ -51,6 +51,7 @@ from .run.dry import (
 from .run.groups import RUN, open_groups
 from .run.inputs import Inputs, Samples, model_of, read_inputs, stride_of
 from .run.record import record_run
+from .run.side_by_side import READYING, may_overlap, side_by_side
 from .run.space import check_fits, free_bytes
 from .tasks.units import Call, run_units
 
@@ -301,6 +302,13 @@ class _Job:
     outcome: Outcome
     mode: Mode
 
+    @cached_property
+    def overlaps(self) -> bool:
+        """Whether a forward is begun while the one before is under way."""
+        found = self.found
+        x = found.latent(self.model, found.images[0], found.steps[int(np.argmax(found.seen[0]))])
+        return may_overlap(self.model, x)
+
     @property
     def streams(self) -> dict[str, GroupWriter]:
         """Groups of residual streams, by name of the stream."""
@@ -368,18 +376,21 @@ class _Job:
             lacking = self._lacking(position)
             wanted = np.any(list(lacking.values()), axis=0)
             unflagged = dict[int, Future[Sizes]]()
-            flagged, left = time.monotonic(), False
+            flagged = time.monotonic()
+            run = [step for step in steps if step in mine and wanted[step]]
+            forward = partial(self._forward, image, prompt)
+            forwards = claims.enter_context(side_by_side(forward, run, overlap=self.overlaps))
+            left = [step for step in steps if step not in mine and wanted[step]]
             for step in steps:
                 label = f"{self.found.word} {image}, step {self.found.steps[step]}"
-                if step in mine and wanted[step]:
-                    made = self._forward(image, step, prompt)
+                if step in left:
+                    continue
+                if wanted[step]:
+                    made = next(forwards)
                     streams = {name: made[name] for name, mask in lacking.items() if mask[step]}
                     for writing in unflagged.values():
                         writing.result()
                     unflagged[step] = self._begun(pool, position, step, streams, label)
-                elif wanted[step]:
-                    left = True
-                    continue
                 if time.monotonic() - flagged >= FLAG_SECONDS:
                     self._flag(position, unflagged)
                     flagged = time.monotonic()
@@ -391,7 +402,7 @@ class _Job:
         """Seconds of some forwards of the first image, written to groups that are planned."""
         laps, clock = list[float](), Clock()
         for step in np.flatnonzero(self.found.seen[0])[:_TIMED]:
-            streams = self._forward(self.found.images[0], int(step), prompt)
+            streams = self._forward(self.found.images[0], prompt, int(step))
             self._write(0, int(step), streams, f"step {self.found.steps[int(step)]}")
             laps.append(clock.lap())
         return laps
@@ -408,9 +419,7 @@ class _Job:
             done = Future[Sizes]()
             done.set_result(self._write(position, step, streams, label))
             return done
-        # MLX is asked by this thread alone.
-        arrays = {name: {i: to_numpy(x) for i, x in s.items()} for name, s in streams.items()}
-        return pool.submit(self._write, position, step, arrays, label)
+        return pool.submit(self._write, position, step, _arrays(streams), label)
 
     def _write(self, position: int, step: int, streams: Streams, label: str) -> Sizes:
         """Put an (image, step) of these streams."""
@@ -434,17 +443,21 @@ class _Job:
             self.outcome.wrote(path, items=len(mine), size=size)
         steps.clear()
 
-    def _forward(self, image: int, step: int, prompt: Prompt) -> Streams:
-        """Residual streams of one (image, step), evaluated in one go."""
-        x = self.found.latent(self.model, image, self.found.steps[step])
-        timestep, sigma = self.schedule.timesteps[step], self.schedule.sigmas[step]
-        place = f"image {image}, step {self.found.steps[step]}"
-        with inside_model(place, self.model.mmdit):
-            with watching_blocks(self.model.mmdit, self.names) as streams:
-                self.model.denoise(x, timestep, sigma, prompt)
+    def _forward(self, image: int, prompt: Prompt, step: int) -> Streams:
+        """Residual streams of one (image, step), evaluated in one go; arrays where they overlap."""
+        number, model = self.found.steps[step], self.model
+        with inside_model(f"image {image}, step {number}", model.mmdit):
+            with READYING, watching_blocks(model.mmdit, self.names) as streams:
+                x, sigma = self.found.latent(model, image, number), self.schedule.sigmas[step]
+                model.denoise(x, self.schedule.timesteps[step], sigma, prompt)
             found = streams.by_name()
             backend().mx.eval(list(chain.from_iterable(s.values() for s in found.values())))
-        return found
+        return _arrays(found) if self.overlaps else found
+
+
+def _arrays(streams: Streams) -> Streams:
+    """The same as arrays. MLX is asked by the thread that evaluated them alone."""
+    return {name: {i: to_numpy(x) for i, x in s.items()} for name, s in streams.items()}
 
 
 def _chunks(stream: dict[int, Any], where: str) -> Iterator[np.ndarray]:

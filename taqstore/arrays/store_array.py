@@ -57,6 +57,8 @@ _WHOLE = slice(None)
 # Bytes that arrays read in passes keep mapped, all together: those of sites that are done would be
 # kept as long as a graph that names them.
 _PASSING_BYTES = 64 << 20
+# Of an array that a pass leaves mapped: to open its files again takes longer than to read them.
+_LITTLE = 1 << 20
 _passing = MapBudget(_PASSING_BYTES)
 
 
@@ -136,7 +138,9 @@ class ArrayReader:
         return {**self.__dict__, "_maps": OrderedDict(), "origin": None}
 
     def for_a_pass(self) -> Self:
-        """The same array, to be read once from end to end."""
+        """The same array, to be read once from end to end; one that is small keeps what it read."""
+        if self._is_little:
+            return self
         other = copy(self)
         other.origin, other.mapped_bytes, other._maps = self, MAPPED_BYTES, OrderedDict()
         return other
@@ -206,6 +210,13 @@ class ArrayReader:
                 packed.read_into(coords, local, part)
                 out[mesh] = part
         return out[tuple(0 if a.scalar else slice(None) for a in axes)]
+
+    @cached_property
+    def _is_little(self) -> bool:
+        """Whether all of it may stay mapped."""
+        files = math.prod(-(-n // s) for n, s in zip(self.shape, self.shard_shape, strict=True))
+        little = files <= MAPS_KEPT and files * self._shard_bytes <= _LITTLE
+        return little and self.framing is not None
 
     @property
     def inner_axis(self) -> int | None:
@@ -339,7 +350,8 @@ class ArrayReader:
 
     def _shard_part(self, coords: tuple[int, ...], local: list[Any]) -> np.ndarray | None:
         """As `_parts`, of one shard on a local disk."""
-        if not self.is_there(coords):
+        # What is mapped was there, and its item stays flagged.
+        if coords not in self._maps and not self.is_there(coords):
             return None
         if self.framing is None:
             return self._read_zarr(coords, local)
@@ -347,7 +359,7 @@ class ArrayReader:
         if shard is None:
             return None
         axis = self.framing.axis
-        if self.checksum:
+        if self.checksum and not shard.checked.all():
             shard.check(None if axis is None else positions_of(local[axis], shard.present))
         return take(shard.view, local)
 

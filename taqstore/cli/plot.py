@@ -109,7 +109,7 @@ def command(
         stores.append(options["other"])
         options["other"] = open_store(options["other"])
     opened, chosen = open_asked(store), layers or None
-    with computing(scheduler, *stores), _drawing():
+    with computing(scheduler, *stores), _drawing(kind):
         from taqstore.plot.draw import draw
 
         written, notes = draw(
@@ -129,9 +129,11 @@ def command(
 
 
 @contextmanager
-def _drawing() -> Iterator[None]:
+def _drawing(kind: str) -> Iterator[None]:
     """Where a figure needs matplotlib and there is none, one line says so."""
     try:
+        if FIGURES[kind].made != "site":  # of sites others may draw, before this process can
+            FIGURES[kind].load()
         yield
     except ImportError as error:
         what = f"figures need {error.name or 'matplotlib'}, which cannot be imported"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -144,8 +145,10 @@ def everywhere(counts: npt.ArrayLike, layout: Layout) -> Counts:
 
 def fold(counts: npt.ArrayLike, layout: Layout) -> Counts:
     """Histogram of ``|x|``, shape ``(..., zero_bin)``, on `Layout.magnitude_edges`."""
-    checked = everywhere(counts, layout)
-    return checked[..., layout.zero_bin :] + checked[..., layout.zero_bin - 1 :: -1]
+    # Narrower integers are widened as they are added, not before.
+    every = everywhere(counts, layout) if layout.kept else layout.integers(counts)
+    zero = layout.zero_bin
+    return np.add(every[..., zero:], every[..., zero - 1 :: -1], dtype=np.int64)
 
 
 def quantile(counts: npt.ArrayLike, layout: Layout, q: npt.ArrayLike) -> Floats:
@@ -170,8 +173,17 @@ def quantile(counts: npt.ArrayLike, layout: Layout, q: npt.ArrayLike) -> Floats:
 
 def absolute_quantile(counts: npt.ArrayLike, layout: Layout, q: npt.ArrayLike) -> Floats:
     """Quantiles of ``|x|``; see `quantile`."""
-    low, high = (side[layout.zero_bin :] for side in replace(layout, kept=()).representable())
+    low, high = _magnitudes(layout.dtype, layout.mantissa_bits)
     return _quantile(fold(counts, layout), low, high, np.asarray(q, np.float64))
+
+
+# Of few rows they take as long to make as the quantiles themselves.
+@lru_cache(maxsize=8)
+def _magnitudes(dtype: str, mantissa_bits: int) -> tuple[Floats, Floats]:
+    """Smallest and largest magnitude of every bin of ``|x|``."""
+    layout = Layout(dtype, mantissa_bits)
+    low, high = (side[layout.zero_bin :] for side in layout.representable())
+    return low, high
 
 
 def _quantile(counts: Counts, low: Floats, high: Floats, q: Floats) -> Floats:
@@ -185,9 +197,8 @@ def _quantile(counts: Counts, low: Floats, high: Floats, q: Floats) -> Floats:
     last = np.maximum(total - 1, 0)
     position = last * q.reshape(1, -1)
     rank = position.astype(np.int64)
-    below, above = (
-        _order_statistic(edge, bins, low, high, one) for one in (rank, np.minimum(rank + 1, last))
-    )
+    ranks = np.concatenate([rank, np.minimum(rank + 1, last)], axis=1)
+    below, above = np.split(_order_statistic(edge, bins, low, high, ranks), 2, axis=1)
     result = below + (position - rank) * (above - below)
     return np.where(total > 0, result, np.nan).reshape(counts.shape[:-1] + q.shape)
 
@@ -198,7 +209,8 @@ def _order_statistic(edge: Counts, bins: int, low: Floats, high: Floats, rank: C
     index = np.minimum(np.searchsorted(edge, target, side="right") - 1, max(len(edge) - 2, 0))
     held = np.maximum(edge[index + 1] - edge[index], 1)
     where = (target - edge[index] + 0.5) / held
-    values: Floats = low[index % bins] + where * (high - low)[index % bins]
+    index %= bins
+    values: Floats = low[index] + where * (high - low)[index]
     return values
 
 

@@ -184,6 +184,7 @@ class _Repair:
             else:
                 yield self._written(finding.key, raw, "from the root's copy")
         yield from self._small_files(check, check.loaded)
+        yield from _meaningless(check)
 
     def _small_files(self, check: GroupCheck, loaded: Loaded) -> Iterator[Step]:
         """Coordinates from their copy, and the copy from them."""
@@ -256,6 +257,18 @@ class _Repair:
             if leftover.safe:
                 what = f"{leftover.what}; removed"
                 yield self._step(str(leftover.path), what, partial(remove, leftover))
+
+
+def _meaningless(check: GroupCheck) -> Iterator[Step]:
+    """What is as it was written and means nothing: no copy tells what it was.
+
+    Beside damaged files it may be their doing; once they are mended, the next call tells.
+    """
+    if any(finding.key for finding in check.damage):
+        return
+    for finding in (f for f in check.damage if f.item is None):
+        what = finding.what.partition("; see taqstore verify")[0]
+        yield Step(finding.where, f"{what}; {_NO_COPY}", done=False)
 
 
 _NO_COPY = "there is no copy of it: --force of the command that wrote the group makes it anew"

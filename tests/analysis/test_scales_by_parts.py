@@ -18,6 +18,7 @@ from taqstore import open_store
 from taqstore.analysis import scales
 from taqstore.analysis.ranges import by_parts
 from taqstore.analysis.ranges.in_parts import PREFIX
+from taqstore.arrays import store_array
 from taqstore.query.analyze import analyze, load, site_tables
 from taqstore.testing import make_sd3_store
 
@@ -93,3 +94,31 @@ def test_an_answer_is_cut_like_any_other(store: Path) -> None:
     np.testing.assert_array_equal(part["alpha"], 2 * whole["alpha"][1, [0, 2]])
     again = load({GROUP: found.isel(step=[0]), "other": found})
     xr.testing.assert_identical(again["other"], whole)
+
+
+def test_what_is_little_is_read_once(store: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Extrema of tensors stay; a larger array is opened for every pass."""
+    opened = open_store(store)
+    answers = []
+    for times in range(2):
+        caplog.clear()
+        with caplog.at_level("DEBUG", logger="taqstore"):
+            answers.append(scales(opened[GROUP], clip="percentile").compute())
+        read = [record.getMessage() for record in caplog.records]
+        assert any("histogram" in one for one in read)
+        assert any("tensor_min" in one for one in read) is (times == 0)
+    check(*answers)
+
+
+@pytest.mark.parametrize(("limit", "most"), [("_LITTLE", 1), ("MAPS_KEPT", 2)])
+def test_larger_arrays_and_those_of_many_files_are_opened_for_each_pass(
+    store: Path, monkeypatch: pytest.MonkeyPatch, limit: str, most: int
+) -> None:
+    def passed(name: str) -> bool:
+        array = open_store(store)[GROUP].variables[name]._data.array
+        return array.for_a_pass() is not array
+
+    assert not passed("tensor_max")
+    assert passed("histogram")
+    monkeypatch.setattr(store_array, limit, most)
+    assert passed("tensor_max")

@@ -30,6 +30,7 @@ from taqstore.upkeep.verify import verify_store
 
 WRITERS, IMAGES, KILLS = 8, 200, 40
 _SILENT_SECONDS = 3.0
+_PAUSE = 4.0
 _PATIENCE = 600
 _PRELOADED = ["campaign.bucket", "obstore", "zarr.codecs", "taqstore.store.writer"]
 
@@ -80,6 +81,10 @@ class Crowd:
             process.kill()
         assert set(codes.values()) == {0}, f"exit codes {codes}"
 
+    def alive(self) -> list[int]:
+        """Writers that have not come to their end."""
+        return [writer for writer, process in sorted(self.living.items()) if process.is_alive()]
+
     def ended(self) -> set[tuple[int, int]]:
         """Lives that came to their end."""
         names = (path.name.split(".") for path in self.told.iterdir())
@@ -93,6 +98,7 @@ def buckets(
     writers: int = WRITERS,
     images: int = IMAGES,
     kills: int = KILLS,
+    pause: float = _PAUSE,
 ) -> Iterator[Trials]:
     """Write one store by a crowd and one alone; every object is compared.
 
@@ -100,6 +106,8 @@ def buckets(
     ----------
     server
         Where both lie; the environment names it.
+    pause
+        Seconds between two kills, at most.
     """
     trials = Trials("writers of one bucket, killed", f"{writers} writers, {images} images")
     bucket = server.make_bucket()
@@ -111,7 +119,7 @@ def buckets(
     told.mkdir()
     crowd = Crowd(together, images, told)
     with trials.trial(f"{kills} kills"):
-        trials.what += f", {_fill(crowd, writers, kills)} kills"
+        trials.what += f", {_fill(crowd, writers, kills, pause)} kills"
         check(crowd, alone)
     server.drop_bucket(bucket)
     yield trials
@@ -127,16 +135,20 @@ def whole_campaign(folder: Path, most: int | None) -> Iterator[Trials]:
         server.close()
 
 
-def _fill(crowd: Crowd, writers: int, kills: int) -> int:
-    """Let the writers write, and kill one after another; how many were killed."""
+def _fill(crowd: Crowd, writers: int, kills: int, pause: float) -> int:
+    """Let the writers write, and kill one after another; how many were killed.
+
+    One that has come to its end is not begun again: all is written by then.
+    """
     chance, killed = random.Random(20), 0
     for writer in range(writers):
         crowd.begin(writer)
-    while killed < kills and any(process.is_alive() for process in crowd.living.values()):
-        time.sleep(chance.uniform(0.2, 4.0))
-        writer = chance.choice(sorted(crowd.living))
-        killed += crowd.kill(writer)
-        crowd.begin(writer)
+    while killed < kills and (alive := crowd.alive()):
+        time.sleep(chance.uniform(pause / 20, pause))
+        writer = chance.choice(alive)
+        if crowd.kill(writer):
+            killed += 1
+            crowd.begin(writer)
     crowd.end()
     return killed
 

@@ -14,8 +14,9 @@ import pytest
 
 from campaign.stores import files_of, one_kind, values_of, write
 from support.cli_runner import Runner
-from support.hostile import Hostile
+from support.hostile import HOSTILE, Hostile, make_hostile
 from taqstore import open_store
+from taqstore.errors import NewerError
 from taqstore.items.closing import record_files
 from taqstore.items.flags import read_group
 from taqstore.place.local_backend import LocalBackend
@@ -173,3 +174,20 @@ def test_the_command_says_what_it_does(taq: Runner, whole: Path, tmp_path: Path)
     (path / "latents/items/coordinates/c/0").unlink()
     lost = taq("repair", path)
     assert (lost.code, "lost  latents/seed/c/0" in lost.out) == (1, True)
+
+
+# Without the two largest documents, which take seconds to parse.
+@pytest.mark.parametrize("lie", sorted(HOSTILE.keys() - {"a root of one long list", "10^5 arrays"}))
+def test_what_verify_names_is_never_called_whole(tmp_path: Path, lie: str) -> None:
+    path = make_hostile(tmp_path / "s.zarr", lie)
+    try:
+        damage = verify_store(path).damage
+    except NewerError:
+        with pytest.raises(NewerError):
+            repair_store(path)
+        return
+    steps = repair_store(path)
+    assert bool(steps) == bool(damage)
+    left = {finding.where for finding in verify_store(path).damage}
+    assert left <= {step.where for step in steps if not step.done}
+    assert all("see taqstore verify" not in step.what for step in steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import prod
 from typing import Any
@@ -58,9 +58,23 @@ def scales_by_parts(dataset: xr.Dataset, clip: Clip, scheme: Scheme) -> xr.Datas
     layer = 8 * layout.bins * prod(sizes.values()) // sizes["layer"]
     parts = Parts(sizes, "layer", max(1, _PART_BYTES // layer))
     made = in_parts(kernel, [Source(_added, (counts,)), beside], _MADE, parts)
-    kept = {name: one for name, one in dataset.coords.items() if set(one.dims) <= set(dims)}
     told = {key: histogram.attrs[key] for key in layout.attrs if key in histogram.attrs}
-    return xr.Dataset({n: (dims, array, told) for n, array in made.items()}, kept)
+    return _labelled(dataset, dims, made, told)
+
+
+def _labelled(
+    dataset: xr.Dataset, dims: tuple[Any, ...], made: Mapping[str, Any], attrs: Mapping[str, Any]
+) -> xr.Dataset:
+    """``xr.Dataset`` of arrays with the coordinates of a Dataset that are of their dims.
+
+    They are not compared with themselves, which takes as long as a tenth of the answer.
+    """
+    kept = {
+        name: one for name, one in dataset.coords.variables.items() if set(one.dims) <= set(dims)
+    }
+    found = {name: xr.Variable(dims, one, attrs, fastpath=True) for name, one in made.items()}
+    indexes = {name: one for name, one in dataset.xindexes.items() if name in kept}
+    return xr.Dataset(found, xr.Coordinates(kept, indexes))
 
 
 def _percentile(
@@ -136,6 +150,7 @@ def _of_percentile(
 
 
 def _of_mse(counts: Array, known: Array, *, spread: Spread, scheme: Scheme) -> Sequence[Array]:
+    counts = counts.astype(np.int64, copy=False)
     _, alpha = least_error(counts, known, spread=spread, scheme=scheme, power=2.0)
     return _quantizers(alpha, scheme)
 

@@ -158,9 +158,9 @@ def in_parts(
             layers[name][key] = Task(key, getitem, TaskRef((whole, number)), at)
     needs = {**{name: set[str]() for name in read}, whole: set(read)}
     graph = HighLevelGraph(layers, {**needs, **{name: {whole} for name in names.values()}})
-    none = (0,) * len(parts.sizes)
+    none, chunks = (0,) * len(parts.sizes), parts.chunks
     return {
-        name: Array(graph, names[name], parts.chunks, meta=np.empty(none, dtype))  # type: ignore[no-untyped-call]
+        name: Array(graph, names[name], chunks, meta=np.empty(none, dtype))  # type: ignore[no-untyped-call]
         for name, dtype in made.items()
     }
 

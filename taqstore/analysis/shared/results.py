@@ -216,7 +216,8 @@ _BINS = ("layout", "mantissa_bits")
 
 def document(result: xr.Dataset) -> xr.Dataset:
     """Give every variable its long_name, units and description, in place of inherited ones."""
-    for name, variable in result.data_vars.items():
+    for name in result.data_vars:
+        variable = result.variables[name]  # not its DataArray, which takes longer to make
         doc = RESULTS.get(str(name)) or VARIABLES[str(name)]
         units = {"units": doc.units} if doc.units else {}
         bins = {key: variable.attrs[key] for key in _BINS if key in variable.attrs}
