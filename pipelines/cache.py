@@ -59,12 +59,14 @@ POOLED = f"{BLOCKS}/pooled"
 # Every how many steps of latents.
 STRIDE = 5
 # Steps of an image that one process claims at once, each with an open lock file per stream.
-CLAIMED = 16
+CLAIMED = 32
 # Written steps are flagged this often: a flush costs more than a small model's forward.
 FLAG_SECONDS = 2.0
 # Bytes of streams that are written while the model runs the next step; larger ones would be held
 # twice, and take less to be written than to be made.
 _BESIDE = 64 << 20
+# Steps of a small model that are written at once: each waits for the disk.
+_WRITERS = 2
 _TIMED = 3
 # By name and boundary: tensors, or arrays of them.
 Streams = dict[str, dict[int, Any]]
@@ -369,7 +371,8 @@ class _Job:
 
         False where another process holds one of them.
         """
-        with ExitStack() as claims, ThreadPoolExecutor(1) as pool:
+        writers = _WRITERS if self.overlaps else 1
+        with ExitStack() as claims, ThreadPoolExecutor(writers) as pool:
             mine = {s for s in steps if self._claimed(claims, (position, s))}
             # What one stream holds already is not put in its place once more: a kill before the
             # flags of the others would leave a flagged file that is not the one recorded.
@@ -388,7 +391,7 @@ class _Job:
                 if wanted[step]:
                     made = next(forwards)
                     streams = {name: made[name] for name, mask in lacking.items() if mask[step]}
-                    for writing in unflagged.values():
+                    for writing in [*unflagged.values()][: len(unflagged) - writers + 1]:
                         writing.result()
                     unflagged[step] = self._begun(pool, position, step, streams, label)
                 if time.monotonic() - flagged >= FLAG_SECONDS:
