@@ -126,12 +126,15 @@ def check_left(command: str, store: Path, latents: Path, events: Events, whole: 
 
 
 def after_the_model(seen: Callable[[], int]) -> Callable[[Event, int], None]:
-    """Writing is slower than the model: it goes on once the model did, or a while later."""
+    """Writing is slower than the model: it goes on once the model did or ended, or a while later.
+
+    A model that waits for what is written does not go on.
+    """
 
     def wait(event: Event, number: int) -> None:
         if event.what == commit_events.PUTTING:
-            before, until = seen(), time.monotonic() + 0.1
-            while seen() == before and time.monotonic() < until:
+            before, until = seen(), time.monotonic() + 0.05
+            while seen() == before < IMAGES * STEPS and time.monotonic() < until:
                 time.sleep(0.002)
 
     return wait
