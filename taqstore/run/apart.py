@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from typing import IO, Any
 
 from taqstore.run.dealing import beside
-from taqstore.run.memory import give_back_large
+from taqstore.run.memory import give_back_all, give_back_large
 
 # No module of the working folder, nor the program that called us, is run in the other process.
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from taqstore.run.apart import answer; answer()"
@@ -124,6 +124,7 @@ def answer() -> None:
         while True:
             answers.write(_answered(calls.get()))
             answers.flush()
+            give_back_all()  # who asks and who answers are there together
 
 
 def _receive(asked: IO[bytes], calls: SimpleQueue[bytes]) -> None:

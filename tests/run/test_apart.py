@@ -23,7 +23,9 @@ from taqstore.run.apart import apart
 
 with apart() as submit:
     print(submit(os.getpid).result(), flush=True)
-    submit(time.sleep, 600.0).result()
+    asleep = submit(time.sleep, 600.0)
+    while not asleep.done():  # CPython may miss a signal that comes as it begins to wait for good
+        time.sleep(0.01)
 """
 
 
