@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from itertools import chain
 from statistics import median
 from typing import Any
@@ -28,6 +28,7 @@ from taqstore.store.group_writer import GroupWriter
 from taqstore.store.reader import Store, open_store
 from taqstore.store.writer import StoreWriter
 
+from .collect.finishing import Finishing
 from .models.adapter import fetching
 from .models.backend import LIBRARIES, backend
 from .models.capture import watching_blocks
@@ -51,6 +52,7 @@ from .run.dry import (
 from .run.groups import RUN, open_groups
 from .run.inputs import Inputs, Samples, model_of, read_inputs, stride_of
 from .run.record import record_run
+from .run.side_by_side import READYING, may_overlap, side_by_side
 from .run.space import check_fits, free_bytes
 from .tasks.units import Call, run_units
 
@@ -58,12 +60,14 @@ POOLED = f"{BLOCKS}/pooled"
 # Every how many steps of latents.
 STRIDE = 5
 # Steps of an image that one process claims at once, each with an open lock file per stream.
-CLAIMED = 16
+CLAIMED = 32
 # Written steps are flagged this often: a flush costs more than a small model's forward.
 FLAG_SECONDS = 2.0
 # Bytes of streams that are written while the model runs the next step; larger ones would be held
 # twice, and take less to be written than to be made.
 _BESIDE = 64 << 20
+# Steps of a small model that are written at once: each waits for the disk.
+_WRITERS = 2
 _TIMED = 3
 # By name and boundary: tensors, or arrays of them.
 Streams = dict[str, dict[int, Any]]
@@ -182,6 +186,7 @@ def cache(
                 "steps are left to another process that is writing them"
             ),
             close=writer.close_flags,
+            attempt=job.finishing.settled,
         )
         forwards = max(outcome.count(path).written for path in groups if path != POOLED)
         record_run(
@@ -300,6 +305,14 @@ class _Job:
     groups: dict[str, GroupWriter]
     outcome: Outcome
     mode: Mode
+    finishing: Finishing = field(default_factory=Finishing)
+
+    @cached_property
+    def overlaps(self) -> bool:
+        """Whether a forward is begun while the one before is under way."""
+        found = self.found
+        x = found.latent(self.model, found.images[0], found.steps[int(np.argmax(found.seen[0]))])
+        return may_overlap(self.model, x)
 
     @property
     def streams(self) -> dict[str, GroupWriter]:
@@ -361,37 +374,48 @@ class _Job:
 
         False where another process holds one of them.
         """
-        with ExitStack() as claims, ThreadPoolExecutor(1) as pool:
-            mine = {s for s in steps if self._claimed(claims, (position, s))}
+        writers = _WRITERS if self.overlaps else 1
+        with ExitStack() as stack:
+            mine = {s for s in steps if self._claimed(stack, (position, s))}
+            # Claimed before, so shut down first: no thread writes what is no longer held. One
+            # thread more waits for the others and flags.
+            pool = stack.enter_context(ThreadPoolExecutor(writers + 1))
             # What one stream holds already is not put in its place once more: a kill before the
             # flags of the others would leave a flagged file that is not the one recorded.
             lacking = self._lacking(position)
             wanted = np.any(list(lacking.values()), axis=0)
             unflagged = dict[int, Future[Sizes]]()
-            flagged, left = time.monotonic(), False
-            for step in steps:
-                label = f"{self.found.word} {image}, step {self.found.steps[step]}"
-                if step in mine and wanted[step]:
-                    made = self._forward(image, step, prompt)
-                    streams = {name: made[name] for name, mask in lacking.items() if mask[step]}
-                    for writing in unflagged.values():
-                        writing.result()
-                    unflagged[step] = self._begun(pool, position, step, streams, label)
-                elif wanted[step]:
-                    left = True
-                    continue
-                if time.monotonic() - flagged >= FLAG_SECONDS:
-                    self._flag(position, unflagged)
-                    flagged = time.monotonic()
-                self.mode.progress.advance(label)
-            self._flag(position, unflagged)
+            flagged = time.monotonic()
+            run = [step for step in steps if step in mine and wanted[step]]
+            left = [step for step in steps if step not in mine and wanted[step]]
+            forward = partial(self._forward, image, prompt)
+            with side_by_side(forward, run, overlap=self.overlaps) as forwards:
+                for step in steps:
+                    label = f"{self.found.word} {image}, step {self.found.steps[step]}"
+                    if step in left:
+                        continue
+                    if wanted[step]:
+                        made = next(forwards)
+                        streams = {name: made[name] for name, mask in lacking.items() if mask[step]}
+                        for writing in [*unflagged.values()][: len(unflagged) - writers + 1]:
+                            writing.result()
+                        unflagged[step] = self._begun(pool, position, step, streams, label)
+                    if time.monotonic() - flagged >= FLAG_SECONDS:
+                        self._flag(position, unflagged)
+                        flagged = time.monotonic()
+                    self.mode.progress.advance(label)
+            finish = partial(self._flag, position, unflagged)
+            if any(group.backend.remote for group in self.groups.values()):
+                finish()  # here, where it is known which step another writer has taken over
+            else:
+                self.finishing.begin(finish, pool.submit, stack.pop_all())
         return not left
 
     def timed(self, prompt: Prompt) -> list[float]:
         """Seconds of some forwards of the first image, written to groups that are planned."""
         laps, clock = list[float](), Clock()
         for step in np.flatnonzero(self.found.seen[0])[:_TIMED]:
-            streams = self._forward(self.found.images[0], int(step), prompt)
+            streams = self._forward(self.found.images[0], prompt, int(step))
             self._write(0, int(step), streams, f"step {self.found.steps[int(step)]}")
             laps.append(clock.lap())
         return laps
@@ -408,9 +432,7 @@ class _Job:
             done = Future[Sizes]()
             done.set_result(self._write(position, step, streams, label))
             return done
-        # MLX is asked by this thread alone.
-        arrays = {name: {i: to_numpy(x) for i, x in s.items()} for name, s in streams.items()}
-        return pool.submit(self._write, position, step, arrays, label)
+        return pool.submit(self._write, position, step, _arrays(streams), label)
 
     def _write(self, position: int, step: int, streams: Streams, label: str) -> Sizes:
         """Put an (image, step) of these streams."""
@@ -434,17 +456,21 @@ class _Job:
             self.outcome.wrote(path, items=len(mine), size=size)
         steps.clear()
 
-    def _forward(self, image: int, step: int, prompt: Prompt) -> Streams:
-        """Residual streams of one (image, step), evaluated in one go."""
-        x = self.found.latent(self.model, image, self.found.steps[step])
-        timestep, sigma = self.schedule.timesteps[step], self.schedule.sigmas[step]
-        place = f"image {image}, step {self.found.steps[step]}"
-        with inside_model(place, self.model.mmdit):
-            with watching_blocks(self.model.mmdit, self.names) as streams:
-                self.model.denoise(x, timestep, sigma, prompt)
+    def _forward(self, image: int, prompt: Prompt, step: int) -> Streams:
+        """Residual streams of one (image, step), evaluated in one go; arrays where they overlap."""
+        number, model = self.found.steps[step], self.model
+        with inside_model(f"image {image}, step {number}", model.mmdit):
+            with READYING, watching_blocks(model.mmdit, self.names) as streams:
+                x, sigma = self.found.latent(model, image, number), self.schedule.sigmas[step]
+                model.denoise(x, self.schedule.timesteps[step], sigma, prompt)
             found = streams.by_name()
             backend().mx.eval(list(chain.from_iterable(s.values() for s in found.values())))
-        return found
+        return _arrays(found) if self.overlaps else found
+
+
+def _arrays(streams: Streams) -> Streams:
+    """The same as arrays. MLX is asked by the thread that evaluated them alone."""
+    return {name: {i: to_numpy(x) for i, x in s.items()} for name, s in streams.items()}
 
 
 def _chunks(stream: dict[int, Any], where: str) -> Iterator[np.ndarray]:

@@ -7,7 +7,7 @@ those that writing items takes, beside some hundred for documents.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -186,7 +186,7 @@ class _Sizes:
         most, requests = Kept(), Requests()
         before: Sequence[tuple[str, int]] = ()
         written = set[tuple[str, int]]()
-        sized = {end: self._alone(end) for window in windows for end in window}
+        sized = self._alone({end for window in windows for end in window})
         for window in windows:
             at_once = Kept([sized[end] for end in dict.fromkeys([*before, *window])])
             most = max(most, at_once, key=lambda kept: kept.bytes)
@@ -198,9 +198,15 @@ class _Sizes:
             before = [end for end in window if end[1] > min(index for _, index in window)]
         return self._with_pooled(Kept(most.groups, requests), claimed=False)
 
-    def _alone(self, end: tuple[str, int]) -> GroupSize:
-        stream, index = end
-        return _size(self._stream(f"{stream}.boundary-{index}", [index], self.shape.dtype))
+    def _alone(self, ends: Iterable[tuple[str, int]]) -> dict[tuple[str, int], GroupSize]:
+        """Each boundary in a group of its own; those of a stream differ in their names alone."""
+        found, of_stream = dict[tuple[str, int], GroupSize](), dict[str, GroupSize]()
+        for stream, index in ends:
+            template = self._stream(f"{stream}.boundary-{index}", [index], self.shape.dtype)
+            if stream not in of_stream:
+                of_stream[stream] = _size(template)
+            found[stream, index] = replace(of_stream[stream], path=template.path)
+        return found
 
     def _stream(self, name: str, boundaries: Sequence[int], dtype: str) -> Template:
         wanted = self.wanted

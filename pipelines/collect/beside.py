@@ -40,7 +40,7 @@ class Beside:
         One forward is held: the one before is waited for. Large tensors are done with at once.
         """
         self.settle()
-        arrays = inputs if self._pool is None else _arrays(inputs)
+        arrays = inputs if self._pool is None else as_arrays(inputs)
         held = sum(tensor.nbytes for tensor in {id(x): x for _, x in arrays}.values())
         if self._pool is None or held > _MOST_BYTES:
             do(arrays)
@@ -63,7 +63,7 @@ def beside(threaded: bool) -> Iterator[Beside]:
         one.settle()
 
 
-def _arrays(inputs: Inputs) -> list[tuple[Input, np.ndarray]]:
+def as_arrays(inputs: Inputs) -> list[tuple[Input, np.ndarray]]:
     """The same as arrays; a tensor that several read is one array."""
     distinct = {id(tensor): to_numpy(tensor) for _, tensor in inputs}
     return [(one, distinct[id(tensor)]) for one, tensor in inputs]

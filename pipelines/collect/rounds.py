@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import chain
 from statistics import median
 
 import numpy as np
@@ -22,7 +23,7 @@ from taqstore.store.group_writer import GroupWriter
 from taqstore.store.planned import PlannedGroup
 
 from ..models.backend import backend
-from ..models.capture import watching_inputs
+from ..models.capture import Seen, watching_inputs
 from ..models.failures import inside_model
 from ..models.inputs import Input
 from ..models.load import LoadedModel, Prompt, Tensor
@@ -30,8 +31,9 @@ from ..models.reducers import numpy_reducer
 from ..models.sampling import Schedule
 from ..run.dry import Clock
 from ..run.inputs import Inputs
+from ..run.side_by_side import READYING, may_overlap, side_by_side
 from ..run.space import free_bytes
-from .beside import Beside, beside
+from .beside import Beside, as_arrays, beside
 from .buffers import ChannelSink, Recorder, Shelf, SiteBuffer
 from .finishing import Finishing
 from .second_moments import MomentSpace, SecondMoments, Sums, Unit, item_bytes, passes_of
@@ -129,6 +131,13 @@ class Job:
     def reads_arrays(self) -> bool:
         """Whether tensors are reduced as arrays, by whatever thread."""
         return isinstance(self.reduce, partial) and self.reduce.func is numpy_reducer
+
+    @cached_property
+    def overlaps(self) -> bool:
+        """Whether a forward is begun while the one before is under way."""
+        image, seen = self.found.images[0], self.found.seen[0]
+        x = self.found.latent(self.model, image, self.found.steps[int(np.argmax(seen))])
+        return self.reads_arrays and may_overlap(self.model, x)
 
     @cached_property
     def shelf(self) -> Shelf:
@@ -377,29 +386,36 @@ class _Runner:
             for image in members
         }
         with beside(self.job.reads_arrays) as behind:
-            self._run(images, map(int, positions), owners, behind)
+            self._run(images, list(map(int, positions)), owners, behind)
 
     def _run(
         self,
         images: Collection[int],
-        positions: Iterable[int],
+        positions: Sequence[int],
         owners: Mapping[int, Target],
         behind: Beside,
     ) -> None:
-        found, current = self.job.found, list[Target]()
+        job, current = self.job, list[Target]()
+        places = [[(i, p) for i in images if job._seen[i][p]] for p in positions]
 
-        def take(inputs: Sequence[tuple[Input, Tensor]]) -> None:
+        def take(inputs: Seen) -> None:
             behind.take(partial(self._record, tuple(current)), inputs)
 
-        with watching_inputs(self.job.model, self._sites, take):
-            for position in positions:
+        take_at_once = None if job.overlaps else take
+        with (
+            watching_inputs(job.model, self._sites, take_at_once) as seen,
+            side_by_side(
+                partial(self._forward, seen), chain.from_iterable(places), overlap=job.overlaps
+            ) as forwards,
+        ):
+            for position, some in zip(positions, places, strict=True):
                 behind.then(partial(self._begin, position))
-                for image in images:
-                    if self.job._seen[image][position]:
-                        current[:] = [owners[image]] if image in owners else []
-                        self._forward(image, position)
-                        step = found.steps[position]
-                        self.job.mode.progress.advance(f"{found.word} {image}, step {step}")
+                for image, _ in some:
+                    current[:] = [owners[image]] if image in owners else []
+                    if left := next(forwards):
+                        take(left)
+                    step = job.found.steps[position]
+                    job.mode.progress.advance(f"{job.found.word} {image}, step {step}")
                 behind.then(self._end)
 
     def _begin(self, position: int) -> None:
@@ -420,12 +436,17 @@ class _Runner:
         """Sites whose tensors are wanted."""
         return self.sums.sites.union(*(target.sites for target in self.targets.values()))
 
-    def _forward(self, image: int, position: int) -> None:
-        job, step = self.job, self.job.found.steps[position]
-        x = job.found.latent(job.model, image, step)
-        timestep, sigma = job.schedule.timesteps[position], job.schedule.sigmas[position]
+    def _forward(self, seen: Callable[[], Seen], place: tuple[int, int]) -> Seen:
+        """Run an image at a step; what was seen of it and not taken, as arrays."""
+        job, (image, position) = self.job, place
+        step, timestep = job.found.steps[position], job.schedule.timesteps[position]
         with inside_model(f"image {image}, step {step}", job.model.mmdit):
-            backend().mx.eval(job.model.denoise(x, timestep, sigma, self.prompts[image]))
+            with READYING:
+                x, sigma = job.found.latent(job.model, image, step), job.schedule.sigmas[position]
+                denoised = job.model.denoise(x, timestep, sigma, self.prompts[image])
+                left = seen()
+            backend().mx.eval([tensor for _, tensor in left], denoised)
+            return as_arrays(left)
 
 
 def _complete(groups: Mapping[str, GroupWriter]) -> np.ndarray:

@@ -176,7 +176,12 @@ def share_products(size: int) -> None:
     if any(name in os.environ for name in _COUNTS) or (found := _threads()) is None:
         return
     put, every = found
-    put(1 if size < _ALONE else every)
+    put(1 if is_alone(size) else every)
+
+
+def is_alone(size: int) -> bool:
+    """Whether a product of so many multiplications is made by one thread."""
+    return size < _ALONE
 
 
 @cache

@@ -17,16 +17,19 @@ from .inputs import Input
 from .layers import ModelBlock, blocks
 from .seam import Model, Tensor
 
-# Called with inputs and their tensors (..., channel), evaluated; must not keep these. One tensor
-# that stands under two sites is handed over as one object.
-Take = Callable[[Sequence[tuple[Input, Tensor]]], None]
+# Inputs and their tensors (..., channel). One tensor that stands under two sites is one object.
+Seen = Sequence[tuple[Input, Tensor]]
+# Called with what was seen, evaluated; must not keep these.
+Take = Callable[[Seen], None]
 
 # Bytes of tensors that are let wait for one evaluation.
 _HELD = 32 << 20
 
 
 @contextmanager
-def watching_inputs(model: Model, sites: Collection[str], take: Take) -> Iterator[None]:
+def watching_inputs(
+    model: Model, sites: Collection[str], take: Take | None
+) -> Iterator[Callable[[], Seen]]:
     """Hand every distinct linear input of these sites to `take`, in every forward.
 
     Tensors are evaluated together with the result of a block once they exceed `_HELD`, and at the
@@ -43,7 +46,7 @@ def watching_inputs(model: Model, sites: Collection[str], take: Take) -> Iterato
     hooks: list[tuple[Any, Hook]] = [(one.module, partial(watch.note, one)) for one in watched]
     hooks += [(block.module, partial(watch.block, block)) for block in model.blocks()]
     with observing([*hooks, (model.module, watch.end)]):
-        yield
+        yield watch.seen
 
 
 @dataclass
@@ -52,7 +55,7 @@ class _Watch:
 
     model: Model
     watched: Sequence[Input]
-    take: Take
+    take: Take | None
     held: list[tuple[Input, Tensor]] = field(default_factory=list)
     called: set[tuple[str, str]] = field(default_factory=set)
 
@@ -78,8 +81,13 @@ class _Watch:
             raise TaqError(problem(what, where=self.model.row.name, remedy=remedy))
         self._hand_over("", result)
 
+    def seen(self) -> Seen:
+        """What was held since the last call."""
+        seen, self.held = self.held, []
+        return seen
+
     def _hand_over(self, place: str, result: Any) -> None:
-        if not self.held:
+        if not self.held or self.take is None:
             return
         with inside_model(place):
             backend().mx.eval([tensor for _, tensor in self.held], result)

@@ -16,7 +16,7 @@ import numpy as np
 from taqstore.errors import TaqError, problem
 from taqstore.files.refusal import what_it_is
 
-from ..machine.blas import load_blas, share_products
+from ..machine.blas import is_alone, load_blas, share_products
 from ..tasks.kept import kept
 from .adapter import known, pipeline_class, prefix_of
 from .backend import backend
@@ -102,6 +102,15 @@ class LoadedModel:
     def rows(self) -> int:
         """Rows of a forward: 2 with guidance, else 1."""
         return 2 if self.row.guidance else 1
+
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether no forward leaves anything for the next: FLUX keeps rotary embeddings."""
+        return self.row.pipeline == ModelRow.pipeline
+
+    def is_small(self, latent: Tensor) -> bool:
+        """Whether products of a forward on such a latent are made by one thread."""
+        return is_alone(_usual_product(self, tuple(latent.shape[1:3])))
 
     def encode_text(self, prompt: str, *, cfg_weight: float, negative: str = "") -> Conditioning:
         """Encode a prompt; cast to the activation dtype, without which every stream is float32.
@@ -268,13 +277,13 @@ def load_pipeline(
     state = None if checkpoint is None or not checkpoint.exists() else checkpoint.stat()
     told = state and (state.st_size, state.st_mtime_ns)
     loaded = kept((repr(row), checkpoint, told), lambda: _loaded(row, checkpoint))
-    share_products(_usual_product(loaded))
+    share_products(_usual_product(loaded, row.latent_size))
     return loaded
 
 
-def _usual_product(model: LoadedModel) -> int:
-    """Multiplications of a large linear of a block, for an image of the model's own size."""
-    height, width = model.row.latent_size
+def _usual_product(model: LoadedModel, latent_size: tuple[int, int]) -> int:
+    """Multiplications of a large linear of a block, for an image of this size."""
+    height, width = latent_size
     rows, hidden = 2 * (height // 2) * (width // 2), model.mmdit.config.hidden_size
     return rows * 4 * int(hidden) ** 2
 

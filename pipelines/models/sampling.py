@@ -55,10 +55,10 @@ def make_schedule(model: Model, steps: int) -> Schedule:
 def restored_schedule(model: Model, sigmas: np.ndarray, timesteps: np.ndarray) -> Schedule:
     """A schedule from what `Schedule.arrays` gave, bit for bit."""
     mx = backend().mx
-    return Schedule(
-        mx.array(sigmas.astype(np.float32)),
-        mx.array(timesteps).astype(model.activation_dtype),
-    )
+    levels = mx.array(sigmas.astype(np.float32))
+    times = mx.array(timesteps).astype(model.activation_dtype)
+    mx.eval(levels, times)
+    return Schedule(levels, times)
 
 
 def trajectory(

@@ -213,11 +213,13 @@ class Samples:
         found = prompts[["conditioning", "pooled_conditioning"]].sel(prompt_id=index)
         tokens, pooled = (np.asarray(v.values) for v in found.data_vars.values())
         mx, dtype = backend().mx, model.pipeline.activation_dtype
-        return Conditioning(
+        given = Conditioning(
             mx.array(np.ascontiguousarray(tokens)).astype(dtype),
             mx.array(np.ascontiguousarray(pooled)).astype(dtype),
             weight,
         )
+        mx.eval(given.tokens, given.pooled)
+        return given
 
 
 def read_samples(store: Store, *, draw: Draw, stride: int, model: str | None) -> Samples:

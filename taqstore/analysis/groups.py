@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from taqstore.analysis.costs.group_costs import Histograms, group_ranges, run_costs
+from taqstore.analysis.costs.group_costs import (
+    Histograms,
+    group_ranges,
+    layer_costs,
+    run_costs,
+    told_costs,
+)
 from taqstore.analysis.ranges.known import known_values
 from taqstore.analysis.ranges.steps import Cuts, cuts_text, step_groups
 from taqstore.analysis.scales import checked_scheme, quantizers
@@ -105,10 +111,9 @@ def groups(
         "group_count": number,
         **quantizers(ranges, scheme).transpose("step", ...),
     }
-    return finish(
-        xr.Dataset(result).assign_coords(groups=np.arange(1, dataset.sizes["step"] + 1)),
+    return _finished(
+        xr.Dataset(result),
         dataset,
-        _NAME,
         bits=bits,
         symmetric=symmetric,
         method=method,
@@ -118,6 +123,53 @@ def groups(
         cuts=cuts_text(cuts),
         shared=shared,
     )
+
+
+def _finished(result: xr.Dataset, dataset: xr.Dataset, **options: Any) -> xr.Dataset:
+    numbers = np.arange(1, dataset.sizes["step"] + 1)
+    return finish(result.assign_coords(groups=numbers), dataset, _NAME, **options)
+
+
+def curves_of(
+    dataset: xr.Dataset, *, bits: int, asked: Sequence[tuple[bool, int | None, float | None]]
+) -> list[xr.Dataset]:
+    """Errors by the number of groups, and groups, as `groups` tells them, without clip ranges.
+
+    Parameters
+    ----------
+    asked
+        `shared`, `count` and `tolerance` of each answer: costs are worked out once for all.
+
+    Raises
+    ------
+    MissingError, TaqError
+        As of `groups`.
+    """
+    for _, count, _ in asked:
+        _check(count, dataset.sizes.get("step", 0))
+    scheme = checked_scheme(bits, True, False)
+    require(dataset, ("step",), analysis=_NAME)
+    histograms = Histograms(*common_bins(dataset, analysis=_NAME), known_values(dataset))
+    costs = layer_costs(histograms, scheme)
+    common: dict[str, Any] = {
+        "bits": bits,
+        "symmetric": True,
+        "method": "optimal",
+        "sigma_edges": list(SIGMA_EDGES),
+        "cuts": cuts_text(None),
+    }
+    found = []
+    for shared, count, tolerance in asked:
+        told = told_costs(*costs, shared=shared)
+        curves, partitions = _partitions(dataset, *told, SIGMA_EDGES)
+        group, number = _chosen(curves, partitions, "optimal", count, tolerance)
+        result = xr.Dataset({**curves, "group": group, "group_count": number})
+        known = histograms.counts.coords.items()  # ranges of these groups have them
+        labels = {name: label for name, label in known if {*label.dims} <= {*result.dims}}
+        result = result.assign_coords(labels)
+        how = {"count": count, "tolerance": tolerance, "shared": shared}
+        found.append(_finished(result, dataset, **common, **how))
+    return found
 
 
 def price_cuts(

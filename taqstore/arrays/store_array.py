@@ -350,7 +350,8 @@ class ArrayReader:
 
     def _shard_part(self, coords: tuple[int, ...], local: list[Any]) -> np.ndarray | None:
         """As `_parts`, of one shard on a local disk."""
-        if not self.is_there(coords):
+        # What is mapped was there, and its item stays flagged.
+        if coords not in self._maps and not self.is_there(coords):
             return None
         if self.framing is None:
             return self._read_zarr(coords, local)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,16 +104,23 @@ def command(
     options = _options(kind, given)
     from taqstore.store.reader import open_store
 
-    draw = _drawing(kind)
-
     stores = [*addresses(store)]
     if "other" in options:
         stores.append(options["other"])
         options["other"] = open_store(options["other"])
     opened, chosen = open_asked(store), layers or None
-    with computing(scheduler, *stores):
+    with computing(scheduler, *stores), _drawing(kind):
+        from taqstore.plot.draw import draw
+
         written, notes = draw(
-            kind, opened, output, group=group, layers=chosen, formats=formats, **options
+            kind,
+            opened,
+            output,
+            group=group,
+            layers=chosen,
+            formats=formats,
+            processes=True,
+            **options,
         )
     for note in notes:
         say(f"note: {note}")
@@ -120,17 +128,17 @@ def command(
         click.echo(str(path))
 
 
-def _drawing(kind: str) -> Any:
-    """`plot.draw.draw`; where a figure needs matplotlib and there is none, one line says so."""
-    from taqstore.plot.draw import draw
-
+@contextmanager
+def _drawing(kind: str) -> Iterator[None]:
+    """Where a figure needs matplotlib and there is none, one line says so."""
     try:
-        FIGURES[kind].load()
+        if FIGURES[kind].made != "site":  # of sites others may draw, before this process can
+            FIGURES[kind].load()
+        yield
     except ImportError as error:
         what = f"figures need {error.name or 'matplotlib'}, which cannot be imported"
         remedy = "pip install matplotlib; taqstore analyze prints the numbers"
         raise TaqError(problem(what, remedy=remedy)) from error
-    return draw
 
 
 def _options(kind: str, given: dict[str, Any]) -> dict[str, Any]:

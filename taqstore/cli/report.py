@@ -98,6 +98,7 @@ def command(
             groups=groups,
             explorer=explorer,
             notes=notes,
+            processes=True,
         )
         fresh.write_text(page, encoding="utf-8", newline="\n")
     for note in notes:

@@ -20,7 +20,7 @@ from taqstore.asked import meant
 from taqstore.cli.completed import Named
 from taqstore.errors import TaqError, problem
 from taqstore.faces import named
-from taqstore.run.dealing import NO_DASHBOARD, Each, dealt, one_by_one
+from taqstore.run.dealing import NO_DASHBOARD, Each, cores, dealt, one_by_one
 
 _LOCAL = ("threads", "synchronous", "processes")
 _GETS = {"threads": "dask.threaded:get", "synchronous": "dask.local:get_sync"}
@@ -128,9 +128,8 @@ def _pool(scheduler: str, least: int = 1) -> tuple[Any, int]:
     from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
     from multiprocessing import get_context
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     kind, asked = _parted(scheduler)
-    number = asked or int(os.environ.get("DASK_NUM_WORKERS", 0)) or cores or 1
+    number = asked or int(os.environ.get("DASK_NUM_WORKERS", 0)) or cores()
     if kind == "threads":
         number = asked or max(number, least)
         return ThreadPoolExecutor(number, thread_name_prefix="taqstore"), number

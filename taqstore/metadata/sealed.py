@@ -95,7 +95,9 @@ def parsed(raw: bytes, where: str) -> Document:
         raise damaged(where, f"{len(raw)} bytes of metadata")
     try:
         found = json.loads(raw)
-        too_deep = _depth(found) > _DEEPEST
+        # Nothing nests deeper than it opens: most documents open few, and need no search.
+        opened = raw.count(b"{") + raw.count(b"[")
+        too_deep = opened > _DEEPEST and _depth(found) > _DEEPEST
     except (ValueError, RecursionError) as error:
         raise damaged(where, str(error) or "nested too deep") from error
     if too_deep or not isinstance(found, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from taqstore.kinds import nonfinite
 from taqstore.kinds.statistics_sources import Use, preferred
 from taqstore.names import ACTIVATIONS, Alternatives, kind_of, parse_layer, site_of
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
+from taqstore.plot.apart import Elsewhere, Files, is_worth, shared_out
 from taqstore.plot.figures import FIGURES, FigureKind, check_formats, known
 from taqstore.query.sites import Groups, each_able, first_source, slices
 from taqstore.run.dealing import one_behind
@@ -72,6 +74,24 @@ def pages(
     known("figure", kind, [word for word, row in FIGURES.items() if row.made != "table"])
     row = FIGURES[kind]
     row.check_options(kind, options)
+    made: Iterator[Any] = _made(
+        kind, row, groups, group, layers, answers, on_skip, options, lambda path: None
+    )
+    return made
+
+
+def _made(
+    kind: str,
+    row: FigureKind,
+    groups: Groups,
+    group: str | None,
+    layers: Sequence[str] | None,
+    answers: Groups | None,
+    on_skip: Callable[[str], object] | None,
+    options: Mapping[str, Any],
+    elsewhere: Elsewhere,
+) -> Iterator[Page | Files]:
+    """As `pages`; where somebody else writes those of a group, their files in their place."""
     if row.made == "store":
         return _pages_of_store(kind, row, groups, group, layers, answers, options)
     if row.made == "sites":
@@ -80,7 +100,10 @@ def pages(
 
     from taqstore.plot.render import make_pages
 
-    def ask(path: str) -> Iterable[Page]:
+    def ask(path: str) -> Iterable[Page | Files]:
+        files = elsewhere(path)
+        if files is not None:
+            return files
         known = (answers or {}).get(path)
         site = site_of(path)
         return make_pages(kind, groups[path], layers=layers, site=site, answers=known, **options)
@@ -99,6 +122,7 @@ def draw(
     layers: Sequence[str] | None = None,
     formats: Sequence[str] = ("png",),
     storage_options: StorageOptions | None = None,
+    processes: bool = False,
     **options: Any,
 ) -> tuple[list[Path], list[str]]:
     """Write what `pages` makes, or of a kind that is a table the rows, which are printed as well.
@@ -111,6 +135,9 @@ def draw(
         Suffixes out of `plot.FORMATS`.
     storage_options
         As of `taqstore.open_store`.
+    processes
+        Whether a second process may draw some sites, where there are two cores and so much to read
+        from a local disk that imports are the smaller part. It takes some 250 MB more.
 
     Returns
     -------
@@ -132,16 +159,48 @@ def draw(
             )
         ]
     else:
-        made = pages(kind, groups, group=group, layers=layers, on_skip=notes.append, **options)
-        from taqstore.plot.render import write_page  # needs matplotlib: a table does not
-
-        # Sites are read and pages laid out beside the one before, which is drawn.
-        files = one_behind(lambda page: write_page(page, folder, formats), made)
-        written = [path for some in files for path in some]
+        row.check_options(kind, options)
+        asked = kind, row, groups, group, layers, None, notes.append, options
+        with _company(*asked[:5], folder, formats, options, processes) as elsewhere:
+            written = _all_written(_made(*asked, elsewhere), folder, formats)
     if row.made == "store":
         return written, notes
     seen = _nonfinite(kind, row, groups, group, layers, options.get("other"))
     return written, [*([] if layers else notes), *seen]
+
+
+def _all_written(made: Iterable[Page | Files], folder: Path, formats: Sequence[str]) -> list[Path]:
+    from taqstore.plot.render import write_page  # needs matplotlib: a table does not
+
+    # Sites are read and pages laid out beside the one before, which is drawn.
+    files = one_behind(
+        lambda page: page if isinstance(page, list) else write_page(page, folder, formats), made
+    )
+    return [path for some in files for path in some]
+
+
+@contextmanager
+def _company(
+    kind: str,
+    row: FigureKind,
+    groups: Groups,
+    group: str | None,
+    layers: Sequence[str] | None,
+    folder: Path,
+    formats: Sequence[str],
+    options: Mapping[str, Any],
+    processes: bool,
+) -> Iterator[Elsewhere]:
+    """Who else writes figures: another process, where they are made site by site of much data."""
+    paths = _paths(kind, row, groups, group) if processes and row.made == "site" else []
+    found = {path: groups[path] for path in paths}
+    if len(found) < 2 or type(folder) is not type(Path()) or not is_worth(groups, found):
+        yield lambda path: None
+        return
+    with shared_out(
+        kind, found, folder, layers=layers, formats=formats, options=options
+    ) as elsewhere:
+        yield elsewhere
 
 
 @handed

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
 
-import dask.config
 import jinja2
 
 from taqstore.analysis.shared.widths import halfway
 from taqstore.errors import MisuseError, problem
-from taqstore.query.sites import Groups, choose_source
+from taqstore.query.sites import choose_source
 from taqstore.report import costs, questions
 from taqstore.report.advice import bit_widths, time_groups
+from taqstore.report.artist import artist, one_at_a_time
 from taqstore.report.explorer import Explorer
 from taqstore.report.findings import Findings, Plan, gather, of_channels
-from taqstore.report.judged import gather_judged, judged
 from taqstore.report.overview import overview
-from taqstore.report.page import Picture, Section
+from taqstore.report.page import Section
 from taqstore.report.reading import groups_of, statistics_of
-from taqstore.run.dealing import beside
-from taqstore.run.extras import extra
 from taqstore.store.given import handed
 from taqstore.store.reader import Store
 from taqstore.version import __version__
@@ -48,10 +41,6 @@ _POOLED = (
 )
 
 
-_Drawn: TypeAlias = tuple[Section, list[str]]
-"""A section with its figures, and notes on those that could not be drawn."""
-
-
 @handed
 def build(
     store: Store,
@@ -63,6 +52,7 @@ def build(
     pictures: bool = True,
     explorer: str | None = None,
     notes: list[str] | None = None,
+    processes: bool = False,
 ) -> str:
     """Make the report of a store as one HTML page that needs nothing else.
 
@@ -89,6 +79,10 @@ def build(
         linears then link to their views there. The page asks nothing of it by itself.
     notes
         Is given a line for each section whose figures could not be drawn.
+    processes
+        Whether a process of its own may draw, where the store lies on a local disk, is so large
+        that imports are the smaller part, and there are two cores. It takes 200 MB beside those of
+        this one; the page is the same.
 
     Returns
     -------
@@ -110,21 +104,17 @@ def build(
     plan = _plan(store, source, bits, budget, groups)
     name = store.location.name
     links = None if explorer is None else Explorer.at(explorer, store=name, bits=plan.bits[-1])
-    held, mine = groups_of(store, plan.source), statistics_of(store, plan.source)
-    with beside() as submit:
-        # Matplotlib draws while what is left is read: NumPy lets go of the interpreter then.
-        def drawn(section: Section, known: Findings, of: Groups = mine) -> Future[_Drawn]:
-            return submit(_drawn if pictures else _plain, section, of, plan, known)
-
+    mine = statistics_of(store, plan.source)
+    with artist(store, mine, plan, pictures=pictures, processes=processes) as hand:
+        held = groups_of(store, plan.source)
+        # Pictures are drawn while what is left is read: NumPy lets go of the interpreter then.
         findings = gather(held, plan)
-        first = [drawn(section, findings) for section in _sections(findings, plan)]
-        with _one_at_a_time(store):
+        first = [hand.draw(section, findings) for section in _sections(findings, plan)]
+        with one_at_a_time(store):
             every = of_channels(findings, held, plan)
         del held  # all of it has been asked
-        channels = [drawn(section, every) for section in _channel_sections(every, plan)]
-        with _one_at_a_time(store):
-            whole = gather_judged(store, plan)
-        last = drawn(judged(whole), whole, store)
+        channels = [hand.draw(section, every) for section in _channel_sections(every, plan)]
+        last = hand.judge()
         made = [one.result() for one in (*channels, *first, last)]
     told += [note for section, notes in made for note in notes]
     return _render(
@@ -135,26 +125,6 @@ def build(
         version=__version__,
         css=(_FOLDER / "page.css").read_text(encoding="utf-8"),
     )
-
-
-def _one_at_a_time(store: Store) -> AbstractContextManager[object]:
-    """Blocks of a disk are read by one thread: another draws, and each has its own in memory."""
-    return nullcontext() if store.remote else dask.config.set(num_workers=1)
-
-
-def _plain(section: Section, *_: object) -> _Drawn:
-    return section, []
-
-
-def _drawn(section: Section, groups: Groups, plan: Plan, findings: Findings) -> _Drawn:
-    """The section with its figures, or with a note where they cannot be drawn, and such notes."""
-    notes: list[str] = []
-    pictures: tuple[Picture, ...] = ()
-    with extra(f"the figures of {section.key!r}", notes):
-        from taqstore.report.pictures import draw  # needs matplotlib, which the numbers do not
-
-        pictures = draw(groups, section, plan, findings)
-    return replace(section, pictures=pictures, notes=(*section.notes, *notes)), notes
 
 
 def _plan(

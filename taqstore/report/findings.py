@@ -14,11 +14,12 @@ import xarray as xr
 
 from taqstore.analysis.bits import choice_errors, joint_bits
 from taqstore.analysis.error import errors
+from taqstore.analysis.groups import curves_of
 from taqstore.analysis.ranges.rules import compared
 from taqstore.errors import MissingError
 from taqstore.names import ACTIVATIONS
 from taqstore.query.analyze import Results, analyze, load, site_tables
-from taqstore.query.sites import Groups, choose_groups
+from taqstore.query.sites import Groups, answers, choose_groups
 from taqstore.run.dealing import beside
 from taqstore.statistics.moving_average import SHIFT_MOMENTUM
 from taqstore.store.attributes import attribute_of
@@ -124,7 +125,8 @@ def gather(groups: Groups, plan: Plan) -> Findings:
     asked: list[Callable[[], _Answer]] = [
         partial(_allocated, groups, plan),
         partial(_priced, groups, plan),
-        *_questions(groups, plan, _requests(plan)),
+        partial(_grouped, groups, plan),
+        *_questions(groups, plan, _requests()),
     ]
     results, missing = _told(asked)
     return Findings(_loaded(results), missing)
@@ -203,12 +205,25 @@ def _allocated(groups: Groups, plan: Plan) -> _Answer:
     }, {}
 
 
-def _requests(plan: Plan) -> Iterator[_Request]:
-    number = {"tolerance": GROUPS_TOLERANCE} if plan.groups is None else {"count": plan.groups}
-    grouping = {"bits": plan.group_bits, **number}
-    yield "groups", "groups", CURVES, {**grouping, "shared": True}
-    single = {"bits": plan.group_bits, "tolerance": GROUPS_TOLERANCE}
-    yield LAYER_GROUPS, "groups", CURVES, single
+def _grouped(groups: Groups, plan: Plan) -> _Answer:
+    """Groups of steps for all layers of a site and for each: runs of steps are priced once."""
+    number = (None, GROUPS_TOLERANCE) if plan.groups is None else (plan.groups, None)
+    asked = ((True, *number), (False, None, GROUPS_TOLERANCE))
+
+    def ask(path: str) -> list[xr.Dataset]:
+        return curves_of(groups[path], bits=plan.group_bits, asked=asked)
+
+    try:
+        told = answers(ask, choose_groups(groups, plan.source))
+    except MissingError as error:
+        return {}, dict.fromkeys(("groups", LAYER_GROUPS), error)
+    return {
+        name: {path: _only(data[place], CURVES) for path, data in told.items()}
+        for place, name in enumerate(("groups", LAYER_GROUPS))
+    }, {}
+
+
+def _requests() -> Iterator[_Request]:
     yield "ranges", "scales", ("lower", "upper"), {"clip": "minmax", "symmetric": False}
     yield "temporal", "temporal", ("variability_ratio", "correlation"), {}
 

@@ -131,13 +131,17 @@ class Layout:
         TaqError
             The last axis does not have `bins` elements, or these are not integers.
         """
+        return self.integers(counts).astype(np.int64, copy=False)
+
+    def integers(self, counts: npt.ArrayLike) -> npt.NDArray[np.integer[Any]]:
+        """`counts` as they are; checked, with errors, as `checked`."""
         array = np.asarray(counts)
         if array.dtype.kind not in "iu" or array.shape[-1:] != (self.bins,):
             what = f"counts must be integers of shape (..., {self.bins}) in this layout"
             where = f"{self.dtype} histogram with {self.mantissa_bits} mantissa bits"
             found = f"{array.dtype} of shape {array.shape}"
             raise TaqError(problem(what, where=where, found=found))
-        return array.astype(np.int64, copy=False)
+        return array
 
     def _values(self, prefix: npt.NDArray[Any], *, low_bits: int = 0) -> Floats:
         bits = (prefix.astype(self.word) << self.word(self.shift)) | self.word(low_bits)

@@ -145,8 +145,10 @@ def everywhere(counts: npt.ArrayLike, layout: Layout) -> Counts:
 
 def fold(counts: npt.ArrayLike, layout: Layout) -> Counts:
     """Histogram of ``|x|``, shape ``(..., zero_bin)``, on `Layout.magnitude_edges`."""
-    checked = everywhere(counts, layout)
-    return checked[..., layout.zero_bin :] + checked[..., layout.zero_bin - 1 :: -1]
+    # Narrower integers are widened as they are added, not before.
+    every = everywhere(counts, layout) if layout.kept else layout.integers(counts)
+    zero = layout.zero_bin
+    return np.add(every[..., zero:], every[..., zero - 1 :: -1], dtype=np.int64)
 
 
 def quantile(counts: npt.ArrayLike, layout: Layout, q: npt.ArrayLike) -> Floats:

@@ -11,6 +11,7 @@ import logging
 import shutil
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -51,6 +52,7 @@ from taqstore.place.local_backend import WORK
 from taqstore.place.location import Address, Location
 from taqstore.place.plain_files import flush_path, is_foreign
 from taqstore.place.remote.options import StorageOptions, takes_storage_options
+from taqstore.run.dealing import dealt
 from taqstore.store.group_writer import GroupWriter, close_groups
 from taqstore.store.groups import check_compatible, create_arrays
 from taqstore.store.growth import grow_group
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 # Changes that another writer was faster with are tried again.
 _TRIES = 5
+# Groups whose counts are added up at once: each holds a run of steps of them.
+_ADDING = 2
 
 
 @takes_storage_options
@@ -298,8 +302,7 @@ class StoreWriter:
         try:
             self._change(self._close)
             if succeeded:
-                for group in self._opened.values():
-                    group.add_up()
+                self._add_up()
         finally:
             self.backend.end()
         if self.location.folder is None:
@@ -311,6 +314,12 @@ class StoreWriter:
         for kind in ("replaced", "locks", WORK):
             with suppress(OSError):  # not empty, or never made: another writer is at work
                 self.location.beside(kind).rmdir()
+
+    def _add_up(self) -> None:
+        """Keep sums of counts; decoding and adding let go of the interpreter."""
+        with ThreadPoolExecutor(_ADDING) as pool:
+            for _ in dealt(pool, _ADDING)(GroupWriter.add_up, self._opened.values()):
+                pass
 
     def _close(self) -> None:
         self._close_groups(self._opened)

@@ -180,7 +180,7 @@ def test_a_lost_worker_costs_its_part_only(
     assert whole.code == 0
     with (
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, **NO_DASHBOARD) as cluster,
-        s3.fault("slow", seconds=0.1, what="GET", key="/c/"),
+        s3.fault("slow", seconds=0.05, what="GET", key="/c/"),
         s3.counted() as count,
     ):
         victim = next(iter(cluster.workers.values())).process.pid

@@ -80,7 +80,7 @@ def test_every_command_with_an_address_takes_storage_options() -> None:
     ],
 )
 def test_an_output_in_a_bucket_is_that_of_a_local_path(
-    taq: Runner, folder: Path, store: str, bucket: str, tmp_path: Path, words: tuple[str], name: str
+    taq: Runner, folder: Path, bucket: str, tmp_path: Path, words: tuple[str], name: str
 ) -> None:
     here, far = tmp_path / "out" / name, f"{bucket}/out/{name}"
     local = taq(*(word.format(folder) for word in words), here)

@@ -61,7 +61,7 @@ def test_a_flipped_bit_reaches_no_document(
         store = Path(shutil.copytree(whole, tmp_path / f"{variable}.zarr"))
         flip_bit(min((store / GROUP / str(variable) / "c").rglob("*"), key=_deepest))
         # Every variable is damaged for some formats, every format is asked for with some damage.
-        for name, made in in_turn(possible.items(), number, 3):
+        for name, made in in_turn(possible.items(), number, 5):
             out = tmp_path / f"{variable}-{named(name)}"
             done = taq("export", name, store, "-o", out)
             refused += done.code

@@ -22,7 +22,7 @@ from taqstore.query.analyze import analyze, load, site_tables
 from taqstore.run.dealing import one_by_one
 from taqstore.testing import RunShape, make_store
 
-SHAPE = RunShape(images=2, blocks=3, hidden=8, image_tokens=6, text_tokens=3, stats_stride=5)
+SHAPE = RunShape(images=2, blocks=2, hidden=8, image_tokens=6, text_tokens=3, stats_stride=5)
 WORDS = [name for name, row in ANALYSES.items() if row.by_layer]
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in WORDS),

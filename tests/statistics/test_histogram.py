@@ -273,3 +273,14 @@ def test_frozen_tensor_statistics() -> None:
         assert found == pytest.approx(exact, rel=2.0**-bits)
         found = histogram.quantile(counts, layout, [0.001, 0.999])
         assert found == pytest.approx([-29.9052696, 33.8980598], rel=2.0**-bits)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint32, np.uint64, np.int32])
+def test_narrow_counts_do_not_overflow_where_signs_are_folded(dtype: type) -> None:
+    counts = np.full((3, HALVES.bins), np.iinfo(dtype).max >> (dtype is np.uint64) >> 1, dtype)
+    np.testing.assert_array_equal(
+        histogram.fold(counts, HALVES), 2 * counts[:, : HALVES.zero_bin].astype(np.int64)
+    )
+    if np.iinfo(dtype).max < 2**33:
+        counts[...] = np.iinfo(dtype).max
+        assert (histogram.fold(counts, HALVES) == 2 * int(np.iinfo(dtype).max)).all()

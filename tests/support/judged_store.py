@@ -11,6 +11,7 @@ from taqstore.pipelines.collect.collect import collect
 from taqstore.pipelines.generate import Request, generate
 from taqstore.pipelines.models.load import LoadedModel, load_pipeline
 
+from support.made_once import made_once
 from support.set_of_model import write_set
 
 STEPS = 3
@@ -18,12 +19,17 @@ STEPS = 3
 
 def make_judged_store(path: Path, *, images: int = 2, seed: int = 42) -> Path:
     """Latents and activations of the reference model, and the weight set `whole`."""
+    key = "judged", path.name, images, seed
+    made_once(key, lambda work: _make(work / path.name, images, seed), path.parent)
+    return path
+
+
+def _make(path: Path, images: int, seed: int) -> None:
     prompts = path.with_name("prompts.txt")
     prompts.write_text("a handwritten seven\na handwritten two", encoding="utf-8")
     generate(path, Request("reference", prompts, images, steps=STEPS, seed=seed))
     collect(path)
     write_set(path, load_pipeline("reference"), "whole")
-    return path
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from taqstore.pipelines.models.rounding import BlockRun, InputStart, Minibatch, 
 from taqstore.pipelines.models.table import ModelRow
 
 from support.live_models import write_checkpoint
+from support.made_once import made_once
 from taqstore.kinds.block_samples import open_block
 from taqstore.metadata.root import read_root, write_root
 from taqstore.names import LayerName
@@ -28,13 +29,17 @@ IMAGES, STEPS = 2, 3
 
 def make_rounding_store(folder: Path, row: ModelRow) -> Path:
     """Latents, streams and activations: `IMAGES` x `STEPS` samples of every block."""
+    made_once(("rounding", row), lambda work: _make(work, row), folder)
+    return folder / "run.zarr"
+
+
+def _make(folder: Path, row: ModelRow) -> None:
     prompts, store = folder / "prompts.txt", folder / "run.zarr"
     prompts.write_text("a cat\nein Hund, groß", encoding="utf-8")
     checkpoint = write_checkpoint(folder / "w.safetensors", flux=row.pipeline == "FluxPipeline")
     generate(store, Request(row.name, prompts, IMAGES, steps=STEPS, local_ckpt=checkpoint))
     cache(store, stride=1, local_ckpt=checkpoint)
     collect(store, stride=1, local_ckpt=checkpoint)
-    return store
 
 
 def without(store: Path, path: str) -> None:

@@ -56,6 +56,16 @@ def run_costs(
     path
         ([layer, ]position, feature): log2 of the best step size of every step.
     """
+    return told_costs(*layer_costs(histograms, scheme), shared=shared)
+
+
+def layer_costs(
+    histograms: Histograms, scheme: Scheme
+) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
+    """What `run_costs` tells, of every layer: (layer, first, last), (layer), (layer, position).
+
+    Costs, mean of x^2, log2 of the best step size of every step.
+    """
     steps = histograms.counts.sizes["step"]
     cost, power, path = over(
         _cost_kernel,
@@ -68,6 +78,13 @@ def run_costs(
         spread=histograms.spread,
         scheme=scheme,
     )
+    return cost, power, path
+
+
+def told_costs(
+    cost: xr.DataArray, power: xr.DataArray, path: xr.DataArray, *, shared: bool
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """`run_costs` of what `layer_costs` told."""
     if not shared:
         return cost, path.expand_dims("feature", -1)
     layers = [str(d) for d in path.dims if d != "position"]

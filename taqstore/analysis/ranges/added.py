@@ -36,7 +36,8 @@ def added(reader: ArrayReader, key: Key, axis: int) -> np.ndarray:
 
     Returns
     -------
-    int64, without `axis`; in memory the axis that chunks split is the outermost.
+    int64, or uint32 where a sum is kept that it holds, without `axis`; in memory the axis that
+    chunks split is the outermost.
 
     Raises
     ------
@@ -47,36 +48,43 @@ def added(reader: ArrayReader, key: Key, axis: int) -> np.ndarray:
     assert packed is not None
     axes = [Axis(k, n, s) for k, n, s in zip(key, reader.shape, reader.shard_shape, strict=True)]
     reader.check_backed(axes)
+    along = axes[axis]
+    places = list(product(*(range(len(a.shards)) for n, a in enumerate(axes) if n != axis)))
+    if len(places) == 1 and along.shards:
+        found = _found_sum(reader, axes, places[0], axis)
+        if found is not None:
+            return found.squeeze(axis)
     sizes = [1 if n == axis else a.size for n, a in enumerate(axes)]
     lead = sizes.pop(packed.axis)
     whole = np.moveaxis(np.zeros((lead, *sizes), np.int64), 0, packed.axis)
-    along = axes[axis]
     if not along.shards:
         return whole.squeeze(axis)
-    for numbers in product(*(range(len(a.shards)) for n, a in enumerate(axes) if n != axis)):
+    for numbers in places:
         target = [a.target(n) for a, n in _paired(axes, numbers, axis, 0)]
         target[axis] = slice(0, 1)
         mesh = open_mesh(tuple(target), whole.shape)
+        found = _found_sum(reader, axes, numbers, axis)
+        if found is not None:
+            whole[mesh] = found
+            continue
         part = whole[mesh]
-        if not _found_sum(reader, axes, numbers, axis, part):
-            part[...] = 0
-            _add_up(reader, packed, axes, numbers, axis, part)
+        _add_up(reader, packed, axes, numbers, axis, part)
         if isinstance(mesh, tuple) and any(isinstance(at, np.ndarray) for at in mesh):
             whole[mesh] = part
     return whole.squeeze(axis)
 
 
 def _found_sum(
-    reader: ArrayReader, axes: list[Axis], numbers: tuple[int, ...], axis: int, part: np.ndarray
-) -> bool:
-    """Read what is kept of a sum; False where it is to be worked out."""
+    reader: ArrayReader, axes: list[Axis], numbers: tuple[int, ...], axis: int
+) -> np.ndarray | None:
+    """What is kept of a sum; None where it is to be worked out."""
     along = axes[axis]
     if axis or along.shard > 1 or along.size != len(along.shards) or reader.fill:
-        return False
+        return None
     paired = [_paired(axes, numbers, axis, n) for n in range(len(along.shards))]
     places = [tuple(a.shards[n] for a, n in pairs) for pairs in paired]
     local = [a.local(n) for a, n in paired[0]]
-    return read_sum(reader, [at for at in places if reader.is_there(at)], local, part)
+    return read_sum(reader, [at for at in places if reader.is_there(at)], local)
 
 
 def _add_up(

@@ -22,9 +22,9 @@ from taqstore.quantization.search import Scheme
 from taqstore.quantization.spread import Spread, row_slices
 from taqstore.statistics.histogram import Layout
 
-# Sums that a task makes; of these, looked through together while they are near the processor; and
+# Sums that a task makes; of these, looked through together while they are in the cache; and
 # extrema of channels that are read at a time.
-_PART_BYTES, _LOOKED_AT, _ROOM = 16 << 20, 1 << 19, 8 << 20
+_PART_BYTES, _LOOKED_AT, _ROOM = 16 << 20, 1 << 17, 8 << 20
 _MADE = {
     "alpha": np.float64,
     "lower": np.float64,
@@ -70,13 +70,11 @@ def _labelled(
     They are not compared with themselves, which takes as long as a tenth of the answer.
     """
     kept = {
-        name: one
-        for name, one in dataset._variables.items()
-        if name in dataset._coord_names and set(one.dims) <= set(dims)
+        name: one for name, one in dataset.coords.variables.items() if set(one.dims) <= set(dims)
     }
     found = {name: xr.Variable(dims, one, attrs, fastpath=True) for name, one in made.items()}
-    indexes = {name: one for name, one in dataset._indexes.items() if name in kept}
-    return dataset._construct_direct({**found, **kept}, set(kept), indexes=indexes)
+    indexes = {name: one for name, one in dataset.xindexes.items() if name in kept}
+    return xr.Dataset(found, xr.Coordinates(kept, indexes))
 
 
 def _percentile(
@@ -152,6 +150,7 @@ def _of_percentile(
 
 
 def _of_mse(counts: Array, known: Array, *, spread: Spread, scheme: Scheme) -> Sequence[Array]:
+    counts = counts.astype(np.int64, copy=False)
     _, alpha = least_error(counts, known, spread=spread, scheme=scheme, power=2.0)
     return _quantizers(alpha, scheme)
 

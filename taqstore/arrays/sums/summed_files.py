@@ -79,10 +79,8 @@ class SummedFile:
         return decoded(compared(self._view[max(0, start) : start + length]), self._shape)
 
 
-def read_sum(
-    reader: ArrayReader, places: Sequence[Coords], local: list[Any], out: np.ndarray
-) -> bool:
-    """Put sums over these files into an array; False: there are none of just these, or damaged.
+def read_sum(reader: ArrayReader, places: Sequence[Coords], local: list[Any]) -> np.ndarray | None:
+    """Sums over these files; None: there are none of just these, or damaged.
 
     Parameters
     ----------
@@ -90,26 +88,49 @@ def read_sum(
         Of the files, each wanted once.
     local
         What is wanted of each of them.
-    out
-        int64, one place along the axis that is summed.
+
+    Returns
+    -------
+    u4, or i8 where these do not hold a sum, with one place along the axis that is summed; in memory
+    the axis that chunks split is the outermost.
     """
     parts = _parts(reader, places)
     if parts is None:
-        return False
+        return None
     packed = reader.packed
     assert packed is not None
     try:
         file = SummedFile(packed, _path(reader, places[0]))
         if file.parts != b"".join(parts) or not _are_there(reader, places, parts):
-            return False
+            return None
         within = packed.within(local)
-        before = (slice(None),) * packed.axis
         wanted = positions_of(local[packed.axis], packed.extent(packed.axis))
-        for number, position in enumerate(wanted.tolist()):
-            out[(*before, slice(number, number + 1))] = take(file.chunk(position), within)
+        return _together(file, wanted.tolist(), within, packed.axis)
     except _DAMAGE:
-        return False
-    return True
+        return None
+
+
+def _together(file: SummedFile, wanted: list[int], within: list[Any], axis: int) -> np.ndarray:
+    """What is wanted of some chunks as one array, as narrow as they are."""
+    before, out = (slice(None),) * axis, None
+    for number, position in enumerate(wanted):
+        chunk = take(file.chunk(position), within)
+        if out is None or chunk.itemsize > out.itemsize:
+            out = _wider(out, chunk, len(wanted), axis)
+        out[(*before, slice(number, number + 1))] = chunk
+    if out is None:
+        raise ValueError("nothing is wanted")
+    return out
+
+
+def _wider(out: np.ndarray | None, chunk: np.ndarray, length: int, axis: int) -> np.ndarray:
+    """Room for chunks like one, with what `out` holds."""
+    sizes = [*chunk.shape]
+    del sizes[axis]
+    wide = np.moveaxis(np.empty((length, *sizes), chunk.dtype), 0, axis)
+    if out is not None:
+        wide[...] = out
+    return wide
 
 
 def missing_sums(reader: ArrayReader) -> Iterator[tuple[str, bytes]]:

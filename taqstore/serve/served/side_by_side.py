@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from taqstore.run.dealing import cores
 
 _Answer = TypeVar("_Answer")
 # Each takes some memory besides its answer.
@@ -22,9 +23,8 @@ def side_by_side(ask: Callable[[str], _Answer], paths: Sequence[str]) -> Callabl
     paths
         What of; each once.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if len(paths) < 2 or cores == 1:
+    if len(paths) < 2 or cores() == 1:
         return ask
-    with ThreadPoolExecutor(min(_MOST, cores or 1, len(paths)), "taqstore-sites") as pool:
+    with ThreadPoolExecutor(min(_MOST, cores(), len(paths)), "taqstore-sites") as pool:
         coming = {path: pool.submit(ask, path) for path in paths}
     return lambda path: coming[path].result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,10 @@ def summed(store: Path, key: Any = EVERYTHING) -> tuple[np.ndarray, int]:
     """What `added` gives of a key, and how many sums it took."""
     taken: list[bool] = []
 
-    def spy(*args: Any) -> bool:
-        taken.append(read_sum(*args))
-        return taken[-1]
+    def spy(*args: Any) -> np.ndarray | None:
+        found = read_sum(*args)
+        taken.append(found is not None)
+        return found
 
     reader = open_store(store).array(GROUP, "histogram")
     with pytest.MonkeyPatch.context() as patch:
@@ -215,3 +217,21 @@ def test_a_header_that_claims_otherwise_is_refused(at: int) -> None:
         return
     with pytest.raises(ValueError, match="tells"):
         decoded(memoryview(bytes(content)), [500])
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=5), st.integers(0, 2), st.data())
+def test_narrow_and_wide_chunks_are_put_together(
+    wide: list[bool], axis: int, data: st.DataObject
+) -> None:
+    sizes = [2, 3, 4]
+    sizes[axis] = 1
+    chunks = [
+        np.arange(24 // (2, 3, 4)[axis], dtype="<i8" if one else "<u4").reshape(sizes)
+        + (np.int64(2) ** 40 if one else np.uint32(2**32 - 24))
+        for one in wide
+    ]
+    wanted = data.draw(st.lists(st.integers(0, len(wide) - 1), min_size=1, max_size=6))
+    file: Any = SimpleNamespace(chunk=chunks.__getitem__)
+    found = summed_files._together(file, wanted, [slice(None)] * 3, axis)
+    np.testing.assert_array_equal(found, np.concatenate([chunks[n] for n in wanted], axis))
+    assert found.dtype == max(chunks[n].dtype for n in wanted)

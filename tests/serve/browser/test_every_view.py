@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from support.readable import check_readable
 from support.served import Served
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 pytestmark = needs_explorer
 
@@ -23,46 +24,55 @@ VIEWS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_it_fits_and_can_be_read(chromium: Browser, service: Served, view: str) -> None:
-    for width, scheme in ((1280, "light"), (400, "dark")):
-        size = {"width": width, "height": 900}
-        with looking(chromium, service, viewport=size, color_scheme=scheme) as looked:
-            page = looked.open(store="run.zarr", view=view, **VIEWS[view])
-            found = check_readable(page)
-            assert (found["ground"] < 0.2) == (scheme == "dark")
-            assert view == "map" or page.locator("nav [aria-current=page]").count() == 1
+@pytest.fixture(scope="module", params=VIEWS)
+def shown(request: pytest.FixtureRequest, chromium: Browser, service: Served) -> Iterator[Page]:
+    """Each view, wide and light, opened once: tests look at it and press Tab."""
+    view = request.param
+    with looking(chromium, service, color_scheme="light") as looked:
+        yield looked.open(store="run.zarr", view=view, **VIEWS[view])
+
+
+def check_fits(page: Page, *, dark: bool) -> None:
+    found = check_readable(page)
+    assert (found["ground"] < 0.2) == dark
+    at_map = "view=map" in page.url
+    assert at_map or page.locator("nav [aria-current=page]").count() == 1
+
+
+def test_it_fits_and_can_be_read(shown: Page) -> None:
+    check_fits(shown, dark=False)
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_it_shows_commands_that_are_commands(chromium: Browser, service: Served, view: str) -> None:
-    with looking(chromium, service) as looked:
-        page = looked.open(store="run.zarr", view=view, **VIEWS[view])
-        texts = page.locator(".commands .command code").all_text_contents()
-        lines, snippets = texts[::2], texts[1::2]
-        assert any(lines)
-        for line in "\n".join(lines).split("\n"):
-            assert not line or shlex.split(line)[0] == "taqstore", line
-        for snippet in snippets:
-            compile(snippet, "shown", "exec")
-
-
-@pytest.mark.parametrize("view", VIEWS)
-def test_every_control_is_reached_by_keys_and_seen_to_be(
+def test_narrow_and_dark_it_fits_and_can_be_read(
     chromium: Browser, service: Served, view: str
 ) -> None:
-    with looking(chromium, service) as looked:
-        page = looked.open(store="run.zarr", view=view, **VIEWS[view])
-        reachable = page.evaluate(_REACHABLE)
-        reached: list[str] = []
-        for _ in range(len(reachable) + 5):
-            page.keyboard.press("Tab")
-            at = page.evaluate(_FOCUSED)
-            if at is None or at["mark"] in reached:
-                break
-            assert at["outlined"], at
-            reached.append(at["mark"])
-        assert sorted(reached) == sorted(reachable)
+    size = {"width": 400, "height": 900}
+    with looking(chromium, service, viewport=size, color_scheme="dark") as looked:
+        check_fits(looked.open(store="run.zarr", view=view, **VIEWS[view]), dark=True)
+
+
+def test_it_shows_commands_that_are_commands(shown: Page) -> None:
+    texts = shown.locator(".commands .command code").all_text_contents()
+    lines, snippets = texts[::2], texts[1::2]
+    assert any(lines)
+    for line in "\n".join(lines).split("\n"):
+        assert not line or shlex.split(line)[0] == "taqstore", line
+    for snippet in snippets:
+        compile(snippet, "shown", "exec")
+
+
+def test_every_control_is_reached_by_keys_and_seen_to_be(shown: Page) -> None:
+    reachable = shown.evaluate(_REACHABLE)
+    reached: list[str] = []
+    for _ in range(len(reachable) + 5):
+        shown.keyboard.press("Tab")
+        at = shown.evaluate(_FOCUSED)
+        if at is None or at["mark"] in reached:
+            break
+        assert at["outlined"], at
+        reached.append(at["mark"])
+    assert sorted(reached) == sorted(reachable)
 
 
 _REACHABLE = """() => [...document.querySelectorAll(

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.explorer import Looked, needs_explorer
+from support.explorer import Looked, looking, needs_explorer
+from support.served import Served
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 pytestmark = needs_explorer
+
+
+@pytest.fixture(scope="module")
+def plain(chromium: Browser, service: Served) -> Iterator[Looked]:
+    """One page for functions that touch nothing of it."""
+    with looking(chromium, service) as looked:
+        yield looked
 
 
 def called(looked: Looked, module: str, script: str, given: Any = None) -> Any:
@@ -30,30 +42,28 @@ def _lightness(css: str) -> float:
     return 116 * y ** (1 / 3) - 16 if y > (6 / 29) ** 3 else y * (29 / 3) ** 3
 
 
-def test_numbers_keep_the_digits_that_they_show(looked: Looked) -> None:
+def test_numbers_keep_the_digits_that_they_show(plain: Looked) -> None:
     random.seed(0)
     values = [random.choice([-1, 1]) * 10 ** random.uniform(-12, 12) for _ in range(300)]
     values += [0.0, 1.0, -1.0, 9999.5, 0.00099995, 123456.0, 1e7, 99995.0]
-    texts = called(looked, "format", "(m, xs) => xs.map(x => m.number(x, 4))", values)
+    texts = called(plain, "format", "(m, xs) => xs.map(x => m.number(x, 4))", values)
     for value, text in zip(values, texts, strict=True):
         read = float(text.replace("−", "-").replace(",", ""))
         assert read == pytest.approx(value, rel=0.5001e-3), (value, text)
     odd = [None, "inf", "-inf"]
-    assert called(looked, "format", "(m, xs) => xs.map(x => m.number(x))", odd) == ["–", "∞", "−∞"]
+    assert called(plain, "format", "(m, xs) => xs.map(x => m.number(x))", odd) == ["–", "∞", "−∞"]
     exact = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308]
-    assert [
-        float(t) for t in called(looked, "format", "(m, xs) => xs.map(m.exact)", exact)
-    ] == exact
+    assert [float(t) for t in called(plain, "format", "(m, xs) => xs.map(m.exact)", exact)] == exact
 
 
-def test_colours_rise_evenly_in_lightness(looked: Looked) -> None:
+def test_colours_rise_evenly_in_lightness(plain: Looked) -> None:
     script = "(m, kind) => { const s = m.colourScale({domain: [0, 1], kind});" \
         " return Array.from({length: 65}, (_, i) => s.css(i / 64)); }"  # fmt: skip
-    rising = [_lightness(css) for css in called(looked, "scale", script, "sequential")]
+    rising = [_lightness(css) for css in called(plain, "scale", script, "sequential")]
     steps = [after - before for before, after in pairwise(rising)]
     assert min(steps) > 0
     assert rising[-1] - rising[0] > 70
-    sides = [_lightness(css) for css in called(looked, "scale", script, "diverging")]
+    sides = [_lightness(css) for css in called(plain, "scale", script, "diverging")]
     assert sides[32] == max(sides)
     assert all(after > before for before, after in pairwise(sides[:33]))
     assert all(after < before for before, after in pairwise(sides[32:]))
@@ -61,25 +71,25 @@ def test_colours_rise_evenly_in_lightness(looked: Looked) -> None:
 
 @pytest.mark.parametrize(("log", "low"), [(False, -7.0), (True, 3e-4)])
 def test_a_scale_tells_missing_from_least_and_infinite(
-    looked: Looked, log: bool, low: float
+    plain: Looked, log: bool, low: float
 ) -> None:
     script = "(m, [low, log]) => { const s = m.colourScale({domain: [low, 40], log});" \
         " return [null, low, '-inf', 40, 'inf'].map(x => s.css(x)); }"  # fmt: skip
-    missing, least, below, most, above = called(looked, "scale", script, [low, log])
+    missing, least, below, most, above = called(plain, "scale", script, [low, log])
     assert missing is None
     assert least == below
     assert most == above
     assert least != most
 
 
-def test_ticks_lie_within_and_are_even(looked: Looked) -> None:
+def test_ticks_lie_within_and_are_even(plain: Looked) -> None:
     random.seed(1)
     ranges = [
         sorted(random.uniform(-1, 1) * 10 ** random.uniform(-9, 9) for _ in "ab")
         for _ in range(100)
     ]
     found = called(
-        looked, "plot/axis", "(m, rs) => rs.map(([a, b]) => m.linearTicks(a, b, 6))", ranges
+        plain, "plot/axis", "(m, rs) => rs.map(([a, b]) => m.linearTicks(a, b, 6))", ranges
     )
     for (least, most), ticks in zip(ranges, found, strict=True):
         assert 3 <= len(ticks) <= 13, (least, most, ticks)
@@ -90,7 +100,7 @@ def test_ticks_lie_within_and_are_even(looked: Looked) -> None:
         assert gaps == pytest.approx([gaps[0]] * len(gaps), rel=1e-6, abs=slack)
 
 
-def test_a_window_stays_within_the_map_whatever_is_done(looked: Looked) -> None:
+def test_a_window_stays_within_the_map_whatever_is_done(plain: Looked) -> None:
     random.seed(2)
     acts = [
         [random.choice("zmrp"), *(random.uniform(-300, 300) for _ in range(4))] for _ in range(400)
@@ -103,7 +113,7 @@ def test_a_window_stays_within_the_map_whatever_is_done(looked: Looked) -> None:
         if (act === "p") w.put(a, b, c, d);
         seen.push({...w.view, text: w.text()});
       } return seen; }"""
-    for view in called(looked, "map/window", script, acts):
+    for view in called(plain, "map/window", script, acts):
         assert 0 <= view["r0"] <= view["r1"] - 2 <= 187 + 1e-9
         assert 0 <= view["c0"] <= view["c1"] - 2 <= 23 + 1e-9
 

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import pytest
 
-from support.explorer import Looked, needs_explorer
+from support.explorer import Looked, looking, needs_explorer
+from support.served import Served
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 pytestmark = needs_explorer
+
+
+@pytest.fixture(scope="module")
+def opened(chromium: Browser, service: Served) -> Iterator[Looked]:
+    """One page that complaints are made on, one after the other."""
+    with looking(chromium, service) as looked:
+        looked.open()
+        yield looked
 
 
 def test_the_page_arrives_without_complaint(looked: Looked) -> None:
@@ -33,14 +48,14 @@ def test_the_page_arrives_without_complaint(looked: Looked) -> None:
         ("fetch('/no/such/thing').catch(() => 0)", "404"),
     ],
 )  # fmt: skip
-def test_a_complaint_is_heard(looked: Looked, script: str, heard: str) -> None:
-    page = looked.open()
+def test_a_complaint_is_heard(opened: Looked, script: str, heard: str) -> None:
+    page = opened.page
     page.evaluate(f"() => {{ {script}; }}")
     page.wait_for_timeout(100)
-    looked.settled()
-    assert any(heard in text for text in looked.complaints), looked.complaints
+    opened.settled()
+    assert any(heard in text for text in opened.complaints), opened.complaints
     assert page.evaluate("window.ran") is None
-    looked.complaints.clear()
+    opened.complaints.clear()
 
 
 def test_what_is_expected_has_to_come(looked: Looked) -> None:

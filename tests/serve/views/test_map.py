@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from support.cells import printed, shown
 from support.cli_runner import Runner
+from support.thinned import crossed
 from taqstore import open_store
 from taqstore.analysis import RULES
 from taqstore.serve.views.quantities import QUANTITIES, SENSITIVITY
@@ -56,8 +57,7 @@ def test_a_quantity(client: TestClient, taq: Runner, quantity: str) -> None:
     assert len(document["steps"]) == len(document["sigma"]) > 2
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("symmetric", ["true", "false"])
+@pytest.mark.parametrize(("rule", "symmetric"), crossed(RULES, ("true", "false")))
 def test_a_rule(client: TestClient, taq: Runner, rule: str, symmetric: str) -> None:
     check(client, taq, {"quantity": "sqnr", "clip": rule, "bits": 4, "symmetric": symmetric})
 
