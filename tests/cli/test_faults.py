@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,15 @@ PASSING: dict[str, dict[str, Any]] = {
     "reset in the middle of an answer": {"kind": "reset", "when": "middle", "times": 1},
     "slow": {"kind": "slow", "seconds": 0.2, "times": 3},
 }
-DONE = "reset after it was done"
+EVERYWHERE = ("503 with Retry-After", "reset after it was done")
 PLACES = {
     "the second": lambda total: 1,
     "half-way": lambda total: total // 2,
     "almost the last": lambda total: total - 3,
 }
-# How a request is tried again asks nothing of what it is for, unless it was done: then it matters
-# what is done twice.
-WRITING = sorted({*crossed(PASSING, PLACES), *((DONE, place) for place in PLACES)})
+# What passes at once is passed over wherever it is met. Who is refused twice depends on the client
+# at a lock; and of what was done it matters what is done twice.
+WRITING = sorted({*crossed(PASSING, PLACES), *product(EVERYWHERE, PLACES)})
 
 
 @pytest.fixture(scope="module")
