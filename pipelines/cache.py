@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain
 from statistics import median
@@ -28,6 +28,7 @@ from taqstore.store.group_writer import GroupWriter
 from taqstore.store.reader import Store, open_store
 from taqstore.store.writer import StoreWriter
 
+from .collect.finishing import Finishing
 from .models.adapter import fetching
 from .models.backend import LIBRARIES, backend
 from .models.capture import watching_blocks
@@ -59,12 +60,14 @@ POOLED = f"{BLOCKS}/pooled"
 # Every how many steps of latents.
 STRIDE = 5
 # Steps of an image that one process claims at once, each with an open lock file per stream.
-CLAIMED = 16
+CLAIMED = 32
 # Written steps are flagged this often: a flush costs more than a small model's forward.
 FLAG_SECONDS = 2.0
 # Bytes of streams that are written while the model runs the next step; larger ones would be held
 # twice, and take less to be written than to be made.
 _BESIDE = 64 << 20
+# Steps of a small model that are written at once: each waits for the disk.
+_WRITERS = 2
 _TIMED = 3
 # By name and boundary: tensors, or arrays of them.
 Streams = dict[str, dict[int, Any]]
@@ -183,6 +186,7 @@ def cache(
                 "steps are left to another process that is writing them"
             ),
             close=writer.close_flags,
+            attempt=job.finishing.settled,
         )
         forwards = max(outcome.count(path).written for path in groups if path != POOLED)
         record_run(
@@ -301,6 +305,7 @@ class _Job:
     groups: dict[str, GroupWriter]
     outcome: Outcome
     mode: Mode
+    finishing: Finishing = field(default_factory=Finishing)
 
     @cached_property
     def overlaps(self) -> bool:
@@ -369,8 +374,12 @@ class _Job:
 
         False where another process holds one of them.
         """
-        with ExitStack() as claims, ThreadPoolExecutor(1) as pool:
-            mine = {s for s in steps if self._claimed(claims, (position, s))}
+        writers = _WRITERS if self.overlaps else 1
+        with ExitStack() as stack:
+            mine = {s for s in steps if self._claimed(stack, (position, s))}
+            # Claimed before, so shut down first: no thread writes what is no longer held. One
+            # thread more waits for the others and flags.
+            pool = stack.enter_context(ThreadPoolExecutor(writers + 1))
             # What one stream holds already is not put in its place once more: a kill before the
             # flags of the others would leave a flagged file that is not the one recorded.
             lacking = self._lacking(position)
@@ -378,24 +387,28 @@ class _Job:
             unflagged = dict[int, Future[Sizes]]()
             flagged = time.monotonic()
             run = [step for step in steps if step in mine and wanted[step]]
-            forward = partial(self._forward, image, prompt)
-            forwards = claims.enter_context(side_by_side(forward, run, overlap=self.overlaps))
             left = [step for step in steps if step not in mine and wanted[step]]
-            for step in steps:
-                label = f"{self.found.word} {image}, step {self.found.steps[step]}"
-                if step in left:
-                    continue
-                if wanted[step]:
-                    made = next(forwards)
-                    streams = {name: made[name] for name, mask in lacking.items() if mask[step]}
-                    for writing in unflagged.values():
-                        writing.result()
-                    unflagged[step] = self._begun(pool, position, step, streams, label)
-                if time.monotonic() - flagged >= FLAG_SECONDS:
-                    self._flag(position, unflagged)
-                    flagged = time.monotonic()
-                self.mode.progress.advance(label)
-            self._flag(position, unflagged)
+            forward = partial(self._forward, image, prompt)
+            with side_by_side(forward, run, overlap=self.overlaps) as forwards:
+                for step in steps:
+                    label = f"{self.found.word} {image}, step {self.found.steps[step]}"
+                    if step in left:
+                        continue
+                    if wanted[step]:
+                        made = next(forwards)
+                        streams = {name: made[name] for name, mask in lacking.items() if mask[step]}
+                        for writing in [*unflagged.values()][: len(unflagged) - writers + 1]:
+                            writing.result()
+                        unflagged[step] = self._begun(pool, position, step, streams, label)
+                    if time.monotonic() - flagged >= FLAG_SECONDS:
+                        self._flag(position, unflagged)
+                        flagged = time.monotonic()
+                    self.mode.progress.advance(label)
+            finish = partial(self._flag, position, unflagged)
+            if any(group.backend.remote for group in self.groups.values()):
+                finish()  # here, where it is known which step another writer has taken over
+            else:
+                self.finishing.begin(finish, pool.submit, stack.pop_all())
         return not left
 
     def timed(self, prompt: Prompt) -> list[float]:

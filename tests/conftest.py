@@ -13,7 +13,7 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from support.cli_runner import taq  # noqa: F401 - a fixture for all
 from support.openings import openings  # noqa: F401
@@ -28,7 +28,12 @@ os.environ.pop("COLUMNS", None)
 os.environ.setdefault("DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED", "False")
 
 # The same examples in every run; TAQSTORE_EXPLORE=1 looks for new ones.
-settings.register_profile("repeatable", derandomize=not os.environ.get("TAQSTORE_EXPLORE"))
+settings.register_profile(
+    "repeatable",
+    derandomize=not os.environ.get("TAQSTORE_EXPLORE"),
+    deadline=None,  # no test measures time: other workers have the cores too
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("repeatable")
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"

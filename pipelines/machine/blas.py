@@ -16,8 +16,8 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -175,7 +175,7 @@ def share_products(size: int) -> None:
     """
     if any(name in os.environ for name in _COUNTS) or (found := _threads()) is None:
         return
-    put, every, _ = found
+    put, every = found
     put(1 if is_alone(size) else every)
 
 
@@ -184,41 +184,16 @@ def is_alone(size: int) -> bool:
     return size < _ALONE
 
 
-def all_threads() -> int:
-    """Threads that the largest products may take; 1 of another BLAS than OpenBLAS."""
-    found = _threads()
-    return 1 if found is None else found[1]
-
-
-def product_threads() -> int:
-    """Threads that a large product takes now; 1 of another BLAS."""
-    found = _threads()
-    return 1 if found is None else found[2]()
-
-
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Let every product be made by one thread until the block ends: others are made beside it."""
-    found = _threads()
-    if found is None:
-        yield
-        return
-    put, before = found[0], product_threads()
-    put(1)
-    try:
-        yield
-    finally:
-        put(before)
-
-
 @cache
-def _threads() -> tuple[Callable[[int], None], int, Callable[[], int]] | None:
-    """How the number of OpenBLAS's threads is set, the one it began with, and how it is asked."""
+def _threads() -> tuple[Callable[[int], None], int] | None:
+    """How the number of OpenBLAS's threads is set, and the one it began with."""
     loaded = ctypes.CDLL(None)
     for prefix in ("scipy_openblas", "openblas"):
         with suppress(AttributeError):
-            count = getattr(loaded, f"{prefix}_get_num_threads")
-            return getattr(loaded, f"{prefix}_set_num_threads"), int(count()), count
+            return (
+                getattr(loaded, f"{prefix}_set_num_threads"),
+                int(getattr(loaded, f"{prefix}_get_num_threads")()),
+            )
     return None
 
 

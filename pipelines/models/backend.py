@@ -127,17 +127,12 @@ def beside() -> Any:
     MLX does what one stream is given on one thread, and a pass leaves other cores idle between
     its products.
     """
-    return stream_beside("beside")
-
-
-def stream_beside(name: str) -> Any:
-    """`beside`, of this name: what those of several names are given is done side by side."""
     mx = backend().mx
     if mx.default_device().type != mx.DeviceType.cpu:
         return mx.default_stream(mx.default_device())
-    if not hasattr(_STREAMS, name):
-        setattr(_STREAMS, name, mx.new_stream(mx.default_device()))
-    return getattr(_STREAMS, name)
+    if not hasattr(_STREAMS, "beside"):
+        _STREAMS.beside = mx.new_stream(mx.default_device())
+    return _STREAMS.beside
 
 
 def _tell_memory_size(mx: Any) -> None:

@@ -38,6 +38,8 @@ NARROWED = (
     ("collect", "--stride", "1", ()),
     ("collect", "--sites", "attn.qkv,attn.o_proj,mlp.fc1,mlp.fc2", ("--resume",)),
     ("adaround", "--iterations", "5", ()),
+    ("evaluate", "--images", "0,1", ("--held-out",)),
+    ("evaluate", "--stride", "4", ()),
     ("gate", "--seeds", "2", ()),
     ("sensitivity", "--seeds", "1", ()),
     (

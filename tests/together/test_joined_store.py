@@ -162,8 +162,10 @@ def test_analyses_layers_names_and_figures(tmp_path: Path) -> None:
     merge(*stores, tmp_path / "out", groups=groups, renumber=True)
     ours = open_store(stores, groups=groups, renumber=True)
     theirs = open_store(tmp_path / "out")
+    # Every site is read by one analysis; what an analysis reads does not hang on the site.
     for word in ("scales", "outliers", "enough", "temporal"):
-        mine, other = (analyze(word, s) for s in (ours, theirs))
+        some = [] if word == "scales" else ["mlp.fc2"]
+        mine, other = (analyze(word, s, sites=some) for s in (ours, theirs))
         assert list(mine) == list(other)
         for site in other:
             assert mine[site].drop_attrs().identical(other[site].drop_attrs()), (word, site)
@@ -171,7 +173,9 @@ def test_analyses_layers_names_and_figures(tmp_path: Path) -> None:
     assert ours.name("mm_00_img") == "mm0.img"
     names = []
     for store, folder in ((ours, "p"), (theirs, "q")):
-        written, _ = taqstore.plot.draw.draw("trajectories", store, tmp_path / folder)
+        written, _ = taqstore.plot.draw.draw(
+            "trajectories", store, tmp_path / folder, group="activations/mlp.fc2"
+        )
         names.append({p.name: p.read_bytes() for p in written if p.suffix == ".csv"})
     assert names[0] == names[1] != {}
 

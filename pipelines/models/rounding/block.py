@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -66,19 +65,6 @@ class Minibatch:
                 self.timestep[at],
                 {site: group[at] for site, group in self.group.items()},
                 None if self.weight is None else self.weight[at],
-            )
-
-    def cuts(self, count: int) -> Iterator[Minibatch]:
-        """The same samples, their rows in so many cuts."""
-        rows = int(self.pooled.shape[1])
-        ends = [rows * cut // count for cut in range(count + 1)]
-        for start, stop in pairwise(ends):
-            at = (slice(None), slice(start, stop))
-            yield replace(
-                self,
-                inputs={name: x[at] for name, x in self.inputs.items()},
-                targets={name: x[at] for name, x in self.targets.items()},
-                pooled=self.pooled[at],
             )
 
 

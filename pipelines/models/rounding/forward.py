@@ -11,7 +11,6 @@ import numpy as np
 
 from taqstore.names import LayerName
 
-from ...machine.blas import all_threads
 from ..backend import backend
 from ..load import Tensor
 from ..quantized.linear import InputStart, Noise, Slot, installed
@@ -23,8 +22,6 @@ PART_BYTES = 1 << 30
 # Floats kept for each channel of each token: inputs of linears, of GELU (4 wide) and of norms,
 # with their gradients; and for each pair of tokens and head.
 _PER_CHANNEL, _PER_PAIR = 56, 5
-# Threads of a machine whose minibatches are halved, and floats from which it pays.
-_CORES, _WORTH = 2, 1 << 22
 
 
 @dataclass(frozen=True)
@@ -130,33 +127,13 @@ class QuantizedForward:
             slot.group = mx.array(np.repeat(part.group.get(slot.name.site, first), rows))
             slot.step = mx.exp(step)[slot.group][:, None, None, None]
 
-    def side_by_side(self, batch: Minibatch) -> int:
-        """How many parts of a minibatch are run at once: two, where a machine has two cores.
-
-        MLX does what is of elements on one thread. Two halves with a thread each take three
-        quarters of the time of one whole with two threads for its products.
-        """
-        mx, floats = backend().mx, len(batch) * self._floats(batch)
-        alone = mx.default_device().type != mx.DeviceType.cpu or all_threads() != _CORES
-        return 1 if alone or floats < _WORTH or batch.rows < _CORES else _CORES
-
-    def parts(self, batch: Minibatch, at_once: int = 1) -> Iterator[Minibatch]:
-        """The minibatch in parts that so many passes at once have memory for.
-
-        Where that is less than a sample for each, they share the rows of one.
-        """
-        most = PART_BYTES // at_once // (4 * self._floats(batch))
-        few = min(most, -(-len(batch) // at_once))
-        whole = at_once == 1 or (most and len(batch) > 1) or batch.rows < at_once * len(batch)
-        for part in batch.parts(max(1, few)):
-            yield from [part] if whole else part.cuts(at_once)
-
-    def _floats(self, batch: Minibatch) -> int:
-        """What a pass keeps of a sample."""
+    def parts(self, batch: Minibatch) -> Iterator[Minibatch]:
+        """The minibatch in parts that one forward and backward pass has memory for."""
         _, rows, _, channels = next(iter(batch.inputs.values())).shape
         tokens = sum(x.shape[2] for x in batch.inputs.values())
         heads = self.run.block.module.config.num_heads
-        return int(rows * tokens * (_PER_CHANNEL * channels + _PER_PAIR * heads * tokens))
+        floats = rows * tokens * (_PER_CHANNEL * channels + _PER_PAIR * heads * tokens)
+        return batch.parts(max(1, PART_BYTES // (4 * floats)))
 
     def errors(
         self, batches: Iterable[Minibatch], weights: Sequence[np.ndarray], steps: Sequence[Tensor]

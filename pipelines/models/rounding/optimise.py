@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -14,8 +13,7 @@ from taqstore.names import LayerName
 from taqstore.quantization.quantizer import integer_range
 from taqstore.quantization.weight_grid import dequantized, weight_steps
 
-from ...machine.blas import one_thread_each
-from ..backend import backend, beside, stream_beside
+from ..backend import backend, beside
 from ..failures import inside_model
 from ..load import Tensor, to_numpy
 from ..quantized.linear import InputStart, Noise, noise_of
@@ -146,16 +144,15 @@ class Optimiser:
 
     def learn(self, batch: Minibatch) -> float:
         """One iteration; returns the loss of the minibatch without the rounding term."""
-        mx, at_once = backend().mx, self._at_once(batch)
-        with one_thread_each() if at_once > 1 else nullcontext():
-            loss, of_v, of_steps = self._slopes(batch, at_once)
-            with mx.stream(beside()):
-                self._weights.learn(of_v)
-                if self.settings.activation_bits:
-                    updated = self._adam_step.apply_gradients({_ALL: of_steps}, {_ALL: self.steps})
-                    self.steps = updated[_ALL]
-            with inside_model():
-                mx.eval(loss, self._weights.evaluated, self.steps, self._adam_step.state)
+        mx = backend().mx
+        loss, of_v, of_steps = self._slopes(batch)
+        with mx.stream(beside()):
+            self._weights.learn(of_v)
+            if self.settings.activation_bits:
+                updated = self._adam_step.apply_gradients({_ALL: of_steps}, {_ALL: self.steps})
+                self.steps = updated[_ALL]
+        with inside_model():
+            mx.eval(loss, self._weights.evaluated, self.steps, self._adam_step.state)
         self.losses.append(float(np.float32(sum(one.item() for one in loss))))
         return self.losses[-1]
 
@@ -166,15 +163,13 @@ class Optimiser:
         -------
         loss, and gradients with respect to V and to the logarithms of activation steps, by linear.
         """
-        losses, of_v, of_steps = self._slopes(batch, self._at_once(batch))
+        losses, of_v, of_steps = self._slopes(batch)
         with inside_model():
             backend().mx.eval(losses)
         return sum(loss.item() for loss in losses), self._weights.joined(of_v), of_steps
 
-    def _slopes(
-        self, batch: Minibatch, at_once: int
-    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """As of `gradients`, V's by piece and losses by part; the last parts are not evaluated yet.
+    def _slopes(self, batch: Minibatch) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """As of `gradients`, V's by piece and losses by part; the last part is not evaluated yet.
 
         So one evaluation does all that a minibatch of one part takes, and what each weight asks
         for beside the passes is done beside them.
@@ -185,12 +180,10 @@ class Optimiser:
         slope = mx.value_and_grad(self._loss, argnums=(0, 1))
         losses, sums = list[Tensor](), None
         with self._forward.installed(self._noise()):
-            for number, part in enumerate(self._forward.parts(batch, at_once)):
-                if number % at_once == 0:
-                    with inside_model():
-                        mx.eval(losses, sums or ())
-                with mx.stream(_stream_of(number % at_once)):
-                    loss, found = slope(weights, self.steps, part, batch.rows)
+            for part in self._forward.parts(batch):
+                with inside_model():
+                    mx.eval(losses, sums or ())
+                loss, found = slope(weights, self.steps, part, batch.rows)
                 sums = found if sums is None else _added(sums, found)
                 losses.append(loss)
         assert sums is not None
@@ -230,10 +223,6 @@ class Optimiser:
         """Sum over streams and elements of the squared error, by `rows`: a mean over the batch."""
         squares = self._forward.squares(weights, steps, part)
         return sum(square.sum() for square in squares.values()) / rows
-
-    def _at_once(self, batch: Minibatch) -> int:
-        """Parts that are run at once; of QDrop one, for parts have the same noise."""
-        return 1 if self.settings.qdrop else self._forward.side_by_side(batch)
 
     def _noise(self) -> list[Noise] | None:
         settings = self.settings
@@ -322,12 +311,6 @@ def _log_steps(start: InputStart | None) -> Tensor:
     """Logarithms of the steps: Adam's rate is then relative to their size."""
     step = np.ones(1) if start is None else start.step
     return backend().mx.array(np.log(step).astype(np.float32))
-
-
-def _stream_of(place: int) -> Any:
-    """Where a part is run: the first where everything is."""
-    mx = backend().mx
-    return stream_beside("part") if place else mx.default_stream(mx.default_device())
 
 
 def _added(first: Any, second: Any) -> Any:

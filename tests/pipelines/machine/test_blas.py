@@ -111,7 +111,7 @@ from taqstore.pipelines.machine.blas import _threads, load_blas, share_products
 import ctypes
 load_blas()
 get = ctypes.CDLL(None).scipy_openblas_get_num_threads
-_, every, _ = _threads()
+_, every = _threads()
 found = []
 for size in (1 << 20, 1 << 26):
     share_products(size)

@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from taqstore.pipelines.machine import blas
 from taqstore.pipelines.models.backend import backend
 from taqstore.pipelines.models.capture import watching_blocks
 from taqstore.pipelines.models.layers import blocks
 from taqstore.pipelines.models.load import LoadedModel, to_numpy
-from taqstore.pipelines.models.rounding import Minibatch, Optimiser, Settings, forward, positions_of
-from taqstore.pipelines.models.rounding.forward import QuantizedForward
+from taqstore.pipelines.models.rounding import Minibatch, Optimiser, Settings, positions_of
 from taqstore.pipelines.models.sampling import make_schedule
 from taqstore.pipelines.models.table import ModelRow
 
@@ -172,65 +170,20 @@ def test_gradient_of_activation_steps_against_differences(
             assert np.flatnonzero(np.array(gradient)).tolist() == used[name.site], name.full
 
 
-@pytest.mark.parametrize(
-    ("at_once", "room", "rows"),
-    [(1, 1, [2] * 5), (2, 1 << 30, [6, 4]), (2, 1, [1] * 10), (3, 1, [2] * 5)],
-    ids=["in turn", "halves at once", "rows of a sample at once", "more than a sample has rows"],
-)
 def test_a_minibatch_in_parts_has_the_same_gradients(
-    tiny: Cached, monkeypatch: pytest.MonkeyPatch, at_once: int, room: int, rows: list[int]
+    tiny: Cached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, model = tiny
     run = block_run(model, "mm1")
     optimiser = Optimiser(run, Settings(iterations=10), starts(run, [0.05]))
     batch = minibatch(store, model, "mm1", range(5))
     loss, of_v, of_steps = optimiser.gradients(batch)
-    monkeypatch.setattr("taqstore.pipelines.models.rounding.forward.PART_BYTES", room)
-    monkeypatch.setattr(QuantizedForward, "side_by_side", lambda *_: at_once)
-    assert [p.rows for p in optimiser._forward.parts(batch, at_once)] == rows
+    monkeypatch.setattr("taqstore.pipelines.models.rounding.forward.PART_BYTES", 1)
     parts_loss, parts_v, parts_steps = optimiser.gradients(batch)
     assert loss == pytest.approx(parts_loss, rel=1e-5)
     for one, other in zip((*of_v, *of_steps), (*parts_v, *parts_steps), strict=True):
         bound = 1e-4 * float(np.abs(np.array(one)).max()) + 1e-9
         np.testing.assert_allclose(np.array(one), np.array(other), rtol=0, atol=bound)
-
-
-def test_halves_at_once_learn_the_same_bits_every_time(
-    tiny: Cached, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And products have as many threads afterwards as before."""
-    store, model = tiny
-    run, counts = block_run(model, "mm1"), []
-    monkeypatch.setattr(QuantizedForward, "side_by_side", lambda *_: 2)
-    found = []
-    for _ in range(2):
-        optimiser = Optimiser(run, Settings(iterations=10, warmup=0.0), starts(run, [0.05]))
-        for start in (0, 1):
-            counts.append(blas.product_threads())
-            optimiser.learn(minibatch(store, model, "mm1", range(start, start + 4)))
-        found.append([*optimiser.losses, *map(np.array, (*optimiser.v, *optimiser.steps))])
-    for one, other in zip(*found, strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert len({*counts, blas.product_threads()}) == 1
-
-
-def test_halves_are_for_two_cores_and_minibatches_that_are_worth_it(
-    tiny: Cached, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store, model = tiny
-    run = block_run(model, "mm1")
-    batch, several = (minibatch(store, model, "mm1", range(n)) for n in (1, 4))
-
-    def asked(part: Minibatch, *, threads: int = 2, worth: int = 1, qdrop: float = 0.0) -> int:
-        optimiser = Optimiser(run, Settings(iterations=10, qdrop=qdrop), starts(run, [0.05]))
-        monkeypatch.setattr(forward, "all_threads", lambda: threads)
-        monkeypatch.setattr(forward, "_WORTH", worth)
-        return optimiser._at_once(part)
-
-    assert (asked(batch), asked(several)) == (2, 2)
-    assert asked(next(batch.cuts(2))) == 1  # one row
-    assert [asked(several, threads=n) for n in (1, 16)] == [1, 1]
-    assert asked(several, worth=1 << 40) == asked(several, qdrop=0.5) == 1
 
 
 def test_every_linear_gets_inputs_on_the_grid_of_their_time_group(

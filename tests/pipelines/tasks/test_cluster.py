@@ -141,8 +141,11 @@ def test_a_store_in_this_memory_is_not_reached(workshop: Workshop) -> None:
         workshop.fill("generate", "memory://shared", Mode(scheduler="processes:2"))
 
 
-def test_nothing_answers(workshop: Workshop, tmp_path: Path, closed_port: str) -> None:
+def test_nothing_answers(
+    workshop: Workshop, tmp_path: Path, closed_port: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("distributed", reason="extra `distributed` not installed")
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
     where = closed_port.replace("http://", "tcp://")
     with pytest.raises(TaqError, match="no dask scheduler answers"):
         workshop.fill("generate", tmp_path / "s.zarr", Mode(scheduler=where))

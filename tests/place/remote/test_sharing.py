@@ -14,7 +14,7 @@ from taqstore import create_store, open_store
 from taqstore.errors import StoreError, SupersededError
 from taqstore.place.location import Location
 from taqstore.place.object_backend import ObjectBackend
-from taqstore.place.remote import claims, owners, single_writer, store_lock
+from taqstore.place.remote import claims, options, owners, single_writer, store_lock
 from taqstore.upkeep import verify_store
 from taqstore.upkeep.repair import repair_store
 
@@ -272,6 +272,7 @@ NO_CONDITIONS: list[dict[str, Any]] = [
 def test_a_store_without_conditions_has_one_writer(
     s3: S3Server, address: str, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
 ) -> None:
+    monkeypatch.setattr(options, "_RETRIES", 1)  # what is refused is asked again each time
     with s3.fault(**fault):
         write_latents(address, [0, 1], only=[0])
         with create_store(address):
