@@ -401,6 +401,7 @@ class _Job:
                             writing.result()
                         unflagged[step] = self._begun(pool, position, step, streams, label)
                     if time.monotonic() - flagged >= FLAG_SECONDS:
+                        self.finishing.settle()  # counts are of one thread at a time
                         self._flag(position, unflagged)
                         flagged = time.monotonic()
                     self.mode.progress.advance(label)

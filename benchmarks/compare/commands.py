@@ -86,8 +86,8 @@ def run(command: Command, tree: Path, stores: dict[str, Path]) -> dict[str, floa
 
     Returns
     -------
-    Wall and CPU seconds, and bytes: the largest resident set of a process, or the largest sum of
-    those of all its processes that was seen, whichever is more.
+    Wall and CPU seconds, and bytes: the largest resident set of a process, or the most that all its
+    processes were seen to hold together, whichever is more. Pages that several share count once.
     """
     with tempfile.TemporaryDirectory() as out:
         places = dict(stores)
@@ -126,7 +126,7 @@ def environment(tree: Path) -> dict[str, str]:
 
 
 class _Watch(threading.Thread):
-    """Adds up resident sets of a process and all below it."""
+    """Adds up what a process and all below it hold."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -134,7 +134,7 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         while not self.over.wait(_SAMPLED_EVERY):
-            self.most = max(self.most, sum(map(_resident, _below(self.pid))))
+            self.most = max(self.most, sum(map(_held, _below(self.pid))))
 
 
 def _below(pid: int) -> list[int]:
@@ -148,8 +148,10 @@ def _below(pid: int) -> list[int]:
     return found
 
 
-def _resident(pid: int) -> int:
+def _held(pid: int) -> int:
+    """Resident bytes, of pages that others hold as well their share."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    except (OSError, StopIteration):  # it has ended
         return 0

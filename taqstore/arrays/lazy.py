@@ -18,7 +18,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 from xarray.namedarray import pycompat
 
-from taqstore.arrays.store_array import ArrayReader
+from taqstore.arrays.store_array import MAPPED_BYTES, ArrayReader
 
 _WHOLE = slice(None)
 _LITTLE = 1 << 20
@@ -76,10 +76,13 @@ class LazyArray(indexing.LazilyIndexedArray):
         return LazyPoints(store, key)
 
 
-def for_a_pass(dataset: xr.Dataset) -> xr.Dataset:
-    """The same Dataset; what is read of it late stays mapped no longer than it is read."""
+def for_a_pass(dataset: xr.Dataset, *, mapped_bytes: int = MAPPED_BYTES) -> xr.Dataset:
+    """The same Dataset; what is read of it late stays mapped no longer than it is read.
+
+    Of each variable as many files as have `mapped_bytes`, and at least one.
+    """
     found = {
-        name: variable.copy(deep=False, data=_for_a_pass(lazy))
+        name: variable.copy(deep=False, data=_for_a_pass(lazy, mapped_bytes))
         for name, variable in dataset.variables.items()
         if isinstance(lazy := variable._data, LazyArray) and lazy.array.token
     }
@@ -154,8 +157,8 @@ class _Absent:
     available = False
 
 
-def _for_a_pass(lazy: LazyArray) -> Any:
-    return LazyArray(lazy.array.for_a_pass(), lazy.key)
+def _for_a_pass(lazy: LazyArray, mapped_bytes: int) -> Any:
+    return LazyArray(lazy.array.for_a_pass(mapped_bytes), lazy.key)
 
 
 class LazyPoints(indexing.ExplicitlyIndexedNDArrayMixin):

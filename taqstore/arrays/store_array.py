@@ -137,12 +137,12 @@ class ArrayReader:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": OrderedDict(), "origin": None}
 
-    def for_a_pass(self) -> Self:
+    def for_a_pass(self, mapped_bytes: int = MAPPED_BYTES) -> Self:
         """The same array, to be read once from end to end; one that is small keeps what it read."""
         if self._is_little:
             return self
         other = copy(self)
-        other.origin, other.mapped_bytes, other._maps = self, MAPPED_BYTES, OrderedDict()
+        other.origin, other.mapped_bytes, other._maps = self, mapped_bytes, OrderedDict()
         return other
 
     @property

@@ -52,7 +52,8 @@ def _of_site(group: xr.Dataset) -> xr.Dataset:
 def in_blocks(group: xr.Dataset) -> xr.Dataset:
     """Behind dask, all that there is of some layers in a block; blocks of a variable are small."""
     found = {}
-    for name, array in for_a_pass(group).data_vars.items():
+    # A block is read of the files of all batches in turn: none is needed again soon.
+    for name, array in for_a_pass(group, mapped_bytes=0).data_vars.items():
         layers = array.sizes.get("layer", 1)
         size = max(1, _BLOCK_BYTES * layers // max(1, array.nbytes))
         found[name] = _chunked(array, {**dict.fromkeys(array.dims, -1), "layer": size})

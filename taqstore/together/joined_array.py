@@ -10,7 +10,7 @@ import numpy as np
 
 from taqstore.arrays.lazy import StoreArray
 from taqstore.arrays.selection import Key, as_slice, mesh_axes, narrowed, normalised
-from taqstore.arrays.store_array import ArrayReader
+from taqstore.arrays.store_array import MAPPED_BYTES, ArrayReader
 
 
 class JoinedArray(StoreArray):
@@ -45,11 +45,11 @@ class JoinedArray(StoreArray):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "origin": None}
 
-    def for_a_pass(self) -> JoinedArray:
+    def for_a_pass(self, mapped_bytes: int = MAPPED_BYTES) -> JoinedArray:
         """The same array, to be read once from end to end."""
         other = copy(self)
         other.origin = self
-        other._arrays = [array.for_a_pass() for array in self._arrays]
+        other._arrays = [array.for_a_pass(mapped_bytes) for array in self._arrays]
         return other
 
     def read(self, key: Key) -> np.ndarray:

@@ -70,7 +70,7 @@ def test_writers_of_one_bucket(
 ) -> None:
     for name, value in s3.environment().items():
         monkeypatch.setenv(name, value)
-    check(bucket.buckets(tmp_path, s3, writers=4, images=12, kills=4, pause=0.8), 1)
+    check(bucket.buckets(tmp_path, s3, writers=4, images=24, kills=6, pause=1.0), 1)
 
 
 def test_trials_go_on_after_a_failure() -> None:

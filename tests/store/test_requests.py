@@ -27,11 +27,22 @@ from taqstore.testing import RunShape, make_run_folder, make_store
 SITE = "activations/mlp.fc2"
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Stores of so many images, each made once; nothing is written into them."""
+    folder = tmp_path_factory.mktemp("made")
+
+    def of(images: int) -> Path:
+        store = folder / f"{images}.zarr"
+        return store if store.exists() else make_store(store, shape=RunShape(images=images))
+
+    return of
+
+
 @pytest.fixture
-def observed(tmp_path: Path, bucket: str) -> tuple[Path, str]:
+def observed(made: Callable[[int], Path], bucket: str) -> tuple[Path, str]:
     """A batch of activations, here and in a bucket."""
-    made = make_store(tmp_path / "s.zarr", shape=RunShape(images=1))
-    return made, uploaded(made, f"{bucket}/s.zarr")
+    return made(1), uploaded(made(1), f"{bucket}/s.zarr")
 
 
 def test_opening_a_store_and_a_group(observed: tuple[Path, str], s3: S3Server) -> None:
@@ -213,10 +224,9 @@ MOST = {
 
 @pytest.mark.parametrize("line", MOST)
 def test_commands_that_read_statistics(
-    tmp_path: Path, bucket: str, s3: S3Server, line: str
+    made: Callable[[int], Path], tmp_path: Path, bucket: str, s3: S3Server, line: str
 ) -> None:
-    made = make_store(tmp_path / "s.zarr", shape=RunShape(images=2))
-    address = uploaded(made, f"{bucket}/s.zarr")
+    address = uploaded(made(2), f"{bucket}/s.zarr")
     out = [] if "analyze" in line else ["-o", str(tmp_path / "out.html")]
     with s3.counted() as count:
         result = CliRunner().invoke(cli, [*line.split(), address, *(out or ["--limit", "1"])])

@@ -28,7 +28,7 @@ SERVER = "127.0.0.1:8765"
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of figures are laid out and their numbers written, but no pixels, which nobody sees.
 
-    How pictures are written is for `tests/plot`.
+    How pictures are written is for `tests/plot`, and how a report has them for `tests/report`.
     """
 
     def save(figure: Any, target: Any, **how: Any) -> None:
@@ -36,6 +36,11 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
     # By its name: the function is called like its file.
     monkeypatch.setattr(import_module("taqstore.plot.render"), "save", save)
+    monkeypatch.setattr(import_module("taqstore.report.pictures"), "inline_svg", _no_svg)
+
+
+def _no_svg(figure: Any, prefix: str) -> str:
+    return '<svg viewBox="0 0 1 1" role="img"></svg>'
 
 
 class PageRunner:

@@ -14,6 +14,7 @@ from support.format1 import unpack
 from support.merge_runs import make, write_latents
 from support.same_stores import assert_same_bits, assert_same_stores
 from support.sensitivity_store import write_sensitivities
+from support.thinned import crossed
 from support.weight_store import write_weights
 from taqstore import create_store, open_store
 from taqstore.errors import LayoutError, MissingError, StoreError
@@ -168,7 +169,8 @@ def test_linears_and_records_of_what_was_cut(tmp_path: Path) -> None:
     assert kept == {dim: [ours.sizes[dim], theirs.sizes[dim]] for dim in ("layer", "step")}
 
 
-@pytest.mark.parametrize("stop", [0, 3, 7])
+# Where it is stopped is a count of commits, whatever they commit.
+@pytest.mark.parametrize(("source", "stop"), crossed(KINDS, (0, 3, 7)), indirect=["source"])
 def test_a_killed_pull_is_gone_on_with(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:

@@ -105,10 +105,18 @@ def check_values(store: Path, expected: Values) -> int:
     return whole
 
 
+@pytest.fixture(scope="module")
+def expected(stores: tuple[Path, Path, Path]) -> Values:
+    """What the first store holds."""
+    return values_of(open_store(stores[0], incomplete=True))
+
+
 @pytest.mark.parametrize("name", [*OTHERS, *YOUNG])
-def test_what_belongs_elsewhere(stores: tuple[Path, Path, Path], tmp_path: Path, name: str) -> None:
+def test_what_belongs_elsewhere(
+    stores: tuple[Path, Path, Path], expected: Values, tmp_path: Path, name: str
+) -> None:
     ours, other, young = stores
-    expected, store = values_of(open_store(ours, incomplete=True)), tmp_path / "s.zarr"
+    store = tmp_path / "s.zarr"
     shutil.copytree(ours, store)
     if name in OTHERS:
         OTHERS[name](store, other)
