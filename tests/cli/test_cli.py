@@ -301,6 +301,7 @@ def test_plot_options_reach_the_library(
             "group": "pooled/x/mlp.fc2",
             "layers": ("mm0*", "uni1"),
             "formats": ("svg", "png"),
+            "processes": True,
         }
 
 

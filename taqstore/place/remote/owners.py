@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from taqstore.errors import printable
+from taqstore.place.plain_files import is_alive
 from taqstore.place.remote.options import without_secrets
 
 MAGIC = b'{"taqstore_lease":'
@@ -112,22 +113,13 @@ def is_gone(told: Mapping[str, Any]) -> bool:
     if told.get("free"):
         return True
     if told.get("machine") == machine():
-        return not _alive(told.get("process"))
+        process = told.get("process")
+        return isinstance(process, int) and not is_alive(process)
     try:
         age = datetime.now(UTC) - datetime.fromisoformat(str(told["renewed"]))
         return age.total_seconds() > _SURELY * float(told["valid_s"])
     except (ValueError, KeyError, TypeError, OverflowError):
         return False
-
-
-def _alive(process: Any) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError, TypeError, ValueError):
-        return True
-    return True
 
 
 def who(told: Mapping[str, Any] | None) -> str:
