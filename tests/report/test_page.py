@@ -16,7 +16,7 @@ import pytest
 from support.browser import Browser, needs_browser
 from support.report_page import Page, hostile_store
 from taqstore.plot import FIGURES
-from taqstore.report import assembly, build, findings
+from taqstore.report import artist, build, findings
 from taqstore.store.reader import open_store
 
 # Appended to a copy of the page, which lets it run: where everything lies, and what was fetched.
@@ -55,7 +55,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, profile: cProfile.Profile) 
     folder = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patched:
         # A profile sees its own thread.
-        for module in (assembly, findings):
+        for module in (artist, findings):
             patched.setattr(module, "beside", _here)
         text = profile.runcall(build, open_store(hostile_store(folder / "run.zarr")))
     (folder / "report.html").write_text(text, encoding="utf-8")
@@ -113,7 +113,7 @@ def test_every_question_is_asked_once(report: Path, profile: cProfile.Profile) -
         if Path(file).parent.name == "analysis":
             calls[name] = calls.get(name, 0) + count
     # Three widths, three rules, per step and static; the best bound per step is priced by `bits`.
-    expected = {"errors": sites, "joint_bits": 2, "groups": 2 * sites}
+    expected = {"errors": sites, "joint_bits": 2, "curves_of": sites}
     # Ranges of one layer's channels are drawn besides what is asked of every site.
     expected |= {"diagnostics": sites + 1, "outliers": sites, "temporal": sites, "curve": 1}
     assert {name: calls[name] for name in expected} == expected
