@@ -22,7 +22,7 @@ _EXTREMA = ("min", "max")
 _SUMMED = ("count", "nonfinite")
 _MOMENTS = ("mean", "m2", "std")
 # Bytes of statistics that are read at a time.
-_ROOM = 16 << 20
+_ROOM = 32 << 20
 
 
 @handed

@@ -14,7 +14,7 @@ from taqstore.report import costs, questions
 from taqstore.report.advice import bit_widths, time_groups
 from taqstore.report.artist import artist, one_at_a_time
 from taqstore.report.explorer import Explorer
-from taqstore.report.findings import Findings, Plan, gather, of_channels
+from taqstore.report.findings import Findings, Plan, gather, of_channels, of_steps
 from taqstore.report.overview import overview
 from taqstore.report.page import Section
 from taqstore.report.reading import groups_of, statistics_of
@@ -108,14 +108,18 @@ def build(
     with artist(store, mine, plan, pictures=pictures, processes=processes) as hand:
         held = groups_of(store, plan.source)
         # Pictures are drawn while what is left is read: NumPy lets go of the interpreter then.
-        findings = gather(held, plan)
+        steps = of_steps(held, plan)
+        groups_of_steps = hand.draw(time_groups(steps, plan), steps)
+        findings = gather(steps, held, plan)
         first = [hand.draw(section, findings) for section in _sections(findings, plan)]
         with one_at_a_time(store):
             every = of_channels(findings, held, plan)
         del held  # all of it has been asked
-        channels = [hand.draw(section, every) for section in _channel_sections(every, plan)]
+        asymmetry, outliers = (hand.draw(section, every) for section in _channel_sections(every))
+        drift, worst, configurations, widths = first
         last = hand.judge()
-        made = [one.result() for one in (*channels, *first, last)]
+        asked = asymmetry, drift, outliers, worst, configurations, groups_of_steps, widths, last
+        made = [one.result() for one in asked]
     told += [note for section, notes in made for note in notes]
     return _render(
         overview=overview(store, mine, plan),
@@ -146,15 +150,14 @@ def _plan(
 
 
 def _sections(findings: Findings, plan: Plan) -> Iterator[Section]:
+    yield questions.drift(findings, plan)
     yield costs.worst(findings, plan)
     yield costs.configurations(findings, plan)
-    yield time_groups(findings, plan)
     yield bit_widths(findings, plan)
 
 
-def _channel_sections(findings: Findings, plan: Plan) -> Iterator[Section]:
+def _channel_sections(findings: Findings) -> Iterator[Section]:
     yield questions.asymmetry(findings)
-    yield questions.drift(findings, plan)
     yield questions.outliers(findings)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from typing import Any, TypeAlias
@@ -109,7 +109,12 @@ def _linears(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def gather(groups: Groups, plan: Plan) -> Findings:
+def of_steps(groups: Groups, plan: Plan) -> Findings:
+    """Groups of steps of all sites, which are drawn while the rest is asked; as of `gather`."""
+    return _more(Findings({}, {}), [partial(_grouped, groups, plan)])
+
+
+def gather(known: Findings, groups: Groups, plan: Plan) -> Findings:
     """Run the analyses of the report over all sites and load the results, without `of_channels`.
 
     Parameters
@@ -125,21 +130,22 @@ def gather(groups: Groups, plan: Plan) -> Findings:
     asked: list[Callable[[], _Answer]] = [
         partial(_allocated, groups, plan),
         partial(_priced, groups, plan),
-        partial(_grouped, groups, plan),
         *_questions(groups, plan, _requests()),
     ]
-    results, missing = _told(asked)
-    return Findings(_loaded(results), missing)
+    return _more(known, asked)
 
 
 def of_channels(known: Findings, groups: Groups, plan: Plan) -> Findings:
     """What is known, and what extrema of channels tell: most of what there is to read."""
-    results, missing = _told([*_questions(groups, plan, _channel_requests(groups))])
-    loaded = _loaded(results)
-    widest = {path: _widest(data) for path, data in loaded.get("outliers", {}).items()}
-    found: dict[Hashable, Results] = {**known.results, **loaded}
-    if widest:
-        found["outliers"] = widest
+    found = _more(known, [*_questions(groups, plan, _channel_requests(groups))])
+    widest = {path: _widest(data) for path, data in found.results.get("outliers", {}).items()}
+    return replace(found, results={**found.results, "outliers": widest}) if widest else found
+
+
+def _more(known: Findings, asked: Sequence[Callable[[], _Answer]]) -> Findings:
+    """What is known, and the answers to more questions."""
+    results, missing = _told(asked)
+    found = {**known.results, **_loaded(results)}
     tables = {name: made for name, made in known.tables.items() if name in known.results}
     return Findings(found, {**known.missing, **missing}, tables)
 

@@ -5,6 +5,7 @@ float16 has no vector instructions in NumPy; its bits, taken as integers of the 
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ _WORDS = {"float16": np.int16, "float32": np.int32}
 # A row is folded so many times before its least values are looked for: what is least of all is
 # least of its column.
 _FOLDS = 16
+# Rows that are looked through together, at least: as many as stay in a processor's cache.
+_ROWS = 16
 
 
 def least(values: Values, count: int, *, largest: bool = False) -> Values:
@@ -31,8 +34,10 @@ def least(values: Values, count: int, *, largest: bool = False) -> Values:
     if length < 4 * _FOLDS * count or values.dtype.name not in _WORDS:
         return _partitioned(values, count, largest)
     found = np.empty((*values.shape[:-1], count), values.dtype)
-    for place in np.ndindex(values.shape[:-2]):
-        rows = np.atleast_2d(values[place])
+    lead = values.shape[:-1]
+    apart = next((n for n in range(len(lead), 0, -1) if prod(lead[n:]) >= _ROWS), 0)
+    for place in np.ndindex(lead[:apart]):
+        rows = values[place].reshape(-1, length)
         found[place] = _least_rows(rows, count, largest).reshape(found[place].shape)
     return found
 
