@@ -8,11 +8,11 @@ import socket
 import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 
 from taqstore.errors import FILE_SIZE, StoreError, problem
+from taqstore.place.remote.processes import is_alive
 
 _log = logging.getLogger(__name__)
 PARTIAL = ".partial"
@@ -180,20 +180,3 @@ def is_leftover(name: str) -> bool:
     if not name.endswith(PARTIAL) or f"{host}-" != owner().rpartition("-")[0] + "-":
         return False
     return process.isdigit() and not is_alive(int(process))
-
-
-def is_alive(process: int) -> bool:
-    """Whether a process of this machine runs; one that has ended and is not waited for does not.
-
-    Such a one stays where a container's first process waits for none.
-    """
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    with suppress(OSError, IndexError):  # no Linux, or it was waited for since
-        fields = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
-        return fields[0] not in (b"Z", b"X")
-    return True

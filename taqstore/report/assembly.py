@@ -115,10 +115,10 @@ def build(
         with one_at_a_time(store):
             every = of_channels(findings, held, plan)
         del held  # all of it has been asked
-        asymmetry, outliers = (hand.draw(section, every) for section in _channel_sections(every))
-        drift, worst, configurations, widths = first
+        channels = [hand.draw(section, every) for section in _channel_sections(every, plan)]
+        worst, configurations, widths = first
         last = hand.judge()
-        asked = asymmetry, drift, outliers, worst, configurations, groups_of_steps, widths, last
+        asked = *channels, worst, configurations, groups_of_steps, widths, last
         made = [one.result() for one in asked]
     told += [note for section, notes in made for note in notes]
     return _render(
@@ -150,14 +150,14 @@ def _plan(
 
 
 def _sections(findings: Findings, plan: Plan) -> Iterator[Section]:
-    yield questions.drift(findings, plan)
     yield costs.worst(findings, plan)
     yield costs.configurations(findings, plan)
     yield bit_widths(findings, plan)
 
 
-def _channel_sections(findings: Findings) -> Iterator[Section]:
+def _channel_sections(findings: Findings, plan: Plan) -> Iterator[Section]:
     yield questions.asymmetry(findings)
+    yield questions.drift(findings, plan)
     yield questions.outliers(findings)
 
 

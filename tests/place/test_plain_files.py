@@ -20,7 +20,8 @@ from support.thinned import in_turn
 from taqstore import create_store, open_store
 from taqstore.errors import StoreError
 from taqstore.place.local_backend import LocalBackend
-from taqstore.place.plain_files import is_alive, is_foreign
+from taqstore.place.plain_files import is_foreign
+from taqstore.place.remote.processes import is_alive
 from taqstore.upkeep.verify import verify_store
 
 

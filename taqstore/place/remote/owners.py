@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from taqstore.errors import printable
-from taqstore.place.plain_files import is_alive
 from taqstore.place.remote.options import without_secrets
+from taqstore.place.remote.processes import is_alive
 
 MAGIC = b'{"taqstore_lease":'
 """How the text of a lease or a claim begins; no flag does."""
