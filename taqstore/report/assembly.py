@@ -110,7 +110,7 @@ def build(
         # Pictures are drawn while what is left is read: NumPy lets go of the interpreter then.
         steps = of_steps(held, plan)
         groups_of_steps = hand.draw(time_groups(steps, plan), steps)
-        findings = gather(steps, held, plan)
+        findings = gather(held, plan, steps)
         first = [hand.draw(section, findings) for section in _sections(findings, plan)]
         with one_at_a_time(store):
             every = of_channels(findings, held, plan)

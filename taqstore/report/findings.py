@@ -114,13 +114,15 @@ def of_steps(groups: Groups, plan: Plan) -> Findings:
     return _more(Findings({}, {}), [partial(_grouped, groups, plan)])
 
 
-def gather(known: Findings, groups: Groups, plan: Plan) -> Findings:
+def gather(groups: Groups, plan: Plan, known: Findings | None = None) -> Findings:
     """Run the analyses of the report over all sites and load the results, without `of_channels`.
 
     Parameters
     ----------
     groups
         Those of `reading.groups_of`.
+    known
+        What `of_steps` told, where it was asked before.
 
     Raises
     ------
@@ -132,7 +134,7 @@ def gather(known: Findings, groups: Groups, plan: Plan) -> Findings:
         partial(_priced, groups, plan),
         *_questions(groups, plan, _requests()),
     ]
-    return _more(known, asked)
+    return _more(known or of_steps(groups, plan), asked)
 
 
 def of_channels(known: Findings, groups: Groups, plan: Plan) -> Findings:
