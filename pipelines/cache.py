@@ -52,7 +52,7 @@ from .run.dry import (
 from .run.groups import RUN, open_groups
 from .run.inputs import Inputs, Samples, model_of, read_inputs, stride_of
 from .run.record import record_run
-from .run.side_by_side import READYING, may_overlap, side_by_side
+from .run.side_by_side import READYING, is_overlapped, side_by_side
 from .run.space import check_fits, free_bytes
 from .tasks.units import Call, run_units
 
@@ -310,9 +310,7 @@ class _Job:
     @cached_property
     def overlaps(self) -> bool:
         """Whether a forward is begun while the one before is under way."""
-        found = self.found
-        x = found.latent(self.model, found.images[0], found.steps[int(np.argmax(found.seen[0]))])
-        return may_overlap(self.model, x)
+        return is_overlapped(self.model, self.found)
 
     @property
     def streams(self) -> dict[str, GroupWriter]:

@@ -31,7 +31,7 @@ from ..models.reducers import numpy_reducer
 from ..models.sampling import Schedule
 from ..run.dry import Clock
 from ..run.inputs import Inputs
-from ..run.side_by_side import READYING, may_overlap, side_by_side
+from ..run.side_by_side import READYING, is_overlapped, side_by_side
 from ..run.space import free_bytes
 from .beside import Beside, as_arrays, beside
 from .buffers import ChannelSink, Recorder, Shelf, SiteBuffer
@@ -135,9 +135,7 @@ class Job:
     @cached_property
     def overlaps(self) -> bool:
         """Whether a forward is begun while the one before is under way."""
-        image, seen = self.found.images[0], self.found.seen[0]
-        x = self.found.latent(self.model, image, self.found.steps[int(np.argmax(seen))])
-        return self.reads_arrays and may_overlap(self.model, x)
+        return self.reads_arrays and is_overlapped(self.model, self.found)
 
     @cached_property
     def shelf(self) -> Shelf:

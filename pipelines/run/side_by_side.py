@@ -10,8 +10,11 @@ from functools import cache
 from threading import Lock
 from typing import Any, TypeVar
 
+import numpy as np
+
 from ..models.backend import backend
 from ..models.load import LoadedModel, Tensor
+from .inputs import Inputs
 
 _Part = TypeVar("_Part")
 _Answer = TypeVar("_Answer")
@@ -35,6 +38,12 @@ def may_overlap(model: LoadedModel, latent: Tensor) -> bool:
         and hasattr(mx, "new_thread_local_stream")
         and mx.default_device().type == mx.DeviceType.cpu
     )
+
+
+def is_overlapped(model: LoadedModel, found: Inputs) -> bool:
+    """Whether forwards of a run `may_overlap`, by the first latent that it has."""
+    first = found.steps[int(np.argmax(found.seen[0]))]
+    return may_overlap(model, found.latent(model, found.images[0], first))
 
 
 @contextmanager

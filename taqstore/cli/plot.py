@@ -136,6 +136,8 @@ def _drawing(kind: str) -> Iterator[None]:
             FIGURES[kind].load()
         yield
     except ImportError as error:
+        if (error.name or "").partition(".")[0] == "taqstore":
+            raise  # a bug of ours
         what = f"figures need {error.name or 'matplotlib'}, which cannot be imported"
         remedy = "pip install matplotlib; taqstore analyze prints the numbers"
         raise TaqError(problem(what, remedy=remedy)) from error

@@ -305,6 +305,18 @@ def test_plot_options_reach_the_library(
         }
 
 
+def test_a_module_of_ours_that_cannot_be_imported_is_a_bug(
+    taq: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise ImportError("cannot import name", name="taqstore.plot.render")
+
+    monkeypatch.setattr("taqstore.plot.draw.draw", broken)
+    monkeypatch.setattr("taqstore.together.opening.open_store", lambda address, **ways: address)
+    with pytest.raises(ImportError):
+        taq("plot", "range", "s", "-o", "out")
+
+
 def test_a_bug_keeps_its_traceback(taq: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: Any, **kwargs: Any) -> None:
         raise ZeroDivisionError

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +19,6 @@ from taqstore import create_store, open_store
 from taqstore.errors import StoreError
 from taqstore.place.local_backend import LocalBackend
 from taqstore.place.plain_files import is_foreign
-from taqstore.place.remote.processes import is_alive
 from taqstore.upkeep.verify import verify_store
 
 
@@ -220,17 +217,3 @@ def test_a_folder_of_foreign_names_is_an_empty_one(tmp_path: Path) -> None:
     with create_store(tmp_path / "s.zarr"):
         pass
     assert verify_store(tmp_path / "s.zarr").damage == ()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="what tells it is Linux's own")
-def test_who_has_ended_is_not_alive_though_nobody_waited_for_it() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE
-    ) as process:
-        assert is_alive(process.pid)
-        assert process.stdin is not None
-        process.stdin.close()
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # and leaves it as it is
-        assert not is_alive(process.pid)
-    assert not is_alive(process.pid)
-    assert is_alive(os.getpid())
