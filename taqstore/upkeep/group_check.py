@@ -235,7 +235,7 @@ class GroupCheck:
     def _labels(self, name: str, values: np.ndarray) -> None:
         if len(set(values.tolist())) < len(values):
             self._found(name, "labels repeat", file=False)
-        for value in values if name == "layer" else ():
+        for value in dict.fromkeys(values.tolist()) if name == "layer" else ():
             try:
                 parse_layer(str(value))
             except MissingError as error:
